@@ -1,0 +1,84 @@
+# Everything a person or a machine does with this project. "make help" lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# moshi's own pins would hold back torch, aiohttp and numpy (docs/architecture.md, "Decisions").
+MOSHI := moshi==0.2.13
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: serve
+serve: $(VENV)/.installed ## Set up and start the server: make serve ARGS="--port 9000"
+	@exec $(BIN)/rtc-server serve $(ARGS)
+
+.PHONY: check-machine
+check-machine: $(VENV)/.installed ## Say what this machine can run
+	@$(BIN)/rtc-server check $(ARGS)
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make the virtual environment and install the server
+
+.PHONY: test
+test: $(VENV)/.installed-dev system ## Set up and run all tests: make test ARGS="-k echo"
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint test ## What has to be green before a commit lands: lint, types, layering, all tests
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## Format check, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.installed-dev ## Format the code and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev ## Measure: see docs/benchmarks.md
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: system
+system: ## Install what the browser and network tests need, where that is possible
+	@missing=""; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v turnserver >/dev/null || missing="$$missing coturn"; \
+	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+	  echo "hint: without$$missing some tests are skipped; on Debian: sudo apt-get install$$missing"; \
+	fi
+
+.PHONY: clean
+clean: ## Remove the virtual environment and what the tests left
+	rm -rf $(VENV) artifacts .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11"; echo "hint: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml Makefile | $(VENV)/bin/python
+	@echo "installing the server (a few minutes the first time)"
+	@$(PIP) -e .
+	@$(PIP) --no-deps $(MOSHI)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the tools of the tests"
+	@$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,73 @@
+"""The figures of one call: counts what passes, and turns it into the ``stats`` event. No IO, no clock."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from typing import Final
+
+from rtc_server import audio
+from rtc_server.microphone import MicrophoneTimeline
+from rtc_server.peer import PeerStats
+from rtc_server.playout import PlayoutBuffer
+from rtc_server.protocols.events import Stats
+
+_ENGINE_TIMES: Final = 128
+
+
+class CallStats:
+    """Counts of one call."""
+
+    def __init__(self, microphone: MicrophoneTimeline, playout: PlayoutBuffer) -> None:
+        self._microphone = microphone
+        self._playout = playout
+        self._last_peer = PeerStats()
+        self._engine_s: deque[float] = deque(maxlen=_ENGINE_TIMES)
+        self.frames_in = 0
+        self.frames_out = 0
+        self.frames_refused = 0
+        self.level_in_dbfs = audio.SILENCE_DBFS
+        self.level_out_dbfs = audio.SILENCE_DBFS
+
+    def frame_in(self, pcm: audio.FloatArray, taken: bool) -> None:
+        self.frames_in += 1
+        self.frames_refused += not taken
+        self.level_in_dbfs = audio.level_dbfs(pcm)
+
+    def frame_out(self, pcm: audio.FloatArray | None, engine_s: float | None) -> None:
+        self.frames_out += 1
+        if engine_s is not None:
+            self._engine_s.append(engine_s)
+        if pcm is not None:
+            self.level_out_dbfs = audio.level_dbfs(pcm)
+
+    def next_period(self, peer: PeerStats) -> Stats:
+        """The figures of the period that ends now; another begins."""
+        figures = self.figures(peer)
+        self._last_peer = peer
+        self._engine_s.clear()
+        return figures
+
+    def figures(self, peer: PeerStats) -> Stats:
+        """Totals, and shares and medians over the period so far."""
+        received = peer.packets_received - self._last_peer.packets_received
+        lost = max(0, peer.packets_lost - self._last_peer.packets_lost)
+        engine_ms = round(statistics.median(self._engine_s) * 1000, 1) if self._engine_s else None
+        dropped_ms = audio.samples_to_ms(self._playout.dropped_samples)
+        return Stats(
+            packets_received=peer.packets_received,
+            packets_lost=peer.packets_lost,
+            loss_in=round(lost / (received + lost), 4) if received + lost > 0 else 0.0,
+            loss_out=round(peer.fraction_lost_out or 0.0, 4),
+            jitter_in_ms=round(peer.jitter_s * 1000, 1),
+            rtt_ms=None if peer.rtt_s is None else round(peer.rtt_s * 1000, 1),
+            frames_in=self.frames_in,
+            frames_out=self.frames_out,
+            frames_filled=self._microphone.filled,
+            frames_dropped=self._microphone.dropped + self.frames_refused + round(dropped_ms / audio.FRAME_MS),
+            engine_ms=engine_ms,
+            playout_ms=round(self._playout.depth_ms, 1),
+            underruns=self._playout.underruns,
+            level_in_dbfs=round(self.level_in_dbfs, 1),
+            level_out_dbfs=round(self.level_out_dbfs, 1),
+        )

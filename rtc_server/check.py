@@ -1,0 +1,114 @@
+"""``rtc-server check``: what this machine can run, and what to do about what it cannot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from rtc_server import hardware
+from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.services import resolve_model
+
+_PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
+_GIB: Final = 2**30
+MOSHI_GIB: Final = 24
+"""Moshi 7B in bfloat16: 14.3 GiB of weights, 1.5 GiB of cache a conversation, Mimi and working memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``hint`` says what to do when it is not ``ok``."""
+
+    ok: bool
+    what: str
+    hint: str | None = None
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """All there is to say, in order."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(sys.version_info >= (3, 11), f"Python {version}", "Python 3.11 or later is needed.")
+    yield from map(_package, _PACKAGES)
+    yield _opus()
+    yield Finding(True, f"{hardware.cpu_cores()} CPU cores")
+    yield _cuda()
+    yield from _memory()
+    yield _static()
+    yield Finding(
+        shutil.which("turnserver") is not None,
+        "coturn (NAT traversal for clients in other networks)",
+        "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
+    )
+    model = resolve_model(settings, hardware.cuda_devices())
+    yield Finding(model != "echo", f"--model {settings.model} runs {model}", _model_hint(model))
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(True, f"{name} {importlib.metadata.version(name)}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(False, f"{name} is not installed", "make setup installs everything.")
+
+
+def _opus() -> Finding:
+    try:
+        import av  # noqa: PLC0415 - a broken install must be a finding, not a crash
+
+        av.CodecContext.create("libopus", "w")
+    except (ImportError, ValueError):
+        return Finding(False, "libopus is missing from PyAV", "Install the av package from its wheel.")
+    return Finding(True, "libopus, through PyAV")
+
+
+def _cuda() -> Finding:
+    count = hardware.cuda_devices()
+    hint = f"Without one, speech models as large as {DEFAULT_MODEL} cannot run in real time."
+    return Finding(count > 0, f"{count} CUDA devices" if count else "no CUDA device", hint)
+
+
+def _memory() -> Iterator[Finding]:
+    if not hardware.cuda_devices():
+        return
+    try:
+        import torch  # noqa: PLC0415 - takes seconds, and only matters beside a device
+
+        usable = torch.cuda.is_available()
+    except ImportError:
+        return
+    yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
+    for index in range(torch.cuda.device_count() if usable else 0):
+        size_gib = torch.cuda.get_device_properties(index).total_memory / _GIB
+        what = f"device {index}: {size_gib:.0f} GiB"
+        yield Finding(size_gib >= MOSHI_GIB * 0.95, what, f"Moshi 7B in bfloat16 wants {MOSHI_GIB} GiB.")
+
+
+def _static() -> Finding:
+    from rtc_server.app import static_directory  # noqa: PLC0415 - a broken install must be a finding
+
+    try:
+        return Finding(static_directory().is_dir(), "the page's files")
+    except StopIteration:
+        return Finding(False, "the page's files are missing", "Run from a checkout, or install the package anew.")
+
+
+def _model_hint(model: str) -> str | None:
+    if model != "echo":
+        return None
+    return f'echo is no speech model. On a machine with CUDA: make serve ARGS="--model {DEFAULT_MODEL}".'
+
+
+def report(settings: Settings) -> tuple[str, bool]:
+    """The report as text, and whether the server can run at all (with echo, at least)."""
+    lines = []
+    can_run = True
+    for finding in findings(settings):
+        lines.append(f"{'ok     ' if finding.ok else 'missing'}  {finding.what}")
+        if not finding.ok and finding.hint:
+            lines.append(f"         hint: {finding.hint}")
+        if not finding.ok and ("not installed" in finding.what or "Python" in finding.what):
+            can_run = False
+    return "\n".join(lines), can_run

@@ -1,0 +1,92 @@
+"""The command line: ``rtc-server serve`` and ``rtc-server check``. Data to stdout, logs to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from rtc_server import __version__, config
+from rtc_server.app import Server, serve
+from rtc_server.check import report
+from rtc_server.config import Settings
+from rtc_server.errors import StartupError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 for a server that cannot start or a check that fails, 2 for a wrong command line."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = config.from_arguments(arguments)
+        _configure_logging(settings)
+        return _check(settings) if arguments.command == "check" else _serve(settings)
+    except StartupError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+
+
+def _configure_logging(settings: Settings) -> None:
+    level = settings.log_level.upper()
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if level != "DEBUG":
+        # At INFO they log the addresses of peers, and of ours.
+        for name in ("aioice", "aiortc"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rtc-server", description="A WebRTC real-time media server for full-duplex speech models."
+    )
+    parser.add_argument("--version", action="version", version=f"rtc-server {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("serve", "start the server"), ("check", "say what this machine can run")):
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
+            f"--log-level as {config.ENV_PREFIX}LOG_LEVEL.",
+        )
+        config.add_arguments(command)
+    return parser
+
+
+def _serve(settings: Settings) -> int:
+    run = asyncio.run
+    if settings.uvloop:
+        try:
+            import uvloop  # noqa: PLC0415 - not on every platform
+        except ImportError:
+            logging.getLogger(__name__).info("uvloop is not installed: running without it")
+        else:
+            run = uvloop.run
+    run(serve(settings, _announce))
+    return 0
+
+
+def _announce(server: Server) -> None:
+    """Where the server is, which model runs, and on what."""
+    host = server.settings.host
+    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
+    print(f"\n  Open http://{shown}:{server.port} in a browser and talk.\n")
+    for engine in server.engines.values():
+        if engine.info is not None:
+            print(f"  service {engine.service}: {engine.info.name} on {engine.info.device}, {engine.info.slots} slots")
+    if server.registry.default_service == "echo":
+        print("\n  No speech model is loaded: you hear yourself. With a CUDA device:")
+        print(f'    make serve ARGS="--model {config.DEFAULT_MODEL}"')
+    print(flush=True)
+
+
+def _check(settings: Settings) -> int:
+    text, can_run = report(settings)
+    print(text)
+    return 0 if can_run else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Frozen settings, read once, and the only reader of the environment.
+
+Every setting has one name: the field here, ``--the-field`` on the command line, ``RTC_SERVER_THE_FIELD`` in
+the environment. The command line wins over the environment, the environment over the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from rtc_server.errors import ConfigError
+
+ENV_PREFIX: Final = "RTC_SERVER_"
+DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _setting(default: Any, help_text: str, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help_text, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set. Bounds are checked when it is made; ConfigError says what is wrong."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "TCP port to listen on; 0 takes a free one", 0, 65535)
+    node: str = _setting("0", "name of this node; the first part of session ids")
+    log_level: LogLevel = _setting("info", "how much to log")
+    uvloop: bool = _setting(True, "run on uvloop")
+
+    model: str = _setting(
+        "auto",
+        f"'auto' ({DEFAULT_MODEL} with CUDA, else echo), 'echo', a hub repository, or a local directory "
+        "with config.json, safetensors and tokenizer",
+    )
+    device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
+    slots: int = _setting(0, "conversations at a time; 0: 1 on the CPU, 8 on CUDA", 0, 1024)
+    echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
+    context: int = _setting(0, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 0, 100_000)
+    temperature: float = _setting(-1.0, "sampling temperature of the audio; -1: the checkpoint's own", -1, 10)
+    text_temperature: float = _setting(-1.0, "sampling temperature of the text; -1: the checkpoint's own", -1, 10)
+    top_k: int = _setting(-1, "audio tokens to sample among; -1: the checkpoint's own", -1, 1_000_000)
+    text_top_k: int = _setting(-1, "text tokens to sample among; -1: the checkpoint's own", -1, 1_000_000)
+    seed: int = _setting(-1, "seed of the sampling; -1: a new one at each start", -1)
+    threads: int = _setting(0, "CPU threads of the engine; 0: torch's own choice", 0, 1024)
+    engine: Literal["auto", "process", "thread"] = _setting(
+        "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
+    )
+
+    connect_timeout_s: float = _setting(15.0, "seconds in which an answered client must connect", 0.1, 300)
+    peer_timeout_s: float = _setting(10.0, "seconds without a packet after which a client is gone", 1, 300)
+    drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
+    max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)
+    max_step_ms: float = _setting(80.0, "median step time over which new sessions are refused", 1, 100_000)
+    playout_margin_ms: float = _setting(40.0, "audio kept in reserve before the voice starts", 0, 500)
+    bitrate: int = _setting(32_000, "outbound Opus bit rate, bit/s", 6_000, 256_000)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+        if not re.fullmatch(r"[A-Za-z0-9._]{1,32}", self.node):
+            raise ConfigError("--node must be 1 to 32 letters, digits, dots or underscores.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option for each setting."""
+    for spec in dataclasses.fields(Settings):
+        option = "--" + spec.name.replace("_", "-")
+        help_text = f"{spec.metadata['help']} (default: {spec.default})"
+        kind = _types()[spec.name]
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"])
+        else:
+            parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text)
+
+
+def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of parsed arguments and the environment. Raises ConfigError."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(Settings):
+        value = getattr(arguments, spec.name, None)
+        source = "--" + spec.name.replace("_", "-")
+        if value is None:
+            source = ENV_PREFIX + spec.name.upper()
+            value = environment.get(source)
+        if value is not None:
+            values[spec.name] = _convert(source, value, _types()[spec.name])
+    return Settings(**values)
+
+
+def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from a command line alone; for tests and tools."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_arguments(parser.parse_args(argv), environment)
+
+
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def _convert(source: str, value: Any, kind: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{source} must be one of: {', '.join(get_args(kind))}.")
+        return value
+    if kind is bool:
+        if value.lower() not in _TRUE | _FALSE:
+            raise ConfigError(f"{source} must be true or false.")
+        return value.lower() in _TRUE
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"{source}: {value!r} is not {'a whole number' if kind is int else 'a number'}.") from None
+
+
+def _check(spec: dataclasses.Field[Any], value: Any) -> None:
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    name = "--" + spec.name.replace("_", "-")
+    if low is not None and not value >= low:
+        raise ConfigError(f"{name} must be at least {low}.")
+    if high is not None and not value <= high:
+        raise ConfigError(f"{name} must be at most {high}.")

@@ -1,0 +1,337 @@
+"""The media plane's face of an engine: open a stream, push frames, hear outputs.
+
+Keeps one engine alive: when it ends, every open stream is told, and another is started, with a growing pause
+between tries. Knows nothing of peers, codecs or HTTP, and never imports torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, assert_never
+
+import numpy as np
+
+from rtc_server.engine.link import EngineLink
+from rtc_server.engine.messages import (
+    Close,
+    Frame,
+    FromEngine,
+    LoadFailed,
+    Open,
+    Opened,
+    Output,
+    Ready,
+    Refused,
+    Reset,
+    StepDone,
+    ToEngine,
+)
+from rtc_server.engine.model import FloatArray, ModelInfo
+from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
+from rtc_server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_OPEN_TIMEOUT_S: Final = 5.0
+_STALL_TIMEOUT_S: Final = 20.0
+_RESTART_PAUSES_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+_RECENT_STEPS: Final = 64
+_IN_FLIGHT_FRAMES: Final = 32
+
+
+class EngineState(enum.StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class StreamListener(Protocol):
+    """Whoever opened a stream. Called on the event loop; must not block or raise."""
+
+    def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
+        """What the model made of one frame: float32 [1920] or None, whole characters, and how long the frame
+        was under way (None if that is not known any more)."""
+
+    def on_engine_error(self, error: ServerError) -> None:
+        """The stream is dead."""
+
+
+class EngineStream:
+    """One slot, for as long as it is open."""
+
+    def __init__(self, client: EngineClient, slot: int, generation: int, listener: StreamListener) -> None:
+        self._client = client
+        self._in_flight: dict[int, float] = {}
+        self._seq = 0
+        self.listener = listener
+        self.slot = slot
+        self.generation = generation
+        self.closed = False
+
+    def push(self, pcm: FloatArray) -> bool:
+        """Send a frame of 1,920 float32 samples. Never blocks; False if the engine did not take it."""
+        if self.closed:
+            return False
+        self._seq += 1
+        if len(self._in_flight) >= _IN_FLIGHT_FRAMES:
+            self._in_flight.pop(next(iter(self._in_flight)))
+        self._in_flight[self._seq] = time.monotonic()
+        raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
+        return self._client.send(Frame(self.slot, self.generation, self._seq, raw))
+
+    def reset(self) -> None:
+        """Wipe the model's state; outputs of the conversation so far are not delivered any more."""
+        if not self.closed:
+            self._in_flight.clear()
+            self._client.reset_stream(self)
+
+    def close(self) -> None:
+        """Give the slot back. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._client.close_stream(self)
+
+    def deliver(self, output: Output, now: float) -> float | None:
+        """Hand one output to the listener; returns the time it was under way, in seconds."""
+        sent = self._in_flight.pop(output.seq, None)
+        engine_s = None if sent is None else now - sent
+        pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=np.float32)
+        self.listener.on_output(pcm, output.text, engine_s)
+        return engine_s
+
+
+class EngineClient:
+    """One service's engine, kept alive. ``make_link`` makes the link of each (re)start."""
+
+    def __init__(
+        self,
+        service: str,
+        make_link: Callable[[], EngineLink],
+        metrics: Metrics,
+        stall_timeout_s: float = _STALL_TIMEOUT_S,
+    ) -> None:
+        self.service = service
+        self.state = EngineState.LOADING
+        self.info: ModelInfo | None = None
+        self.failure: ModelLoadError | None = None
+        self.slots_used = 0
+        self.restarts = 0
+        self._make_link = make_link
+        self._metrics = metrics
+        self._link: EngineLink | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stall_timeout_s = stall_timeout_s
+        self._unanswered_since: float | None = None
+        self._streams: dict[tuple[int, int], EngineStream] = {}
+        self._opening: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._next_stream = 0
+        self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
+
+    @property
+    def ready(self) -> bool:
+        return self.state is EngineState.READY
+
+    @property
+    def pid(self) -> int | None:
+        return self._link.pid if self._link is not None and self.ready else None
+
+    @property
+    def step_p50_ms(self) -> float | None:
+        """Median of the last steps, once there are enough to mean something."""
+        if len(self._steps) < _RECENT_STEPS // 2:
+            return None
+        return statistics.median(self._steps) * 1000
+
+    def start(self) -> None:
+        """Start loading; :meth:`wait_settled` tells how it went."""
+        assert self._supervisor is None, "started once"
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"engine-{self.service}")
+
+    async def wait_settled(self) -> None:
+        """Wait until the engine is ready. Raises ModelLoadError if it never will be."""
+        await self._settled.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        """Stop the engine. Open streams are not told: whoever closes this has closed them. Idempotent."""
+        self.state = EngineState.CLOSED
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._fail_opening()
+        self._streams.clear()
+
+    async def open(self, listener: StreamListener) -> EngineStream:
+        """Take a slot. Raises ServerFull, EngineUnavailable. When cancelled, the slot goes back."""
+        if not self.ready:
+            raise EngineUnavailable
+        self._next_stream += 1
+        number = self._next_stream
+        future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self._opening[number] = future
+        try:
+            if not self.send(Open(number)):
+                raise EngineUnavailable
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+                slot, generation = await future
+        except (asyncio.CancelledError, TimeoutError) as error:
+            # The answer may have come in the very moment in which we were told to stop waiting for it.
+            if not future.cancelled() and future.done() and future.exception() is None:
+                self.send(Close(*future.result()))
+            if isinstance(error, TimeoutError):
+                raise EngineUnavailable from None
+            raise
+        finally:
+            self._opening.pop(number, None)
+        stream = EngineStream(self, slot, generation, listener)
+        self._streams[slot, generation] = stream
+        return stream
+
+    def send(self, message: ToEngine) -> bool:
+        """Never blocks; False if the engine did not take it."""
+        taken = self._link is not None and self._link.send(message)
+        if taken and isinstance(message, Frame) and self._unanswered_since is None:
+            self._unanswered_since = time.monotonic()
+        if not taken and isinstance(message, Frame):
+            self._metrics.frames_dropped.labels("engine_gone" if not self.ready else "engine_busy").inc()
+        return taken
+
+    def reset_stream(self, stream: EngineStream) -> None:
+        self._streams.pop((stream.slot, stream.generation), None)
+        self.send(Reset(stream.slot, stream.generation))
+        stream.generation += 1  # the engine counts on in the same way: no answer is needed
+        self._streams[stream.slot, stream.generation] = stream
+
+    def close_stream(self, stream: EngineStream) -> None:
+        if self._streams.pop((stream.slot, stream.generation), None) is not None:
+            self.send(Close(stream.slot, stream.generation))
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while True:
+            was_ready = await self._run_engine()
+            if self.failure is not None:
+                return
+            failures = 0 if was_ready else failures + 1
+            self.restarts += 1
+            self._metrics.engine_restarts.labels(self.service).inc()
+            await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
+
+    async def _run_engine(self) -> bool:
+        """One life of the engine; returns whether it ever was ready."""
+        self._ended.clear()
+        self._unanswered_since = None
+        link = self._make_link()
+        self._link = link
+        try:
+            await link.start(self._on_message, self._ended.set)
+            while not self._ended.is_set() and not self._stalled():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ended.wait(), self._stall_timeout_s / 4)
+        finally:
+            was_ready = self.ready
+            if self.state is not EngineState.CLOSED:
+                self._lose_engine()
+            self._link = None
+            await link.close()
+        return was_ready
+
+    def _stalled(self) -> bool:
+        """Whether frames have gone out for too long and no step has come back: a hung device, say."""
+        since = self._unanswered_since
+        if since is None or time.monotonic() - since < self._stall_timeout_s:
+            return False
+        logger.error("engine %s has not answered for %.0f s: killing it", self.service, self._stall_timeout_s)
+        return True
+
+    def _lose_engine(self) -> None:
+        if self.failure is None:
+            self.state = EngineState.RESTARTING
+            logger.error("engine %s ended: restarting it", self.service)
+        self._steps.clear()
+        self.slots_used = 0
+        self._metrics.slots_used.labels(self.service).set(0)
+        self._fail_opening()
+        streams, self._streams = list(self._streams.values()), {}
+        for stream in streams:
+            stream.closed = True
+            stream.listener.on_engine_error(EngineFailed())
+
+    def _fail_opening(self) -> None:
+        opening, self._opening = self._opening, {}
+        for future in opening.values():
+            if not future.done():
+                future.set_exception(EngineUnavailable())
+
+    def _on_message(self, message: FromEngine) -> None:
+        match message:
+            case StepDone():
+                self._on_step(message)
+            case Opened():
+                self._on_opened(message)
+            case Refused():
+                future = self._opening.get(message.stream)
+                if future is not None and not future.done():
+                    future.set_exception(ServerFull())
+            case Ready():
+                self._on_ready(message)
+            case LoadFailed():
+                self._on_load_failed(message)
+            case _:
+                assert_never(message)
+
+    def _on_ready(self, ready: Ready) -> None:
+        self.info = ModelInfo(ready.name, ready.kind, ready.slots, ready.device, ready.speaks, ready.writes)
+        self.state = EngineState.READY
+        self._metrics.slots.labels(self.service).set(ready.slots)
+        self._metrics.slots_used.labels(self.service).set(0)
+        logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)
+        self._settled.set()
+
+    def _on_load_failed(self, failed: LoadFailed) -> None:
+        if self._settled.is_set():  # it loaded before: the disk or the card may come back
+            logger.error("engine %s cannot be loaded again: %s", self.service, failed.message)
+            self._ended.set()
+            return
+        self.failure = ModelLoadError(failed.message, failed.hint)
+        self.state = EngineState.FAILED
+        self._settled.set()
+        self._ended.set()
+
+    def _on_opened(self, opened: Opened) -> None:
+        future = self._opening.get(opened.stream)
+        if future is None or future.done():  # whoever asked has gone: timed out or cancelled
+            self.send(Close(opened.slot, opened.generation))
+            return
+        future.set_result((opened.slot, opened.generation))
+
+    def _on_step(self, done: StepDone) -> None:
+        self._unanswered_since = None
+        self._steps.append(done.seconds)
+        self.slots_used = done.slots_used
+        self._metrics.slots_used.labels(self.service).set(done.slots_used)
+        self._metrics.step_seconds.labels(self.service).observe(done.seconds)
+        self._metrics.step_rows.labels(self.service).observe(len(done.outputs))
+        if done.dropped:
+            self._metrics.frames_dropped.labels("engine_queue").inc(done.dropped)
+        now = time.monotonic()
+        for output in done.outputs:
+            stream = self._streams.get((output.slot, output.generation))
+            if stream is None:
+                self._metrics.frames_dropped.labels("stale").inc()
+                continue
+            engine_s = stream.deliver(output, now)
+            if engine_s is not None:
+                self._metrics.frame_seconds.labels(self.service).observe(engine_s)

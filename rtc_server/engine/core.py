@@ -1,0 +1,131 @@
+"""The engine's core: messages in, one batched step at a time, messages out.
+
+Owns the slot table and the model. Knows no transport and no clock: both are handed to :func:`run`. Two kinds
+of error: a bad message costs itself; an exception from the model costs the engine, for its device cannot be
+trusted any more, and whoever started it starts another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol, assert_never
+
+import numpy as np
+
+from rtc_server import audio
+from rtc_server.engine.messages import (
+    Close,
+    Frame,
+    FromEngine,
+    Open,
+    Opened,
+    Output,
+    Ready,
+    Refused,
+    Reset,
+    StepDone,
+    Stop,
+    ToEngine,
+)
+from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.engine.slots import SlotTable
+
+logger = logging.getLogger(__name__)
+
+_FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(np.float32).itemsize
+
+
+class EnginePort(Protocol):
+    """The engine's end of a transport."""
+
+    def receive(self, block: bool) -> Iterable[ToEngine]:
+        """What has arrived. With ``block``, waits until something has (or until the other side is gone,
+        which reads as :class:`Stop`)."""
+
+    def send(self, message: FromEngine) -> None:
+        """Never blocks: a reader that has stalled loses the message."""
+
+
+class EngineCore:
+    """A model and its slots."""
+
+    def __init__(self, model: StreamingModel) -> None:
+        self._model = model
+        self._table = SlotTable(model.info.slots)
+        self.stopped = False
+
+    @property
+    def has_frames(self) -> bool:
+        return self._table.has_frames
+
+    def ready(self) -> Ready:
+        info = self._model.info
+        return Ready(info.name, info.kind, info.slots, info.device, info.speaks, info.writes)
+
+    def handle(self, message: ToEngine) -> FromEngine | None:
+        """Take one message; returns the answer, if it has one."""
+        match message:
+            case Frame():
+                self._push(message)
+            case Open():
+                lease = self._table.open()
+                return Opened(message.stream, *lease) if lease else Refused(message.stream)
+            case Reset():
+                self._table.reset(message.slot, message.generation)
+            case Close():
+                self._table.close(message.slot, message.generation)
+            case Stop():
+                self.stopped = True
+            case _:
+                assert_never(message)
+        return None
+
+    def wipe(self) -> None:
+        """Clear the rows whose conversation is over; now rather than when the next one starts, so that
+        nothing said lingers."""
+        mask = self._table.take_wipes()
+        if mask is not None:
+            self._model.reset(mask)
+
+    def step(self, clock: Callable[[], float]) -> StepDone | None:
+        """Advance every slot that has a frame. None if none has."""
+        plan = self._table.plan()
+        if plan is None:
+            return None
+        started = clock()
+        made = self._model.step(audio.sanitise(plan.pcm), plan.active)
+        seconds = clock() - started
+        outputs = [_output(row, made[row[0]]) for row in plan.rows]
+        return StepDone(seconds, self._table.used, self._table.take_dropped(), outputs)
+
+    def _push(self, frame: Frame) -> None:
+        if len(frame.pcm) != _FRAME_BYTES:
+            logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
+            return
+        pcm = np.frombuffer(frame.pcm, dtype=np.float32)
+        self._table.push(frame.slot, frame.generation, frame.seq, pcm)
+
+
+def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
+    slot, generation, seq = row
+    if made is None:
+        return Output(slot, generation, seq, None, "")
+    pcm = None if made.pcm is None else audio.sanitise(made.pcm).tobytes()
+    return Output(slot, generation, seq, pcm, made.text, made.pauses)
+
+
+def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
+    """The step loop: returns when it is told to stop. Anything the model raises goes through."""
+    port.send(core.ready())
+    while True:
+        for message in port.receive(block=not core.has_frames):
+            reply = core.handle(message)
+            if reply is not None:
+                port.send(reply)
+        if core.stopped:
+            return
+        core.wipe()
+        done = core.step(clock)
+        if done is not None:
+            port.send(done)

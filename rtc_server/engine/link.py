@@ -1,0 +1,32 @@
+"""The media plane's end of a transport to one engine, whichever it is.
+
+A link starts one engine and carries messages to and from it; when that engine is gone, so is the link, and
+a new one is made. :mod:`rtc_server.engine.local` and :mod:`rtc_server.engine.process` are the two there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rtc_server.engine.messages import FromEngine, ToEngine
+
+OnMessage = Callable[[FromEngine], None]
+OnExit = Callable[[], None]
+
+
+class EngineLink(Protocol):
+    """All calls come from the event loop's thread, and so do both callbacks."""
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the model."""
+
+    async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
+        """Start the engine. ``on_exit`` is called once, when it has ended for whatever reason."""
+
+    def send(self, message: ToEngine) -> bool:
+        """Never blocks. False if the engine does not take it: its queue is full, or it is gone."""
+
+    async def close(self) -> None:
+        """Stop the engine and wait for its end; by force after a few seconds. Idempotent."""

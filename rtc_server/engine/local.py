@@ -1,0 +1,106 @@
+"""An engine in this process, in a thread of its own: for ``echo``, and the twin of the child process in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from rtc_server.engine.core import EngineCore, run
+from rtc_server.engine.link import OnExit, OnMessage
+from rtc_server.engine.messages import FromEngine, LoadFailed, Stop, ToEngine
+from rtc_server.engine.model import StreamingModel
+from rtc_server.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+_INBOX_MESSAGES: Final = 10_000
+
+
+class LocalLink:
+    """``load`` makes the model; it runs in the engine's thread."""
+
+    def __init__(self, load: Callable[[], StreamingModel]) -> None:
+        self._load = load
+        self._inbox: queue.Queue[ToEngine] = queue.Queue(_INBOX_MESSAGES)
+        self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
+        loop = asyncio.get_running_loop()
+
+        def post(callback: Callable[[], None]) -> None:
+            try:
+                loop.call_soon_threadsafe(callback)
+            except RuntimeError:  # the loop is closed: nobody is left to be told
+                logger.debug("engine thread outlived its loop")
+
+        def exited() -> None:
+            self._ended.set()
+            on_exit()
+
+        def main() -> None:
+            port = _ThreadPort(self._inbox, lambda message: post(lambda: on_message(message)))
+            try:
+                _serve(self._load, port)
+            except Exception:  # the border of a thread: the engine is lost, its owner restarts it
+                logger.exception("the engine failed")
+            finally:
+                post(exited)
+
+        self._thread = threading.Thread(target=main, name="engine", daemon=True)
+        self._thread.start()
+
+    def send(self, message: ToEngine) -> bool:
+        try:
+            self._inbox.put_nowait(message)
+        except queue.Full:
+            return False
+        return not self._ended.is_set()
+
+    async def close(self) -> None:
+        if self._thread is None:
+            return
+        self.send(Stop())
+        await self._ended.wait()
+        self._thread.join()
+
+
+class _ThreadPort:
+    def __init__(self, inbox: queue.Queue[ToEngine], post: Callable[[FromEngine], None]) -> None:
+        self._inbox = inbox
+        self._post = post
+
+    def receive(self, block: bool) -> Iterable[ToEngine]:
+        if block:
+            yield self._inbox.get()
+        while True:
+            try:
+                yield self._inbox.get_nowait()
+            except queue.Empty:
+                return
+
+    def send(self, message: FromEngine) -> None:
+        self._post(message)
+
+
+def _serve(load: Callable[[], StreamingModel], port: _ThreadPort) -> None:
+    try:
+        model = load()
+    except ModelLoadError as error:
+        port.send(LoadFailed(error.message, error.hint))
+        return
+    try:
+        model.warm_up()
+        run(EngineCore(model), port, time.monotonic)
+    finally:
+        model.close()

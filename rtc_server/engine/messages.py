@@ -1,0 +1,125 @@
+"""What the media plane and the engine say to each other: plain values, in msgpack on a wire.
+
+A slot is always named with its generation. The generation goes up by one when a slot is opened and when it
+is reset; messages that carry an older one are stale and ignored on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from rtc_server.engine.model import ServiceKind
+
+
+class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Ask for a slot. Answered by :class:`Opened` or :class:`Refused` with the same ``stream``."""
+
+    stream: int
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """80 ms of microphone: ``pcm`` is 1,920 float32 samples in native byte order."""
+
+    slot: int
+    generation: int
+    seq: int
+    pcm: bytes
+
+
+class Reset(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Wipe the slot's state and go on in it, one generation later. Not answered."""
+
+    slot: int
+    generation: int
+
+
+class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give the slot back. Not answered."""
+
+    slot: int
+    generation: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """End the engine."""
+
+
+ToEngine = Open | Frame | Reset | Close | Stop
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`."""
+
+    name: str
+    kind: ServiceKind
+    slots: int
+    device: str
+    speaks: bool
+    writes: bool
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The model cannot be loaded; for the person at the terminal."""
+
+    message: str
+    hint: str | None
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    stream: int
+    slot: int
+    generation: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No slot is free."""
+
+    stream: int
+
+
+class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What one slot made of the frame ``seq``; ``pcm`` as in :class:`Frame`, or None."""
+
+    slot: int
+    generation: int
+    seq: int
+    pcm: bytes | None
+    text: str
+    pauses: tuple[float, ...] = ()
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """One batched step: how long it took, and what each active row made.
+
+    ``dropped``: input frames thrown away since the last step because a slot's queue was full.
+    """
+
+    seconds: float
+    slots_used: int
+    dropped: int
+    outputs: list[Output]
+
+
+FromEngine = Ready | LoadFailed | Opened | Refused | StepDone
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_to_engine: Final = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: Final = msgspec.msgpack.Decoder(FromEngine)
+
+
+def encode(message: ToEngine | FromEngine) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_engine(raw: bytes) -> ToEngine:
+    """Raises msgspec.DecodeError on anything else than a :data:`ToEngine`."""
+    message: ToEngine = _to_engine.decode(raw)
+    return message
+
+
+def decode_from_engine(raw: bytes) -> FromEngine:
+    """Raises msgspec.DecodeError on anything else than a :data:`FromEngine`."""
+    message: FromEngine = _from_engine.decode(raw)
+    return message

@@ -1,0 +1,86 @@
+"""What a batched streaming model must offer to the engine.
+
+Owns the contract and nothing else: no torch, no transport, no clock. A model has a fixed number of rows
+(slots), each with its own streaming state; one call of :meth:`StreamingModel.step` advances the rows that
+have a frame and leaves the others exactly as they were.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class ServiceKind(enum.StrEnum):
+    """What a model does for a client."""
+
+    ECHO = "echo"
+    DIALOGUE = "dialogue"
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is.
+
+    ``name`` is what the user asked for (``echo``, a hub repository, the name of a local directory, never
+    a full path); ``device`` is ``cpu``, ``cuda`` or ``cuda:N``; ``speaks`` and ``writes`` say whether it
+    makes audio and text.
+    """
+
+    name: str
+    kind: ServiceKind
+    slots: int
+    device: str
+    speaks: bool
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutput:
+    """What one row made in one step.
+
+    ``pcm``: float32, shape [1920], mono at 24 kHz, nominally within ±1, or None while the row has no
+    audio (a model's delay at the start of a stream; a model that does not speak).
+    ``text``: whole characters only, leading space included; empty when nothing was written.
+    ``pauses``: probabilities from the model's voice-activity heads, empty where it has none.
+    """
+
+    pcm: FloatArray | None = None
+    text: str = ""
+    pauses: tuple[float, ...] = ()
+
+
+class StreamingModel(Protocol):
+    """A model with ``info.slots`` independent rows. All calls come from one thread, in any order after
+    :meth:`warm_up`; none of them may block on anything but the device."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def warm_up(self) -> None:
+        """Pay now what the first step would otherwise pay (compilation, graphs, allocations), then leave
+        every row wiped."""
+
+    def reset(self, rows: BoolArray) -> None:
+        """Wipe the state of the rows where ``rows`` (bool, shape [slots]) is True: not just rewound, but
+        cleared, so that nothing of the last conversation (audio, text, NaN) can reach the next."""
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        """Advance the active rows by one frame.
+
+        ``pcm``: float32, shape [slots, 1920], finite and within ±1 (the engine sees to that); rows that
+        are not active are ignored. ``active``: bool, shape [slots].
+        Returns one entry a slot: None for rows that were not active.
+        """
+
+    def close(self) -> None:
+        """Release the device. Idempotent."""

@@ -1,0 +1,187 @@
+"""The one exception tree.
+
+Each class carries a stable code, the HTTP status that goes with it, whether trying again may help, and
+a sentence made for the peer. Exceptions hold fields and build their text from them; the text of a
+foreign exception never reaches a peer. The codes are listed in ``docs/protocol.md``, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Base of all typed errors: what a peer may be told about what went wrong."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = True
+    retry_after_s: ClassVar[int | None] = None
+    message: str = "The server made a mistake. Try again."
+
+    def __init__(self, message: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        super().__init__(self.message)
+
+    def as_dict(self) -> dict[str, str | bool]:
+        """The error as peers see it: ``code``, ``message``, ``retryable``."""
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+class InternalError(ServerError):
+    """A fault of ours."""
+
+
+class BadRequest(ServerError):
+    code = "bad_request"
+    http_status = 400
+    retryable = False
+    message = "The request cannot be understood."
+
+
+class BadSdp(BadRequest):
+    code = "bad_sdp"
+    message = "The offer's SDP cannot be parsed."
+
+
+class UnsupportedMediaType(BadRequest):
+    code = "unsupported_media_type"
+    http_status = 415
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+        super().__init__(f"The content type must be {expected}.")
+
+
+class TooLarge(BadRequest):
+    code = "too_large"
+    http_status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"The body is larger than {limit_bytes} bytes.")
+
+
+class NoAudio(BadRequest):
+    code = "no_audio"
+    http_status = 422
+    message = "The offer has no audio section."
+
+
+class NoCommonCodec(BadRequest):
+    code = "no_common_codec"
+    http_status = 422
+    message = "None of the offered audio codecs is supported. Offer Opus, G.722, PCMU or PCMA."
+
+
+class UnknownService(BadRequest):
+    code = "unknown_service"
+    http_status = 404
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+        super().__init__(f"No such service. This server has: {', '.join(known)}.")
+
+
+class UnknownSession(BadRequest):
+    code = "unknown_session"
+    http_status = 404
+    message = "No such session, or it has ended."
+
+
+class NotFound(BadRequest):
+    code = "not_found"
+    http_status = 404
+    message = "There is nothing here."
+
+
+class MethodNotAllowed(BadRequest):
+    code = "method_not_allowed"
+    http_status = 405
+    message = "That method does not work here."
+
+
+class Unavailable(ServerError):
+    """The door is shut for now; the same request may work a little later."""
+
+    http_status = 503
+    retry_after_s = 5
+
+
+class ServerFull(Unavailable):
+    code = "server_full"
+    message = "Every slot is taken. Try again in a few seconds."
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    message = "The model is at its limit. Try again in a few seconds."
+
+
+class EngineUnavailable(Unavailable):
+    code = "engine_unavailable"
+    message = "The model is not ready yet. Try again in a few seconds."
+
+
+class Draining(Unavailable):
+    code = "draining"
+    message = "The server is shutting down. Try again in a few seconds."
+
+
+class EngineFailed(ServerError):
+    code = "engine_failed"
+    http_status = 503
+    message = "The model failed and is restarting. Start a new conversation in a few seconds."
+
+
+class BadMessage(ServerError):
+    code = "bad_message"
+    http_status = 400
+    retryable = False
+    message = "That message is not one this server understands."
+
+
+class MessageTooLarge(BadMessage):
+    code = "message_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"A message may have at most {limit_bytes} bytes.")
+
+
+class RateLimited(ServerError):
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+    message = "Too many messages. Slow down."
+
+
+class StartupError(ServerError):
+    """The server cannot start or run as asked. For the person at the terminal, never for a peer.
+
+    ``hint`` says what to do about it.
+    """
+
+    code = "startup"
+    retryable = False
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+class ConfigError(StartupError):
+    code = "config"
+
+
+class ModelLoadError(StartupError):
+    code = "model_load"
+
+
+class IllegalTransition(InternalError):
+    """A state machine was asked for a move that its table does not have; nothing has changed."""
+
+    def __init__(self, machine: str, state: str, event: str) -> None:
+        self.machine, self.state, self.event = machine, state, event
+        super().__init__(f"{machine}: no transition from {state} on {event}")

@@ -1,0 +1,1 @@
+"""The models an engine can run. Nothing here knows of peers, HTTP or processes."""

@@ -1,0 +1,35 @@
+"""A model that gives back what it hears, one frame later. Needs no torch.
+
+It is the server's sound check: the whole media path and nothing behind it.
+"""
+
+from __future__ import annotations
+
+from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+
+
+class EchoModel:
+    """``slots`` independent echoes."""
+
+    def __init__(self, slots: int) -> None:
+        self._info = ModelInfo("echo", ServiceKind.ECHO, slots, "cpu", speaks=True, writes=False)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def warm_up(self) -> None:
+        pass
+
+    def reset(self, rows: BoolArray) -> None:
+        """Nothing to wipe: an echo keeps no state between steps."""
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        return [RowOutput(pcm=pcm[i]) if on else None for i, on in enumerate(active)]
+
+    def close(self) -> None:
+        pass
+
+
+def load(slots: int) -> EchoModel:
+    return EchoModel(slots)

@@ -1,0 +1,140 @@
+"""The data channel's messages: ``docs/protocol.md``, sections 2 and 3.
+
+Turns text into typed client messages and server events into text. Knows nothing of channels, sessions or
+clocks: the time of an event is an argument.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from rtc_server.errors import BadMessage, MessageTooLarge
+
+MAX_MESSAGE_BYTES: Final = 4096
+CHANNEL_LABEL: Final = "text"
+
+StatsInterval = Annotated[int, msgspec.Meta(ge=250, le=10_000)]
+PingId = Annotated[str, msgspec.Meta(max_length=64)] | Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+
+
+class Settings(msgspec.Struct, frozen=True, tag="settings", forbid_unknown_fields=True):
+    """What a client may change while it talks; None leaves a setting as it is."""
+
+    muted: bool | None = None
+    stats_interval_ms: StatsInterval | None = None
+
+
+class OfferOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``options`` of an offer: the settings that hold from the start."""
+
+    muted: bool = False
+    stats_interval_ms: StatsInterval = 1000
+
+
+class Reset(msgspec.Struct, frozen=True, tag="reset", forbid_unknown_fields=True):
+    """Start a new conversation in the same session."""
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping", forbid_unknown_fields=True):
+    """Ask for a ``pong``."""
+
+    id: PingId | None = None
+
+
+class Bye(msgspec.Struct, frozen=True, tag="bye", forbid_unknown_fields=True):
+    """End the session."""
+
+
+ClientMessage = Settings | Reset | Ping | Bye
+
+_decoder: Final = msgspec.json.Decoder(ClientMessage)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def parse_client_message(message: str | bytes) -> ClientMessage:
+    """The typed form of one data-channel message.
+
+    Raises MessageTooLarge over :data:`MAX_MESSAGE_BYTES`, BadMessage for binary messages and for anything
+    that is not one of the four messages with fields of the right types and ranges.
+    """
+    if isinstance(message, bytes):
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(MAX_MESSAGE_BYTES)
+        raise BadMessage("Messages are JSON text; this one was binary.")
+    # A character has at least one byte: refuse before spending on the encoding of a huge string.
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(MAX_MESSAGE_BYTES)
+    try:
+        raw = message.encode()
+    except UnicodeEncodeError:
+        raise BadMessage("The message is not valid Unicode.") from None
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(MAX_MESSAGE_BYTES)
+    try:
+        parsed: ClientMessage = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadMessage from None
+    return parsed
+
+
+class Connected(msgspec.Struct, frozen=True, tag="connected"):
+    session: str
+    service: str
+    model: str
+    speaks: bool
+    writes: bool
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    delta: str
+
+
+class State(msgspec.Struct, frozen=True, tag="state", omit_defaults=True):
+    state: Literal["listening", "speaking"]
+    reason: Literal["reset"] | None = None
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    id: str | int | None = None
+
+
+class Error(msgspec.Struct, frozen=True, tag="error"):
+    code: str
+    message: str
+    retryable: bool
+
+
+class Disconnected(msgspec.Struct, frozen=True, tag="disconnected"):
+    reason: str
+
+
+class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """One period's figures; ``docs/protocol.md`` gives the unit and meaning of each."""
+
+    packets_received: int = 0
+    packets_lost: int = 0
+    loss_in: float = 0.0
+    loss_out: float = 0.0
+    jitter_in_ms: float = 0.0
+    rtt_ms: float | None = None
+    frames_in: int = 0
+    frames_out: int = 0
+    frames_filled: int = 0
+    frames_dropped: int = 0
+    engine_ms: float | None = None
+    playout_ms: float = 0.0
+    underruns: int = 0
+    level_in_dbfs: float = -100.0
+    level_out_dbfs: float = -100.0
+
+
+ServerEvent = Connected | Text | State | Pong | Error | Disconnected | Stats
+
+
+def encode_event(event: ServerEvent, time_ms: float) -> str:
+    """``event`` as the JSON text that goes out, stamped with ``time_ms`` of the session."""
+    fields: dict[str, object] = msgspec.to_builtins(event)
+    fields["time_ms"] = round(time_ms)
+    return _encoder.encode(fields).decode()

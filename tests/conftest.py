@@ -1,0 +1,51 @@
+"""Fixtures that many tests share: a running server, and what a test may miss."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from rtc_server.app import Server
+from rtc_server.config import parse
+
+StartServer = Callable[..., AbstractAsyncContextManager[Server]]
+
+
+def need_commands(*commands: str) -> None:
+    """Skip the test where a program is missing, saying which; in CI, where everything can be installed, fail."""
+    missing = [command for command in commands if shutil.which(command) is None]
+    if not missing:
+        return
+    reason = f"needs {', '.join(missing)} (make system installs it, or says how)"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextlib.asynccontextmanager
+async def running_server(*arguments: str) -> AsyncIterator[Server]:
+    """A server in this process on a free port, ready; stopped without grace at the end."""
+    server = Server(parse(["--port", "0", *arguments], environment={}))
+    await server.start()
+    try:
+        await server.wait_ready()
+        yield server
+    finally:
+        await server.stop(0.0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """An echo server."""
+    async with running_server("--model", "echo") as running:
+        yield running
+
+
+@pytest.fixture
+def base_url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"

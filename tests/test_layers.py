@@ -1,0 +1,95 @@
+"""The package imports only downwards, and the two planes keep apart."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "rtc_server"
+
+# Lowest first. A module may import from lower levels, and from its own sub-package.
+LEVELS: list[set[str]] = [
+    {"errors", "metrics", "audio", "hardware"},
+    {"config"},
+    {"protocols", "session", "rate_limit", "activity", "microphone", "playout", "opus"},
+    {"engine"},
+    {"models"},
+    {"tracks", "services"},
+    {"peer", "client"},
+    {"call_stats"},
+    {"call"},
+    {"registry"},
+    {"signaling"},
+    {"health"},
+    {"app"},
+    {"check"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    """The entry of LEVELS that a file belongs to: the module, or the sub-package it is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_names(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative imports hide edges from this test"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def edges(path: Path) -> set[str]:
+    """The parts of this package that a file imports."""
+    inside = (name.split(".")[1] for name in imported_names(path) if name.startswith("rtc_server."))
+    return {name for name in inside if name in LEVEL_OF}
+
+
+def test_every_module_has_a_level() -> None:
+    assert {part_of(path) for path in modules()} == set(LEVEL_OF)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_downwards(path: Path) -> None:
+    part = part_of(path)
+    upward = {other for other in edges(path) if other != part and LEVEL_OF[other] >= LEVEL_OF[part]}
+    assert not upward, f"{path.name} (level {LEVEL_OF[part]}) imports {upward} from its own level or above"
+
+
+def test_an_upward_import_would_be_seen(tmp_path: Path) -> None:
+    """The check can fail: a module of level 0 that imports the registry is caught."""
+    module = tmp_path / "audio.py"
+    module.write_text("from rtc_server.registry import Registry\nfrom rtc_server import cli\n")
+    assert {LEVEL_OF[name] > LEVEL_OF["audio"] for name in edges(module)} == {True}
+    assert edges(module) == {"registry", "cli"}
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if part_of(p) == "engine"], ids=lambda path: path.name)
+def test_the_engine_never_imports_the_media_stack(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imported_names(path)} & {"aiohttp", "aiortc", "av"}
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [("rtc_server.app", {"torch", "moshi"}), ("rtc_server.engine.process", {"aiohttp", "aiortc", "torch"})],
+)
+def test_what_a_plane_loads(module: str, forbidden: set[str]) -> None:
+    """By what really gets loaded, third parties included."""
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not forbidden & set(loaded)
+    assert "numpy" in loaded
