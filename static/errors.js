@@ -1,0 +1,230 @@
+// Owns every way in which a conversation can fail: a code, what happened in a person's words, and what to do.
+// Codes of the server are those of docs/protocol.md; the rest are the page's own. It must not know the DOM.
+
+/** A failure with a code of the table below. `again` says who may try again: see `explain`. */
+export class Failure extends Error {
+  /**
+   * @param {string} code
+   * @param {{serverMessage?: string, retryAfterS?: number, retryable?: boolean, last?: Failure, cause?: unknown}} [more]
+   */
+  constructor(code, { serverMessage = '', retryAfterS = 0, retryable = false, last = null, cause } = {}) {
+    super(code, { cause });
+    this.name = 'Failure';
+    this.code = code;
+    this.serverMessage = serverMessage;
+    this.retryAfterS = retryAfterS;
+    this.retryable = retryable;
+    this.last = last;
+  }
+}
+
+/** Anything thrown, as a Failure. */
+export function asFailure(error) {
+  return error instanceof Failure ? error : new Failure('page_fault', { cause: error });
+}
+
+// again: 'auto'  the page may try again by itself once a conversation has been running
+//        'user'  a button offers it
+//        'never' trying again cannot help
+const TABLE = {
+  // The browser and the microphone.
+  insecure_origin: {
+    title: 'This address is not secure enough for a microphone',
+    text: () => `Browsers hand the microphone only to pages opened over HTTPS or on localhost. This page came from ${location.origin}.`,
+    todo: () => `Open it with https:// in front, or on the server’s own machine as http://localhost${location.port ? `:${location.port}` : ''}.`
+      + ' An SSH tunnel to the server makes it localhost too.',
+    again: 'never',
+  },
+  no_webrtc: {
+    title: 'This browser has no WebRTC',
+    text: 'Live audio needs it, and it is missing here or switched off.',
+    todo: 'Use a current Chrome, Edge, Firefox or Safari; if you have switched WebRTC off or block it with an extension, allow it for this page.',
+    again: 'never',
+  },
+  microphone_denied: {
+    title: 'The microphone is blocked',
+    text: 'The browser or the system does not let this page use a microphone.',
+    todo: 'Allow the microphone in the site settings beside the address bar, then try again. On a phone or a Mac, the system’s privacy settings must allow it for the browser as well.',
+    again: 'user',
+  },
+  microphone_missing: {
+    title: 'No microphone found',
+    text: 'The browser sees no microphone on this device.',
+    todo: 'Connect one or switch it on, then try again.',
+    again: 'user',
+  },
+  microphone_busy: {
+    title: 'The microphone is busy',
+    text: 'The system could not open it: another program or tab is probably using it.',
+    todo: 'Close other calls and recorders, or choose another microphone, then try again.',
+    again: 'user',
+  },
+  microphone_failed: {
+    title: 'The microphone could not be opened',
+    text: 'The browser gave no clear reason.',
+    todo: 'Choose another microphone or reconnect this one, then try again.',
+    again: 'user',
+  },
+  microphone_lost: {
+    title: 'The microphone is gone',
+    text: 'It was disconnected, or the system took it back. You can still hear the other side.',
+    todo: 'Choose another microphone below, or reconnect this one and choose it.',
+    again: 'never',
+  },
+
+  // The way to the server.
+  offline: {
+    title: 'You are offline',
+    text: 'This device has no network at the moment.',
+    todo: 'Check Wi-Fi or mobile data, then try again.',
+    again: 'auto',
+  },
+  unreachable: {
+    title: 'The server does not answer',
+    text: 'The request did not get through: the server may be down, or the network in between.',
+    todo: 'Check your connection and try again in a moment.',
+    again: 'auto',
+  },
+  bad_gateway: {
+    title: 'Something in front of the server answered instead',
+    text: 'The answer was not one this page understands, as when a proxy stands in while the server restarts.',
+    todo: 'Try again in a moment.',
+    again: 'auto',
+  },
+  no_route: {
+    title: 'No way through for the audio',
+    text: 'The server answered, but no audio connection came about. A firewall or a strict network that blocks UDP is the usual cause.',
+    todo: 'Try another network, such as a phone hotspot, or switch a VPN off. Whoever runs the server: open its UDP ports, or offer a TURN relay.',
+    again: 'auto',
+  },
+  peer_lost: {
+    title: 'The connection was lost',
+    text: 'No audio is getting through any more.',
+    todo: 'Check your network.',
+    again: 'auto',
+  },
+
+  // What the server says.
+  server_full: {
+    title: 'All places are taken',
+    text: 'The server is talking with as many people as it can.',
+    todo: 'A place is free as soon as somebody leaves.',
+    again: 'auto',
+  },
+  overloaded: {
+    title: 'The server is at its limit',
+    text: 'Another conversation would make the running ones stutter, so it takes no more for now.',
+    todo: 'Try again shortly.',
+    again: 'auto',
+  },
+  engine_unavailable: {
+    title: 'The model is not ready yet',
+    text: 'It is loading or restarting. For a large model that takes a minute or two.',
+    todo: 'Try again shortly.',
+    again: 'auto',
+  },
+  draining: {
+    title: 'The server is shutting down',
+    text: 'It takes no new conversations; this usually means an update.',
+    todo: 'Try again in a minute.',
+    again: 'auto',
+  },
+  server_shutdown: {
+    title: 'The server was shut down',
+    text: 'It ended every conversation; this usually means an update.',
+    todo: 'Try again in a minute.',
+    again: 'auto',
+  },
+  engine_failed: {
+    title: 'The model stopped working',
+    text: 'It failed in mid-conversation and is being restarted.',
+    todo: 'Try again in a minute.',
+    again: 'auto',
+  },
+  deleted: {
+    title: 'The conversation was ended on the server',
+    text: 'Whoever runs the server, or a program that knows this session, closed it.',
+    todo: 'You can start a new one.',
+    again: 'user',
+  },
+  connect_timeout: {
+    title: 'No way through for the audio',
+    text: 'The server waited for your audio and none arrived. A firewall or a strict network that blocks UDP is the usual cause.',
+    todo: 'Try another network, such as a phone hotspot, or switch a VPN off.',
+    again: 'user',
+  },
+  protocol_abuse: {
+    title: 'The server hung up on this page',
+    text: 'It received too many messages that it does not accept. That is a fault of this page.',
+    todo: 'Reload the page and start again.',
+    again: 'user',
+  },
+  rate_limited: {
+    title: 'Too fast',
+    text: 'The server received too many requests in a short time.',
+    todo: 'Wait a moment before you go on.',
+    again: 'auto',
+  },
+  unknown_service: {
+    title: 'This server does not offer that',
+    text: 'The address of this page asks for a service that is not here.',
+    todo: 'Open the page without “?service=…” to get what the server offers by default.',
+    again: 'never',
+  },
+  no_common_codec: {
+    title: 'No common audio format',
+    text: 'This browser and the server share none (the server takes Opus, G.722, PCMU and PCMA).',
+    todo: 'Use a current Chrome, Edge, Firefox or Safari.',
+    again: 'never',
+  },
+  internal: {
+    title: 'The server made a mistake',
+    text: 'Something failed on its side. The details are in its log.',
+    todo: 'Try again; if it comes back, tell whoever runs the server.',
+    again: 'user',
+  },
+
+  // The page itself.
+  gave_up: {
+    title: 'Could not reconnect',
+    text: 'The page tried again for as long as that made sense.',
+    todo: 'Check your network, then try again.',
+    again: 'user',
+  },
+  page_fault: {
+    title: 'Something on this page went wrong',
+    text: 'It is a fault of the page, not yours.',
+    todo: 'Try again; if it comes back, reload the page.',
+    again: 'user',
+  },
+};
+
+const say = (part) => (typeof part === 'function' ? part() : part);
+
+/**
+ * What to tell a person about a failure. Plain data.
+ * @param {Failure} failure
+ * @returns {{code: string, title: string, text: string, todo: string, again: 'auto'|'user'|'never', retryAfterS: number}}
+ */
+export function explain(failure) {
+  const { code, serverMessage, retryAfterS } = failure;
+  const known = TABLE[code];
+  if (!known) {
+    return {
+      code,
+      title: 'The server refused',
+      text: serverMessage || `It gave the reason “${code}” and no more.`,
+      todo: failure.retryable ? 'Try again in a moment.' : 'If reloading the page does not help, tell whoever runs the server.',
+      again: failure.retryable ? 'auto' : 'user',
+      retryAfterS,
+    };
+  }
+  const said = { code, title: say(known.title), text: say(known.text), todo: say(known.todo), again: known.again, retryAfterS };
+  if (failure.last) {
+    const last = explain(failure.last);
+    said.text += ` The last attempt: ${last.title.charAt(0).toLowerCase()}${last.title.slice(1)}.`;
+    said.todo = last.todo;
+    said.retryAfterS = last.retryAfterS;
+  }
+  return said;
+}

@@ -1,0 +1,222 @@
+// The composition root: wires the conversation to the page, and holds what little belongs to neither.
+// ?service=NAME asks for a service by name; ?raw=1 switches echo cancellation, noise suppression and gain control
+// off, for measurements.
+
+import { fetchConfig } from './api.js';
+import { Awake } from './awake.js';
+import { Banner } from './banner.js';
+import { Conversation, isActive } from './conversation.js';
+import { asFailure, explain, Failure } from './errors.js';
+import { Journal } from './journal.js';
+import { Meters } from './meter.js';
+import { checkBrowser, listMicrophones, rememberedMicrophone, rememberMicrophone } from './microphone.js';
+import { Playback } from './playback.js';
+import * as strings from './strings.js';
+import { Transcript } from './transcript.js';
+import { View } from './view.js';
+
+const NOT_READY_POLL_MS = 5_000;
+// Even a quiet room is louder than this; less for so long is a microphone that is off.
+const DEAD_DBFS = -85;
+const DEAD_AFTER_MS = 6_000;
+
+const query = new URLSearchParams(location.search);
+const wish = {
+  service: query.get('service') ?? '',
+  raw: query.get('raw') === '1',
+  deviceId: rememberedMicrophone(),
+};
+
+const view = new View();
+const transcript = new Transcript(view.transcript.log, view.transcript.empty);
+const banner = new Banner(view.message, (waiting) => { view.start.disabled = waiting; });
+const meters = new Meters();
+const awake = new Awake();
+const journal = new Journal();
+const playback = new Playback(view.playback, (blocked) => { view.hear.hidden = !blocked; });
+
+let unstable = false;
+let retryTimer = 0;
+let frame = 0;
+let microphoneId = wish.deviceId;
+
+const conversation = new Conversation(wish, (type, detail) => {
+  // A configuration holds TURN credentials: not for the support's eyes.
+  journal.note(type, type === 'config' ? { version: detail.version } : detail);
+  handlers[type]?.(detail);
+}, {
+  microphone: (stream) => meters.attach('mic', stream),
+  voice: (stream) => {
+    meters.attach('voice', stream);
+    playback.play(stream);
+  },
+});
+journal.publish(conversation, transcript);
+
+const handlers = {
+  state({ state, from, by, failure }) {
+    view.state(state, isActive(state));
+    clearInterval(retryTimer);
+    unstable = false;
+    if (state === 'ended') ended(by, failure);
+    else showDetail();
+    if (state === 'connecting') banner.hide();
+    if (state === 'reconnecting') view.figures(null);
+    if (state === 'listening' && from !== 'speaking') {
+      banner.hide();
+      awake.hold();
+      view.announce('Connected. You can talk.');
+    }
+  },
+  phase({ phase }) {
+    if (conversation.state === 'connecting') view.detail(strings.PHASES[phase]);
+  },
+  retrying({ wait_ms, failure }) {
+    const until_ms = performance.now() + wait_ms;
+    const show = () => {
+      const left_s = Math.max(Math.ceil((until_ms - performance.now()) / 1000), 0);
+      view.detail(strings.retrying(failure.title, left_s));
+    };
+    clearInterval(retryTimer);
+    retryTimer = setInterval(show, 500);
+    show();
+    view.announce('Connection lost. Reconnecting.');
+  },
+  unstable(detail) {
+    ({ unstable } = detail);
+    showDetail();
+  },
+  muted({ muted }) {
+    view.muted(muted);
+    view.announce(muted ? 'Muted' : 'Unmuted');
+    showDetail();
+  },
+  message(message) {
+    if (message.type === 'connected') {
+      transcript.begin();
+      transcript.describe(message.writes ? strings.SOME_WORDS : strings.NO_WORDS);
+    } else if (message.type === 'text' && typeof message.delta === 'string') {
+      transcript.add(message.delta);
+    } else if (message.type === 'state' && message.reason === 'reset') {
+      transcript.begin();
+      view.announce('A new conversation begins.');
+    }
+  },
+  problem: (said) => banner.show(said),
+  config: showConfig,
+  figures: (all) => view.figures(all),
+  async microphone({ deviceId }) {
+    microphoneId = deviceId;
+    await showMicrophones();
+  },
+};
+
+function ended(by, failure) {
+  awake.release();
+  meters.close();
+  view.muted(false);
+  view.silence('');
+  view.figures(null);
+  const why = {
+    you: strings.ENDED_BY_YOU, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
+  }[by] ?? `${failure.title}.`;
+  view.detail(why);
+  view.announce(`Ended. ${why}`);
+  if (failure) banner.show(failure, start);
+  else banner.hide();
+}
+
+function showDetail() {
+  const { state } = conversation;
+  if (state === 'connecting' || state === 'reconnecting' || state === 'ended') return;
+  if (unstable) view.detail(strings.UNSTABLE_DETAIL);
+  else view.detail(conversation.muted ? strings.MUTED_DETAIL : strings.STATES[state].detail);
+}
+
+function showConfig(config) {
+  const name = wish.service || config.default_service;
+  const service = config.services.find((one) => one.name === name);
+  view.config(config, service);
+  if (service) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
+  return service;
+}
+
+async function showMicrophones() {
+  try {
+    view.microphoneList(await listMicrophones(), microphoneId);
+  } catch {
+    // The system's default stays on offer.
+  }
+}
+
+function start() {
+  meters.open();
+  conversation.start();
+  drawLevels();
+}
+
+function drawLevels() {
+  let before_ms = performance.now();
+  let heard_ms = before_ms;
+  const draw = (now_ms) => {
+    const active = isActive(conversation.state);
+    const elapsed_s = Math.max(now_ms - before_ms, 0) / 1000;
+    before_ms = now_ms;
+    const microphone = meters.read('mic', elapsed_s);
+    view.level('mic', microphone.share, now_ms);
+    view.level('voice', meters.read('voice', elapsed_s).share, now_ms);
+    if (!active) return;
+
+    const live = conversation.state === 'listening' || conversation.state === 'speaking';
+    if (!live || conversation.muted || !meters.running || microphone.dbfs > DEAD_DBFS) heard_ms = now_ms;
+    view.silence(now_ms - heard_ms > DEAD_AFTER_MS ? strings.SILENT_MICROPHONE : '');
+    frame = requestAnimationFrame(draw);
+  };
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(draw);
+}
+
+/** What the server runs, before anybody talks; asked again while the model loads. */
+async function showServer() {
+  // Stays null when nobody looks, and becomes undefined when the server has no service of that name.
+  let service = null;
+  try {
+    if (isActive(conversation.state)) return;
+    if (document.visibilityState === 'visible') service = showConfig(await fetchConfig());
+    if (banner.code === 'offline' || banner.code === 'unreachable' || banner.code === 'bad_gateway') banner.hide();
+  } catch (error) {
+    if (!isActive(conversation.state)) banner.show(explain(asFailure(error)), showServer);
+    return;
+  }
+  if (service === undefined) banner.show(explain(new Failure('unknown_service')));
+  else if (!service?.ready) setTimeout(showServer, NOT_READY_POLL_MS);
+}
+
+view.connect({
+  toggle: () => (isActive(conversation.state) ? conversation.end() : start()),
+  end: () => conversation.end(),
+  mute: () => conversation.setMuted(!conversation.muted),
+  reset: () => conversation.reset(),
+  hear: () => {
+    meters.open();
+    playback.resume();
+  },
+  choose: (deviceId) => {
+    microphoneId = deviceId;
+    rememberMicrophone(deviceId);
+    conversation.chooseMicrophone(deviceId);
+  },
+});
+window.addEventListener('pagehide', () => conversation.end({ leaving: true }));
+navigator.mediaDevices?.addEventListener?.('devicechange', showMicrophones);
+
+view.state('idle', false);
+view.detail(strings.STATES.idle.detail);
+view.start.disabled = false;
+showServer();
+showMicrophones();
+try {
+  checkBrowser();
+} catch (error) {
+  banner.show(explain(asFailure(error)));
+}

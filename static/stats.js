@@ -1,0 +1,61 @@
+// Owns the arithmetic of getStats(): round trip, loss, time in the jitter buffer, and the delay made of them. No IO.
+
+const FRAME_MS = 80;
+
+function selectedPair(reports) {
+  const transport = reports.find((report) => report.type === 'transport' && report.selectedCandidatePairId);
+  if (transport) return reports.find((report) => report.id === transport.selectedCandidatePairId);
+  // Firefox names no pair in the transport.
+  return reports.find((report) => report.type === 'candidate-pair' && report.nominated && report.state === 'succeeded');
+}
+
+/**
+ * One reading of RTCPeerConnection.getStats().
+ * @param {Iterable<object>} report  its values
+ * @param {object|null} before  `counters` of the reading before: shares and means are of the time in between
+ * @returns {{rtt_ms: number|null, jitter_buffer_ms: number|null, loss_out: number|null, loss_in: number|null, counters: object}}
+ */
+export function readStats(report, before) {
+  const reports = [...report];
+  const inbound = reports.find((entry) => entry.type === 'inbound-rtp' && entry.kind === 'audio');
+  const remote = reports.find((entry) => entry.type === 'remote-inbound-rtp' && entry.kind === 'audio');
+  const rtt_s = selectedPair(reports)?.currentRoundTripTime ?? remote?.roundTripTime;
+  const counters = {
+    received: inbound?.packetsReceived ?? 0,
+    lost: inbound?.packetsLost ?? 0,
+    delay_s: inbound?.jitterBufferDelay ?? 0,
+    emitted: inbound?.jitterBufferEmittedCount ?? 0,
+  };
+  const since = (name) => counters[name] - (before?.[name] ?? 0);
+  const expected = since('received') + since('lost');
+  return {
+    rtt_ms: rtt_s == null ? null : rtt_s * 1000,
+    jitter_buffer_ms: since('emitted') > 0 ? (since('delay_s') / since('emitted')) * 1000 : null,
+    loss_out: expected > 0 ? Math.max(since('lost'), 0) / expected : null,
+    loss_in: remote?.fractionLost ?? null,
+    counters,
+  };
+}
+
+/**
+ * What stands on the page, from the browser's reading and the server's last `stats` message (or null).
+ * From a mouth to the answering ear the sound crosses the network there and back: a whole round trip.
+ */
+export function figures(reading, server) {
+  const rtt_ms = reading.rtt_ms ?? server?.rtt_ms ?? null;
+  const parts = {
+    frame_ms: FRAME_MS,
+    network_ms: rtt_ms,
+    engine_ms: server?.engine_ms ?? null,
+    playout_ms: server?.playout_ms ?? null,
+    jitter_ms: reading.jitter_buffer_ms,
+  };
+  const known = rtt_ms != null && parts.jitter_ms != null;
+  return {
+    rtt_ms,
+    loss_in: server?.loss_in ?? reading.loss_in,
+    loss_out: reading.loss_out ?? server?.loss_out ?? null,
+    parts,
+    delay_ms: known ? Object.values(parts).reduce((sum, part) => sum + (part ?? 0), 0) : null,
+  };
+}

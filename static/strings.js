@@ -1,0 +1,46 @@
+// Owns the words for states, phases and figures. Words for failures are in errors.js, fixed labels in index.html.
+
+/** Keyed by the states of conversation.js. `detail` is what stands below the state when nothing more exact is known. */
+export const STATES = {
+  idle: { word: 'Idle', detail: 'Ready when you are.' },
+  connecting: { word: 'Connecting', detail: 'One moment…' },
+  listening: { word: 'Listening', detail: 'Just talk. You can interrupt at any time.' },
+  speaking: { word: 'Speaking', detail: 'You can talk over it.' },
+  reconnecting: { word: 'Reconnecting', detail: 'The connection was lost.' },
+  ended: { word: 'Ended', detail: '' },
+};
+
+export const PHASES = {
+  microphone: 'Opening the microphone. Allow it if the browser asks.',
+  offer: 'Asking the server for a place.',
+  route: 'Finding a way for the audio.',
+};
+
+export const MUTED_DETAIL = 'You are muted: the model hears silence.';
+export const UNSTABLE_DETAIL = 'The connection is unsteady.';
+export const ENDED_BY_YOU = 'You ended the conversation.';
+export const ENDED_BY_SERVER = 'The conversation is over.';
+export const ENDED_BY_LEAVING = 'The conversation ended when you left the page.';
+
+export const SILENT_MICROPHONE = 'Nothing comes from this microphone. Is it switched off, or the wrong one?';
+export const NO_WORDS = 'This service answers with sound only: there are no words to show.';
+export const SOME_WORDS = 'The model’s words appear here while it talks.';
+
+export const retrying = (title, seconds) =>
+  `${title}. Trying again ${seconds > 0 ? `in ${seconds} s` : 'now'}… It will be a new conversation.`;
+
+export const milliseconds = (value) => (value == null ? '–' : `${Math.round(value)} ms`);
+export const percent = (share) => (share == null ? '–' : `${(share * 100).toFixed(1)} %`);
+
+/** How loud, for people who cannot see the bar; `share` is 0 to 1 of the meter. */
+export function loudness(share) {
+  if (share < 0.05) return 'silent';
+  if (share < 0.4) return 'quiet';
+  return share < 0.85 ? 'clear' : 'loud';
+}
+
+/** `model` and `device` of a service from /api/config. */
+export function modelLine(service) {
+  if (!service) return 'not offered here';
+  return `${service.model} on ${service.device}${service.ready ? '' : ' (loading)'}`;
+}

@@ -1,0 +1,137 @@
+// Owns the rest of the page's elements: state, controls, meters, figures, notice. It shows what it is told and
+// reports clicks and keys; it decides nothing.
+
+import { loudness, milliseconds, modelLine, percent, STATES } from './strings.js';
+
+const ARIA_INTERVAL_MS = 500;
+
+const byId = (id) => document.getElementById(id);
+
+export class View {
+  #ariaAt_ms = { mic: 0, voice: 0 };
+
+  constructor() {
+    this.start = byId('start');
+    this.mute = byId('mute');
+    this.reset = byId('reset');
+    this.hear = byId('hear');
+    this.microphones = byId('mic-select');
+    this.playback = byId('playback');
+    this.message = {
+      box: byId('message'), title: byId('message-title'), text: byId('message-text'), todo: byId('message-todo'),
+      retry: byId('retry'), dismiss: byId('dismiss'),
+    };
+    this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
+    this.#copyButton();
+  }
+
+  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void}} on */
+  connect(on) {
+    this.start.addEventListener('click', on.toggle);
+    this.mute.addEventListener('click', on.mute);
+    this.reset.addEventListener('click', on.reset);
+    this.hear.addEventListener('click', on.hear);
+    this.microphones.addEventListener('change', () => on.choose(this.microphones.value));
+    document.addEventListener('keydown', (event) => {
+      if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+      if (event.target.closest?.('input, select, textarea, [contenteditable]')) return;
+      if (event.key.toLowerCase() === 'm') on.mute();
+      if (event.key === 'Escape') on.end();
+    });
+  }
+
+  state(state, active) {
+    const words = STATES[state];
+    const live = state === 'listening' || state === 'speaking';
+    for (const element of [byId('state'), byId('orb'), document.body]) element.dataset.state = state;
+    byId('state').textContent = words.word;
+    this.start.textContent = active ? 'End' : 'Start talking';
+    this.start.classList.toggle('end', active);
+    this.mute.disabled = !active;
+    this.reset.disabled = !live;
+    document.title = active ? `${words.word} – Voice` : 'Voice';
+  }
+
+  detail(sentence) {
+    const detail = byId('state-detail');
+    if (detail.textContent !== sentence) detail.textContent = sentence;
+  }
+
+  /** For screen readers: only what changes rarely, for "listening" and "speaking" alternate all the time. */
+  announce(sentence) {
+    byId('announce').textContent = sentence;
+  }
+
+  muted(muted) {
+    this.mute.setAttribute('aria-pressed', String(muted));
+    // Its label stays: a pressed button named "Unmute" would say the opposite to a screen reader.
+    byId('meter-mic-label').textContent = muted ? 'You (muted)' : 'You';
+  }
+
+  /** @param {'mic'|'voice'} name @param {number} share 0 to 1 */
+  level(name, share, now_ms) {
+    const meter = byId(`meter-${name}`);
+    meter.style.setProperty('--level', share.toFixed(3));
+    byId('orb').style.setProperty(`--${name}`, share.toFixed(3));
+    if (now_ms - this.#ariaAt_ms[name] < ARIA_INTERVAL_MS) return;
+    this.#ariaAt_ms[name] = now_ms;
+    meter.setAttribute('aria-valuenow', String(Math.round(share * 100)));
+    meter.setAttribute('aria-valuetext', loudness(share));
+  }
+
+  silence(sentence) {
+    const hint = byId('silence');
+    if (hint.textContent !== sentence) hint.textContent = sentence;
+  }
+
+  microphoneList(devices, chosen) {
+    const [system] = this.microphones.options;
+    const options = devices.map(({ id, label }) => new Option(label, id));
+    this.microphones.replaceChildren(system, ...options);
+    this.microphone(chosen);
+  }
+
+  microphone(deviceId) {
+    const known = [...this.microphones.options].some((option) => option.value === deviceId);
+    this.microphones.value = known ? deviceId : '';
+  }
+
+  config(config, service) {
+    byId('model').textContent = modelLine(service);
+    byId('version').textContent = config.version ? `Version ${config.version}.` : '';
+    const { notice } = config;
+    byId('notice').hidden = !notice;
+    if (!notice) return;
+    byId('notice').dataset.code = notice.code;
+    byId('notice-message').textContent = notice.message;
+    byId('notice-hint').textContent = notice.hint ?? '';
+    byId('notice-hint-row').hidden = !notice.hint;
+  }
+
+  /** @param {ReturnType<import('./stats.js').figures>|null} all  null: nothing is known (any more) */
+  figures(all) {
+    byId('delay').textContent = milliseconds(all?.delay_ms);
+    byId('rtt').textContent = milliseconds(all?.rtt_ms);
+    byId('loss-in').textContent = percent(all?.loss_in);
+    byId('loss-out').textContent = percent(all?.loss_out);
+    for (const part of ['frame', 'network', 'engine', 'playout', 'jitter']) {
+      byId(`part-${part}`).textContent = milliseconds(all?.parts[`${part}_ms`]);
+    }
+  }
+
+  #copyButton() {
+    const button = byId('copy-hint');
+    button.addEventListener('click', async () => {
+      const code = byId('notice-hint');
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = 'Copied';
+      } catch {
+        // No clipboard on an insecure origin: select it, so that the keyboard can copy it.
+        getSelection().selectAllChildren(code);
+        button.textContent = 'Selected';
+      }
+      setTimeout(() => { button.textContent = 'Copy'; }, 2_000);
+    });
+  }
+}
