@@ -1,0 +1,124 @@
+"""Finds the files of a Kyutai checkpoint, on the hub or in a directory, and opens them.
+
+Owns the names of those files and what to tell the person at the terminal when one is missing or odd. Knows
+no engine, no slots and no streaming.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from moshi.models import loaders
+
+from rtc_server.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CONTENTS_HINT: Final = (
+    "A checkpoint directory holds config.json, the weights of the language model and of Mimi as .safetensors, "
+    "and the SentencePiece tokenizer, under the names that config.json gives."
+)
+_MODEL_HINT: Final = (
+    "Give a hub repository such as kyutai/moshiko-pytorch-bf16, or a directory that holds a checkpoint."
+)
+_MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
+
+
+def checkpoint_name(model: str) -> str:
+    """What to call this model in public: the repository's id, or a directory's name without its path."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model
+
+
+def open_checkpoint(model: str) -> loaders.CheckpointInfo:
+    """The checkpoint that ``model`` names: a local directory, else a hub repository id.
+
+    A repository is downloaded to the hub's cache unless it is there already. Raises
+    :class:`ModelLoadError`, with a hint, for whatever goes wrong.
+    """
+    directory = Path(model).expanduser()
+    if model and directory.is_dir():
+        checkpoint = _open_directory(directory)
+    elif _HUB_ID.fullmatch(model) and not directory.exists():
+        with load_errors(f"{model} is no directory and cannot be had from the hub", _MODEL_HINT):
+            checkpoint = loaders.CheckpointInfo.from_hf_repo(model)
+    else:
+        raise ModelLoadError(f"{model} is neither a directory nor a hub repository.", _MODEL_HINT)
+    for weights in (checkpoint.moshi_weights, checkpoint.mimi_weights, checkpoint.lora_weights):
+        _require_safetensors(weights)
+    return checkpoint
+
+
+@contextmanager
+def load_errors(what: str, hint: str) -> Iterator[None]:
+    """Turns whatever the block raises into a :class:`ModelLoadError` that says ``what`` failed.
+
+    The foreign text stays in ``__cause__`` and in the debug log.
+    """
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except Exception as error:  # the border of loading: moshi, torch, safetensors and the hub raise as they like
+        logger.debug("%s", what, exc_info=error)
+        kind = type(error).__name__
+        raise ModelLoadError(f"{what} ({kind}).", _MEMORY_HINT if "Memory" in kind else hint) from error
+
+
+def _open_directory(directory: Path) -> loaders.CheckpointInfo:
+    """``from_hf_repo`` takes no directory: every path has to be named."""
+    config_path = directory / "config.json"
+    config = _read_config(config_path)
+    mimi_config = _file(directory, config, "mimi_config_name", None)
+    if isinstance(mimi_config, Path):
+        _read_config(mimi_config)
+    with load_errors(f"The checkpoint in {directory.name} cannot be opened", _CONTENTS_HINT):
+        return loaders.CheckpointInfo.from_hf_repo(
+            directory.name,
+            moshi_weights=_file(directory, config, "moshi_name", loaders.MOSHI_NAME),
+            mimi_weights=_file(directory, config, "mimi_name", loaders.MIMI_NAME),
+            tokenizer=_file(directory, config, "tokenizer_name", loaders.TEXT_TOKENIZER_NAME),
+            config_path=config_path,
+            mimi_config_path=mimi_config,
+            lora_weights=_file(directory, config, "lora_name", None),
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read.", _CONTENTS_HINT) from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ModelLoadError(f"{path} is not JSON.", "Copy or download the file again.") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"{path} is JSON, but not an object.", "Copy or download the file again.")
+    return config
+
+
+def _file(directory: Path, config: dict[str, Any], key: str, default: str | None) -> Path | str | None:
+    """The file that ``config`` names under ``key``; an ``hf://`` address stays as it is."""
+    name = config.get(key) or default
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise ModelLoadError(f"config.json of {directory.name}: {key} is not a file name.", _CONTENTS_HINT)
+    if name.startswith("hf://"):
+        return name
+    path = directory / name
+    if not path.is_file():
+        raise ModelLoadError(f"{path} is missing.", _CONTENTS_HINT)
+    return path
+
+
+def _require_safetensors(weights: Path | None) -> None:
+    """Other formats are pickles, which run code when they are opened."""
+    if weights is not None and weights.suffix not in {".safetensors", ".sft", ".sfts"}:
+        raise ModelLoadError(f"{weights.name} is not a safetensors file.", "Convert the weights to safetensors.")

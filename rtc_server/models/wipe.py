@@ -1,0 +1,111 @@
+"""Clears what one conversation leaves in the streaming states of the moshi package.
+
+Owns the knowledge of how those states hold rows. Knows no engine, no audio and no text: it sees tensors with
+a batch dimension. ``reset_streaming`` of the package rewinds a row, but leaves its attention cache as it was;
+a NaN in there survives into the next conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from moshi.modules.streaming import State
+from moshi.modules.transformer import RingKVCache
+
+from rtc_server.errors import ModelLoadError
+
+_NOT_OF_A_ROW: Final = frozenset(
+    {
+        "exec_mask",  # set again before each step
+        "initial",  # the tokens every stream begins with
+        "condition_sum",  # these five come from the configuration and are the same in every row
+        "condition_cross",
+        "cfg_is_masked_until",
+        "k_cross",
+        "v_cross",
+    }
+)
+_UNKNOWN_LAYOUT_HINT: Final = "This server knows the moshi package 0.2.13; install that version."
+
+
+@dataclass(frozen=True, slots=True)
+class _RowTensor:
+    """A tensor that holds rows. Found by attribute each time, for some steps replace the tensor itself.
+
+    ``dim``: its batch dimension. ``copies``: how many rows there belong to one slot (two under
+    classifier-free guidance: slot ``i`` has rows ``i`` and ``slots + i``). ``blank``: its value when fresh.
+    """
+
+    owner: object
+    name: str
+    dim: int
+    copies: int
+    blank: float
+
+    def fill(self, index: torch.Tensor) -> None:
+        getattr(self.owner, self.name).index_fill_(self.dim, index, self.blank)
+
+
+class RowWiper:
+    """Puts rows of streaming states back to what they were before anybody spoke.
+
+    Costs a write of the wiped rows only, not of the batch.
+    """
+
+    def __init__(self, states: Mapping[str, State], slots: int) -> None:
+        """``states``: fresh streaming states (no step has run), from ``get_streaming_state``.
+
+        Raises :class:`ModelLoadError` if a state holds a tensor that is laid out in an unknown way: not
+        wiping it could let one conversation reach the next.
+        """
+        self._slots = slots
+        self._tensors = [
+            _row_tensor(path, owner, name, state.batch_size, slots)
+            for state_path, state in states.items()
+            for path, owner, name in _tensors(state_path, state)
+        ]
+
+    def wipe(self, rows: Sequence[int]) -> None:
+        """Clear these slots in every state."""
+        indexes: dict[tuple[torch.device, int], torch.Tensor] = {}
+        for tensor in self._tensors:
+            device = getattr(tensor.owner, tensor.name).device
+            key = (device, tensor.copies)
+            if key not in indexes:
+                wanted = [row + copy * self._slots for copy in range(tensor.copies) for row in rows]
+                indexes[key] = torch.tensor(wanted, dtype=torch.long, device=device)
+            tensor.fill(indexes[key])
+
+
+def _tensors(path: str, holder: object) -> Iterator[tuple[str, object, str]]:
+    """``(path, owner, attribute)`` of every tensor with contents that belongs to rows, caches included."""
+    for name, value in vars(holder).items():
+        here = f"{path}.{name}"
+        if name in _NOT_OF_A_ROW or callable(value):
+            continue
+        if isinstance(value, torch.Tensor):
+            if value.numel():
+                yield here, holder, name
+        elif isinstance(value, list | tuple | dict | set):
+            raise _unknown_layout(here)
+        elif isinstance(value, State | RingKVCache):
+            yield from _tensors(here, value)
+
+
+def _row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> _RowTensor:
+    tensor: torch.Tensor = getattr(owner, name)
+    # Keys and values lie in one tensor, [2, batch, heads, time, width]; everything else has its batch first.
+    dim = 1 if isinstance(owner, RingKVCache) and name == "cache" else 0
+    blank = tensor.flatten()[0]
+    if tensor.dim() <= dim or tensor.shape[dim] != rows or rows % slots or not bool((tensor == blank).all()):
+        raise _unknown_layout(path)
+    return _RowTensor(owner, name, dim, rows // slots, blank.item())
+
+
+def _unknown_layout(path: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"The streaming state {path} is laid out in a way this server does not know.", _UNKNOWN_LAYOUT_HINT
+    )
