@@ -1,0 +1,53 @@
+"""A person talks to a real, if tiny, Moshi checkpoint from Chromium: it answers in sound and in words.
+
+Its weights are random, so what it says means nothing; that it says it in real time, through the moshi package's
+own classes in the engine's own process, is what is held here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtc_server.models.tiny import write_tiny_checkpoint
+from tests.conftest import need_commands, running_server
+from tests.support.browser import chromium, opened_page, record, screenshot, start_talking
+from tests.support.measure import levels
+from tests.support.speech import SPEECH_HZ, speak, write_wav
+
+pytestmark = pytest.mark.browser
+
+
+async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
+    need_commands("chromium", "espeak-ng")
+    spoken = write_wav(tmp_path / "speech.wav", speak("Hello there. How are you today?"))
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny-moshi")
+    async with (
+        running_server("--model", str(checkpoint), "--slots", "2", "--threads", "1", "--seed", "1") as server,
+        chromium(spoken) as browser,
+        opened_page(browser, f"http://localhost:{server.port}/") as page,
+    ):
+        assert "tiny-moshi" in await page.get_by_test_id("model").inner_text()
+        assert await page.get_by_test_id("notice").is_hidden()
+        await start_talking(page)
+        await page.wait_for_function(
+            "() => document.querySelector('[data-testid=transcript]').textContent.trim().split(/\\s+/).length >= 5",
+            timeout=20_000,
+        )
+        recording = await record(page, 6.0)
+        transcript = await page.get_by_test_id("transcript").inner_text()
+        await screenshot(page, "tiny-moshi")
+        call = server.registry.get(await page.evaluate("window.__voice.sessionId"))
+        stats = await call.stats()
+    assert len(transcript.split()) >= 5
+    # In real time: 12.5 frames a second went through, and a frame takes less than a frame's time.
+    assert stats.frames_out >= stats.frames_in - 3
+    assert stats.frames_in >= 5 * 12.5
+    assert stats.engine_ms is not None
+    assert stats.engine_ms < 80
+    # Audible, and hardly ever silent: random weights do not pause for breath.
+    heard = levels(recording.played[SPEECH_HZ:], SPEECH_HZ)
+    assert np.median(heard) > -45
+    assert (heard < -60).mean() < 0.02

@@ -1,0 +1,137 @@
+"""Chromium with a spoken file as its microphone, and a recorder for what it says and plays."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.async_api import Browser, Page, async_playwright
+
+from rtc_server.audio import FloatArray
+
+ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+]
+
+# Records two tracks in one audio context, so that both are on one clock: channel 0 is the microphone as the page
+# sends it, channel 1 is the voice as the page plays it.
+_RECORDER = """
+async () => {
+  const source = `registerProcessor('recorder', class extends AudioWorkletProcessor {
+    process(inputs) {
+      const channel = (i) => inputs[i][0] || new Float32Array(128);
+      this.port.postMessage([channel(0).slice(), channel(1).slice()]);
+      return true;
+    }
+  });`;
+  const context = new AudioContext({ sampleRate: 48000 });
+  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
+  const node = new AudioWorkletNode(context, 'recorder', { numberOfInputs: 2, numberOfOutputs: 0 });
+  const pc = window.__voice.pc;
+  const tracks = [pc.getSenders().find((s) => s.track).track, pc.getReceivers().find((r) => r.track).track];
+  tracks.forEach((track, input) => {
+    context.createMediaStreamSource(new MediaStream([track])).connect(node, 0, input);
+  });
+  const blocks = [[], []];
+  node.port.onmessage = ({ data }) => data.forEach((block, i) => blocks[i].push(block));
+  window.__recording = { context, blocks };
+}
+"""
+_TAKE = """
+() => {
+  const join = (blocks) => {
+    const all = new Float32Array(blocks.length * 128);
+    blocks.forEach((block, i) => all.set(block, i * 128));
+    const bytes = new Uint8Array(all.buffer);
+    let text = '';
+    for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+    return btoa(text);
+  };
+  const { context, blocks } = window.__recording;
+  context.close();
+  const size = Math.min(blocks[0].length, blocks[1].length);
+  return blocks.map((list) => join(list.slice(0, size)));
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Mono float32 at 48 kHz, on one clock."""
+
+    said: FloatArray
+    played: FloatArray
+
+
+@contextlib.asynccontextmanager
+async def chromium(microphone: Path | None = None, *, allow_microphone: bool = True) -> AsyncIterator[Browser]:
+    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over."""
+    arguments = list(_ARGUMENTS)
+    if allow_microphone:
+        arguments.append("--use-fake-ui-for-media-stream")
+    if microphone is not None:
+        arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def opened_page(browser: Browser, url: str, **context: Any) -> AsyncIterator[Page]:
+    """A page in a context of its own. An error or a warning in its console fails the test at the end."""
+    complaints: list[str] = []
+    # The recorder's worklet comes from a blob, which the page's own policy rightly forbids.
+    async with await browser.new_context(bypass_csp=True, **context) as fresh:
+        page = await fresh.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(url)
+        yield page
+    assert not complaints, complaints
+
+
+async def start_talking(page: Page, timeout_ms: float = 20_000) -> None:
+    """Press the button and wait until the conversation runs."""
+    await page.get_by_test_id("start").click()
+    await wait_for_state(page, "listening", "speaking", timeout_ms=timeout_ms)
+
+
+async def wait_for_state(page: Page, *states: str, timeout_ms: float = 20_000) -> None:
+    """Until the page shows one of ``states``."""
+    selector = ", ".join(f'[data-testid=state][data-state="{state}"]' for state in states)
+    await page.wait_for_selector(selector, state="attached", timeout=timeout_ms)
+
+
+async def record(page: Page, seconds: float) -> Recording:
+    """What the page sends and plays, for so long from now."""
+    await page.evaluate(_RECORDER)
+    blocks = int(seconds * 48_000 / 128)
+    await page.wait_for_function(
+        f"() => window.__recording.blocks[1].length >= {blocks}", timeout=(seconds * 3 + 10) * 1000
+    )
+    said, played = (np.frombuffer(base64.b64decode(raw), dtype=np.float32) for raw in await page.evaluate(_TAKE))
+    return Recording(said, played)
+
+
+async def screenshot(page: Page, name: str) -> Path:
+    """Kept under artifacts/."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    path = ARTIFACTS / f"{name}.png"
+    await page.screenshot(path=str(path), full_page=True)
+    return path
