@@ -65,8 +65,17 @@ def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.A
     async def index(_: web.Request) -> web.FileResponse:
         return web.FileResponse(static / "index.html", headers={"Cache-Control": "no-cache"})
 
+    # Looked up, not resolved: a path that is not one of these leads nowhere, whatever it is made of.
+    files = {path.relative_to(static).as_posix(): path for path in static.rglob("*") if path.is_file()}
+
+    async def file(request: web.Request) -> web.FileResponse:
+        path = files.get(request.match_info["path"])
+        if path is None:
+            raise NotFound
+        return web.FileResponse(path)
+
     app.router.add_get("/", index)
-    app.router.add_static("/static/", static, follow_symlinks=False)
+    app.router.add_get("/static/{path:.*}", file)
     app.on_response_prepare.append(_add_security_headers)
     return app
 
@@ -93,7 +102,7 @@ def _typed(error: web.HTTPException) -> ServerError:
             return TooLarge(signaling.MAX_BODY_BYTES)
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed()
-        case web.HTTPNotFound() | web.HTTPForbidden():  # forbidden: a static path that is not a file
+        case web.HTTPNotFound():
             return NotFound()
         case _:
             return BadRequest()

@@ -12,28 +12,32 @@ import time
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from aiortc.rtp import RtpPacket
+
 from rtc_server.activity import VoiceActivity
 from rtc_server.audio import FloatArray
 from rtc_server.call_stats import CallStats
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient, EngineStream
 from rtc_server.errors import BadMessage, EngineUnavailable, RateLimited, ServerError
+from rtc_server.inbound import InboundStream
 from rtc_server.metrics import Metrics
-from rtc_server.microphone import MicrophoneTimeline
-from rtc_server.opus import OpusEncoder
+from rtc_server.opus import make_encoder
 from rtc_server.peer import Peer, PeerStats
 from rtc_server.playout import PlayoutBuffer
 from rtc_server.protocols import events
 from rtc_server.protocols.sdp import NarrowedOffer
 from rtc_server.rate_limit import TokenBucket
 from rtc_server.session import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
-from rtc_server.tracks import OutboundTrack
+from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
 
 logger = logging.getLogger(__name__)
 
 MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
+_LOOK_INTERVAL_S: Final = 0.5
+"""How often to look whether the peer is still there: twice in the shortest peer timeout."""
 _MAX_WAITING_EVENTS: Final = 64
 """Events kept for a data channel that is not open yet."""
 
@@ -62,13 +66,14 @@ class Call:
         self._connected = asyncio.Event()
         self._connected_at: float | None = None
         self._stats_interval_s = options.stats_interval_ms / 1000
-        self._microphone = MicrophoneTimeline(now)
-        self._microphone.muted = options.muted
+        self._inbound = InboundStream(now)
+        self._inbound.muted = options.muted
         self._playout = PlayoutBuffer(settings.playout_margin_ms)
-        self._stats = CallStats(self._microphone, self._playout)
+        self._stats = CallStats(self._playout)
         self._published = events.Stats()
         self._activity = VoiceActivity()
         self._stream: EngineStream | None = None
+        self._voice: OutboundTrack | None = None
         self._peer: Peer | None = None
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
@@ -93,8 +98,8 @@ class Call:
         """
         self._stream = await self._engine.open(self)
         self._refuse_if_ending()
-        encoder = OpusEncoder(self._settings.bitrate) if offer.codec == "OPUS" else None
-        self._peer = Peer(self, OutboundTrack(self._playout, encoder, self._on_voice), self.id.log_id)
+        self._voice = self._make_voice(offer.codec)
+        self._peer = Peer(self, self._voice, self.id.log_id)
         answer = await self._peer.answer(offer)
         self._refuse_if_ending()
         self._run_task = asyncio.create_task(self._run(), name=f"call-{self.id.log_id}")
@@ -116,18 +121,22 @@ class Call:
 
     async def stats(self) -> events.Stats:
         """The figures of now."""
-        return self._stats.figures(await self._peer_stats())
+        return self._stats.figures(await self._peer_stats(), self._inbound.figures())
 
-    def on_microphone(self, pcm: FloatArray) -> None:
-        if self._machine.live:
-            self._feed(self._microphone.push(pcm, time.monotonic()))
+    def on_packet(self, codec: str, packet: RtpPacket) -> None:
+        if not self._machine.live:
+            return
+        now = time.monotonic()
+        self._feed(
+            self._inbound.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
+        )
 
     def on_connected(self) -> None:
         if self.state is not SessionState.CONNECTING:
             return
         self._machine.apply(SessionEvent.CONNECTED)
         self._connected_at = time.monotonic()
-        self._microphone.restart(self._connected_at)
+        self._inbound.restart(self._connected_at)
         self._connected.set()
 
     def on_channel_open(self) -> None:
@@ -169,7 +178,9 @@ class Call:
             return
         self._stats.frame_out(pcm, engine_s)
         if pcm is not None:
-            self._playout.push(pcm)
+            self._playout.push(pcm, time.monotonic())
+            if self._voice is not None:
+                self._voice.start()
             self._follow_voice()
         if text:
             self._emit(events.Text(text))
@@ -185,6 +196,12 @@ class Call:
 
     async def _peer_stats(self) -> PeerStats:
         return PeerStats() if self._peer is None else await self._peer.stats()
+
+    def _make_voice(self, codec: str) -> OutboundTrack:
+        if codec != "OPUS":
+            return RawTrack(self._playout, self._on_voice)
+        bitrate = self._settings.bitrate
+        return EncodedTrack(self._playout, make_encoder(bitrate), bitrate, self._on_voice)
 
     def _feed(self, frames: list[FloatArray]) -> None:
         for frame in frames:
@@ -206,7 +223,7 @@ class Call:
 
     def _apply(self, settings: events.Settings) -> None:
         if settings.muted is not None:
-            self._microphone.muted = settings.muted
+            self._inbound.muted = settings.muted
         if settings.stats_interval_ms is not None:
             self._stats_interval_s = settings.stats_interval_ms / 1000
 
@@ -227,6 +244,8 @@ class Call:
             self.warn(error)
 
     def _emit(self, event: events.ServerEvent) -> None:
+        if self.state is SessionState.ENDED:  # ``disconnected`` was the last word, whatever comes in after it
+            return
         since = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
         self._send(events.encode_event(event, since * 1000))
 
@@ -257,25 +276,32 @@ class Call:
         """What must happen although nothing comes: the microphone's gaps are filled, figures go out, and a peer
         that has gone without a word is noticed."""
         assert self._peer is not None, "a call runs once its offer is answered"
-        heard_at = stats_at = time.monotonic()
+        heard_at = looked_at = stats_at = time.monotonic()
         packets = 0
         while True:
-            due = min(self._microphone.deadline, stats_at + self._stats_interval_s)
+            due = min(self._inbound.deadline, looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
-            self._feed(self._microphone.poll(now))
-            if now < stats_at + self._stats_interval_s:
-                continue
-            stats_at = now
-            peer_stats = await self._peer.stats()
-            if peer_stats.transport_packets != packets:
-                packets, heard_at = peer_stats.transport_packets, now
-            elif now - heard_at > self._settings.peer_timeout_s:
-                self.end(EndReason.PEER_LOST)
-                return
-            figures = self._stats.next_period(peer_stats)
-            self._publish(figures)
-            self._emit(figures)
+            self._feed(self._inbound.poll(now))
+            if now >= looked_at + _LOOK_INTERVAL_S:
+                looked_at = now
+                seen = (await self._peer.stats()).transport_packets
+                if seen != packets:
+                    packets, heard_at = seen, now
+                elif now - heard_at > self._settings.peer_timeout_s:
+                    self.end(EndReason.PEER_LOST)
+                    return
+            if now >= stats_at + self._stats_interval_s:
+                stats_at = now
+                self._report(await self._peer.stats())
+
+    def _report(self, peer_stats: PeerStats) -> None:
+        """A period ends: its figures go out, and the encoder follows what the peer has lost."""
+        if isinstance(self._voice, EncodedTrack) and peer_stats.fraction_lost_out is not None:
+            self._voice.on_loss_report(peer_stats.fraction_lost_out)
+        figures = self._stats.next_period(peer_stats, self._inbound.figures())
+        self._publish(figures)
+        self._emit(figures)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
         try:
@@ -310,6 +336,11 @@ class Call:
         self._metrics.frames_filled.inc(figures.frames_filled - before.frames_filled)
         self._metrics.frames_dropped.labels("late").inc(figures.frames_dropped - before.frames_dropped)
         self._metrics.underruns.inc(figures.underruns - before.underruns)
+        if self._inbound.running:
+            self._metrics.concealed_share.observe(figures.concealed_in)
+            self._metrics.loss_share.labels("in").observe(figures.loss_in)
+            self._metrics.loss_share.labels("out").observe(figures.loss_out)
+            self._metrics.jitter_buffer_seconds.observe(figures.jitter_buffer_ms / 1000)
         if self.state is SessionState.SPEAKING:
             self._metrics.playout_seconds.observe(figures.playout_ms / 1000)
 

@@ -55,13 +55,13 @@ def _package(name: str) -> Finding:
 
 
 def _opus() -> Finding:
+    hint = "Without it lost audio is not recovered. Install the av package from its wheel, or the system's libopus."
     try:
-        import av  # noqa: PLC0415 - a broken install must be a finding, not a crash
+        from rtc_server import libopus  # noqa: PLC0415 - a broken install must be a finding, not a crash
 
-        av.CodecContext.create("libopus", "w")
-    except (ImportError, ValueError):
-        return Finding(False, "libopus is missing from PyAV", "Install the av package from its wheel.")
-    return Finding(True, "libopus, through PyAV")
+        return Finding(libopus.available(), "libopus with concealment and error correction", hint)
+    except ImportError:
+        return Finding(False, "libopus with concealment and error correction", hint)
 
 
 def _cuda() -> Finding:

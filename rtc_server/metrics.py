@@ -61,6 +61,25 @@ class Metrics:
             buckets=_DEPTH_BUCKETS_S,
             registry=r,
         )
+        self.concealed_share = Histogram(
+            "rtc_concealed_share",
+            "Share of a second of microphone audio that stood in for lost or late packets.",
+            buckets=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=r,
+        )
+        self.loss_share = Histogram(
+            "rtc_loss_share",
+            "Share of packets lost in a second, by direction (in: as we saw it, out: as the peer reported).",
+            ["direction"],
+            buckets=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=r,
+        )
+        self.jitter_buffer_seconds = Histogram(
+            "rtc_jitter_buffer_seconds",
+            "How long a missing packet is waited for: the depth of the jitter buffer.",
+            buckets=(0.025, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24),
+            registry=r,
+        )
         self.underruns = Counter("rtc_playout_underruns", "Times the voice ran dry while it spoke.", registry=r)
         self.first_audio_seconds = Histogram(
             "rtc_first_audio_seconds",

@@ -40,13 +40,18 @@ class MicrophoneTimeline:
     def push(self, pcm: FloatArray, now: float) -> list[FloatArray]:
         """Add samples at 24 kHz; returns the frames to give to the model now."""
         pcm = audio.silence(pcm.size) if self.muted else pcm
-        frames = list(self._within_lead(self._assembler.push(pcm), now))
-        if frames:
-            self._deadline = now + _FRAME_S + _PATIENCE_S
-        return frames
+        frames = self._assembler.push(pcm)
+        # A frame that came buys a frame's time and no more: what is lost on the way stays owed, however much
+        # else arrives, until silence makes up for it. Time that is saved up is not kept.
+        self._deadline = min(self._deadline + len(frames) * _FRAME_S, now + _FRAME_S + _PATIENCE_S)
+        return list(self._within_lead(frames, now))
 
     def poll(self, now: float) -> list[FloatArray]:
-        """The frames that are overdue, completed with silence."""
+        """The frames that are overdue, completed with silence.
+
+        Not to be called while packets are being followed: then the jitter buffer decides what is late, and silence
+        put in by two would cut up a voice that starts, or leave its delay behind.
+        """
         frames: list[FloatArray] = []
         while now >= self._deadline:
             missing = audio.FRAME_SAMPLES - self._assembler.buffered_samples

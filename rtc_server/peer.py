@@ -13,28 +13,29 @@ from typing import Final, Protocol
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
-    RTCPeerConnection,
     RTCSessionDescription,
 )
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
 from aiortc.stats import (
     RTCInboundRtpStreamStats,
     RTCRemoteInboundRtpStreamStats,
     RTCTransportStats,
 )
 
-from rtc_server.audio import FloatArray
+from rtc_server.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
 from rtc_server.errors import BadSdp
-from rtc_server.opus import RTP_CLOCK_HZ
+from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.sdp import NarrowedOffer, widen_answer
-from rtc_server.tracks import pump
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S: Final = 5.0
-_FLUSH_TIMEOUT_S: Final = 0.5
+_FLUSH_TIMEOUT_S: Final = 2.0
+_FLUSH_POLL_S: Final = 0.01
 _MAX_BUFFERED_BYTES: Final = 256 * 1024
 """What a data channel may have waiting. A client that reads nothing must not cost memory without end."""
 
@@ -42,8 +43,8 @@ _MAX_BUFFERED_BYTES: Final = 256 * 1024
 class PeerListener(Protocol):
     """Called on the event loop; must not block."""
 
-    def on_microphone(self, pcm: FloatArray) -> None:
-        """Mono float32 at 24 kHz, as it comes."""
+    def on_packet(self, codec: str, packet: RtpPacket) -> None:
+        """An RTP packet of the microphone, as it comes; ``codec`` is ``OPUS``, ``G722``, ``PCMU`` or ``PCMA``."""
 
     def on_connected(self) -> None:
         """Media can flow."""
@@ -78,12 +79,10 @@ class Peer:
         self._voice = voice
         self._log_id = log_id
         # Always given: without a list aiortc asks a public STUN server, and gathering can wait for it.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
+        self._clock_hz = OPUS_CLOCK_HZ
         self._channel: RTCDataChannel | None = None
-        self._pump: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._flushed = asyncio.Event()
-        self._pc.on("track", self._on_track)
         self._pc.on("datachannel", self._on_channel)
         self._pc.on("connectionstatechange", self._on_state)
 
@@ -92,16 +91,19 @@ class Peer:
 
         When cancelled or failed, the peer must still be closed.
         """
+        self._clock_hz = OPUS_CLOCK_HZ if offer.codec == "OPUS" else TELEPHONE_CLOCK_HZ
         try:
+            _require_transports(offer.sdp)
             await self._pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
-            # aiortc's parser answers bad input with whatever exception comes first.
+            self._pc.set_packet_sink(self._listener.on_packet)
+            self._pc.addTrack(self._voice)
+            await self._pc.setLocalDescription(await self._pc.createAnswer())
+        except (ValueError, LookupError, AttributeError, TypeError, AssertionError, StopIteration) as error:
+            # aiortc answers bad input with whatever exception comes first, some of it not before its own answer.
             logger.info("session %s: offer refused (%s)", self._log_id, type(error).__name__)
             raise BadSdp from error
         except (OperationError, InvalidAccessError, InvalidStateError) as error:
             raise BadSdp("The offer cannot be answered.") from error
-        self._pc.addTrack(self._voice)
-        await self._pc.setLocalDescription(await self._pc.createAnswer())
         return widen_answer(self._pc.localDescription.sdp, offer.declined)
 
     def send(self, message: str) -> bool:
@@ -119,7 +121,7 @@ class Peer:
             if isinstance(report, RTCInboundRtpStreamStats):
                 values["packets_received"] = (values.get("packets_received") or 0) + report.packetsReceived
                 values["packets_lost"] = (values.get("packets_lost") or 0) + report.packetsLost
-                values["jitter_s"] = report.jitter / RTP_CLOCK_HZ
+                values["jitter_s"] = report.jitter / self._clock_hz
             elif isinstance(report, RTCRemoteInboundRtpStreamStats):
                 values["fraction_lost_out"] = report.fractionLost / 256
                 values["rtt_s"] = report.roundTripTime
@@ -136,9 +138,7 @@ class Peer:
     async def _close(self) -> None:
         await self._flush()
         self._voice.stop()
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        self._pc.set_packet_sink(None)
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._pc.close()
@@ -147,28 +147,21 @@ class Peer:
         self._pc.remove_all_listeners()
 
     async def _flush(self) -> None:
+        """Wait until the peer has confirmed what was sent last: closing throws away what is still queued, and with
+        it the reason of the end. That the channel has nothing buffered says only that SCTP has taken it over."""
         channel = self._channel
-        if channel is None or channel.readyState != "open" or self._pc.connectionState != "connected":
+        if channel is None or channel.readyState != "open":
             return
-        channel.on("bufferedamountlow", self._flushed.set)
-        if channel.bufferedAmount:
-            try:
-                async with asyncio.timeout(_FLUSH_TIMEOUT_S):
-                    await self._flushed.wait()
-            except TimeoutError:
-                logger.debug("session %s: the last message may not have arrived", self._log_id)
-
-    def _on_track(self, track: MediaStreamTrack) -> None:
-        assert track.kind == "audio", "the offer was narrowed to audio"
-        assert self._pump is None, "the offer was narrowed to one audio section"
-        self._pump = asyncio.create_task(self._run_pump(track), name=f"microphone-{self._log_id}")
-
-    async def _run_pump(self, track: MediaStreamTrack) -> None:
         try:
-            await pump(track, self._listener.on_microphone)
-        except Exception:  # the border of a task: a fault here costs this session and no other
-            logger.exception("session %s: the microphone pump failed", self._log_id)
-            self._listener.on_gone(orderly=False)
+            async with asyncio.timeout(_FLUSH_TIMEOUT_S):
+                while self._under_way(channel):  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(_FLUSH_POLL_S)
+        except TimeoutError:
+            logger.debug("session %s: the last message may not have arrived", self._log_id)
+
+    def _under_way(self, channel: RTCDataChannel) -> bool:
+        queued = bool(channel.bufferedAmount) or self._pc.messages_unconfirmed
+        return queued and self._pc.connectionState == "connected"
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != CHANNEL_LABEL or self._channel is not None:
@@ -185,3 +178,15 @@ class Peer:
             self._listener.on_connected()
         elif state in ("closed", "failed") and self._closing is None:
             self._listener.on_gone(orderly=state == "closed")
+
+
+def _require_transports(sdp: str) -> None:
+    """Raises ValueError where aiortc would take an offer and then neither connect nor close cleanly: a section
+    without a fingerprint, two sections of one name, a bundle of sections that are not there."""
+    description = SessionDescription.parse(sdp)
+    mids = {media.rtp.muxId for media in description.media}
+    bundled = {mid for group in description.group if group.semantic == "BUNDLE" for mid in group.items}
+    if len(mids) < len(description.media) or not bundled <= mids:
+        raise ValueError("a=mid and a=group:BUNDLE do not fit")
+    if not all(media.dtls and media.dtls.fingerprints for media in description.media):
+        raise ValueError("no a=fingerprint")

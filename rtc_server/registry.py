@@ -79,7 +79,7 @@ class Registry:
 
     async def end(self, session_id: str) -> None:
         """End a session because somebody who has its id asks for it. Raises UnknownSession."""
-        await self.get(session_id).end(EndReason.DELETED)
+        await asyncio.shield(self.get(session_id).end(EndReason.DELETED))
 
     async def drain(self, grace_s: float) -> None:
         """Take nobody in any more, tell those who are in, wait for them to leave, then end what is left."""
@@ -99,7 +99,7 @@ class Registry:
         await asyncio.gather(*(call.end(EndReason.SERVER_SHUTDOWN) for call in list(self._calls.values())))
 
     async def _open(self, sdp: str, service: str | None, options: OfferOptions) -> Answer:
-        engine = self._admit(service or self.default_service)
+        engine = self._admit(self.default_service if service is None else service)
         offer = narrow_offer(sdp)
         session_id = SessionId(self._settings.node, worker=0)
         call = Call(session_id, engine, options, self._settings, self._metrics, self._forget)

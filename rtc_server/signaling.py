@@ -68,6 +68,8 @@ async def _read_offer(request: web.Request) -> OfferRequest:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(MAX_BODY_BYTES) from None
+    except web.RequestPayloadError:
+        raise BadRequest("The body cannot be read: it breaks off, or is not encoded as it says.") from None
     try:
         return _decoder.decode(raw)
     except msgspec.ValidationError as error:

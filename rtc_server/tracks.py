@@ -1,12 +1,12 @@
-"""The aiortc tracks: the pump that reads a remote track, and the paced track that is sent.
+"""The track that is sent: the model's voice, paced on a clock, as encoded packets or as raw frames.
 
-Converts between what the WebRTC stack handles (frames at the peer's rate, packets on a clock) and 24 kHz mono.
 Knows nothing of sessions, engines or signaling.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fractions
 import logging
 import time
@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import av
 import numpy as np
-import numpy.typing as npt
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtc_server import audio
-from rtc_server.audio import FloatArray, Resampler
-from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
+from rtc_server.audio import FloatArray
+from rtc_server.opus import DTX_BYTES, PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
 from rtc_server.playout import PlayoutBuffer
 
 logger = logging.getLogger(__name__)
@@ -28,37 +27,15 @@ logger = logging.getLogger(__name__)
 _PACKET_S: Final = audio.PACKET_MS / 1000
 _CATCH_UP_PACKETS: Final = 5
 """Packets that may leave at once after the event loop was held up; what is older is skipped."""
+_QUIET_PEAK: Final = 0.001
+"""-60 dBFS: what nobody hears."""
+_QUIET_PACKETS: Final = 10
+_LOSS_DECAY: Final = 0.8
+"""A second later a burst of losses counts for so much: error correction must not go before the next burst."""
+_HEAVY_LOSS: Final = 0.1
+_HEAVY_LOSS_SHARE: Final = 0.75
+_START_TIMEOUT_S: Final = 1.0
 _MODEL_TIME_BASE: Final = fractions.Fraction(1, audio.MODEL_RATE_HZ)
-
-
-def mono_24k(frame: av.AudioFrame, resampler: Resampler | None) -> tuple[FloatArray, Resampler]:
-    """``frame`` (any rate, any number of channels) as mono float32 at 24 kHz, and the resampler to pass in
-    with the next frame: a new one when the rate has changed."""
-    decoded: npt.NDArray[Any] = frame.to_ndarray()
-    samples = audio.from_int16(decoded) if decoded.dtype == np.int16 else decoded
-    channels = frame.layout.nb_channels
-    if channels > 1:  # planar: [channels, n]; packed: [1, n * channels]
-        by_channel = samples if frame.format.is_planar else samples.reshape(-1, channels).T
-        samples = by_channel.mean(axis=0, dtype=np.float32)
-    if resampler is None or resampler.from_hz != frame.sample_rate:
-        resampler = Resampler(frame.sample_rate, audio.MODEL_RATE_HZ)
-    return resampler.process(np.ascontiguousarray(samples.reshape(-1), dtype=np.float32)), resampler
-
-
-async def pump(track: MediaStreamTrack, sink: Callable[[FloatArray], None]) -> None:
-    """Read ``track`` until it ends, giving ``sink`` mono float32 at 24 kHz as it comes.
-
-    Must run for as long as the track lives: aiortc queues without a bound what is not read. Safe to cancel.
-    """
-    resampler: Resampler | None = None
-    while True:
-        try:
-            frame = await track.recv()
-        except MediaStreamError:
-            return
-        if isinstance(frame, av.AudioFrame) and frame.samples:
-            pcm, resampler = mono_24k(frame, resampler)
-            sink(pcm)
 
 
 class PacketClock:
@@ -80,48 +57,106 @@ class PacketClock:
 
 
 class OutboundTrack(MediaStreamTrack):
-    """The model's voice as 20 ms packets, paced on a monotonic clock from the first time it is asked.
+    """The model's voice in pieces of 20 ms, paced on a monotonic clock that starts with the model's first frame.
 
-    With ``encoder``, packets come out encoded: aiortc then has nothing to compute. Without, raw frames come
-    out for aiortc to encode, for telephone codecs. Silence is sent when there is nothing to say, and its
-    timestamps go on. ``on_voice`` is called once, when the model's first samples leave.
+    That puts packets behind frames at a known distance: a clock with a phase of its own would cost up to 20 ms of
+    reserve.
+    ``on_voice`` is called once, when the model's first samples leave.
     """
 
     kind = "audio"
 
-    def __init__(
-        self, playout: PlayoutBuffer, encoder: OpusEncoder | None, on_voice: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, playout: PlayoutBuffer, on_voice: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._playout = playout
-        self._encoder = encoder
         self._on_voice: Callable[[], None] | None = on_voice
         self._clock: PacketClock | None = None
+        self._started = asyncio.Event()
 
-    async def recv(self) -> av.Packet[Any] | av.AudioFrame:
-        """The next packet, when it is due. Raises MediaStreamError once the track is stopped."""
+    def start(self) -> None:
+        """The first frame is there. Without it the clock starts by itself after a second."""
+        self._started.set()
+
+    def stop(self) -> None:
+        self._started.set()
+        super().stop()
+
+    async def _next(self) -> tuple[int, FloatArray]:
+        """The number of the next packet and its 480 samples, when it is due. Raises MediaStreamError once the
+        track is stopped."""
+        if self._clock is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._started.wait(), _START_TIMEOUT_S)
+            self._clock = PacketClock(time.monotonic() + self._playout.phase_s)
         if self.readyState != "live":
             raise MediaStreamError
         now = time.monotonic()
-        self._clock = self._clock or PacketClock(now)
         number, wait_s = self._clock.next(now)
         if wait_s:
             await asyncio.sleep(wait_s)
-        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES)
+        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES, time.monotonic())
         if voiced and self._on_voice is not None:
             self._on_voice()
             self._on_voice = None
-        return self._frame(pcm, number) if self._encoder is None else self._packet(self._encoder, pcm, number)
+        return number, pcm
 
-    @staticmethod
-    def _packet(encoder: OpusEncoder, pcm: FloatArray, number: int) -> av.Packet[Any]:
-        packet = av.Packet(encoder.encode(pcm))
-        packet.pts = number * PACKET_TICKS
-        packet.time_base = RTP_TIME_BASE
-        return packet
 
-    @staticmethod
-    def _frame(pcm: FloatArray, number: int) -> av.AudioFrame:
+class EncodedTrack(OutboundTrack):
+    """Opus packets, for :class:`rtc_server.lean_rtp.LeanSender`: the WebRTC stack has nothing to compute."""
+
+    def __init__(
+        self, playout: PlayoutBuffer, encoder: OpusEncoder, bitrate: int, on_voice: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(playout, on_voice)
+        self._encoder = encoder
+        self._bitrate = bitrate
+        self._loss = 0.0
+        self._quiet_packets = 0
+        self._talking = False
+
+    def on_loss_report(self, fraction: float) -> None:
+        """The peer has lost so much (0 to 1) since its last report: more error correction, and on a path that
+        loses a lot, which is likely to be full, fewer bits."""
+        self._loss = max(fraction, self._loss * _LOSS_DECAY)
+        self._encoder.set_expected_loss(round(self._loss * 100))
+        share = _HEAVY_LOSS_SHARE if self._loss > _HEAVY_LOSS else 1.0
+        self._encoder.set_bitrate(round(self._bitrate * share))
+
+    async def next_packet(self) -> tuple[bytes, int, bool] | None:
+        """Payload, RTP ticks, marker. None in a silence that need not be sent (DTX); timestamps go on through it,
+        and the first packet after it is marked (RFC 3551, section 4.1)."""
+        number, pcm = await self._next()
+        self._follow_silence(pcm)
+        payload = self._encoder.encode(pcm)
+        if len(payload) <= DTX_BYTES:
+            self._talking = False
+            return None
+        marker, self._talking = not self._talking, True
+        return payload, number * PACKET_TICKS, marker
+
+    def _follow_silence(self, pcm: FloatArray) -> None:
+        """Let the encoder pause in silence, and only there: left to itself it takes a steady tone for noise."""
+        quiet = float(np.abs(pcm).max()) < _QUIET_PEAK
+        self._quiet_packets = self._quiet_packets + 1 if quiet else 0
+        if self._quiet_packets in (0, _QUIET_PACKETS):
+            self._encoder.set_dtx(self._quiet_packets > 0)
+
+    async def recv(self) -> av.Packet[Any]:
+        """The same as an ``av.Packet``, for a sender that is not lean."""
+        while (packet := await self.next_packet()) is None:
+            pass
+        encoded = av.Packet(packet[0])
+        encoded.pts = packet[1]
+        encoded.time_base = RTP_TIME_BASE
+        return encoded
+
+
+class RawTrack(OutboundTrack):
+    """Raw frames, for the WebRTC stack to encode: telephone codecs."""
+
+    async def recv(self) -> av.AudioFrame:
+        """The next 20 ms, when they are due. Raises MediaStreamError once the track is stopped."""
+        number, pcm = await self._next()
         frame = av.AudioFrame.from_ndarray(audio.to_int16(pcm)[None, :], format="s16", layout="mono")
         frame.sample_rate = audio.MODEL_RATE_HZ
         frame.pts = number * audio.PACKET_SAMPLES

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _OPEN_TIMEOUT_S: Final = 5.0
 _STALL_TIMEOUT_S: Final = 20.0
 _RESTART_PAUSES_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+_FIRST_TRIES: Final = 3
+"""Engines that end before they were ever ready, for a reason of no known kind, after which there is no model."""
 _RECENT_STEPS: Final = 64
 _IN_FLIGHT_FRAMES: Final = 32
 
@@ -76,6 +78,11 @@ class EngineStream:
         self.slot = slot
         self.generation = generation
         self.closed = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an output is still to come."""
+        return bool(self._in_flight)
 
     def push(self, pcm: FloatArray) -> bool:
         """Send a frame of 1,920 float32 samples. Never blocks; False if the engine did not take it."""
@@ -123,10 +130,10 @@ class EngineClient:
         self.state = EngineState.LOADING
         self.info: ModelInfo | None = None
         self.failure: ModelLoadError | None = None
-        self.slots_used = 0
         self.restarts = 0
         self._make_link = make_link
         self._metrics = metrics
+        metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
         self._link: EngineLink | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -141,6 +148,11 @@ class EngineClient:
     @property
     def ready(self) -> bool:
         return self.state is EngineState.READY
+
+    @property
+    def slots_used(self) -> int:
+        """Slots that streams of this client hold."""
+        return len(self._streams)
 
     @property
     def pid(self) -> int | None:
@@ -202,7 +214,7 @@ class EngineClient:
     def send(self, message: ToEngine) -> bool:
         """Never blocks; False if the engine did not take it."""
         taken = self._link is not None and self._link.send(message)
-        if taken and isinstance(message, Frame) and self._unanswered_since is None:
+        if taken and isinstance(message, Frame | Open) and self._unanswered_since is None:
             self._unanswered_since = time.monotonic()
         if not taken and isinstance(message, Frame):
             self._metrics.frames_dropped.labels("engine_gone" if not self.ready else "engine_busy").inc()
@@ -213,18 +225,34 @@ class EngineClient:
         self.send(Reset(stream.slot, stream.generation))
         stream.generation += 1  # the engine counts on in the same way: no answer is needed
         self._streams[stream.slot, stream.generation] = stream
+        self._expect_less()
 
     def close_stream(self, stream: EngineStream) -> None:
         if self._streams.pop((stream.slot, stream.generation), None) is not None:
             self.send(Close(stream.slot, stream.generation))
+            self._expect_less()
+
+    def _expect_less(self) -> None:
+        """A stream has been closed or reset. The engine forgets what waited for it, and an engine that has
+        nothing else to answer has not stalled."""
+        if not self._opening and not any(stream.waiting for stream in self._streams.values()):
+            self._unanswered_since = None
 
     async def _supervise(self) -> None:
         failures = 0
         while True:
-            was_ready = await self._run_engine()
+            try:
+                was_ready = await self._run_engine()
+            except Exception:  # the border of a task: no memory or descriptor just now does not mean for ever
+                logger.exception("engine %s could not be run", self.service)
+                was_ready = False
             if self.failure is not None:
                 return
             failures = 0 if was_ready else failures + 1
+            if failures >= _FIRST_TRIES and not self._settled.is_set():
+                hint = "Its log says why; rtc-server check says what this machine lacks."
+                self._give_up(ModelLoadError(f"The engine of {self.service} ends before its model is loaded.", hint))
+                return
             self.restarts += 1
             self._metrics.engine_restarts.labels(self.service).inc()
             await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
@@ -245,11 +273,11 @@ class EngineClient:
             if self.state is not EngineState.CLOSED:
                 self._lose_engine()
             self._link = None
-            await link.close()
+            await _to_the_end(asyncio.create_task(link.close(), name=f"engine-close-{self.service}"))
         return was_ready
 
     def _stalled(self) -> bool:
-        """Whether frames have gone out for too long and no step has come back: a hung device, say."""
+        """Whether frames have gone out, or somebody knocks, for too long without an answer: a hung device, say."""
         since = self._unanswered_since
         if since is None or time.monotonic() - since < self._stall_timeout_s:
             return False
@@ -261,8 +289,6 @@ class EngineClient:
             self.state = EngineState.RESTARTING
             logger.error("engine %s ended: restarting it", self.service)
         self._steps.clear()
-        self.slots_used = 0
-        self._metrics.slots_used.labels(self.service).set(0)
         self._fail_opening()
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
@@ -280,8 +306,10 @@ class EngineClient:
             case StepDone():
                 self._on_step(message)
             case Opened():
+                self._unanswered_since = None
                 self._on_opened(message)
             case Refused():
+                self._unanswered_since = None
                 future = self._opening.get(message.stream)
                 if future is not None and not future.done():
                     future.set_exception(ServerFull())
@@ -296,7 +324,6 @@ class EngineClient:
         self.info = ModelInfo(ready.name, ready.kind, ready.slots, ready.device, ready.speaks, ready.writes)
         self.state = EngineState.READY
         self._metrics.slots.labels(self.service).set(ready.slots)
-        self._metrics.slots_used.labels(self.service).set(0)
         logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)
         self._settled.set()
 
@@ -305,10 +332,13 @@ class EngineClient:
             logger.error("engine %s cannot be loaded again: %s", self.service, failed.message)
             self._ended.set()
             return
-        self.failure = ModelLoadError(failed.message, failed.hint)
+        self._give_up(ModelLoadError(failed.message, failed.hint))
+        self._ended.set()
+
+    def _give_up(self, failure: ModelLoadError) -> None:
+        self.failure = failure
         self.state = EngineState.FAILED
         self._settled.set()
-        self._ended.set()
 
     def _on_opened(self, opened: Opened) -> None:
         future = self._opening.get(opened.stream)
@@ -320,8 +350,6 @@ class EngineClient:
     def _on_step(self, done: StepDone) -> None:
         self._unanswered_since = None
         self._steps.append(done.seconds)
-        self.slots_used = done.slots_used
-        self._metrics.slots_used.labels(self.service).set(done.slots_used)
         self._metrics.step_seconds.labels(self.service).observe(done.seconds)
         self._metrics.step_rows.labels(self.service).observe(len(done.outputs))
         if done.dropped:
@@ -335,3 +363,12 @@ class EngineClient:
             engine_s = stream.deliver(output, now)
             if engine_s is not None:
                 self._metrics.frame_seconds.labels(self.service).observe(engine_s)
+
+
+async def _to_the_end(task: asyncio.Task[None]) -> None:
+    """Wait for ``task`` even when cancelled meanwhile: an engine that is closed by half would stay behind."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -94,16 +94,16 @@ class EngineCore:
         if plan is None:
             return None
         started = clock()
-        made = self._model.step(audio.sanitise(plan.pcm), plan.active)
+        made = self._model.step(plan.pcm, plan.active)
         seconds = clock() - started
         outputs = [_output(row, made[row[0]]) for row in plan.rows]
-        return StepDone(seconds, self._table.used, self._table.take_dropped(), outputs)
+        return StepDone(seconds, self._table.take_dropped(), outputs)
 
     def _push(self, frame: Frame) -> None:
         if len(frame.pcm) != _FRAME_BYTES:
             logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
             return
-        pcm = np.frombuffer(frame.pcm, dtype=np.float32)
+        pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=np.float32))
         self._table.push(frame.slot, frame.generation, frame.seq, pcm)
 
 

@@ -97,7 +97,6 @@ class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """
 
     seconds: float
-    slots_used: int
     dropped: int
     outputs: list[Output]
 
@@ -115,11 +114,17 @@ def encode(message: ToEngine | FromEngine) -> bytes:
 
 def decode_to_engine(raw: bytes) -> ToEngine:
     """Raises msgspec.DecodeError on anything else than a :data:`ToEngine`."""
-    message: ToEngine = _to_engine.decode(raw)
+    try:
+        message: ToEngine = _to_engine.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
     return message
 
 
 def decode_from_engine(raw: bytes) -> FromEngine:
     """Raises msgspec.DecodeError on anything else than a :data:`FromEngine`."""
-    message: FromEngine = _from_engine.decode(raw)
+    try:
+        message: FromEngine = _from_engine.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
     return message

@@ -63,7 +63,9 @@ class ProcessLink:
         self._directory = Path(tempfile.mkdtemp(prefix="rtc-engine-"))
         self._context = zmq.Context()
         self._to_child = self._context.socket(zmq.PUSH)
-        self._from_child = zmq.asyncio.Socket.from_socket(self._context.socket(zmq.PULL))
+        # Not from_socket(): the socket that it shadows is closed once more when it is collected, and by then
+        # its handle may be that of another engine's socket.
+        self._from_child = zmq.asyncio.Socket(self._context, zmq.PULL)
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False

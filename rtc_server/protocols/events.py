@@ -128,6 +128,11 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     underruns: int = 0
     level_in_dbfs: float = -100.0
     level_out_dbfs: float = -100.0
+    packets_late: int = 0
+    packets_duplicate: int = 0
+    packets_bad: int = 0
+    concealed_in: float = 0.0
+    jitter_buffer_ms: float = 0.0
 
 
 ServerEvent = Connected | Text | State | Pong | Error | Disconnected | Stats

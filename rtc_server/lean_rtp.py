@@ -1,0 +1,175 @@
+"""All that touches aiortc's private parts: receivers and senders of audio that do only what a call needs.
+
+aiortc's receiver holds every packet back for 80 ms, stalls for 320 ms after a lost one, and decodes in a thread of
+its own, at 48 kHz stereo, without concealment. Its sender computes levels sample by sample and builds packets from
+objects. These two keep aiortc's signaling, RTCP and statistics, and take and give encoded packets directly.
+
+What is assumed of aiortc is said in ``tests/test_aiortc_contract.py``, which fails on a version that differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, runtime_checkable
+
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters
+from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtp import RtpPacket
+
+logger = logging.getLogger(__name__)
+
+_HEADER: Final = struct.Struct("!BBHLL")
+"""RFC 3550, section 5.1: a header without CSRC and extensions."""
+_VERSION: Final = 2 << 6
+_MARKER: Final = 0x80
+_MAX_SOURCES: Final = 8
+"""SSRCs that are kept account of. A peer that shows more is at fault or at war; the oldest are forgotten."""
+
+PacketSink = Callable[[str, RtpPacket], None]
+"""Called with the codec's name (``OPUS``, ``G722``, ``PCMU``, ``PCMA``) and a packet, on the event loop."""
+
+
+@runtime_checkable
+class PacketSource(Protocol):
+    """A track that makes encoded packets."""
+
+    async def next_packet(self) -> tuple[bytes, int, bool] | None:
+        """Payload, RTP timestamp less its origin, and marker; None when this packet is not worth sending.
+
+        Returns when the packet is due. Raises MediaStreamError once the track has stopped.
+        """
+
+
+class LeanReceiver(RTCRtpReceiver):
+    """Hands packets to :attr:`sink` as they arrive. No jitter buffer, no decoder, no thread."""
+
+    sink: PacketSink | None = None
+
+    async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
+        """As in aiortc, but for the decoder's thread."""
+        private: Any = self
+        if private._RTCRtpReceiver__started:
+            return
+        private._RTCRtpReceiver__codecs.update({codec.payloadType: codec for codec in parameters.codecs})
+        self.transport._register_rtp_receiver(self, parameters)
+        private._RTCRtpReceiver__rtcp_task = asyncio.ensure_future(self._run_rtcp())
+        private._RTCRtpReceiver__started = True
+
+    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        private: Any = self
+        codec: RTCRtpCodecParameters | None = private._RTCRtpReceiver__codecs.get(packet.payload_type)
+        if codec is None or not self._enabled:
+            return
+        streams: dict[int, StreamStatistics] = private._RTCRtpReceiver__remote_streams
+        statistics = streams.get(packet.ssrc)
+        if statistics is None:
+            self._forget_old_sources(streams)
+            statistics = streams[packet.ssrc] = StreamStatistics(codec.clockRate)
+        statistics.add(packet)
+        if self.sink is not None and packet.payload:
+            self.sink(codec.name.upper(), packet)
+
+    def _forget_old_sources(self, streams: dict[int, StreamStatistics]) -> None:
+        while len(streams) >= _MAX_SOURCES:
+            del streams[next(iter(streams))]
+        table = self.transport._rtp_router.ssrc_table
+        while len(table) > _MAX_SOURCES:
+            del table[next(iter(table))]
+
+
+class LeanSender(RTCRtpSender):
+    """Sends what a :class:`PacketSource` makes. Any other track goes aiortc's own way."""
+
+    async def _run_rtp(self, codec: RTCRtpCodecParameters) -> None:
+        private: Any = self
+        source = self.track
+        if not isinstance(source, PacketSource):
+            await super()._run_rtp(codec)
+            return
+        private._RTCRtpSender__rtp_started.set()
+        try:
+            assert codec.payloadType is not None, "negotiated"
+            await self._send_packets(source, codec.payloadType)
+        except (asyncio.CancelledError, ConnectionError, MediaStreamError):
+            pass
+        except Exception:  # the border of a task; without the event below, stop() would wait for ever
+            logger.exception("the sender failed")
+        source.stop()
+        self.replaceTrack(None)
+        private._RTCRtpSender__rtp_exited.set()
+
+    async def _send_packets(self, source: PacketSource, payload_type: int) -> None:
+        private: Any = self
+        # Sequence numbers begin in the lower half, as aiortc's do: a wrap before the peer's SRTP has seen the
+        # first packets would confuse it.
+        sequence = secrets.randbelow(2**15)
+        origin = secrets.randbits(32)
+        send: Callable[[bytes], Awaitable[None]] = self.transport._send_rtp
+        while True:
+            packet = await source.next_packet()
+            if packet is None:
+                continue
+            payload, ticks, marker = packet
+            timestamp = (origin + ticks) % 2**32
+            second_byte = payload_type | (_MARKER if marker else 0)
+            await send(_HEADER.pack(_VERSION, second_byte, sequence, timestamp, self._ssrc) + payload)
+            sequence = (sequence + 1) % 2**16
+            private._RTCRtpSender__ntp_timestamp = clock.current_ntp_time()
+            private._RTCRtpSender__rtp_timestamp = timestamp
+            private._RTCRtpSender__octet_count += len(payload)
+            private._RTCRtpSender__packet_count += 1
+
+
+class LeanPeerConnection(RTCPeerConnection):
+    """A peer connection whose transceivers have a :class:`LeanReceiver` and a :class:`LeanSender`."""
+
+    def _RTCPeerConnection__createTransceiver(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - aiortc's name
+        create = super()._RTCPeerConnection__createTransceiver  # type: ignore[misc]
+        transceiver: Any = create(*args, **kwargs)
+        transport = transceiver.receiver.transport
+        before = transceiver.sender
+        sender = LeanSender(before.track or transceiver.kind, transport)
+        sender._stream_id = before._stream_id
+        receiver = LeanReceiver(transceiver.kind, transport)
+        receiver._set_rtcp_ssrc(sender._ssrc)
+        transceiver._RTCRtpTransceiver__sender = sender
+        transceiver._RTCRtpTransceiver__receiver = receiver
+        return transceiver
+
+    async def close(self) -> None:
+        self._forbid_consent()
+        await super().close()
+
+    def _forbid_consent(self) -> None:
+        """Keep a connection that is about to be closed from asking its peer for consent (RFC 7675).
+
+        In aioice 0.13, one that is closed in the 20 ms between the end of its checks and the look at their result
+        starts to ask after all, and then asks nobody, for ever.
+        """
+
+        async def ask_nobody() -> None:
+            pass
+
+        dtls = {transceiver.receiver.transport for transceiver in self.getTransceivers()}
+        if self.sctp is not None:
+            dtls.add(self.sctp.transport)
+        for transport in dtls:
+            transport.transport._connection.query_consent = ask_nobody  # type: ignore[method-assign]
+
+    @property
+    def messages_unconfirmed(self) -> bool:
+        """Whether messages of data channels are under way that the peer has not confirmed."""
+        sctp = self.sctp
+        return sctp is not None and bool(sctp._outbound_queue or sctp._sent_queue)
+
+    def set_packet_sink(self, sink: PacketSink | None) -> None:
+        """Where the packets of every receiver go."""
+        for transceiver in self.getTransceivers():
+            receiver: Any = transceiver.receiver
+            receiver.sink = sink
