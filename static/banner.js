@@ -2,6 +2,7 @@
 
 export class Banner {
   #parts;
+  #home;
   #onWaiting;
   #retry = null;
   #timer = 0;
@@ -10,14 +11,17 @@ export class Banner {
   /**
    * @param {{box: HTMLElement, title: HTMLElement, text: HTMLElement, todo: HTMLElement, retry: HTMLButtonElement,
    *          dismiss: HTMLButtonElement}} parts
+   * @param {HTMLElement} home  has the keyboard's focus once the button that tries again is gone
    * @param {(waiting: boolean) => void} onWaiting  while the server has asked not to be asked
    */
-  constructor(parts, onWaiting) {
+  constructor(parts, home, onWaiting) {
     this.#parts = parts;
+    this.#home = home;
     this.#onWaiting = onWaiting;
     parts.retry.addEventListener('click', () => {
       const retry = this.#retry;
       this.hide();
+      this.#home.focus();
       retry?.();
     });
     parts.dismiss.addEventListener('click', () => this.hide());

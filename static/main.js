@@ -29,7 +29,7 @@ const wish = {
 
 const view = new View();
 const transcript = new Transcript(view.transcript.log, view.transcript.empty);
-const banner = new Banner(view.message, (waiting) => { view.start.disabled = waiting; });
+const banner = new Banner(view.message, view.start, (waiting) => view.waiting(waiting));
 const meters = new Meters();
 const awake = new Awake();
 const journal = new Journal();
@@ -137,7 +137,7 @@ function showConfig(config) {
   const name = wish.service || config.default_service;
   const service = config.services.find((one) => one.name === name);
   view.config(config, service);
-  if (service) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
+  if (service?.ready) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
   return service;
 }
 

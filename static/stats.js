@@ -13,7 +13,7 @@ function selectedPair(reports) {
  * One reading of RTCPeerConnection.getStats().
  * @param {Iterable<object>} report  its values
  * @param {object|null} before  `counters` of the reading before: shares and means are of the time in between
- * @returns {{rtt_ms: number|null, jitter_buffer_ms: number|null, loss_out: number|null, loss_in: number|null, counters: object}}
+ * @returns {{rtt_ms: number|null, jitter_buffer_ms: number|null, loss_out: number|null, loss_in: number|null, concealed_out: number|null, counters: object}}
  */
 export function readStats(report, before) {
   const reports = [...report];
@@ -25,6 +25,8 @@ export function readStats(report, before) {
     lost: inbound?.packetsLost ?? 0,
     delay_s: inbound?.jitterBufferDelay ?? 0,
     emitted: inbound?.jitterBufferEmittedCount ?? 0,
+    concealed: (inbound?.concealedSamples ?? 0) - (inbound?.silentConcealedSamples ?? 0),
+    samples: inbound?.totalSamplesReceived ?? 0,
   };
   const since = (name) => counters[name] - (before?.[name] ?? 0);
   const expected = since('received') + since('lost');
@@ -33,6 +35,7 @@ export function readStats(report, before) {
     jitter_buffer_ms: since('emitted') > 0 ? (since('delay_s') / since('emitted')) * 1000 : null,
     loss_out: expected > 0 ? Math.max(since('lost'), 0) / expected : null,
     loss_in: remote?.fractionLost ?? null,
+    concealed_out: since('samples') > 0 ? Math.max(since('concealed'), 0) / since('samples') : null,
     counters,
   };
 }
@@ -50,11 +53,15 @@ export function figures(reading, server) {
     playout_ms: server?.playout_ms ?? null,
     jitter_ms: reading.jitter_buffer_ms,
   };
-  const known = rtt_ms != null && parts.jitter_ms != null;
+  // Without the server's share the sum would be far too good.
+  const known = rtt_ms != null && parts.jitter_ms != null && server != null;
   return {
     rtt_ms,
     loss_in: server?.loss_in ?? reading.loss_in,
     loss_out: reading.loss_out ?? server?.loss_out ?? null,
+    wait_ms: server?.jitter_buffer_ms ?? null,
+    concealed_in: server?.concealed_in ?? null,
+    concealed_out: reading.concealed_out,
     parts,
     delay_ms: known ? Object.values(parts).reduce((sum, part) => sum + (part ?? 0), 0) : null,
   };

@@ -42,5 +42,7 @@ export function loudness(share) {
 /** `model` and `device` of a service from /api/config. */
 export function modelLine(service) {
   if (!service) return 'not offered here';
+  // Before its first load the server knows the service's name and nothing of its model.
+  if (!service.model) return `${service.name} (loading)`;
   return `${service.model} on ${service.device}${service.ready ? '' : ' (loading)'}`;
 }

@@ -7,6 +7,13 @@ const ARIA_INTERVAL_MS = 500;
 
 const byId = (id) => document.getElementById(id);
 
+/** Unlike `disabled`, this leaves the keyboard's focus where it is. */
+const allow = (button, allowed) => button.setAttribute('aria-disabled', String(!allowed));
+
+const whenAllowed = (button, act) => button.addEventListener('click', () => {
+  if (button.getAttribute('aria-disabled') !== 'true') act();
+});
+
 export class View {
   #ariaAt_ms = { mic: 0, voice: 0 };
 
@@ -27,9 +34,9 @@ export class View {
 
   /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void}} on */
   connect(on) {
-    this.start.addEventListener('click', on.toggle);
-    this.mute.addEventListener('click', on.mute);
-    this.reset.addEventListener('click', on.reset);
+    whenAllowed(this.start, on.toggle);
+    whenAllowed(this.mute, on.mute);
+    whenAllowed(this.reset, on.reset);
     this.hear.addEventListener('click', on.hear);
     this.microphones.addEventListener('change', () => on.choose(this.microphones.value));
     document.addEventListener('keydown', (event) => {
@@ -47,9 +54,14 @@ export class View {
     byId('state').textContent = words.word;
     this.start.textContent = active ? 'End' : 'Start talking';
     this.start.classList.toggle('end', active);
-    this.mute.disabled = !active;
-    this.reset.disabled = !live;
+    allow(this.mute, active);
+    allow(this.reset, live);
     document.title = active ? `${words.word} – Voice` : 'Voice';
+  }
+
+  /** While the server has asked not to be asked. */
+  waiting(waiting) {
+    allow(this.start, !waiting);
   }
 
   detail(sentence) {
@@ -73,9 +85,12 @@ export class View {
     const meter = byId(`meter-${name}`);
     meter.style.setProperty('--level', share.toFixed(3));
     byId('orb').style.setProperty(`--${name}`, share.toFixed(3));
-    if (now_ms - this.#ariaAt_ms[name] < ARIA_INTERVAL_MS) return;
+    const value = String(Math.round(share * 100));
+    if (value === meter.getAttribute('aria-valuenow')) return;
+    // Silence is said at once: it may be the last that is heard of a conversation.
+    if (share > 0 && now_ms - this.#ariaAt_ms[name] < ARIA_INTERVAL_MS) return;
     this.#ariaAt_ms[name] = now_ms;
-    meter.setAttribute('aria-valuenow', String(Math.round(share * 100)));
+    meter.setAttribute('aria-valuenow', value);
     meter.setAttribute('aria-valuetext', loudness(share));
   }
 
@@ -113,6 +128,9 @@ export class View {
     byId('delay').textContent = milliseconds(all?.delay_ms);
     byId('rtt').textContent = milliseconds(all?.rtt_ms);
     byId('loss-in').textContent = percent(all?.loss_in);
+    byId('wait').textContent = milliseconds(all?.wait_ms);
+    byId('concealed-in').textContent = percent(all?.concealed_in);
+    byId('concealed-out').textContent = percent(all?.concealed_out);
     byId('loss-out').textContent = percent(all?.loss_out);
     for (const part of ['frame', 'network', 'engine', 'playout', 'jitter']) {
       byId(`part-${part}`).textContent = milliseconds(all?.parts[`${part}_ms`]);
