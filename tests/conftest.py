@@ -9,9 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from hypothesis import settings
 
 from rtc_server.app import Server
 from rtc_server.config import parse
+
+# Slow, shared cores: an example that takes long says nothing of the code.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 

@@ -39,14 +39,14 @@ async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
         recording = await record(page, 6.0)
         transcript = await page.get_by_test_id("transcript").inner_text()
         await screenshot(page, "tiny-moshi")
-        call = server.registry.get(await page.evaluate("window.__voice.sessionId"))
-        stats = await call.stats()
+        step_ms = server.engines["dialogue"].step_p50_ms
+        stats = await server.registry.get(await page.evaluate("window.__voice.sessionId")).stats()
     assert len(transcript.split()) >= 5
-    # In real time: 12.5 frames a second went through, and a frame takes less than a frame's time.
-    assert stats.frames_out >= stats.frames_in - 3
+    # In real time: 12.5 frames a second went through, nearly all came back, and a step takes less than a frame's time.
     assert stats.frames_in >= 5 * 12.5
-    assert stats.engine_ms is not None
-    assert stats.engine_ms < 80
+    assert stats.frames_out >= 0.95 * stats.frames_in
+    assert step_ms is not None
+    assert step_ms < 80
     # Audible, and hardly ever silent: random weights do not pause for breath.
     heard = levels(recording.played[SPEECH_HZ:], SPEECH_HZ)
     assert np.median(heard) > -45

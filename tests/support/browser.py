@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
@@ -26,6 +30,7 @@ _ARGUMENTS = [
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-device-for-media-stream",
 ]
+_POLL_S = 0.05
 
 # Records two tracks in one audio context, so that both are on one clock: channel 0 is the microphone as the page
 # sends it, channel 1 is the voice as the page plays it.
@@ -68,6 +73,25 @@ _TAKE = """
 }
 """
 
+# Keeps what the page opens, so that a test can see how it was left, and speak in the server's place.
+_SPY = """
+window.spied = { tracks: [], channels: [], violations: [] };
+document.addEventListener('securitypolicyviolation', (event) => spied.violations.push(event.violatedDirective));
+const media = navigator.mediaDevices ?? {};
+const { getUserMedia } = media;
+media.getUserMedia = async function (...wish) {
+  const stream = await getUserMedia.apply(this, wish);
+  spied.tracks.push(...stream.getTracks());
+  return stream;
+};
+const { createDataChannel } = RTCPeerConnection.prototype;
+RTCPeerConnection.prototype.createDataChannel = function (...wish) {
+  const channel = createDataChannel.apply(this, wish);
+  spied.channels.push(channel);
+  return channel;
+};
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -79,7 +103,7 @@ class Recording:
 
 @contextlib.asynccontextmanager
 async def chromium(microphone: Path | None = None, *, allow_microphone: bool = True) -> AsyncIterator[Browser]:
-    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over."""
+    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over; by default it beeps."""
     arguments = list(_ARGUMENTS)
     if allow_microphone:
         arguments.append("--use-fake-ui-for-media-stream")
@@ -93,17 +117,47 @@ async def chromium(microphone: Path | None = None, *, allow_microphone: bool = T
             await browser.close()
 
 
+def local_url(server: Server, query: str = "") -> str:
+    """The page of a server on this machine, at an address that browsers trust with a microphone."""
+    return f"http://localhost:{server.port}/{query}"
+
+
 @contextlib.asynccontextmanager
-async def opened_page(browser: Browser, url: str, **context: Any) -> AsyncIterator[Page]:
-    """A page in a context of its own. An error or a warning in its console fails the test at the end."""
-    complaints: list[str] = []
-    # The recorder's worklet comes from a blob, which the page's own policy rightly forbids.
-    async with await browser.new_context(bypass_csp=True, **context) as fresh:
+async def visited_page(
+    browser: Browser, url: str, *, tolerate: Sequence[str] = (), **context: Any
+) -> AsyncIterator[Page]:
+    """A page in a context of its own, as a visitor has it, the page's own policy included.
+
+    An exception in it, or an error or a warning in its console, fails the test at the end, unless one of
+    ``tolerate`` is in the text.
+    """
+    async with await browser.new_context(**context) as fresh:
         page = await fresh.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = watch(page, tolerate)
         await page.goto(url)
         yield page
     assert not complaints, complaints
+
+
+@contextlib.asynccontextmanager
+async def opened_page(browser: Browser, url: str, **context: Any) -> AsyncIterator[Page]:
+    """Like :func:`visited_page`, and :func:`record` works in it."""
+    # The recorder's worklet comes from a blob, which the page's own policy rightly forbids.
+    async with visited_page(browser, url, bypass_csp=True, **context) as page:
+        yield page
+
+
+def watch(page: Page, tolerate: Sequence[str] = ()) -> list[str]:
+    """What goes wrong in a page from now on; the list grows."""
+    complaints: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in tolerate):
+            complaints.append(message.text)
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
 
 
 async def start_talking(page: Page, timeout_ms: float = 20_000) -> None:
@@ -116,6 +170,52 @@ async def wait_for_state(page: Page, *states: str, timeout_ms: float = 20_000) -
     """Until the page shows one of ``states``."""
     selector = ", ".join(f'[data-testid=state][data-state="{state}"]' for state in states)
     await page.wait_for_selector(selector, state="attached", timeout=timeout_ms)
+
+
+async def spy_on(page: Page) -> None:
+    """Before the page is opened: ``window.spied`` then keeps its tracks, data channels and policy violations."""
+    await page.add_init_script(_SPY)
+
+
+async def microphones(page: Page) -> list[str]:
+    """The state of every track that a page with the spy ever opened."""
+    states: list[str] = await page.evaluate("spied.tracks.map((track) => track.readyState)")
+    return states
+
+
+async def hand_over(page: Page, *messages: str) -> None:
+    """Give a page with the spy messages as if they came from the server, on its latest data channel."""
+    await page.evaluate(
+        "(all) => all.forEach((data) => spied.channels.at(-1).dispatchEvent(new MessageEvent('message', { data })))",
+        messages,
+    )
+
+
+async def wait_for_events(page: Page, event_type: str, count: int = 1, timeout_ms: float = 20_000) -> None:
+    """Until the page's journal holds so many events of a type."""
+    await page.wait_for_function(
+        "([type, count]) => window.__voice.events.filter((event) => event.type === type).length >= count",
+        arg=[event_type, count],
+        timeout=timeout_ms,
+    )
+
+
+async def server_status(server: Server) -> dict[str, Any]:
+    """What ``/status`` says."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{server.port}/status") as response,
+    ):
+        status: dict[str, Any] = await response.json()
+        return status
+
+
+async def wait_for_sessions(server: Server, count: int, timeout_s: float = 3.0) -> None:
+    """Until ``/status`` counts so many sessions."""
+    deadline = time.monotonic() + timeout_s
+    while (found := sum((await server_status(server))["sessions"].values())) != count:
+        assert time.monotonic() < deadline, f"{found} sessions after {timeout_s} s, not {count}"
+        await asyncio.sleep(_POLL_S)
 
 
 async def record(page: Page, seconds: float) -> Recording:

@@ -1,0 +1,234 @@
+"""The page on a phone, in the dark, without motion, and to those who hear it instead of seeing it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Request, Route, ViewportSize, expect
+
+from rtc_server.app import Server
+from tests.conftest import need_commands
+from tests.support.browser import (
+    chromium,
+    hand_over,
+    local_url,
+    screenshot,
+    spy_on,
+    start_talking,
+    visited_page,
+    wait_for_state,
+)
+
+pytestmark = pytest.mark.browser
+
+PHONE = ViewportSize(width=390, height=844)
+NARROW = ViewportSize(width=320, height=568)
+DESKTOP = ViewportSize(width=1200, height=900)
+TOUCH_PX = 44
+"""What a finger hits: WCAG 2.2, 2.5.5."""
+CONTRAST = 4.5
+"""Of text with its ground: WCAG 2.2, 1.4.3."""
+
+_SENTENCES = (
+    "Good morning. I have been thinking about what you said, and I believe the sea is the better idea. ",
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft, if you like long words. ",
+    "https://example.org/a/very/long/address/that/has/no/space/in/it/and/does/not/end/where/it/should",
+)
+
+_TOO_WIDE = """
+() => [...document.querySelectorAll('body *')]
+  .filter((element) => element.checkVisibility() && !element.closest('.visually-hidden'))
+  .filter((element) => {
+    const { left, right } = element.getBoundingClientRect();
+    return left < -0.5 || right > document.documentElement.clientWidth + 0.5;
+  })
+  .filter((element) => !element.closest('.orb'))  // a glow may reach over the edge
+  .map((element) => element.outerHTML.slice(0, 120))
+"""
+
+_TOO_SMALL = """
+(least) => [...document.querySelectorAll('a[href], button, select, input, summary')]
+  .filter((element) => element.checkVisibility())
+  .filter((element) => {
+    const { width, height } = element.getBoundingClientRect();
+    return Math.min(width, height) < least;
+  })
+  .map((element) => element.outerHTML.slice(0, 120))
+"""
+
+# Every text that can be read, with its contrast; what cannot be pressed is exempt.
+_CONTRASTS = """
+() => {
+  const rgba = (text) => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = (top, ground) => top.slice(0, 3).map((value, i) => value * top[3] + ground[i] * (1 - top[3]));
+  const luminance = (colour) => {
+    const linear = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = colour.map((value) => linear(value / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    if (!element) return [255, 255, 255];
+    const colour = rgba(getComputedStyle(element).backgroundColor);
+    return colour[3] === 1 ? colour.slice(0, 3) : over(colour, ground(element.parentElement));
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest('.visually-hidden, script, noscript, option, :disabled, [aria-disabled=true]')) continue;
+    const behind = ground(element);
+    const style = getComputedStyle(element);
+    const [r, g, b, a] = rgba(style.color);
+    const ink = over([r, g, b, a * Number(style.opacity)], behind);
+    const [light, dark] = [luminance(ink), luminance(behind)].sort((x, y) => y - x);
+    found.push([node.data.trim().slice(0, 40), (light + 0.05) / (dark + 0.05)]);
+  }
+  return found;
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    need_commands("chromium")
+
+
+async def crowded(page: Page, server: Server) -> None:
+    """A conversation with everything on show: a long model name, a notice, a message, words without a space."""
+
+    async def long_names(route: Route, _: Request) -> None:
+        response = await route.fetch()
+        config = await response.json()
+        config["services"][0]["model"] = (
+            "somebody-with-a-long-name/a-model-of-theirs-with-an-even-longer-name-pytorch-bf16"
+        )
+        await route.fulfill(response=response, json=config)
+
+    await spy_on(page)
+    await page.route("**/api/config", long_names)
+    await page.goto(local_url(server))
+    await start_talking(page)
+    await page.wait_for_function("() => window.__voice.events.some(({ type }) => type === 'figures')")
+    texts = [json.dumps({"type": "text", "time_ms": 1, "delta": delta}) for delta in _SENTENCES]
+    trouble = json.dumps({"type": "error", "time_ms": 1, "code": "rate_limited", "message": "", "retryable": True})
+    await hand_over(page, *texts, trouble)
+    await page.get_by_text("What the delay is made of").click()
+    await expect(page.get_by_test_id("message")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("narrow", NARROW)], ids=["phone", "narrow"])
+async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
+    """Nothing reaches over the edge, a finger hits every control, and a touch starts and ends a conversation."""
+    touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    async with (
+        chromium() as browser,
+        visited_page(browser, "about:blank", viewport=viewport, color_scheme=scheme, **touch) as page,
+    ):
+        await crowded(page, server)
+        # Nobody is told of keys that a phone does not have.
+        assert await page.locator("kbd:visible").count() == 0
+        await screenshot(page, f"page-{name}-{scheme}")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert await page.evaluate("window.innerWidth") == viewport["width"]
+        assert await page.evaluate(_TOO_WIDE) == []
+        assert await page.evaluate(_TOO_SMALL, TOUCH_PX) == []
+        await page.get_by_test_id("dismiss").tap()
+        await page.get_by_test_id("start").tap()
+        await wait_for_state(page, "ended")
+        await page.evaluate("scrollTo(0, 0)")
+        if viewport is PHONE:
+            await expect(page.get_by_test_id("start")).to_be_in_viewport(ratio=1)
+        await page.get_by_test_id("start").tap()
+        await wait_for_state(page, "listening", "speaking")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_text_stands_out_from_its_ground(server: Server, scheme: str) -> None:
+    """In every state of a conversation."""
+    async with (
+        chromium() as browser,
+        visited_page(browser, "about:blank", viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce") as page,
+    ):
+        await crowded(page, server)
+        await screenshot(page, f"page-desktop-{scheme}")
+        assert await page.evaluate(_TOO_WIDE) == []
+        for state in ("idle", "connecting", "listening", "speaking", "reconnecting", "ended"):
+            await page.evaluate(
+                "(state) => document.querySelectorAll('[data-state]').forEach((one) => { one.dataset.state = state; })",
+                state,
+            )
+            contrasts = await page.evaluate(_CONTRASTS)
+            assert len(contrasts) > 20
+            assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
+
+
+async def test_nothing_moves_for_those_who_asked_for_that(server: Server) -> None:
+    """While the page connects the orb breathes; with ``prefers-reduced-motion`` nothing is animated at all."""
+    animations = "() => document.getAnimations().length"
+    async with chromium() as browser:
+        for motion in ("no-preference", "reduce"):
+            async with visited_page(browser, local_url(server), reduced_motion=motion) as page:
+                await page.route("**/api/offer", lambda _: None)
+                await page.get_by_test_id("start").click()
+                await wait_for_state(page, "connecting")
+                if motion == "no-preference":
+                    await page.wait_for_function(f"() => ({animations})() > 0")
+                else:
+                    await page.evaluate("() => new Promise(requestAnimationFrame)")
+                    assert await page.evaluate(animations) == 0
+                await page.get_by_test_id("start").hover()
+                await page.get_by_test_id("start").click()
+                await wait_for_state(page, "ended")
+                if motion == "reduce":
+                    assert await page.evaluate(animations) == 0
+
+
+async def test_the_page_makes_sense_to_the_ear(server: Server) -> None:
+    """Every control and every figure has a name, headings go down step by step, and the landmarks are there."""
+    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+        await crowded(page, server)
+        devtools = await page.context.new_cdp_session(page)
+        tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
+        nodes = [
+            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), _properties(node))
+            for node in tree
+            if not node["ignored"]
+        ]
+        named = {
+            "button",
+            "combobox",
+            "meter",
+            "log",
+            "region",
+            "link",
+            "textbox",
+            "checkbox",
+            "heading",
+            "DisclosureTriangle",
+        }
+        nameless = [node for node in nodes if not node[1] and (node[0] in named or node[2].get("focusable"))]
+        assert nameless == []
+        buttons = [name for role, name, _ in nodes if role == "button"]
+        assert len(buttons) == len(set(buttons)) >= 5
+        levels = [properties["level"] for role, _, properties in nodes if role == "heading"]
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+        for landmark in ("banner", "main", "contentinfo"):
+            assert await page.get_by_role(landmark).count() == 1
+        await expect(page.get_by_role("meter", name="You")).to_be_visible()
+        await expect(page.get_by_role("log", name="What it says")).to_be_visible()
+        await expect(page.get_by_role("combobox", name="Microphone")).to_be_visible()
+        assert await page.evaluate("document.documentElement.lang") == "en"
+
+
+def _properties(node: dict[str, Any]) -> dict[str, Any]:
+    return {entry["name"]: entry["value"].get("value") for entry in node.get("properties", [])}

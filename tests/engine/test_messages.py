@@ -1,0 +1,138 @@
+"""What the media plane and the engine say to each other survives the wire; anything else is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtc_server.engine import messages
+from rtc_server.engine.messages import (
+    Close,
+    Frame,
+    FromEngine,
+    LoadFailed,
+    Open,
+    Opened,
+    Output,
+    Ready,
+    Refused,
+    Reset,
+    StepDone,
+    Stop,
+    ToEngine,
+    decode_from_engine,
+    decode_to_engine,
+    encode,
+)
+from rtc_server.engine.model import ServiceKind
+
+TO_ENGINE: list[ToEngine] = [
+    Open(1),
+    Frame(3, 2**40, 7, b"\x00\xff" * 3840),
+    Frame(0, 1, 1, b""),
+    Reset(3, 5),
+    Close(3, 5),
+    Stop(),
+]
+FROM_ENGINE: list[FromEngine] = [
+    *(Ready("echo", kind, 64, "cuda:1", True, False) for kind in ServiceKind),
+    LoadFailed("There is no such model.", "Check the name."),
+    LoadFailed("There is no such model.", None),
+    Opened(1, 3, 5),
+    Refused(1),
+    StepDone(0.0525, 0, []),
+    StepDone(0.5, 3, [Output(0, 1, 9, b"\x01" * 7680, " Grüße 👋", (0.5, 0.25)), Output(1, 4, 2, None, "")]),
+]
+
+
+@pytest.mark.parametrize("message", TO_ENGINE, ids=lambda message: type(message).__name__)
+def test_round_trip_to_the_engine(message: ToEngine) -> None:
+    decoded = decode_to_engine(encode(message))
+    assert decoded == message
+    assert type(decoded) is type(message)
+
+
+@pytest.mark.parametrize("message", FROM_ENGINE, ids=lambda message: type(message).__name__)
+def test_round_trip_from_the_engine(message: FromEngine) -> None:
+    decoded = decode_from_engine(encode(message))
+    assert decoded == message
+    assert type(decoded) is type(message)
+
+
+def test_every_message_is_tried_here() -> None:
+    assert {type(message) for message in TO_ENGINE} == set(get_args(messages.ToEngine))
+    assert {type(message) for message in FROM_ENGINE} == set(get_args(messages.FromEngine))
+
+
+def test_a_kind_is_a_kind_again_on_the_other_side() -> None:
+    ready = decode_from_engine(encode(FROM_ENGINE[0]))
+    assert isinstance(ready, Ready)
+    assert isinstance(ready.kind, ServiceKind)
+
+
+def test_a_frame_costs_little_more_than_its_samples() -> None:
+    assert len(encode(Frame(3, 5, 7, b"\0" * 7680))) < 7680 + 32
+
+
+@pytest.mark.parametrize("decode", [decode_to_engine, decode_from_engine])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xc1",
+        b"garbage",
+        b"\x92\xa5\x80Open\x01",
+        b"\x93\xa4Open\x01" + b"\x91" * 5000,
+        encode(Frame(3, 5, 7, b"\0" * 100))[:-1],
+        msgspec.msgpack.encode(["Shutdown"]),
+        msgspec.msgpack.encode(["Open"]),
+        msgspec.msgpack.encode(["Open", "one"]),
+        msgspec.msgpack.encode(["Frame", 1, 1, 1, "text"]),
+        msgspec.msgpack.encode(["Ready", "echo", "opera", 1, "cpu", True, True]),
+        msgspec.msgpack.encode({"type": "Open", "stream": 1}),
+        msgspec.msgpack.encode(None),
+    ],
+    ids=repr,
+)
+def test_garbage_is_refused(decode: Callable[[bytes], object], raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode(raw)
+
+
+@pytest.mark.parametrize("message", FROM_ENGINE, ids=lambda message: type(message).__name__)
+def test_the_engine_is_not_told_what_it_says_itself(message: FromEngine) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_to_engine(encode(message))
+
+
+@pytest.mark.parametrize("message", TO_ENGINE, ids=lambda message: type(message).__name__)
+def test_the_media_plane_is_not_told_what_it_says_itself(message: ToEngine) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_from_engine(encode(message))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_raise_nothing_but_decode_errors(raw: bytes) -> None:
+    for decode in (decode_to_engine, decode_from_engine):
+        try:
+            decode(raw)
+        except msgspec.DecodeError:
+            continue
+
+
+@settings(deadline=None)
+@given(st.sampled_from([encode(message) for message in (*TO_ENGINE, *FROM_ENGINE)]), st.data())
+def test_damaged_messages_raise_nothing_but_decode_errors(raw: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(raw)))
+    damaged = raw[:at] + data.draw(st.binary(max_size=3)) + raw[at + data.draw(st.integers(0, 3)) :]
+    for decode in (decode_to_engine, decode_from_engine):
+        try:
+            decode(damaged)
+        except msgspec.DecodeError:
+            continue

@@ -1,0 +1,255 @@
+"""The slot table: leases that cannot be confused, bounded queues, and rows that are wiped exactly once."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.engine.slots import QUEUE_FRAMES, SlotTable
+from tests.support.signals import FloatArray
+
+
+def frame(value: float) -> FloatArray:
+    return np.full(FRAME_SAMPLES, value, np.float32)
+
+
+def leased(table: SlotTable) -> tuple[int, int]:
+    lease = table.open()
+    assert lease is not None
+    return lease
+
+
+def wiped(table: SlotTable) -> list[int]:
+    mask = table.take_wipes()
+    return [] if mask is None else np.flatnonzero(mask).tolist()
+
+
+def test_every_slot_is_handed_out_once_and_then_none() -> None:
+    table = SlotTable(3)
+    assert {leased(table)[0] for _ in range(3)} == {0, 1, 2}
+    assert table.open() is None
+    assert table.used == 3
+
+
+def test_the_slot_freed_longest_ago_comes_first() -> None:
+    table = SlotTable(3)
+    leases = [leased(table) for _ in range(3)]
+    for index in (2, 0, 1):
+        assert table.close(*leases[index])
+    assert [leased(table)[0] for _ in range(3)] == [2, 0, 1]
+
+
+def test_a_slot_comes_back_with_a_higher_generation() -> None:
+    table = SlotTable(1)
+    seen = []
+    for _ in range(5):
+        lease = leased(table)
+        seen.append(lease[1])
+        table.close(*lease)
+    assert seen == sorted(set(seen))
+
+
+def test_a_reset_goes_on_in_the_slot_one_generation_later() -> None:
+    """The engine's client counts on in the same way, without being told."""
+    table = SlotTable(1)
+    slot, generation = leased(table)
+    table.push(slot, generation, 1, frame(0.1))
+    assert table.reset(slot, generation)
+    assert not table.has_frames
+    assert not table.push(slot, generation, 2, frame(0.1))
+    assert table.push(slot, generation + 1, 2, frame(0.1))
+    assert table.used == 1
+
+
+@pytest.mark.parametrize(
+    "lease", [(0, 0), (0, 2), (0, -1), (1, 1), (2, 1), (-1, 1), (10**9, 1)], ids=lambda lease: f"{lease[0]}.{lease[1]}"
+)
+def test_a_lease_that_is_not_held_does_nothing(lease: tuple[int, int]) -> None:
+    """Too old, too new, of a free slot, of no slot: refused by every method, and nothing changes."""
+    table = SlotTable(2)
+    assert leased(table) == (0, 1)
+    assert table.push(0, 1, 1, frame(0.5))
+    assert not table.push(*lease, 2, frame(0.1))
+    assert not table.reset(*lease)
+    assert not table.close(*lease)
+    assert table.used == 1
+    assert table.take_wipes() is None
+    plan = table.plan()
+    assert plan is not None
+    assert plan.rows == ((0, 1, 1),)
+
+
+def test_a_lease_ends_once() -> None:
+    """A second close must not free the slot of whoever came next."""
+    table = SlotTable(1)
+    first = leased(table)
+    assert table.close(*first)
+    second = leased(table)
+    assert not table.close(*first)
+    assert not table.reset(*first)
+    assert table.used == 1
+    assert table.close(*second)
+
+
+def test_a_plan_takes_the_oldest_frame_of_every_slot() -> None:
+    table = SlotTable(3)
+    leases = [leased(table) for _ in range(3)]
+    for seq in (1, 2):
+        for index in (0, 2):
+            table.push(*leases[index], seq, frame(index + seq / 10))
+    first, second, third = table.plan(), table.plan(), table.plan()
+    assert first is not None
+    assert second is not None
+    assert third is None
+    assert first.rows == ((*leases[0], 1), (*leases[2], 1))
+    assert first.active.tolist() == [True, False, True]
+    assert first.pcm.shape == (3, FRAME_SAMPLES)
+    assert first.pcm[:, 0].tolist() == pytest.approx([0.1, 0.0, 2.1])
+    assert second.rows == ((*leases[0], 2), (*leases[2], 2))
+
+
+def test_a_full_queue_drops_its_oldest_and_counts_it_once() -> None:
+    table = SlotTable(1)
+    lease = leased(table)
+    for seq in range(QUEUE_FRAMES + 3):
+        assert table.push(*lease, seq, frame(0))
+    assert table.take_dropped() == 3
+    assert table.take_dropped() == 0
+    seqs = []
+    while (plan := table.plan()) is not None:
+        seqs.append(plan.rows[0][2])
+    assert seqs == list(range(3, QUEUE_FRAMES + 3))
+
+
+def test_one_slots_flood_costs_no_other_slot() -> None:
+    table = SlotTable(2)
+    flood, other = leased(table), leased(table)
+    table.push(*other, 1, frame(0))
+    for seq in range(100):
+        table.push(*flood, seq, frame(0))
+    plan = table.plan()
+    assert plan is not None
+    assert (*other, 1) in plan.rows
+
+
+def test_rows_are_wiped_once_after_a_close_and_after_a_reset() -> None:
+    table = SlotTable(3)
+    leases = [leased(table) for _ in range(3)]
+    assert table.take_wipes() is None, "a slot that was never used is clean"
+    table.close(*leases[0])
+    table.reset(*leases[2])
+    assert wiped(table) == [0, 2]
+    assert table.take_wipes() is None
+
+
+def test_a_mask_that_was_taken_does_not_change_any_more() -> None:
+    table = SlotTable(2)
+    first, second = leased(table), leased(table)
+    table.close(*first)
+    mask = table.take_wipes()
+    assert mask is not None
+    table.close(*second)
+    assert mask.tolist() == [True, False]
+
+
+class SlotMachine(RuleBasedStateMachine):
+    """The table against a model that is too simple to be wrong: dictionaries and lists."""
+
+    leases = Bundle("leases")
+
+    @initialize(slots=st.integers(1, 3), queue_frames=st.integers(1, 3))
+    def make(self, slots: int, queue_frames: int) -> None:
+        self.slots, self.queue_frames = slots, queue_frames
+        self.table = SlotTable(slots, queue_frames)
+        self.live: dict[int, int] = {}
+        self.queues: dict[int, deque[int]] = {}
+        self.ever: set[tuple[int, int]] = set()
+        self.to_wipe: set[int] = set()
+        self.dropped = 0
+        self.seq = 0
+
+    def held(self, lease: tuple[int, int]) -> bool:
+        return self.live.get(lease[0]) == lease[1]
+
+    def enter(self, slot: int, generation: int) -> tuple[int, int]:
+        assert (slot, generation) not in self.ever, "a lease is handed out once"
+        assert all(generation > older for index, older in self.ever if index == slot), "generations grow"
+        self.ever.add((slot, generation))
+        self.live[slot] = generation
+        self.queues[slot] = deque()
+        return slot, generation
+
+    @rule(target=leases)
+    def open(self) -> tuple[int, int]:
+        lease = self.table.open()
+        if lease is None:
+            assert len(self.live) == self.slots, "there was a slot"
+            return (0, 0)
+        assert lease[0] not in self.live
+        assert 0 <= lease[0] < self.slots
+        return self.enter(*lease)
+
+    @rule(lease=leases)
+    def close(self, lease: tuple[int, int]) -> None:
+        held = self.held(lease)
+        assert self.table.close(*lease) is held
+        if held:
+            del self.live[lease[0]], self.queues[lease[0]]
+            self.to_wipe.add(lease[0])
+
+    @rule(target=leases, lease=leases)
+    def reset(self, lease: tuple[int, int]) -> tuple[int, int]:
+        held = self.held(lease)
+        assert self.table.reset(*lease) is held
+        if not held:
+            return lease
+        self.to_wipe.add(lease[0])
+        return self.enter(lease[0], lease[1] + 1)
+
+    @rule(lease=leases)
+    def push(self, lease: tuple[int, int]) -> None:
+        self.seq += 1
+        held = self.held(lease)
+        assert self.table.push(*lease, self.seq, frame(self.seq)) is held
+        if held:
+            queue = self.queues[lease[0]]
+            queue.append(self.seq)
+            if len(queue) > self.queue_frames:
+                queue.popleft()
+                self.dropped += 1
+
+    @rule()
+    def plan(self) -> None:
+        expected = {slot: queue.popleft() for slot, queue in sorted(self.queues.items()) if queue}
+        plan = self.table.plan()
+        if plan is None:
+            assert not expected
+            return
+        assert list(plan.rows) == [(slot, self.live[slot], seq) for slot, seq in expected.items()]
+        assert np.flatnonzero(plan.active).tolist() == list(expected)
+        assert plan.pcm[:, -1].tolist() == [float(expected.get(slot, 0)) for slot in range(self.slots)]
+
+    @rule()
+    def take_wipes(self) -> None:
+        assert wiped(self.table) == sorted(self.to_wipe)
+        self.to_wipe.clear()
+
+    @rule()
+    def take_dropped(self) -> None:
+        assert self.table.take_dropped() == self.dropped
+        self.dropped = 0
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.table.used == len(self.live)
+        assert self.table.has_frames is any(self.queues.values())
+
+
+TestSlotMachine = SlotMachine.TestCase
+TestSlotMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,226 @@
+"""The server as a program: how it starts, how it stops, what it prints and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from rtc_server.client import OfferRefused, VoiceClient
+from tests.support.calls import ROOT, Ear, ServerProcess, assert_serves, get_json, server_process, tone, until
+
+PRIVATE = {
+    "an IPv4 address": re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),
+    "an IPv6 address": re.compile(r"(?i)(?<![\w:])(?:[0-9a-f]{1,4}:){3,}|::[0-9a-f]"),
+    "a description": re.compile(r"v=0|a=(?:candidate|ice-ufrag|ice-pwd|fingerprint|group)|m=audio"),
+    "a traceback": re.compile(r"Traceback|\bERROR\b|never (?:retrieved|awaited)"),
+}
+
+
+async def _run(*arguments: str) -> tuple[int, str, str]:
+    """A server that is expected to end by itself: its status, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "rtc_server", "serve", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def _stopped(server: ServerProcess, client: VoiceClient, within_s: float) -> None:
+    """The client was told in the right order, and the server has ended well and left no process."""
+    await client.wait_for("disconnected", reason="server_shutdown", timeout_s=within_s)
+    types = [(event["type"], event.get("code")) for event in client.events]
+    assert types.index(("error", "draining")) < types.index(("disconnected", None))
+    assert types[-1] == ("disconnected", None)
+    assert await server.wait_exit(within_s) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("engine", ["thread", "process"])
+async def test_a_signal_drains_and_stops_the_server(number: signal.Signals, engine: str) -> None:
+    """The client is warned, goes on talking for the grace it has, is told why it ends; the status is 0."""
+    ear = Ear()
+    async with server_process("--model", "echo", "--engine", engine, "--drain-s", "1") as server:
+        await server.wait_ready()
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert bool(children) is (engine == "process")
+        async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
+            await ear.until_voice()
+            server.signal(number)
+            await client.wait_for("error", code="draining")
+            assert (await get_json(f"{server.url}/readyz"))[0] == 503
+            with pytest.raises(OfferRefused) as refused:
+                await VoiceClient(server.url).__aenter__()
+            assert refused.value.code == "draining"
+            await ear.hear(0.3)
+            started = time.monotonic()
+            await _stopped(server, client, 1 + 5)
+            assert time.monotonic() - started > 0.2, "the grace was not given"
+        assert not [child for child in children if child.is_running()]
+
+
+async def test_a_second_signal_hurries() -> None:
+    """Of a minute's grace, nothing is left."""
+    ear = Ear()
+    async with server_process("--model", "echo", "--drain-s", "60") as server:
+        await server.wait_ready()
+        async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
+            await ear.until_voice()
+            server.signal(signal.SIGTERM)
+            await client.wait_for("error", code="draining")
+            server.signal(signal.SIGINT)
+            await _stopped(server, client, 5)
+
+
+async def test_a_drain_ends_when_the_last_client_leaves() -> None:
+    ear = Ear()
+    async with server_process("--model", "echo", "--drain-s", "60") as server:
+        await server.wait_ready()
+        async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
+            await ear.until_voice()
+            server.signal(signal.SIGTERM)
+            await client.wait_for("error", code="draining")
+            client.send({"type": "bye"})
+            await client.wait_for("disconnected", reason="bye")
+        assert await server.wait_exit(5) == 0
+
+
+async def test_an_idle_server_stops_at_once() -> None:
+    async with server_process("--model", "echo", "--drain-s", "60") as server:
+        await server.wait_ready()
+        # A browser keeps its connection open: it must not hold the server up.
+        async with aiohttp.ClientSession() as http, http.get(f"{server.url}/healthz"):
+            server.signal(signal.SIGTERM)
+            assert await server.wait_exit(5) == 0
+
+
+async def test_a_signal_while_the_model_loads_stops_the_server() -> None:
+    async with server_process("--model", "echo", "--engine", "process") as server:
+        await until(lambda: psutil.Process(server.process.pid).children(), "the engine's process")
+        server.signal(signal.SIGTERM)
+        assert await server.wait_exit(10) == 0
+
+
+async def test_a_ctrl_c_in_the_terminal_is_the_parents_to_handle() -> None:
+    """The whole process group gets it: the engine must not die under its conversations."""
+    ear = Ear()
+    async with server_process(
+        "--model", "echo", "--engine", "process", "--drain-s", "1", start_new_session=True
+    ) as server:
+        await server.wait_ready()
+        async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
+            await ear.until_voice()
+            os.killpg(server.process.pid, signal.SIGINT)
+            await _stopped(server, client, 1 + 5)
+        assert not [event for event in client.events if event.get("code") == "engine_failed"]
+
+
+async def test_an_engine_does_not_outlive_a_server_that_is_killed() -> None:
+    async with server_process("--model", "echo", "--engine", "process") as server:
+        await server.wait_ready()
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert children
+        server.signal(signal.SIGKILL)
+        await server.wait_exit(5)
+        await until(lambda: not any(child.is_running() for child in children), "the engine's end", 10)
+
+
+async def test_a_port_in_use_is_an_error_with_a_hint() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, out, err = await _run("--model", "echo", "--port", str(port))
+    assert status == 1
+    assert out == ""
+    assert re.search(rf"^error: .*:{port}.*\n^hint: .*--port", err, re.MULTILINE)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"), [("missing", "thread"), ("missing", "process"), ("empty", "process"), ("garbage", "process")]
+)
+async def test_a_wrong_model_directory_is_an_error_with_a_hint(tmp_path: Path, kind: str, engine: str) -> None:
+    model = tmp_path / "model"
+    if kind != "missing":
+        model.mkdir()
+    if kind == "garbage":
+        (model / "config.json").write_text("{")
+    status, out, err = await _run("--port", "0", "--device", "cpu", "--model", str(model), "--engine", engine)
+    assert status == 1
+    assert "Open http" not in out
+    assert re.search(r"^error: .+\n^hint: .+", err, re.MULTILINE), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--port", "70000"), ("--port", "x"), ("--log-level", "loud"), ("--node", "a b"), ("--device", "tpu")],
+    ids=" ".join,
+)
+async def test_a_wrong_setting_is_an_error(arguments: tuple[str, str]) -> None:
+    status, out, err = await _run(*arguments)
+    assert status == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+async def test_the_log_tells_of_sessions_and_of_nothing_private() -> None:
+    """One line when a session opens and one when it closes; no address, no description, no id that opens it."""
+    async with server_process("--model", "echo", "--peer-timeout-s", "1") as server:
+        await server.wait_ready()
+        sessions = []
+        for _ in range(2):
+            ear = Ear()
+            async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
+                await client.wait_for("connected")
+                await ear.until_voice()
+                client.send("nonsense")
+                await client.wait_for("error")
+                sessions.append(client.session)
+        async with aiohttp.ClientSession() as http:
+            for body in ("{", json.dumps({"sdp": "v=0\r\nm=audio 9 x 0\r\n", "type": "offer"})):
+                headers = {"Content-Type": "application/json"}
+                async with http.post(f"{server.url}/api/offer", data=body, headers=headers) as response:
+                    assert response.status in (400, 422)
+            for path in ("/nothing?token=secret", f"/api/sessions/{sessions[0]}"):
+                async with http.get(server.url + path) as response:
+                    assert response.status == 404
+        await assert_serves(server.url)
+        server.signal(signal.SIGTERM)
+        assert await server.wait_exit(15) == 0
+    log = "\n".join(server.log)
+    for what, pattern in PRIVATE.items():
+        found = pattern.search(log)
+        assert not found, f"{what} in the log: {found}"
+    for session in sessions:
+        assert session is not None
+        _, _, secret = session.split("-", 2)
+        assert secret not in log
+        assert session not in log
+    assert "secret" not in log
+    opened = re.findall(r"session (\S+): opened", log)
+    ended = re.findall(r"session (\S+): ended, bye", log)
+    assert len(opened) == 3
+    assert sorted(opened) == sorted(ended)

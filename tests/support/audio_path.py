@@ -1,0 +1,192 @@
+"""The whole way of a microphone's audio through the server in virtual time: packets, jitter buffer, timeline, engine,
+playout. Samples carry their own number, so that the delay of each can be read off where it comes out."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rtc_server import audio
+from rtc_server.config import Settings
+from rtc_server.jitter import Audio, Item, JitterBuffer
+from rtc_server.microphone import MicrophoneTimeline
+from rtc_server.playout import PlayoutBuffer
+
+PACKET_S = audio.PACKET_MS / 1000
+_TICKS = 960
+_RTP_HZ = 48_000
+_PATH_S = 0.020
+_LOST = -1.0
+"""Value of samples that stand in for lost ones; silence is 0, the first real sample 1."""
+
+Chance = Callable[[float, random.Random], bool]
+Lateness = Callable[[float, random.Random], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What happens to the packet that is sent at a time: lost, late by so many seconds, sent twice."""
+
+    lost: Chance = lambda _t, _r: False
+    late_s: Lateness = lambda _t, _r: 0.0
+    twice: Chance = lambda _t, _r: False
+    drift_ppm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came out. ``at_s`` and ``delay_ms`` are of each 5 ms of real audio; ``gaps``: (when, ms) of silence."""
+
+    at_s: np.ndarray
+    delay_ms: np.ndarray
+    gaps: list[tuple[float, float]]
+    concealed_share: float
+    jitter: JitterBuffer
+    microphone: MicrophoneTimeline
+    playout: PlayoutBuffer
+    frames_to_model: int
+
+    def delay(self, start_s: float, end_s: float) -> float:
+        """Median delay in a stretch of time, in ms."""
+        return float(np.median(self.delay_ms[(self.at_s >= start_s) & (self.at_s < end_s)]))
+
+    def worst_delay(self, start_s: float, end_s: float) -> float:
+        return float(self.delay_ms[(self.at_s >= start_s) & (self.at_s < end_s)].max())
+
+    def longest_gap(self, start_s: float = 1.0) -> float:
+        return max((ms for at, ms in self.gaps if at >= start_s), default=0.0)
+
+
+def send_through(
+    network: Network,
+    seconds: float,
+    *,
+    seed: int = 0,
+    margin_ms: float = Settings().playout_margin_ms,
+    engine_s: Lateness = lambda _t, _r: 0.002,
+) -> Heard:
+    """A microphone that talks without a pause for ``seconds``, and what a listener hears of it."""
+    return _Run(network, seed, margin_ms, engine_s).run(seconds)
+
+
+class _Run:
+    def __init__(self, network: Network, seed: int, margin_ms: float, engine_s: Lateness) -> None:
+        self._network = network
+        self._random = random.Random(seed)
+        self._engine_s = engine_s
+        self._jitter = JitterBuffer(_RTP_HZ)
+        self._microphone = MicrophoneTimeline(0.0)
+        self._playout = PlayoutBuffer(margin_ms)
+        self._events: list[tuple[float, int, str, object]] = []
+        self._order = 0
+        self._out: list[tuple[float, np.ndarray]] = []
+        self._poll_at: float | None = None
+        self._frames = 0
+        self._ends_at = 0.0
+
+    def run(self, seconds: float) -> Heard:
+        packets = int(seconds / PACKET_S)
+        self._ends_at = seconds
+        for number in range(packets):
+            sent = PACKET_S * (number + 1) / (1 + self._network.drift_ppm * 1e-6)
+            if self._network.lost(sent, self._random):
+                continue
+            arrives = sent + _PATH_S + max(0.0, self._network.late_s(sent, self._random))
+            self._at(arrives, "packet", number)
+            if self._network.twice(sent, self._random):
+                self._at(arrives + 0.003, "packet", number)
+        while self._events:
+            now, _, kind, value = heapq.heappop(self._events)
+            getattr(self, f"_on_{kind}")(now, value)
+            self._schedule_poll(now, seconds)
+        return self._heard()
+
+    def _at(self, when: float, kind: str, value: object) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (when, self._order, kind, value))
+
+    def _schedule_poll(self, now: float, seconds: float) -> None:
+        deadline = self._jitter.deadline if self._jitter.running else self._microphone.deadline
+        assert deadline is not None
+        when = max(deadline, now + 1e-3)
+        if (self._poll_at is None or when < self._poll_at) and when < seconds:
+            self._poll_at = when
+            self._at(when, "poll", None)
+
+    def _on_packet(self, now: float, number: object) -> None:
+        assert isinstance(number, int)
+        items = self._jitter.push(
+            1, (number + 65_000) % 2**16, (number * _TICKS + 2**32 - 48_000) % 2**32, _TICKS, b"%d" % number, now
+        )
+        self._feed(self._microphone.push(_render(items), now), now)
+
+    def _on_poll(self, now: float, _: object) -> None:
+        self._poll_at = None
+        if self._jitter.running:
+            self._feed(self._microphone.push(_render(self._jitter.poll(now)), now), now)
+        else:
+            self._feed(self._microphone.poll(now), now)
+
+    def _on_made(self, now: float, frame: object) -> None:
+        assert isinstance(frame, np.ndarray)
+        if not self._playout.depth_samples and not self._out:  # the packets' clock starts with the first frame
+            self._at(now + self._playout.phase_s, "pull", None)
+        self._playout.push(frame, now)
+
+    def _on_pull(self, now: float, _: object) -> None:
+        if now < self._ends_at:
+            self._at(now + PACKET_S, "pull", None)
+        self._out.append((now, self._playout.pull(audio.PACKET_SAMPLES, now)[0]))
+
+    def _feed(self, frames: list[audio.FloatArray], now: float) -> None:
+        for frame in frames:
+            self._frames += 1
+            self._at(now + self._engine_s(now, self._random), "made", frame)
+
+    def _heard(self) -> Heard:
+        block = audio.PACKET_SAMPLES // 4
+        at: list[float] = []
+        delay: list[float] = []
+        gaps: list[tuple[float, float]] = []
+        silent = concealed = total = 0
+        for now, pcm in self._out:
+            for start in range(0, audio.PACKET_SAMPLES, block):
+                value = float(pcm[start])
+                total += 1
+                concealed += value < 0
+                if value == 0.0:
+                    silent += 1
+                    continue
+                if silent:
+                    gaps.append((now, silent * audio.PACKET_MS / 4))
+                    silent = 0
+                if value > 0:
+                    when = now + start / audio.MODEL_RATE_HZ
+                    at.append(when)
+                    delay.append((when - (value - 1) / audio.MODEL_RATE_HZ) * 1000)
+        return Heard(
+            np.array(at),
+            np.array(delay),
+            gaps,
+            concealed / total,
+            self._jitter,
+            self._microphone,
+            self._playout,
+            self._frames,
+        )
+
+
+def _render(items: list[Item]) -> np.ndarray:
+    """float64, for a sample's number must survive."""
+    blocks = []
+    for item in items:
+        if isinstance(item, Audio):
+            first = int(item.payload) * audio.PACKET_SAMPLES
+            blocks.append(np.arange(first, first + audio.PACKET_SAMPLES) + 1.0)
+        else:
+            blocks.append(np.full(item.ticks * audio.MODEL_RATE_HZ // _RTP_HZ, _LOST))
+    return np.concatenate(blocks) if blocks else np.zeros(0)

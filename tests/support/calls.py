@@ -1,0 +1,503 @@
+"""What the integration tests share: clients with odd manners, ears that measure, and a look at what is left behind.
+
+Waits for conditions, never for a time. Knows aioice's and aiortc's private parts where a client has to vanish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+import av
+import numpy as np
+import psutil
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from rtc_server.app import Server
+from rtc_server.audio import MODEL_RATE_HZ, PACKET_MS, PACKET_SAMPLES, FloatArray, level_dbfs
+from rtc_server.client import MICROPHONE_HZ, Microphone, VoiceClient
+from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
+from rtc_server.protocols.events import CHANNEL_LABEL
+from tests.support.listening import pump
+
+PROBED: Final = "tests.integration.probed_server"
+ROOT: Final = Path(__file__).parents[2]
+TONE_LEVEL: Final = 0.25
+TONE_DBFS: Final = 20 * np.log10(TONE_LEVEL / np.sqrt(2))
+VOICED_DBFS: Final = TONE_DBFS - 20
+"""A block of a tone that is quieter than this has a hole in it."""
+_POLL_S: Final = 0.01
+_BLOCK_MS: Final = 5
+_HOLDUP_MS: Final = 25
+"""A hold-up that an echo must survive without a gap: less than the playout's reserve of 40 ms."""
+_UNDISTURBED_WITHIN_S: Final = 50.0
+
+
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+    """Wait for a condition. Raises AssertionError that says what never came."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        await asyncio.sleep(_POLL_S)
+
+
+# Sound.
+
+
+def tone(hz: float, amplitude: float = TONE_LEVEL) -> Microphone:
+    """A microphone that hears a sine, without a break from block to block."""
+    sent = 0
+
+    def microphone(samples: int) -> FloatArray:
+        nonlocal sent
+        phase = 2 * np.pi * hz * (np.arange(samples) + sent) / MICROPHONE_HZ
+        sent += samples
+        return (amplitude * np.sin(phase)).astype(np.float32)
+
+    return microphone
+
+
+class TapeTrack(MediaStreamTrack):
+    """One second of a tone, encoded once and sent over and over: a client that costs next to nothing.
+
+    ``hz`` is a whole number, so that the tape has no seam but the codec's. Nothing is sent before ``start`` is set.
+    """
+
+    kind = "audio"
+
+    def __init__(self, hz: int, start: asyncio.Event | None = None) -> None:
+        super().__init__()
+        self._start = start
+        encoder = make_encoder(32_000)
+        phase = 2 * np.pi * hz * np.arange(MODEL_RATE_HZ) / MODEL_RATE_HZ
+        blocks = (TONE_LEVEL * np.sin(phase)).astype(np.float32).reshape(-1, PACKET_SAMPLES)
+        self._tape = [encoder.encode(block) for block in blocks]
+        self._number = 0
+        self._started_at: float | None = None
+
+    async def recv(self) -> av.Packet[Any]:
+        if self.readyState != "live":
+            raise MediaStreamError
+        if self._start is not None:
+            await self._start.wait()
+        now = time.monotonic()
+        self._started_at = self._started_at or now
+        await asyncio.sleep(max(0.0, self._started_at + self._number * PACKET_MS / 1000 - now))
+        packet = av.Packet(self._tape[self._number % len(self._tape)])
+        packet.pts = self._number * PACKET_TICKS
+        packet.time_base = RTP_TIME_BASE
+        self._number += 1
+        return packet
+
+
+class MuteTrack(MediaStreamTrack):
+    """A microphone that never yields anything."""
+
+    kind = "audio"
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nothing resolves it")
+
+
+class _Holdups:
+    """Watches for how long the event loop, and any other thread, had to wait for its turn."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0
+        self._done = threading.Event()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch_loop(), name="holdups")
+        self._thread = threading.Thread(target=self._watch_threads, name="holdups")
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._done.set()
+        await self._task
+        await asyncio.to_thread(self._thread.join)
+
+    async def _watch_loop(self) -> None:
+        while not self._done.is_set():
+            start = time.monotonic()
+            await asyncio.sleep(_POLL_S)
+            self._note(start)
+
+    def _watch_threads(self) -> None:
+        while not self._done.is_set():
+            start = time.monotonic()
+            time.sleep(_POLL_S)
+            self._note(start)
+
+    def _note(self, start: float) -> None:
+        late_s = time.monotonic() - start - _POLL_S
+        self.longest_ms = max(self.longest_ms, round(late_s * 1000))
+
+
+class Ear:
+    """Hears the server's voice: all of it, at 24 kHz. Give it to a client as ``on_voice``."""
+
+    def __init__(self) -> None:
+        self._blocks: list[FloatArray] = []
+        self.samples = 0
+
+    def __call__(self, pcm: FloatArray) -> None:
+        self._blocks.append(pcm)
+        self.samples += pcm.size
+
+    def since(self, sample: int) -> FloatArray:
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks])[sample:]
+
+    def last(self, seconds: float) -> FloatArray:
+        return self.since(max(0, self.samples - round(seconds * MODEL_RATE_HZ)))
+
+    async def hear_undisturbed(self, seconds: float, before_s: float = 0.5) -> FloatArray:
+        """The next ``seconds`` of the voice in which this machine has held up neither end of the call.
+
+        Client and server share this process, and this machine may have other things to do: audio that a machine
+        has no time for has gaps that say nothing of the server. A server that holds up its own event loop does so
+        in each of the attempts, and fails.
+        """
+        deadline = time.monotonic() + _UNDISTURBED_WITHIN_S
+        while time.monotonic() < deadline:
+            async with _Holdups() as holdups:
+                await self.hear(before_s)
+                pcm = await self.hear(seconds)
+            if holdups.longest_ms < _HOLDUP_MS:
+                return pcm
+        raise AssertionError(f"this process was held up again and again, the last time for {holdups.longest_ms} ms")
+
+    async def hear(self, seconds: float, timeout_s: float = 20.0) -> FloatArray:
+        """The next ``seconds`` of the voice, silence included."""
+        start, wanted = self.samples, round(seconds * MODEL_RATE_HZ)
+        await until(lambda: self.samples - start >= wanted, f"{seconds} s of the server's track", timeout_s)
+        return self.since(start)[:wanted]
+
+    async def until_level(self, above: float = -100.0, below: float = 100.0, window_s: float = 0.2) -> None:
+        """Until the last moments are this loud."""
+
+        def fits() -> bool:
+            enough = self.samples >= window_s * MODEL_RATE_HZ
+            return enough and above <= level_dbfs(self.last(window_s)) <= below
+
+        await until(fits, f"a voice of {above} to {below} dBFS")
+
+    async def until_voice(self) -> None:
+        await self.until_level(above=VOICED_DBFS)
+
+
+def pitch_hz(pcm: FloatArray) -> float:
+    """The loudest frequency, between the bins of the spectrum."""
+    spectrum = np.log(np.abs(np.fft.rfft(pcm * np.hanning(pcm.size))) + 1e-12)
+    peak = int(np.argmax(spectrum[1:-1])) + 1
+    left, middle, right = spectrum[peak - 1 : peak + 2]
+    shift = 0.5 * (left - right) / (left - 2 * middle + right)
+    return float((peak + shift) * MODEL_RATE_HZ / pcm.size)
+
+
+def tone_dbfs(pcm: FloatArray, hz: float) -> float:
+    """The level of one frequency in ``pcm``, as that of a sine."""
+    window = np.blackman(pcm.size)
+    turn = np.exp(-2j * np.pi * hz * np.arange(pcm.size) / MODEL_RATE_HZ)
+    amplitude = 2 * abs(np.dot(pcm * window, turn)) / window.sum()
+    return float(20 * np.log10(amplitude / np.sqrt(2) + 1e-12))
+
+
+def _loud_blocks(pcm: FloatArray) -> list[bool]:
+    size = MODEL_RATE_HZ * _BLOCK_MS // 1000
+    blocks = pcm[: pcm.size // size * size].reshape(-1, size)
+    return [level_dbfs(block) > VOICED_DBFS for block in blocks]
+
+
+def longest_gap_ms(pcm: FloatArray) -> int:
+    """The longest stretch in which a tone cannot be heard."""
+    longest = run = 0
+    for loud in _loud_blocks(pcm):
+        run = 0 if loud else run + 1
+        longest = max(longest, run)
+    return longest * _BLOCK_MS
+
+
+def voiced_ms(pcm: FloatArray) -> int:
+    """For how long a tone can be heard, gaps left out."""
+    return sum(_loud_blocks(pcm)) * _BLOCK_MS
+
+
+# Clients.
+
+
+def track_client(url: str, track: MediaStreamTrack, **arguments: Any) -> VoiceClient:
+    """A client that sends a track of its own; connects as any other."""
+    client = VoiceClient(url, None, **arguments)
+    client.pc.addTrack(track)
+    return client
+
+
+def prefer_codec(client: VoiceClient, mime_type: str) -> None:
+    """Offer this codec and no other."""
+    (transceiver,) = client.pc.getTransceivers()
+    known = type(transceiver.sender).getCapabilities("audio").codecs
+    transceiver.setCodecPreferences([codec for codec in known if codec.mimeType.lower() == mime_type.lower()])
+
+
+class _BlackHole:
+    """A datagram transport that swallows what is sent."""
+
+    def __init__(self, transport: asyncio.DatagramTransport) -> None:
+        self._transport = transport
+
+    def sendto(self, data: bytes, addr: Any = None) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def vanish(client: VoiceClient, close_sockets: bool = False) -> None:
+    """From now on nothing of this client reaches the server: its battery is empty.
+
+    With ``close_sockets`` its machine lives on and says that nobody listens on that port any more.
+    """
+    transports = {t.receiver.transport.transport for t in client.pc.getTransceivers()}
+    if client.pc.sctp is not None:
+        transports.add(client.pc.sctp.transport.transport)
+    for transport in transports:
+        for protocol in transport._connection._protocols:
+            if close_sockets:
+                protocol.transport.abort()
+            protocol.transport = _BlackHole(protocol.transport)
+
+
+@contextlib.asynccontextmanager
+async def offering(*, audio: bool = True, video: bool = False, channel: bool = True) -> AsyncIterator[dict[str, Any]]:
+    """A good offer's body, of a client that will never connect."""
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    try:
+        if audio:
+            pc.addTransceiver("audio")
+        if video:
+            pc.addTransceiver("video")
+        if channel:
+            pc.createDataChannel(CHANNEL_LABEL)
+        await pc.setLocalDescription(await pc.createOffer())
+        yield {"sdp": pc.localDescription.sdp, "type": "offer"}
+    finally:
+        await pc.close()
+
+
+async def assert_serves(url: str, service: str | None = None) -> None:
+    """A good client is served as if nothing had happened: it hears itself."""
+    ear = Ear()
+    async with VoiceClient(url, tone(500), service=service, on_voice=ear) as client:
+        await client.wait_for("connected")
+        await ear.until_level(above=VOICED_DBFS, window_s=0.04)
+        client.send({"type": "bye"})
+        await client.wait_for("disconnected", reason="bye")
+
+
+# What is left behind.
+
+
+def _open_udp() -> int:
+    return len(psutil.Process().net_connections(kind="udp"))
+
+
+def _decoder_threads() -> int:
+    return sum(thread.name.endswith("-decoder") for thread in threading.enumerate())
+
+
+def _slots_taken(server: Server) -> int:
+    """Slots in the hands of the media plane, by the leases that it holds."""
+    return sum(len(engine._streams) + len(engine._opening) for engine in server.engines.values())
+
+
+def _tasks() -> Counter[str]:
+    """The running tasks by what they run; the supervisor of an engine renews one from time to time."""
+    return Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
+
+
+@contextlib.asynccontextmanager
+async def leaves_nothing(server: Server, timeout_s: float = 15.0) -> AsyncIterator[None]:
+    """What happens inside leaves no session, slot, task, decoder thread or socket."""
+    tasks = _tasks()
+    before = _open_udp(), _decoder_threads(), _slots_taken(server), len(server.registry)
+    yield
+
+    def more() -> Counter[str]:
+        return _tasks() - tasks
+
+    def now() -> tuple[int, int, int, int]:
+        return _open_udp(), _decoder_threads(), _slots_taken(server), len(server.registry)
+
+    try:
+        await until(lambda: not more() and now() == before, "everything given back", timeout_s)
+    except AssertionError as error:
+        raise AssertionError(
+            f"left behind after {timeout_s} s: (udp sockets, decoder threads, slots, sessions) {before} -> {now()}, "
+            f"tasks {more()}"
+        ) from error
+
+
+# Servers in a process of their own.
+
+
+class ServerProcess:
+    """``rtc-server serve`` as a child process on a free port."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.url = ""
+        self.log: list[str] = []
+        self._reader = asyncio.create_task(self._read_log(), name="server-log")
+
+    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Until it has said where it is."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(timeout_s):
+            async for line in self.process.stdout:
+                found = re.search(rb"http://localhost:(\d+)", line)
+                if found:
+                    self.url = f"http://127.0.0.1:{found[1].decode()}"
+                    return
+        raise AssertionError(f"the server ended before it was ready: {self.log}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait_exit(self, timeout_s: float) -> int:
+        async with asyncio.timeout(timeout_s):
+            status = await self.process.wait()
+            await self._reader
+        return status
+
+    async def probe(self) -> dict[str, Any]:
+        """What a probed server holds: see ``tests/integration/probed_server.py``."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"probe\n")
+        async with asyncio.timeout(30):
+            async for line in self.process.stdout:
+                if line.startswith(b"{"):
+                    return json.loads(line)  # type: ignore[no-any-return]
+        raise AssertionError(f"the server ended: {self.log[-20:]}")
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        await self._reader
+
+    async def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.log.append(line.decode().rstrip())
+
+
+@contextlib.asynccontextmanager
+async def server_process(*arguments: str, module: str = "rtc_server", **kwargs: Any) -> AsyncIterator[ServerProcess]:
+    """``python -m module serve --port 0 …``, started but not waited for; killed at the end if it still runs."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", module, "serve", "--port", "0", *arguments),
+        cwd=ROOT,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        **kwargs,
+    )
+    server = ServerProcess(process)
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+async def until_empty(server: ServerProcess, timeout_s: float = 30.0) -> None:
+    """Until the server has no session and no slot is taken."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        _, status = await get_json(f"{server.url}/status")
+        slots = {name: engine["slots_used"] for name, engine in status["engines"].items()}
+        if not any(status["sessions"].values()) and not any(slots.values()):
+            return
+        assert time.monotonic() < deadline, f"not empty after {timeout_s} s: {status['sessions']}, slots {slots}"
+        await asyncio.sleep(_POLL_S)
+
+
+def _more(before: Any, now: Any) -> bool:
+    if isinstance(now, dict):
+        return bool(Counter(now) - Counter(before))
+    return bool(now > before)
+
+
+async def assert_gives_back(server: ServerProcess, before: dict[str, Any], timeout_s: float = 20.0) -> dict[str, Any]:
+    """An empty, probed server holds no more tasks, threads, files, sockets or connections than it did before;
+    gives the last look at it."""
+    counts = ("tasks", "threads", "files", "udp", "objects")
+    deadline = time.monotonic() + timeout_s
+    while True:
+        now = await server.probe()
+        more = {name: (before[name], now[name]) for name in counts if _more(before[name], now[name])}
+        if not more:
+            return now
+        assert time.monotonic() < deadline, f"left behind after {timeout_s} s: {more}"
+        await asyncio.sleep(0.2)
+
+
+# HTTP.
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, pc: RTCPeerConnection, **fields: Any) -> AsyncIterator[str]:
+    """A bare peer connection in conversation with a server; gives the answer's SDP."""
+    try:
+        await pc.setLocalDescription(await pc.createOffer())
+        body = {"sdp": pc.localDescription.sdp, "type": "offer", **fields}
+        async with aiohttp.ClientSession() as http, http.post(f"{url}/api/offer", json=body) as response:
+            answer = await response.json()
+            assert response.status == 201, answer
+        await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        yield answer["sdp"]
+    finally:
+        await pc.close()
+
+
+async def listen(track: MediaStreamTrack, ear: Ear) -> None:
+    """Give an ear what a bare peer connection receives."""
+    with contextlib.suppress(MediaStreamError):
+        await pump(track, ear)
+
+
+async def get_json(url: str) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return response.status, json.loads(await response.text())
+
+
+def documented(section: str, column: int = 0) -> Iterator[str]:
+    """The names in backquotes in a column of the table that follows ``section`` in ``docs/protocol.md``."""
+    text = (ROOT / "docs" / "protocol.md").read_text().split(section, 1)[1]
+    rows = iter(text.splitlines())
+    for row in rows:
+        if row.startswith("|"):
+            break
+    for row in rows:
+        if not row.startswith("|"):
+            return
+        yield from re.findall(r"`([a-z_]+)`", row.split("|")[column + 1])

@@ -1,0 +1,110 @@
+"""Models with behaviour, for tests of the engine. Importable from a child process: see the factories below."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.errors import ModelLoadError
+
+MAGIC = 0.875
+"""A first sample that tells a :class:`CountingModel` with a fault to show it. Exact in float32."""
+
+
+class CountingModel:
+    """Each row counts its own frames since it was wiped, and says so.
+
+    Audio: its input, but the first sample, which is the count / 1000. Text: the count. It keeps what it was
+    given, for tests that run in the same process.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.info = ModelInfo("counting", ServiceKind.DIALOGUE, slots, "cpu", speaks=True, writes=True)
+        self.counts = [0] * slots
+        self.wipes: list[list[int]] = []
+        self.steps: list[list[int]] = []
+        self.heard: list[FloatArray] = []
+        self.warm = self.closed = False
+        self.threads: set[str] = set()
+
+    def warm_up(self) -> None:
+        self.warm = True
+
+    def reset(self, rows: BoolArray) -> None:
+        indexes: list[int] = np.flatnonzero(rows).tolist()
+        self.wipes.append(indexes)
+        for row in indexes:
+            self.counts[row] = 0
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+        self.threads.add(threading.current_thread().name)
+        self.heard.append(pcm.copy())
+        self.steps.append(np.flatnonzero(active).tolist())
+        return [self._row(row, pcm[row]) if active[row] else None for row in range(self.info.slots)]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _row(self, row: int, pcm: FloatArray) -> RowOutput:
+        self.counts[row] += 1
+        out = pcm.copy()
+        out[0] = self.counts[row] / 1000
+        return RowOutput(pcm=out, text=f" {self.counts[row]}", pauses=(0.5, 0.25))
+
+
+class FaultyModel(CountingModel):
+    """Raises, or hangs for ever, when a row hears :data:`MAGIC` first."""
+
+    def __init__(self, slots: int, fault: str = "raise") -> None:
+        super().__init__(slots)
+        self._fault = fault
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+        if (pcm[active, 0] == MAGIC).any():
+            if self._fault == "hang":
+                threading.Event().wait()
+            raise RuntimeError("the device is gone")
+        return super().step(pcm, active)
+
+
+class GatedModel(CountingModel):
+    """Announces each step in :attr:`entered`, then waits for :attr:`gate`: a model as slow as the test wants."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+
+    def wait_entered(self) -> None:
+        """Blocks until a step has begun that nobody has waited for yet."""
+        assert self.entered.acquire(timeout=20)
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+        self.entered.release()
+        assert self.gate.acquire(timeout=30)
+        return super().step(pcm, active)
+
+
+def counting(slots: int) -> CountingModel:
+    return CountingModel(slots)
+
+
+def faulty(slots: int, fault: str) -> FaultyModel:
+    return FaultyModel(slots, fault)
+
+
+def unloadable(slots: int) -> CountingModel:
+    raise ModelLoadError("There is no such model.", "Check the name.")
+
+
+def loadable_once(slots: int, marker: str) -> CountingModel:
+    """Loads if the file ``marker`` is not there yet, and puts it there: a disk that goes away."""
+    if Path(marker).exists():
+        raise ModelLoadError("The disk is gone.")
+    Path(marker).write_text(str(os.getpid()))
+    return FaultyModel(slots)

@@ -1,0 +1,89 @@
+"""What ``rtc_server.lean_rtp`` assumes of aiortc's private parts. A version that differs fails here, by name, before
+it fails in a call."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
+from aiortc.rtcdtlstransport import RtpRouter
+from aiortc.rtcrtpreceiver import StreamStatistics
+
+from rtc_server.lean_rtp import LeanPeerConnection, LeanReceiver, LeanSender
+
+
+@pytest.fixture
+async def lean() -> LeanPeerConnection:
+    connection = LeanPeerConnection()
+    connection.addTransceiver("audio")
+    yield connection
+    await connection.close()
+
+
+async def test_transceivers_are_made_in_one_place() -> None:
+    """Both ways of getting one (ours, and an offer's) go through the method that is replaced."""
+    assert "_RTCPeerConnection__createTransceiver" in vars(RTCPeerConnection)
+    for method in (
+        RTCPeerConnection.addTransceiver,
+        RTCPeerConnection.addTrack,
+        RTCPeerConnection.setRemoteDescription,
+    ):
+        assert "__createTransceiver(" in inspect.getsource(method)
+
+
+async def test_a_lean_connection_has_lean_ends(lean: LeanPeerConnection) -> None:
+    (transceiver,) = lean.getTransceivers()
+    assert isinstance(transceiver.receiver, LeanReceiver)
+    assert isinstance(transceiver.sender, LeanSender)
+
+
+async def test_an_offer_gets_lean_ends_too() -> None:
+    client, server = RTCPeerConnection(), LeanPeerConnection()
+    client.addTransceiver("audio")
+    await client.setLocalDescription(await client.createOffer())
+    offer = client.localDescription
+    await server.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
+    (transceiver,) = server.getTransceivers()
+    assert isinstance(transceiver.receiver, LeanReceiver)
+    await client.close()
+    await server.close()
+
+
+async def test_a_receiver_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
+    receiver = vars(lean.getTransceivers()[0].receiver)
+    for name in ("started", "codecs", "remote_streams", "rtcp_task", "decoder_thread"):
+        assert f"_RTCRtpReceiver__{name}" in receiver
+    assert receiver["_RTCRtpReceiver__decoder_thread"] is None
+    assert list(inspect.signature(RTCRtpReceiver._handle_rtp_packet).parameters) == [
+        "self",
+        "packet",
+        "arrival_time_ms",
+    ]
+
+
+async def test_a_sender_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
+    sender = vars(lean.getTransceivers()[0].sender)
+    for name in ("rtp_started", "rtp_exited", "ntp_timestamp", "rtp_timestamp", "octet_count", "packet_count"):
+        assert f"_RTCRtpSender__{name}" in sender
+    assert list(inspect.signature(RTCRtpSender._run_rtp).parameters) == ["self", "codec"]
+    assert "self._run_rtp(parameters.codecs[0])" in inspect.getsource(RTCRtpSender.send)
+
+
+async def test_what_waits_for_confirmation_can_be_seen() -> None:
+    connection = LeanPeerConnection()
+    connection.createDataChannel("text")
+    assert {"_outbound_queue", "_sent_queue"} <= set(vars(connection.sctp))
+    assert "query_consent" in vars(type(connection.sctp.transport.transport._connection))
+    await connection.close()
+
+
+def test_stopping_does_what_ours_rely_on() -> None:
+    """aiortc's stop() joins the decoder's thread only if there is one, and waits for the events that ours set."""
+    assert "if self.__decoder_thread:" in inspect.getsource(RTCRtpReceiver._RTCRtpReceiver__stop_decoder)
+    assert "__rtp_exited.wait()" in inspect.getsource(RTCRtpSender.stop)
+
+
+def test_the_router_and_the_statistics_are_what_they_were() -> None:
+    assert vars(RtpRouter())["ssrc_table"] == {}
+    assert {"packets_received", "max_seq"} <= set(vars(StreamStatistics(48_000)))

@@ -1,0 +1,216 @@
+"""Settings: which source wins, every bound, and errors that name the option."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtc_server.config import ENV_PREFIX, Settings, add_arguments, from_arguments, parse
+from rtc_server.errors import ConfigError
+
+FIELDS = {spec.name: spec for spec in dataclasses.fields(Settings)}
+TYPES: dict[str, Any] = get_type_hints(Settings)
+NUMBERS = [name for name, kind in TYPES.items() if kind in (int, float)]
+CHOICES = [name for name, kind in TYPES.items() if get_origin(kind) is not None]
+SWITCHES = [name for name, kind in TYPES.items() if kind is bool]
+LOWER = [name for name in NUMBERS if FIELDS[name].metadata["low"] is not None]
+UPPER = [name for name in NUMBERS if FIELDS[name].metadata["high"] is not None]
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def another_value(name: str) -> tuple[str, Any]:
+    """A legal value that is not the default: as text, and as it should be read."""
+    default = FIELDS[name].default
+    if TYPES[name] is bool:
+        return ("false", False) if default else ("true", True)
+    if name in CHOICES:
+        choice = next(choice for choice in get_args(TYPES[name]) if choice != default)
+        return choice, choice
+    if TYPES[name] is int:
+        return str(default + 1), default + 1
+    if TYPES[name] is float:
+        return str(default + 1.5), default + 1.5
+    text = {"device": "cuda:3", "node": "eu_1.a"}.get(name, "somewhere")
+    return text, text
+
+
+def test_the_tests_see_every_setting() -> None:
+    strings = [name for name, kind in TYPES.items() if kind is str]
+    assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *strings}
+    assert len(NUMBERS) > 15
+    assert len(CHOICES) == 3
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    settings = parse([], environment={})
+    assert settings == Settings()
+    assert {name: getattr(settings, name) for name in FIELDS} == {name: spec.default for name, spec in FIELDS.items()}
+
+
+def test_by_default_only_this_machine_is_served() -> None:
+    assert Settings().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_environment_sets_each(name: str) -> None:
+    text, value = another_value(name)
+    assert parse([], environment={variable(name): text}) == dataclasses.replace(Settings(), **{name: value})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_command_line_sets_each_and_wins(name: str) -> None:
+    """Over the environment, which says the default here."""
+    text, value = another_value(name)
+    argv = [option(name), text]
+    if TYPES[name] is bool:
+        argv = [option(name)] if value else [f"--no-{name.replace('_', '-')}"]
+    environment = {variable(name): str(FIELDS[name].default)}
+    assert parse(argv, environment) == dataclasses.replace(Settings(), **{name: value})
+
+
+def test_a_bad_environment_does_not_matter_where_the_command_line_speaks() -> None:
+    assert parse(["--port", "9000"], {"RTC_SERVER_PORT": "none"}).port == 9000
+
+
+def test_the_environment_of_others_is_left_alone() -> None:
+    assert parse([], {"PORT": "1", "RTC_SERVER_": "x", "RTC_SERVER_UNKNOWN": "y", "rtc_server_port": "2"}) == Settings()
+
+
+def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTC_SERVER_PORT", "9123")
+    assert parse([]).port == 9123
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_each_lower_bound(name: str) -> None:
+    """The bound itself is allowed, less is refused with the option's name, also from the environment."""
+    low = FIELDS[name].metadata["low"]
+    assert getattr(dataclasses.replace(Settings(), **{name: low}), name) == low
+    less = str(low - 1 if TYPES[name] is int else low - 0.001)
+    for argv, environment in (([f"{option(name)}={less}"], {}), ([], {variable(name): less})):
+        with pytest.raises(ConfigError, match=f"{option(name)} must be at least"):
+            parse(argv, environment)
+
+
+@pytest.mark.parametrize("name", UPPER)
+def test_each_upper_bound(name: str) -> None:
+    high = FIELDS[name].metadata["high"]
+    assert getattr(dataclasses.replace(Settings(), **{name: high}), name) == high
+    more = str(high + 1 if TYPES[name] is int else high + 0.001)
+    for argv, environment in (([f"{option(name)}={more}"], {}), ([], {variable(name): more})):
+        with pytest.raises(ConfigError, match=f"{option(name)} must be at most"):
+            parse(argv, environment)
+
+
+def test_every_number_is_bounded_below() -> None:
+    assert LOWER == NUMBERS
+    assert set(NUMBERS) - set(UPPER) == {"seed"}
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if TYPES[name] is float])
+@pytest.mark.parametrize("text", ["nan", "-nan", "inf", "-inf", "1e999"])
+def test_what_is_no_finite_number_is_refused(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=option(name)):
+        parse([f"{option(name)}={text}"], {})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["", "many", "0x10", "1,5", "1.5.0", "9" * 5000])
+def test_what_is_no_number_is_refused(name: str, text: str) -> None:
+    """With the name that the user wrote, be it the option or the variable."""
+    with pytest.raises(ConfigError, match=f"^{option(name)}"):
+        parse([f"{option(name)}={text}"], {})
+    with pytest.raises(ConfigError, match=f"^({variable(name)}|{option(name)})"):
+        parse([], {variable(name): text})
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if TYPES[name] is int])
+def test_whole_numbers_are_whole(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option(name)}.*whole number"):
+        parse([option(name), "2.5"], {})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_one_of_those_listed(name: str) -> None:
+    for choice in get_args(TYPES[name]):
+        assert getattr(parse([option(name), choice], {}), name) == choice
+    with pytest.raises(ConfigError, match=f"{option(name)} must be one of: {', '.join(get_args(TYPES[name]))}"):
+        parse([option(name), "other"], {})
+    with pytest.raises(ConfigError, match=f"{variable(name)} must be one of"):
+        parse([], {variable(name): "OTHER"})
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("Yes", True), ("ON", True), ("0", False), ("No", False)])
+def test_a_switch_in_the_environment(name: str, text: str, value: bool) -> None:
+    assert getattr(parse([], {variable(name): text}), name) is value
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("text", ["", "maybe", "2"])
+def test_a_switch_is_on_or_off(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable(name)} must be true or false"):
+        parse([], {variable(name): text})
+
+
+@pytest.mark.parametrize("node", ["", "a-b", "a b", "a/b", "x" * 33, "é", "a\n"])
+def test_a_node_name_fits_into_session_ids(node: str) -> None:
+    """A dash in it would make an id ambiguous."""
+    with pytest.raises(ConfigError, match="--node"):
+        parse([f"--node={node}"], {})
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "cpu:0", "cuda:0 "])
+def test_a_device_is_one_that_torch_knows(device: str) -> None:
+    with pytest.raises(ConfigError, match="--device"):
+        parse([f"--device={device}"], {})
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices(device: str) -> None:
+    assert parse(["--device", device], {}).device == device
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_option_is_explained_with_its_default() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    text = " ".join(parser.format_help().split())
+    for name, spec in FIELDS.items():
+        assert option(name) in text
+        assert TYPES[name] is bool or f"(default: {spec.default})" in text
+
+
+def test_arguments_of_another_command_are_ignored() -> None:
+    """A subcommand's own options lie in the same namespace."""
+    arguments = argparse.Namespace(command="serve", port="9001")
+    assert from_arguments(arguments, {}) == dataclasses.replace(Settings(), port=9001)
+
+
+@settings(deadline=None)
+@given(name=st.sampled_from(sorted(FIELDS)), text=st.text(max_size=40))
+def test_any_text_gives_settings_or_a_config_error(name: str, text: str) -> None:
+    try:
+        made = parse([], {variable(name): text})
+    except ConfigError as error:
+        named = error.message
+    else:
+        assert isinstance(made, Settings)
+        return
+    assert option(name) in named or variable(name) in named
