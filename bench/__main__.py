@@ -1,0 +1,26 @@
+"""``python -m bench NAME``: run one benchmark and print its table. Tables to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+
+_NAMES = ("calls", "loss", "matrix", "engine", "browser", "quality")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name in _NAMES:
+        module = importlib.import_module(f"bench.{name}")
+        command = commands.add_parser(name, help=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
