@@ -1,6 +1,6 @@
 """One live session: a peer on one side, a stream of an engine on the other, and the state between them.
 
-Owns the microphone's timeline, the playout buffer, the session's clock and its events. Knows nothing of HTTP
+Owns the inbound stream, the playout buffer, the session's clock and its events. Knows nothing of HTTP
 and nothing of other sessions.
 """
 
@@ -283,17 +283,19 @@ class Call:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
             self._feed(self._inbound.poll(now))
+            if now < min(looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
+                continue
+            peer_stats = await self._peer.stats()
             if now >= looked_at + _LOOK_INTERVAL_S:
                 looked_at = now
-                seen = (await self._peer.stats()).transport_packets
-                if seen != packets:
-                    packets, heard_at = seen, now
+                if peer_stats.transport_packets != packets:
+                    packets, heard_at = peer_stats.transport_packets, now
                 elif now - heard_at > self._settings.peer_timeout_s:
                     self.end(EndReason.PEER_LOST)
                     return
             if now >= stats_at + self._stats_interval_s:
                 stats_at = now
-                self._report(await self._peer.stats())
+                self._report(peer_stats)
 
     def _report(self, peer_stats: PeerStats) -> None:
         """A period ends: its figures go out, and the encoder follows what the peer has lost."""

@@ -26,13 +26,13 @@ class CallStats:
         self.frames_in = 0
         self.frames_out = 0
         self.frames_refused = 0
-        self.level_in_dbfs = audio.SILENCE_DBFS
+        self._last_in = audio.silence(0)
         self.level_out_dbfs = audio.SILENCE_DBFS
 
     def frame_in(self, pcm: audio.FloatArray, taken: bool) -> None:
         self.frames_in += 1
         self.frames_refused += not taken
-        self.level_in_dbfs = audio.level_dbfs(pcm)
+        self._last_in = pcm
 
     def frame_out(self, pcm: audio.FloatArray | None, engine_s: float | None) -> None:
         self.frames_out += 1
@@ -77,6 +77,6 @@ class CallStats:
             engine_ms=engine_ms,
             playout_ms=round(self._playout.depth_ms, 1),
             underruns=self._playout.underruns,
-            level_in_dbfs=round(self.level_in_dbfs, 1),
+            level_in_dbfs=round(audio.level_dbfs(self._last_in), 1),
             level_out_dbfs=round(self.level_out_dbfs, 1),
         )

@@ -1,7 +1,6 @@
 """A client for programs: talk to a server from Python, over WebRTC, as the page does.
 
-Independent of the server's own parts but for sound and the wire format. ``docs/protocol.md`` says what the
-events mean.
+Shares with the server the way audio comes in, and the wire format. ``docs/protocol.md`` says what the events mean.
 """
 
 from __future__ import annotations

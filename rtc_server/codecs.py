@@ -16,7 +16,7 @@ from rtc_server import audio, libopus
 from rtc_server.audio import FloatArray, Resampler
 from rtc_server.jitter import Audio, Gap, Item
 
-OPUS_CLOCK_HZ: Final = 48_000
+OPUS_CLOCK_HZ: Final = libopus.RTP_CLOCK_HZ
 TELEPHONE_CLOCK_HZ: Final = 8_000
 """Of PCMU and PCMA, and of G.722 too, though that samples at 16 kHz (RFC 3551, section 4.5.2)."""
 _G722_HZ: Final = 16_000
@@ -94,7 +94,6 @@ class TelephoneDecoder(RepeatingDecoder):
 
     def __init__(self, codec: str) -> None:
         super().__init__()
-        self._codec = codec
         self._g722 = av.CodecContext.create("g722", "r") if codec == "G722" else None
         self._table = {"PCMU": ULAW, "PCMA": ALAW}.get(codec)
         self._resampler = Resampler(_G722_HZ if self._g722 else TELEPHONE_CLOCK_HZ, audio.MODEL_RATE_HZ)

@@ -18,6 +18,8 @@ import numpy as np
 
 from rtc_server.audio import FloatArray
 
+RTP_CLOCK_HZ: Final = 48_000
+"""RFC 7587, section 4.1: the RTP clock of Opus is 48 kHz whatever is inside."""
 MAX_PACKET_MS: Final = 120
 """RFC 6716, section 3.2.5: no Opus packet is longer."""
 _MAX_PACKET_BYTES: Final = 1275 * 3 + 7

@@ -14,8 +14,7 @@ import av
 from rtc_server import audio, libopus
 from rtc_server.audio import FloatArray
 
-RTP_CLOCK_HZ: Final = 48_000
-"""RFC 7587, section 4.1: the RTP clock of Opus is 48 kHz whatever is inside."""
+RTP_CLOCK_HZ: Final = libopus.RTP_CLOCK_HZ
 PACKET_TICKS: Final = RTP_CLOCK_HZ * audio.PACKET_MS // 1000
 RTP_TIME_BASE: Final = fractions.Fraction(1, RTP_CLOCK_HZ)
 DTX_BYTES: Final = 2

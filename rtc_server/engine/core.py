@@ -7,6 +7,7 @@ trusted any more, and whoever started it starts another.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, assert_never
@@ -18,6 +19,7 @@ from rtc_server.engine.messages import (
     Close,
     Frame,
     FromEngine,
+    LoadFailed,
     Open,
     Opened,
     Output,
@@ -30,6 +32,7 @@ from rtc_server.engine.messages import (
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.engine.slots import SlotTable
+from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +116,21 @@ def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
         return Output(slot, generation, seq, None, "")
     pcm = None if made.pcm is None else audio.sanitise(made.pcm).tobytes()
     return Output(slot, generation, seq, pcm, made.text, made.pauses)
+
+
+def serve(load: Callable[[], StreamingModel], port: EnginePort, clock: Callable[[], float]) -> bool:
+    """One life of an engine: load a model, warm it, step it until told to stop. False if it could not be loaded,
+    which the other side has then been told. Anything else that the model raises goes through."""
+    with contextlib.ExitStack() as stack:
+        try:
+            model = load()
+            stack.callback(model.close)
+            model.warm_up()
+        except ModelLoadError as error:
+            port.send(LoadFailed(error.message, error.hint))
+            return False
+        run(EngineCore(model), port, clock)
+    return True
 
 
 def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:

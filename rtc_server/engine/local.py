@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rtc_server.engine.core import EngineCore, run
+from rtc_server.engine.core import serve
 from rtc_server.engine.link import OnExit, OnMessage
-from rtc_server.engine.messages import FromEngine, LoadFailed, Stop, ToEngine
+from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
-from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class LocalLink:
         def main() -> None:
             port = _ThreadPort(self._inbox, lambda message: post(lambda: on_message(message)))
             try:
-                _serve(self._load, port)
+                serve(self._load, port, time.monotonic)
             except Exception:  # the border of a thread: the engine is lost, its owner restarts it
                 logger.exception("the engine failed")
             finally:
@@ -91,16 +90,3 @@ class _ThreadPort:
 
     def send(self, message: FromEngine) -> None:
         self._post(message)
-
-
-def _serve(load: Callable[[], StreamingModel], port: _ThreadPort) -> None:
-    try:
-        model = load()
-    except ModelLoadError as error:
-        port.send(LoadFailed(error.message, error.hint))
-        return
-    try:
-        model.warm_up()
-        run(EngineCore(model), port, time.monotonic)
-    finally:
-        model.close()

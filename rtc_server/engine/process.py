@@ -25,19 +25,17 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from rtc_server.engine.core import EngineCore, run
+from rtc_server.engine.core import serve
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import (
     FromEngine,
-    LoadFailed,
     Stop,
     ToEngine,
     decode_from_engine,
     decode_to_engine,
     encode,
 )
-from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
@@ -196,19 +194,12 @@ def main() -> int:
     logging.basicConfig(level=spec.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
     port = _ZmqPort(spec)
     try:
-        model = make_model(spec.factory, spec.options)
-        model.warm_up()
-    except ModelLoadError as error:
-        port.send(LoadFailed(error.message, error.hint))
-        port.wait_for_end()  # so that the reason is read before the exit is seen
-        port.close()
-        return 2
-    try:
-        run(EngineCore(model), port, time.monotonic)
+        loaded = serve(lambda: make_model(spec.factory, spec.options), port, time.monotonic)
+        if not loaded:
+            port.wait_for_end()  # so that the reason is read before the exit is seen
     finally:
-        model.close()
         port.close()
-    return 0
+    return 0 if loaded else 2
 
 
 if __name__ == "__main__":
