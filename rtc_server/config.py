@@ -1,7 +1,8 @@
 """Frozen settings, read once, and the only reader of the environment.
 
 Every setting has one name: the field here, ``--the-field`` on the command line, ``RTC_SERVER_THE_FIELD`` in
-the environment. The command line wins over the environment, the environment over the default.
+the environment. The command line wins over the environment, the environment over the default. Lists are separated
+by commas. Secrets come from the environment alone.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def _setting(default: Any, help_text: str, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help_text, "low": low, "high": high})
+def _setting(
+    default: Any, help_text: str, low: float | None = None, high: float | None = None, secret: bool = False
+) -> Any:
+    """``secret``: only from the environment, where other users of the machine cannot read it; never shown."""
+    metadata = {"help": help_text, "low": low, "high": high, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,33 @@ class Settings:
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )
 
+    udp_ports: str = _setting("", "UDP ports of the media, as 50000-50100; empty: any")
+    public_ip: str = _setting(
+        "",
+        "address under which this machine is reached from outside (1:1 NAT), as PUBLIC or PUBLIC/PRIVATE; "
+        "answers name it in place of the private one",
+    )
+    interfaces: tuple[str, ...] = _setting((), "network interfaces or addresses for the media; empty: all but loopback")
+    stun_urls: tuple[str, ...] = _setting((), "stun: URLs that clients are given")
+    turn_urls: tuple[str, ...] = _setting((), "turn: and turns: URLs that clients are given, with credentials that expire")
+    turn_secret: str = _setting("", "the secret shared with the TURN server", secret=True)
+    turn_secret_file: str = _setting("", "file that holds the secret shared with the TURN server")
+    turn_ttl_s: int = _setting(3600, "seconds that TURN credentials are valid", 60, 86_400)
+
+    auth: str = _setting("", "TOML file of the keys and tokens that open the doors; rtc-server auth-key makes one")
+    allow_anonymous: bool = _setting(False, "serve anybody who can reach the address, without --auth")
+    allow_origins: tuple[str, ...] = _setting((), "web origins, besides the server's own, whose pages may use it; * is all")
+    trusted_proxies: tuple[str, ...] = _setting((), "addresses or networks whose X-Forwarded-For is believed")
+    offers_per_minute: int = _setting(120, "offers a minute from one address", 1, 1_000_000)
+    sessions_per_address: int = _setting(64, "sessions at a time from one address", 1, 100_000)
+    tls: Literal["off", "self-signed"] = _setting("off", "self-signed: HTTPS with a certificate made on the spot")
+    tls_cert: str = _setting("", "PEM file of the certificate chain; serves HTTPS")
+    tls_key: str = _setting("", "PEM file of the certificate's private key")
+
     connect_timeout_s: float = _setting(15.0, "seconds in which an answered client must connect", 0.1, 300)
-    peer_timeout_s: float = _setting(10.0, "seconds without a packet after which a client is gone", 1, 300)
+    peer_timeout_s: float = _setting(4.0, "seconds without a packet after which a client's path is dead", 1, 300)
+    resume_grace: float = _setting(30.0, "seconds that a session whose path died waits for its client", 0, 3600)
+    max_session: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
     max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)
     max_step_ms: float = _setting(80.0, "median step time over which new sessions are refused", 1, 100_000)
@@ -74,18 +104,25 @@ class Settings:
             raise ConfigError("--node must be 1 to 32 letters, digits, dots or underscores.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigError("--tls-cert and --tls-key go together.")
+        if self.tls_cert and self.tls != "off":
+            raise ConfigError("--tls self-signed makes a certificate of its own: leave --tls-cert out, or --tls.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option for each setting."""
     for spec in dataclasses.fields(Settings):
         option = "--" + spec.name.replace("_", "-")
-        help_text = f"{spec.metadata['help']} (default: {spec.default})"
+        shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        help_text = f"{spec.metadata['help']} (default: {shown})" if shown != "" else spec.metadata["help"]
         kind = _types()[spec.name]
+        if spec.metadata["secret"]:
+            continue
         if kind is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"])
         else:
-            parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text)
+            parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text.replace("%", "%%"))
 
 
 def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
@@ -121,6 +158,8 @@ def _convert(source: str, value: Any, kind: Any) -> Any:
         if value not in get_args(kind):
             raise ConfigError(f"{source} must be one of: {', '.join(get_args(kind))}.")
         return value
+    if get_origin(kind) is tuple:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     if kind is bool:
         if value.lower() not in _TRUE | _FALSE:
             raise ConfigError(f"{source} must be true or false.")

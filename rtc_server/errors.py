@@ -102,6 +102,71 @@ class MethodNotAllowed(BadRequest):
     message = "That method does not work here."
 
 
+class SessionEnded(BadRequest):
+    """Asked about a session that ended a short while ago."""
+
+    code = "session_ended"
+    http_status = 410
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"The session has ended ({reason}). {detail}".rstrip())
+
+
+class ResumeRefused(BadRequest):
+    code = "resume_refused"
+    http_status = 403
+    message = "The session cannot be resumed with this token."
+
+
+class Unauthorized(BadRequest):
+    code = "unauthorized"
+    http_status = 401
+    message = "This server wants a key or a token."
+
+
+class Forbidden(BadRequest):
+    code = "forbidden"
+    http_status = 403
+    message = "The key or token is valid, but not for this."
+
+
+class OriginRefused(BadRequest):
+    code = "origin_refused"
+    http_status = 403
+    message = "Pages of this origin may not use this server."
+
+
+class RequestTimeout(BadRequest):
+    code = "request_timeout"
+    http_status = 408
+    retryable = True
+    message = "The request did not arrive in time."
+
+
+class BadCandidate(BadRequest):
+    code = "bad_candidate"
+    message = "The candidates cannot be parsed."
+
+
+class PreconditionRequired(BadRequest):
+    code = "precondition_required"
+    http_status = 428
+    message = "The request needs an If-Match header with the session's ETag."
+
+
+class PreconditionFailed(BadRequest):
+    code = "precondition_failed"
+    http_status = 412
+    message = "The ETag is not that of the session's connection."
+
+
+class RestartUnsupported(BadRequest):
+    code = "ice_restart_unsupported"
+    http_status = 422
+    message = "This server does not restart ICE. Make a new offer; the session goes on as it was."
+
+
 class Unavailable(ServerError):
     """The door is shut for now; the same request may work a little later."""
 
@@ -154,7 +219,21 @@ class RateLimited(ServerError):
     code = "rate_limited"
     http_status = 429
     retryable = True
+    retry_after_s = 5
     message = "Too many messages. Slow down."
+
+
+class TooManySessions(ServerError):
+    code = "too_many_sessions"
+    http_status = 429
+    retryable = True
+    retry_after_s = 30
+    message = "Too many conversations run from this address. End one, or wait."
+
+
+class NoPort(Unavailable):
+    code = "no_port"
+    message = "The server has no free UDP port for the audio. Try again in a few seconds."
 
 
 class StartupError(ServerError):

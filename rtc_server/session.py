@@ -24,6 +24,8 @@ class SessionState(enum.StrEnum):
     """Connected; the model is quiet."""
     SPEAKING = "speaking"
     """Connected; the model's voice is audible."""
+    WAITING = "waiting"
+    """The media path is dead. The slot keeps the model's state until the client is back or the grace is over."""
     ENDED = "ended"
     """Over; nothing is held any more, or is being released right now."""
 
@@ -33,6 +35,7 @@ class SessionEvent(enum.StrEnum):
     VOICE_STARTED = "voice_started"
     VOICE_STOPPED = "voice_stopped"
     RESET = "reset"
+    PATH_LOST = "path_lost"
     END = "end"
 
 
@@ -44,10 +47,14 @@ TRANSITIONS: Final[dict[tuple[SessionState, SessionEvent], SessionState]] = {
     (_S.CONNECTING, _E.END): _S.ENDED,
     (_S.LISTENING, _E.VOICE_STARTED): _S.SPEAKING,
     (_S.LISTENING, _E.RESET): _S.LISTENING,
+    (_S.LISTENING, _E.PATH_LOST): _S.WAITING,
     (_S.LISTENING, _E.END): _S.ENDED,
     (_S.SPEAKING, _E.VOICE_STOPPED): _S.LISTENING,
     (_S.SPEAKING, _E.RESET): _S.LISTENING,
+    (_S.SPEAKING, _E.PATH_LOST): _S.WAITING,
     (_S.SPEAKING, _E.END): _S.ENDED,
+    (_S.WAITING, _E.CONNECTED): _S.LISTENING,
+    (_S.WAITING, _E.END): _S.ENDED,
 }
 
 
@@ -60,6 +67,7 @@ class EndReason(enum.StrEnum):
     PEER_LOST = "peer_lost"
     ENGINE_FAILED = "engine_failed"
     SERVER_SHUTDOWN = "server_shutdown"
+    TIME_LIMIT = "time_limit"
     PROTOCOL_ABUSE = "protocol_abuse"
     INTERNAL = "internal"
     REFUSED = "refused"

@@ -85,6 +85,7 @@ class Connected(msgspec.Struct, frozen=True, tag="connected"):
     model: str
     speaks: bool
     writes: bool
+    resumed: bool = False
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
@@ -104,6 +105,13 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
     code: str
     message: str
     retryable: bool
+
+
+class Ending(msgspec.Struct, frozen=True, tag="ending"):
+    """The session will end in ``in_ms``."""
+
+    reason: Literal["time_limit"]
+    in_ms: int
 
 
 class Disconnected(msgspec.Struct, frozen=True, tag="disconnected"):
@@ -135,11 +143,13 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     jitter_buffer_ms: float = 0.0
 
 
-ServerEvent = Connected | Text | State | Pong | Error | Disconnected | Stats
+ServerEvent = Connected | Text | State | Pong | Error | Ending | Disconnected | Stats
 
 
-def encode_event(event: ServerEvent, time_ms: float) -> str:
-    """``event`` as the JSON text that goes out, stamped with ``time_ms`` of the session."""
+def encode_event(event: ServerEvent, time_ms: float, seq: int | None = None) -> str:
+    """``event`` as the JSON text that goes out, stamped with ``time_ms`` of the session and its number."""
     fields: dict[str, object] = msgspec.to_builtins(event)
     fields["time_ms"] = round(time_ms)
+    if seq is not None:
+        fields["seq"] = seq
     return _encoder.encode(fields).decode()
