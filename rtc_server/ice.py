@@ -1,6 +1,6 @@
 """Where media is reached: addresses, ports and candidates, and whether the peer still answers.
 
-All that touches aioice's private parts. What is assumed of them is said in ``tests/test_ice_contract.py``. Knows
+All that touches aioice's private parts. What is assumed of them is said in ``tests/test_ice.py``. Knows
 nothing of sessions: that a silent path is dead is for others to decide.
 """
 
@@ -147,7 +147,13 @@ def parse_candidate(text: str) -> Candidate | None:
             address = ipaddress.ip_address(match["host"])
         except ValueError:
             raise BadCandidate from None
-        if address.is_multicast or address.is_unspecified or address.is_loopback or address == _BROADCAST:
+        if (
+            "%" in match["host"]
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_loopback
+            or address == _BROADCAST
+        ):
             return None
     return Candidate(
         foundation=match["foundation"],

@@ -118,9 +118,9 @@ class Registry:
         return call
 
     def why_ended(self, session_id: str) -> SessionEnded | None:
-        """What became of a session that ended a short while ago."""
+        """What became of a session that ended a short while ago, if nobody asked for its end."""
         at, reason = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL))
-        if time.monotonic() - at > _END_IS_KEPT_S:
+        if time.monotonic() - at > _END_IS_KEPT_S or reason in (EndReason.BYE, EndReason.DELETED):
             return None
         return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else "")
 
