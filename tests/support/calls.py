@@ -273,9 +273,14 @@ def vanish(client: VoiceClient, close_sockets: bool = False) -> Callable[[], Non
 
     With ``close_sockets`` its machine lives on and says that nobody listens on that port any more.
     """
-    transports = {t.receiver.transport.transport for t in client.pc.getTransceivers()}
-    if client.pc.sctp is not None:
-        transports.add(client.pc.sctp.transport.transport)
+    return blackhole(client.pc, close_sockets)
+
+
+def blackhole(pc: RTCPeerConnection, close_sockets: bool = False) -> Callable[[], None]:
+    """The same for a bare peer connection."""
+    transports = {t.receiver.transport.transport for t in pc.getTransceivers()}
+    if pc.sctp is not None:
+        transports.add(pc.sctp.transport.transport)
     protocols = [protocol for transport in transports for protocol in transport._connection._protocols]
     before = [protocol.transport for protocol in protocols]
     for protocol in protocols:
