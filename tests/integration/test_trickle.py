@@ -194,4 +194,4 @@ async def test_a_server_on_few_ports_says_when_they_are_taken() -> None:
             assert (await response.json())["error"]["code"] == "no_port"
         async with trickler(url) as client:
             candidates = [line.split() for line in client.answer.splitlines() if line.startswith("a=candidate:")]
-            assert [fields[5] for fields in candidates] == ["53040"]
+            assert {fields[5] for fields in candidates} == {"53040"}
