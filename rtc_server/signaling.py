@@ -45,7 +45,7 @@ class OfferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sdp: str
     type: Literal["offer"]
     service: str | None = None
-    options: OfferOptions | None = None
+    options: OfferOptions | msgspec.UnsetType = msgspec.UNSET
     resume: ResumeRequest | None = None
 
 
@@ -57,8 +57,9 @@ async def offer(request: web.Request) -> web.Response:
     registry, visitor = request.app[REGISTRY], visitor_of(request)
     body = await _read_offer(request)
     if body.resume is None:
-        answer = await registry.open(body.sdp, body.service, body.options or OfferOptions(), visitor)
-    elif body.service is not None or body.options is not None:
+        options = OfferOptions() if body.options is msgspec.UNSET else body.options
+        answer = await registry.open(body.sdp, body.service, options, visitor)
+    elif body.service is not None or body.options is not msgspec.UNSET:
         raise BadRequest("A session that is resumed has its service and its options.")
     else:
         back = body.resume
