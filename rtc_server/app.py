@@ -28,7 +28,7 @@ from rtc_server.errors import (
 )
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
-from rtc_server.services import make_engines
+from rtc_server.services import make_detector, make_engines
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
-        self.registry = Registry(self.engines, settings, self.metrics)
+        self.detector = make_detector(settings, self.engines, self.metrics)
+        self.registry = Registry(self.engines, settings, self.metrics, self.detector)
         self._runner: web.AppRunner | None = None
         self.port = settings.port
 
@@ -141,19 +142,22 @@ class Server:
                 hint="Another server may be running there; choose a port with --port.",
             ) from error
         self.port = self._runner.addresses[0][1]
-        for engine in self.engines.values():
+        for engine in self._all_engines():
             engine.start()
+
+    def _all_engines(self) -> list[EngineClient]:
+        return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
 
     async def wait_ready(self) -> None:
         """Until every model is loaded. Raises ModelLoadError for the first that cannot be."""
         async with asyncio.TaskGroup() as group:
-            for engine in self.engines.values():
+            for engine in self._all_engines():
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
         await self.registry.drain(grace_s)
-        await asyncio.gather(*(engine.close() for engine in self.engines.values()))
+        await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         if self._runner is not None:
             await self._runner.cleanup()
 

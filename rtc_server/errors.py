@@ -149,6 +149,12 @@ class BadCandidate(BadRequest):
     message = "The candidates cannot be parsed."
 
 
+class NotAudio(BadRequest):
+    code = "not_audio"
+    http_status = 422
+    message = "The file holds no audio that can be decoded."
+
+
 class PreconditionRequired(BadRequest):
     code = "precondition_required"
     http_status = 428
