@@ -21,7 +21,7 @@ from rtc_server.transcript import Word, WordAssembler
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_EXTRA_S: Final = 1.0
+FLUSH_EXTRA_S: Final = 1.0
 """Silence after the model's own delay that it wants before its last word is surely there."""
 
 
@@ -62,7 +62,7 @@ class Hearing:
     @property
     def flush_frames(self) -> int:
         """Frames of silence after the last of the microphone, which bring out the last word."""
-        return frames_of(self._info.delay_s + _FLUSH_EXTRA_S) if self.transcribes else 0
+        return frames_of(self._info.delay_s + FLUSH_EXTRA_S) if self.transcribes else 0
 
     async def open(self, detector: EngineClient | None) -> None:
         """Take a stream of the detector, where one is needed. Without one there are no speech events, and no more."""

@@ -40,6 +40,7 @@ LEVELS: list[set[str]] = [
     {"connection"},
     {"audience"},
     {"call_stats", "hearing"},
+    {"transcriber"},
     {"call"},
     {"registry"},
     {"access", "tls"},
