@@ -192,7 +192,7 @@ async def test_behind_nat_both_sides_find_the_server(tmp_path: Path) -> None:
 
 
 async def test_the_secret_changes_without_a_break(relay: Relay, tmp_path: Path) -> None:
-    """With two lines of it coturn takes either, as the template says. And the written file is one that it reads."""
+    """With two lines of it coturn takes either, as the template says; as a user without any rights, too."""
     config = tmp_path / "turnserver.conf"
     port = relay.port
     written = rtc_server(
@@ -201,12 +201,17 @@ async def test_the_secret_changes_without_a_break(relay: Relay, tmp_path: Path) 
     )
     assert (written.returncode, written.stdout) == (0, ""), written.stderr
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
-    config.write_text(config.read_text() + "static-auth-secret=the-new-secret\n")
+    descriptor = os.memfd_create("turnserver.conf", 0)
+    os.write(descriptor, config.read_bytes() + b"static-auth-secret=the-new-secret\n")
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     process = await asyncio.create_subprocess_exec(
-        *("turnserver", "-c", str(config), "--pidfile="),
+        *("turnserver", "-c", f"/proc/self/fd/{descriptor}", "--pidfile="),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        **nobody,
     )
+    os.close(descriptor)
     try:
         for secret in ("the-old-secret", "the-new-secret"):
             mine = make_credentials(secret, "somebody", int(time.time()) + 60)

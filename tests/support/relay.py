@@ -105,7 +105,7 @@ def running_relay(
             stderr=log,
         )
     try:
-        _wait_for_listener(process, port, directory / "relay.log")
+        wait_until_listening(process, port, ("udp", "tcp"), directory / "relay.log")
         told = re.search(r'ARGS="(.*)"', (directory / "relay.log").read_text())
         assert told is not None
         secret = (directory / "turn" / ".secret").read_text().strip()
@@ -119,12 +119,12 @@ def running_relay(
             process.wait()
 
 
-def _wait_for_listener(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_listening(process: subprocess.Popen[bytes], port: int, protocols: Sequence[str], log: Path) -> None:
     """By the tables of the process's own network, which may be another than ours."""
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not all(_listens(process.pid, protocol, port) for protocol in _LISTENING):
-        assert process.poll() is None, f"coturn ended:\n{log.read_text(errors='replace')}"
-        assert time.monotonic() < deadline, f"coturn does not listen:\n{log.read_text(errors='replace')}"
+    while not all(_listens(process.pid, protocol, port) for protocol in protocols):
+        assert process.poll() is None, f"it ended:\n{log.read_text(errors='replace')}"
+        assert time.monotonic() < deadline, f"it does not listen:\n{log.read_text(errors='replace')}"
         time.sleep(_POLL_S)
 
 
