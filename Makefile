@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 MOSHI := moshi==0.2.13
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
+# WebRTC clients that others wrote, for tests.
+CLIENTS := tests/foreign/js
 
 .PHONY: help
 help: ## List the targets
@@ -31,7 +33,7 @@ check-machine: $(VENV)/.installed ## Say what this machine can run
 setup: $(VENV)/.installed ## Make the virtual environment and install the server
 
 .PHONY: test
-test: $(VENV)/.installed-dev system ## Set up and run all tests: make test ARGS="-k echo"
+test: $(VENV)/.installed-dev system clients ## Set up and run all tests: make test ARGS="-k echo"
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
@@ -58,6 +60,8 @@ system: ## Install what the browser and network tests need, where that is possib
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v turnserver >/dev/null || missing="$$missing coturn"; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing:$$missing"; \
@@ -66,9 +70,18 @@ system: ## Install what the browser and network tests need, where that is possib
 	  echo "hint: without$$missing some tests are skipped; on Debian: sudo apt-get install$$missing"; \
 	fi
 
+.PHONY: clients
+clients: system ## Install the WebRTC clients of others that tests talk to, where there is npm
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(CLIENTS)/node_modules/.installed; \
+	else echo "hint: without npm some tests are skipped"; fi
+
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
+	@cd $(CLIENTS) && npm install --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove the virtual environment and what the tests left
-	rm -rf $(VENV) artifacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS)/node_modules artifacts .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import health, ice_servers, signaling
+from rtc_server import health, ice_servers, signaling, whip
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
@@ -56,11 +56,12 @@ def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.A
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[_errors])
     app[signaling.REGISTRY] = registry
-    app[health.SETTINGS] = settings
+    app[signaling.SETTINGS] = settings
     app[health.METRICS] = metrics
     app[health.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(settings)
     app.add_routes(signaling.routes)
+    app.add_routes(whip.routes)
     app.add_routes(health.routes)
     app.add_routes(ice_servers.routes)
     static = static_directory()

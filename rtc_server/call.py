@@ -1,35 +1,49 @@
-"""One live session: a peer on one side, a stream of an engine on the other, and the state between them.
+"""One live session: a connection on one side, a stream of an engine on the other, and the state between them.
 
-Owns the inbound stream, the playout buffer, the session's clock and its events. Knows nothing of HTTP
-and nothing of other sessions.
+Owns the inbound stream, the playout buffer, the session's clock and its events. A connection that dies is waited for
+and replaced; the stream stays. Knows nothing of HTTP and nothing of other sessions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 from aiortc.rtp import RtpPacket
 
 from rtc_server.activity import VoiceActivity
+from rtc_server.audience import Audience
 from rtc_server.audio import FloatArray
+from rtc_server.auth import Visitor
 from rtc_server.call_stats import CallStats
 from rtc_server.config import Settings
+from rtc_server.connection import Connection
 from rtc_server.engine.client import EngineClient, EngineStream
-from rtc_server.errors import BadMessage, EngineUnavailable, RateLimited, ServerError
+from rtc_server.errors import (
+    BadMessage,
+    EngineUnavailable,
+    RateLimited,
+    ResumeRefused,
+    ServerError,
+    UnknownSession,
+)
+from rtc_server.event_log import EventLog
+from rtc_server.ice import MediaAddresses
 from rtc_server.inbound import InboundStream
 from rtc_server.metrics import Metrics
-from rtc_server.opus import make_encoder
-from rtc_server.peer import Peer, PeerStats
+from rtc_server.peer import PeerStats
 from rtc_server.playout import PlayoutBuffer
 from rtc_server.protocols import events
 from rtc_server.protocols.sdp import NarrowedOffer
 from rtc_server.rate_limit import TokenBucket
+from rtc_server.resume import ResumeTokens
 from rtc_server.session import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
-from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +52,24 @@ MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
 _LOOK_INTERVAL_S: Final = 0.5
 """How often to look whether the peer is still there: twice in the shortest peer timeout."""
-_MAX_WAITING_EVENTS: Final = 64
-"""Events kept for a data channel that is not open yet."""
+_WARNING_S: Final = 60.0
+"""How long before its end by the clock a session is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """``token``: resumes the session, once; None for a session that cannot be resumed."""
+
+    sdp: str
+    etag: str
+    token: str | None
 
 
 class Call:
-    """One session, from its offer to its end. ``on_ended`` is called once, when everything is released."""
+    """One session, from its offer to its end. ``on_ended`` is called once, when everything is released.
+
+    ``resumable``: waits for its client when the media path dies. ``limit_s``: how long it may last.
+    """
 
     def __init__(
         self,
@@ -52,19 +78,28 @@ class Call:
         options: events.OfferOptions,
         settings: Settings,
         metrics: Metrics,
+        addresses: MediaAddresses,
+        visitor: Visitor,
+        resumable: bool,
         on_ended: Callable[[Call], None],
     ) -> None:
         now = time.monotonic()
         self.id = session_id
         self.service = engine.service
+        self.visitor = visitor
+        self.audience = Audience(settings, addresses, session_id.log_id)
         self._machine = SessionMachine(session_id.log_id)
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
+        self._addresses = addresses
+        self._resumable = resumable and settings.resume_grace > 0
         self._on_ended = on_ended
         self._offered_at = now
         self._connected = asyncio.Event()
         self._connected_at: float | None = None
+        self._deadline = now + settings.connect_timeout_s
+        """When a client that is not connected must be."""
         self._stats_interval_s = options.stats_interval_ms / 1000
         self._inbound = InboundStream(now)
         self._inbound.muted = options.muted
@@ -73,12 +108,18 @@ class Call:
         self._published = events.Stats()
         self._activity = VoiceActivity()
         self._stream: EngineStream | None = None
-        self._voice: OutboundTrack | None = None
-        self._peer: Peer | None = None
+        self._connection: Connection | None = None
+        self._peer_before = PeerStats()
+        self._tokens = ResumeTokens()
+        self._resuming: asyncio.Task[Answered] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        self._log = EventLog()
+        self._seen = 0
+        """The number of the last event that the client on the connection to come has seen."""
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
-        self._channel_open = False
-        self._waiting: list[str] = []
+        self.end_reason: EndReason | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._bucket = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, now)
         self._bad_messages = 0
 
@@ -90,21 +131,50 @@ class Call:
     def age_ms(self) -> float:
         return (time.monotonic() - self._offered_at) * 1000
 
-    async def answer(self, offer: NarrowedOffer) -> str:
+    @property
+    def connection(self) -> Connection:
+        """The one that speaks. Raises UnknownSession if there is none at the moment."""
+        if self._connection is None:
+            raise UnknownSession
+        return self._connection
+
+    def waits_s(self) -> float:
+        """How long it will still wait for its client."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    async def answer(self, offer: NarrowedOffer) -> Answered:
         """Take a slot and answer the offer; the rest happens by itself.
 
-        Raises ServerFull, EngineUnavailable, BadSdp. When it raises or is cancelled, :meth:`end` releases what
-        was taken.
+        Raises ServerFull, EngineUnavailable, BadSdp, NoPort. When it raises or is cancelled, :meth:`end` releases
+        what was taken.
         """
         self._stream = await self._engine.open(self)
         self._refuse_if_ending()
-        self._voice = self._make_voice(offer.codec)
-        self._peer = Peer(self, self._voice, self.id.log_id)
-        answer = await self._peer.answer(offer)
+        self._connection = self._make_connection(offer)
+        answer = await self._connection.answer()
         self._refuse_if_ending()
+        self._limit()
         self._run_task = asyncio.create_task(self._run(), name=f"call-{self.id.log_id}")
         logger.info("session %s: opened, service %s, codec %s", self.id.log_id, self.service, offer.codec)
-        return answer
+        return self._answered(answer, self._connection)
+
+    async def resume(self, sdp: str, offer: NarrowedOffer, token: str, last_seq: int | None) -> Answered:
+        """Put a new connection in the place of the one there is. Raises ResumeRefused, BadSdp, NoPort.
+
+        When cancelled it goes on: the client that asks again, its answer lost, gets the answer.
+        """
+        if not self._resumable or self._end_task is not None:
+            raise ResumeRefused
+        if self._tokens.redeem(token, sdp):
+            self._resuming = asyncio.create_task(self._reconnect(offer, last_seq), name=f"resume-{self.id.log_id}")
+        assert self._resuming is not None, "an offer that was redeemed before was being answered"
+        return await asyncio.shield(self._resuming)
+
+    def forbid_resume(self) -> None:
+        """The server goes: nobody is waited for any more."""
+        self._resumable = False
+        if self.state is SessionState.WAITING:
+            self.end(EndReason.SERVER_SHUTDOWN)
 
     def end(self, reason: EndReason, error: ServerError | None = None) -> asyncio.Task[None]:
         """End the session: the peer is told (``error`` first, then why), everything is released.
@@ -112,6 +182,7 @@ class Call:
         Idempotent; the first reason counts. The task that is returned does it and never raises.
         """
         if self._end_task is None:
+            self.end_reason = reason
             self._end_task = asyncio.create_task(self._end(reason, error), name=f"end-{self.id.log_id}")
         return self._end_task
 
@@ -123,33 +194,29 @@ class Call:
         """The figures of now."""
         return self._stats.figures(await self._peer_stats(), self._inbound.figures())
 
-    def on_packet(self, codec: str, packet: RtpPacket) -> None:
-        if not self._machine.live:
+    def on_packet(self, connection: Connection, codec: str, packet: RtpPacket) -> None:
+        if not self._machine.live or connection is not self._connection:
             return
         now = time.monotonic()
         self._feed(
             self._inbound.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
         )
 
-    def on_connected(self) -> None:
-        if self.state is not SessionState.CONNECTING:
-            return
-        self._machine.apply(SessionEvent.CONNECTED)
-        self._connected_at = time.monotonic()
-        self._inbound.restart(self._connected_at)
-        self._connected.set()
+    def on_connected(self, connection: Connection) -> None:
+        if connection is self._connection and self.state in (SessionState.CONNECTING, SessionState.WAITING):
+            self._go_on()
 
-    def on_channel_open(self) -> None:
+    def on_channel_open(self, connection: Connection) -> None:
         info = self._engine.info
-        if self._end_task is not None or info is None:
+        if self._end_task is not None or info is None or connection is not self._connection:
             return
-        self._channel_open = True
-        waiting, self._waiting = self._waiting, []
-        self._emit(events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes))
-        for message in waiting:
-            self._send(message)
+        resumed = self._resuming is not None
+        connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
+        connection.send(events.encode_event(connected, self._time_ms()))
+        for missed in self._log.since(self._seen):
+            connection.send(missed)
 
-    def on_message(self, message: str | bytes) -> None:
+    def on_message(self, connection: Connection, message: str | bytes) -> None:
         now = time.monotonic()
         try:
             if not self._bucket.allow(now):
@@ -170,23 +237,35 @@ class Call:
             case _:
                 assert_never(parsed)
 
-    def on_gone(self, orderly: bool) -> None:
-        self.end(EndReason.BYE if orderly else EndReason.PEER_LOST)
+    def on_gone(self, connection: Connection, orderly: bool) -> None:
+        if connection is not self._connection:
+            return
+        if orderly:
+            self.end(EndReason.BYE)
+        elif self.state is SessionState.WAITING:
+            self._drop_connection()
+        else:
+            self._lose_path()
 
     def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
+        # Words that were under way when the path died are kept for the client; its voice would be stale.
+        if text and self.state is not SessionState.CONNECTING:
+            self._emit(events.Text(text))
         if not self._machine.live:
             return
         self._stats.frame_out(pcm, engine_s)
         if pcm is not None:
-            self._playout.push(pcm, time.monotonic())
-            if self._voice is not None:
-                self._voice.start()
+            now = time.monotonic()
+            if self._connection is not None:
+                self._connection.play(pcm, now)
+            self.audience.play(pcm, now)
             self._follow_voice()
-        if text:
-            self._emit(events.Text(text))
 
     def on_engine_error(self, error: ServerError) -> None:
         self.end(EndReason.ENGINE_FAILED, error)
+
+    def on_first_voice(self, connection: Connection) -> None:
+        self._metrics.first_audio_seconds.labels(self.service).observe(time.monotonic() - self._offered_at)
 
     def _refuse_if_ending(self) -> None:
         """The engine may have died, or the server begun to stop, while we waited. What was taken in the
@@ -194,22 +273,93 @@ class Call:
         if self._end_task is not None:
             raise EngineUnavailable
 
-    async def _peer_stats(self) -> PeerStats:
-        return PeerStats() if self._peer is None else await self._peer.stats()
+    def _make_connection(self, offer: NarrowedOffer) -> Connection:
+        return Connection(self, offer, self._playout, self._settings, self._addresses, self.id.log_id)
 
-    def _make_voice(self, codec: str) -> OutboundTrack:
-        if codec != "OPUS":
-            return RawTrack(self._playout, self._on_voice)
-        bitrate = self._settings.bitrate
-        return EncodedTrack(self._playout, make_encoder(bitrate), bitrate, self._on_voice)
+    def _answered(self, sdp: str, connection: Connection) -> Answered:
+        return Answered(sdp, connection.etag, self._tokens.issue() if self._resumable else None)
+
+    async def _reconnect(self, offer: NarrowedOffer, last_seq: int | None) -> Answered:
+        connection = self._make_connection(offer)
+        try:
+            answer = await connection.answer()
+            before = await self._peer_stats()
+            self._refuse_if_ending()
+        except BaseException:  # cancelled included
+            self._tokens.restore()
+            self._retire(connection)
+            raise
+        if self._machine.live:
+            self._lose_path()
+        self._peer_before = before
+        self._drop_connection()
+        self._connection = connection
+        self._deadline = max(self._deadline, time.monotonic() + self._settings.connect_timeout_s)
+        if last_seq is not None:
+            self._seen = last_seq
+        if connection.connected:  # faster than we have got here
+            self._go_on()
+        return self._answered(answer, connection)
+
+    def _go_on(self) -> None:
+        """The client is there, for the first time or again."""
+        now = time.monotonic()
+        back = self.state is SessionState.WAITING
+        self._machine.apply(SessionEvent.CONNECTED)
+        if self._connected_at is None:
+            self._connected_at = now
+        self._inbound.restart(now)
+        self._tokens.settle()
+        self._connected.set()
+        if back:
+            self._metrics.sessions_resumed.labels(self.service).inc()
+            logger.info("session %s: goes on", self.id.log_id)
+
+    def _lose_path(self) -> None:
+        """The client cannot be reached: wait for it, or give it up."""
+        if not self._resumable or not self._machine.live:
+            self.end(EndReason.PEER_LOST)
+            return
+        self._machine.apply(SessionEvent.PATH_LOST)
+        self._connected.clear()
+        self._deadline = time.monotonic() + self._settings.resume_grace
+        self._seen = self._log.last
+        self._playout.clear()
+        self._activity = VoiceActivity()
+        logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace)
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._retire(self._connection)
+            self._connection = None
+
+    def _retire(self, connection: Connection) -> None:
+        """Close a connection that is of no use any more, beside whatever goes on."""
+        connection.retire()
+        task = asyncio.create_task(connection.close(flush=False), name=f"retire-{self.id.log_id}")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    async def _peer_stats(self) -> PeerStats:
+        now = PeerStats() if self._connection is None else await self._connection.look()
+        return now.after(self._peer_before)
+
+    def _limit(self) -> None:
+        """Whoever may come in may also be told how long to stay."""
+        own_s = self.visitor.principal.max_session_s
+        limit_s = min(self._settings.max_session, own_s if own_s is not None else math.inf)
+        loop = asyncio.get_running_loop()
+        left_s = min(limit_s, _WARNING_S)
+        warning = events.Ending("time_limit", round(left_s * 1000))
+        self._timers = [
+            loop.call_later(limit_s - left_s, self._emit, warning),
+            loop.call_later(limit_s, self.end, EndReason.TIME_LIMIT),
+        ]
 
     def _feed(self, frames: list[FloatArray]) -> None:
         for frame in frames:
             taken = self._stream is not None and self._stream.push(frame)
             self._stats.frame_in(frame, taken)
-
-    def _on_voice(self) -> None:
-        self._metrics.first_audio_seconds.labels(self.service).observe(time.monotonic() - self._offered_at)
 
     def _follow_voice(self) -> None:
         if self._activity.update(self._stats.level_out_dbfs):
@@ -232,6 +382,7 @@ class Call:
             return
         self._stream.reset()
         self._playout.clear()
+        self.audience.clear()
         self._activity = VoiceActivity()
         self._machine.apply(SessionEvent.RESET)
         self._emit_state(reset=True)
@@ -243,55 +394,75 @@ class Call:
         else:
             self.warn(error)
 
+    def _time_ms(self) -> float:
+        return 0.0 if self._connected_at is None else (time.monotonic() - self._connected_at) * 1000
+
     def _emit(self, event: events.ServerEvent) -> None:
         if self.state is SessionState.ENDED:  # ``disconnected`` was the last word, whatever comes in after it
             return
-        since = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
-        self._send(events.encode_event(event, since * 1000))
-
-    def _send(self, message: str) -> None:
-        if self._channel_open and self._peer is not None:
-            self._peer.send(message)
-        elif len(self._waiting) < _MAX_WAITING_EVENTS:
-            self._waiting.append(message)
+        seq = None if isinstance(event, events.Stats | events.Pong) else self._log.last + 1
+        text = events.encode_event(event, self._time_ms(), seq)
+        if seq is not None:
+            self._log.add(seq, text)
+        if self._connection is not None and self._connection.channel_open:
+            self._connection.send(text)
 
     async def _run(self) -> None:
         try:
-            if await self._wait_connected():
+            if not await self._wait_for_client():
+                self.end(EndReason.CONNECT_TIMEOUT)
+                logger.warning("session %s: nobody connected. %s", self.id.log_id, self._addresses.advice())
+                return
+            while self._end_task is None:
                 await self._keep_time()
+                if not await self._wait_for_client():
+                    self.end(EndReason.PEER_LOST)
         except Exception:  # the border of a task: a fault here costs this session and no other
             logger.exception("session %s failed", self.id.log_id)
             self.end(EndReason.INTERNAL)
 
-    async def _wait_connected(self) -> bool:
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                await self._connected.wait()
-        except TimeoutError:
-            self.end(EndReason.CONNECT_TIMEOUT)
-            return False
+    async def _wait_for_client(self) -> bool:
+        """Until the client is connected; False when it is too late. A path that was dead may come back by itself."""
+        while not self._connected.is_set():
+            wait_s = min(_LOOK_INTERVAL_S, self.waits_s())
+            if wait_s <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._connected.wait(), wait_s)
+            await self.audience.look()
+            await self._look_for_path()
         return True
 
+    async def _look_for_path(self) -> None:
+        connection = self._connection
+        if self.state is not SessionState.WAITING or connection is None or not connection.connected:
+            return
+        await connection.look()
+        alive = connection.silent_s(time.monotonic()) < _LOOK_INTERVAL_S
+        if alive and connection is self._connection and self.state is SessionState.WAITING:
+            self._go_on()
+
     async def _keep_time(self) -> None:
-        """What must happen although nothing comes: the microphone's gaps are filled, figures go out, and a peer
-        that has gone without a word is noticed."""
-        assert self._peer is not None, "a call runs once its offer is answered"
-        heard_at = looked_at = stats_at = time.monotonic()
-        packets = 0
-        while True:
+        """What must happen although nothing comes, until the path is lost: the microphone's gaps are filled, figures
+        go out, and a peer that has gone without a word is noticed."""
+        looked_at = stats_at = time.monotonic()
+        while self._machine.live:
             due = min(self._inbound.deadline, looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if not self._machine.live:
+                return
             now = time.monotonic()
             self._feed(self._inbound.poll(now))
             if now < min(looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
                 continue
-            peer_stats = await self._peer.stats()
+            peer_stats = await self._peer_stats()
+            if not self._machine.live or self._connection is None:
+                return
             if now >= looked_at + _LOOK_INTERVAL_S:
                 looked_at = now
-                if peer_stats.transport_packets != packets:
-                    packets, heard_at = peer_stats.transport_packets, now
-                elif now - heard_at > self._settings.peer_timeout_s:
-                    self.end(EndReason.PEER_LOST)
+                await self.audience.look()
+                if self._connection.silent_s(now) > self._settings.peer_timeout_s:
+                    self._lose_path()
                     return
             if now >= stats_at + self._stats_interval_s:
                 stats_at = now
@@ -299,8 +470,8 @@ class Call:
 
     def _report(self, peer_stats: PeerStats) -> None:
         """A period ends: its figures go out, and the encoder follows what the peer has lost."""
-        if isinstance(self._voice, EncodedTrack) and peer_stats.fraction_lost_out is not None:
-            self._voice.on_loss_report(peer_stats.fraction_lost_out)
+        if self._connection is not None and peer_stats.fraction_lost_out is not None:
+            self._connection.on_loss_report(peer_stats.fraction_lost_out)
         figures = self._stats.next_period(peer_stats, self._inbound.figures())
         self._publish(figures)
         self._emit(figures)
@@ -319,18 +490,24 @@ class Call:
             self.warn(error)
         self._emit(events.Disconnected(reason))
         self._machine.apply(SessionEvent.END)
+        for timer in self._timers:
+            timer.cancel()
         if self._stream is not None:
             self._stream.close()
-        if self._run_task is not None:
-            self._run_task.cancel()
-            await asyncio.gather(self._run_task, return_exceptions=True)
-        if self._peer is not None:
-            try:
+        for task in (self._run_task, self._resuming):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        try:
+            if self._run_task is not None:
                 final = await self.stats()
                 self._publish(final)
                 self._log_end(reason, final)
-            finally:
-                await self._peer.close()
+        finally:
+            await self.audience.close()
+            if self._connection is not None:
+                await self._connection.close()
+            await asyncio.gather(*self._retired)
 
     def _publish(self, figures: events.Stats) -> None:
         """Move the metrics by what has happened since they were last moved."""

@@ -10,14 +10,14 @@ import fractions
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 import av
 import numpy as np
-from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtp import RtpPacket
 
@@ -82,6 +82,7 @@ class VoiceClient:
 
     ``events``: what the server has said, oldest first, bounded. ``on_voice``: called with each block of the
     server's voice: 80 ms of mono float32 at 24 kHz, at the pace of real time from the moment it is connected.
+    ``token``: a key or token for a server that wants one. ``ice_servers``: relays, for networks that need one.
     """
 
     def __init__(
@@ -92,25 +93,24 @@ class VoiceClient:
         service: str | None = None,
         options: dict[str, Any] | None = None,
         on_voice: Callable[[FloatArray], None] = lambda _: None,
+        token: str | None = None,
+        ice_servers: Sequence[RTCIceServer] = (),
     ) -> None:
         self._url = url.rstrip("/")
-        self._offer = {"service": service, "options": options or {}}
+        self._wish = {"service": service, "options": options or {}}
+        self._microphone = microphone
         self._on_voice = on_voice
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._ice_servers = list(ice_servers)
         self._voice = InboundStream(time.monotonic())
         self._arrived = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
+        self._resume_token: str | None = None
+        self._last_seq = 0
         self.session: str | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self.closed = asyncio.Event()
-        self.pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
-        self.channel: RTCDataChannel = self.pc.createDataChannel(CHANNEL_LABEL)
-        if microphone is None:
-            self.pc.addTransceiver("audio", direction="recvonly")
-        else:
-            self.pc.addTrack(MicrophoneTrack(microphone))
-        self.pc.set_packet_sink(self._on_packet)
-        self.pc.on("connectionstatechange", self._on_state)
-        self.channel.on("message", self._on_message)
+        self.pc, self.channel = self._make_connection()
 
     async def __aenter__(self) -> Self:
         try:
@@ -127,23 +127,59 @@ class VoiceClient:
 
     async def connect(self) -> None:
         """Offer, and take the answer. Raises OfferRefused, aiohttp.ClientError."""
-        await self.pc.setLocalDescription(await self.pc.createOffer())
-        local = self.pc.localDescription
-        body = {"sdp": local.sdp, "type": local.type, **{k: v for k, v in self._offer.items() if v is not None}}
-        async with aiohttp.ClientSession() as http, http.post(f"{self._url}/api/offer", json=body) as response:
+        await self._offer(self.pc, {key: value for key, value in self._wish.items() if value is not None})
+
+    async def resume(self) -> None:
+        """Come back into the same conversation over a new connection, after the path of the old one has died.
+
+        Raises OfferRefused when the server does not have it any more, aiohttp.ClientError.
+        """
+        before, old_channel = self.pc, self.channel
+        after, channel = self._make_connection()
+        back = {"session": self.session, "token": self._resume_token, "last_seq": self._last_seq}
+        try:
+            await self._offer(after, {"resume": back})
+        except BaseException:
+            await after.close()
+            raise
+        self.pc, self.channel = after, channel
+        # Only now: a connection that is closed tells the server that the conversation is over.
+        before.remove_all_listeners()
+        old_channel.remove_all_listeners()
+        await before.close()
+        await self._drop_tasks()
+
+    def _make_connection(self) -> tuple[LeanPeerConnection, RTCDataChannel]:
+        pc = LeanPeerConnection(RTCConfiguration(iceServers=self._ice_servers))
+        channel = pc.createDataChannel(CHANNEL_LABEL)
+        if self._microphone is None:
+            pc.addTransceiver("audio", direction="recvonly")
+        else:
+            pc.addTrack(MicrophoneTrack(self._microphone))
+        pc.set_packet_sink(self._on_packet)
+        pc.on("connectionstatechange", lambda: self._on_state(pc))
+        channel.on("message", self._on_message)
+        return pc, channel
+
+    async def _offer(self, pc: LeanPeerConnection, fields: dict[str, Any]) -> None:
+        await pc.setLocalDescription(await pc.createOffer())
+        body = {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type, **fields}
+        async with (
+            aiohttp.ClientSession(headers=self._headers) as http,
+            http.post(f"{self._url}/api/offer", json=body) as response,
+        ):
             answer = await response.json()
             if response.status >= 400:  # noqa: PLR2004
                 error = answer["error"]
                 raise OfferRefused(response.status, error["code"], error["message"])
         self.session = answer["session"]
-        await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        self._resume_token = answer["resume"]["token"] if answer.get("resume") else None
+        await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
 
     async def close(self) -> None:
         """Hang up. Idempotent."""
         await self.pc.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drop_tasks()
 
     def send(self, message: dict[str, Any] | str | bytes) -> None:
         """Send a message of ``docs/protocol.md``, section 3."""
@@ -179,15 +215,26 @@ class VoiceClient:
         for frame in frames:
             self._on_voice(frame)
 
-    def _on_state(self) -> None:
-        if self.pc.connectionState == "connected":
+    async def _drop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def _on_state(self, pc: LeanPeerConnection) -> None:
+        if pc.connectionState == "connected":
             self._voice.restart(time.monotonic())
             self._tasks.append(asyncio.create_task(self._keep_time(), name="client-voice"))
-        elif self.pc.connectionState in ("closed", "failed"):
+        elif pc.connectionState in ("closed", "failed"):
             self.closed.set()
 
     def _on_message(self, message: str | bytes) -> None:
-        self.events.append(json.loads(message))
+        event = json.loads(message)
+        seq = event.get("seq")
+        if seq is not None and seq <= self._last_seq:  # seen on the connection before
+            return
+        self._last_seq = seq or self._last_seq
+        self.events.append(event)
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(self._notify(), name="client-event"))
 

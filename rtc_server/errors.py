@@ -16,7 +16,7 @@ class ServerError(Exception):
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = True
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     message: str = "The server made a mistake. Try again."
 
     def __init__(self, message: str | None = None) -> None:

@@ -8,15 +8,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from rtc_server import __version__
-from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.client import EngineClient
 from rtc_server.ice_servers import servers_for_anybody
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
-from rtc_server.signaling import REGISTRY
+from rtc_server.signaling import REGISTRY, SETTINGS
 
-SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
 STARTED_AT: Final = web.AppKey("started_at", float)
 

@@ -16,11 +16,14 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, runtime_checkable
 
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
+from aioice import Candidate
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtpPacket
+
+from rtc_server.ice import IceConnection, MediaAddresses
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +130,29 @@ class LeanSender(RTCRtpSender):
 
 
 class LeanPeerConnection(RTCPeerConnection):
-    """A peer connection whose transceivers have a :class:`LeanReceiver` and a :class:`LeanSender`."""
+    """A peer connection whose transceivers have a :class:`LeanReceiver` and a :class:`LeanSender`.
+
+    ``addresses``: gathers there and nowhere else, as a server does; None gathers as aiortc does.
+    """
+
+    def __init__(self, configuration: RTCConfiguration | None = None, addresses: MediaAddresses | None = None) -> None:
+        self._addresses = addresses
+        super().__init__(configuration)
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> Any:  # noqa: N802 - aiortc's name
+        dtls = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
+        if self._addresses is not None:
+            ice: Any = dtls.transport
+            before = ice._connection
+            connection = IceConnection(
+                self._addresses,
+                ice_controlling=before.ice_controlling,
+                local_username=before.local_username,
+                local_password=before.local_password,
+            )
+            ice._connection = ice.iceGatherer._connection = connection
+            ice._recv, ice._send = connection.recv, connection.send
+        return dtls
 
     def _RTCPeerConnection__createTransceiver(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - aiortc's name
         create = super()._RTCPeerConnection__createTransceiver  # type: ignore[misc]
@@ -156,11 +181,31 @@ class LeanPeerConnection(RTCPeerConnection):
         async def ask_nobody() -> None:
             pass
 
-        dtls = {transceiver.receiver.transport for transceiver in self.getTransceivers()}
+        for connection in self._ice_connections():
+            connection.query_consent = ask_nobody
+
+    def _ice_connections(self) -> list[Any]:
+        """One if the peer bundles, as browsers do; else one for each section."""
+        dtls = [transceiver.receiver.transport for transceiver in self.getTransceivers()]
         if self.sctp is not None:
-            dtls.add(self.sctp.transport)
-        for transport in dtls:
-            transport.transport._connection.query_consent = ask_nobody  # type: ignore[method-assign]
+            dtls.append(self.sctp.transport)
+        return list({id(each): each.transport._connection for each in dtls}.values())
+
+    @property
+    def answers(self) -> int:
+        """How often the peer has answered a question whether it is there."""
+        return sum(getattr(connection, "answers", 0) for connection in self._ice_connections())
+
+    async def add_candidate(self, candidate: Candidate, mid: str | None) -> None:
+        """Take a candidate of the peer's, for the section ``mid``. Waits while an mDNS name is looked up."""
+        connections = self._ice_connections()
+        if len(connections) > 1:
+            sections = [(each.mid, each.receiver.transport) for each in self.getTransceivers()]
+            if self.sctp is not None:
+                sections.append((self.sctp.mid, self.sctp.transport))
+            connections = [dtls.transport._connection for name, dtls in sections if name == mid]
+        for connection in connections:
+            await connection.add_remote_candidate(candidate)
 
     @property
     def messages_unconfirmed(self) -> bool:

@@ -29,6 +29,9 @@ class Metrics:
         self.sessions = Gauge("rtc_sessions", "Sessions by state.", ["state"], registry=r)
         self.sessions_opened = Counter("rtc_sessions_opened", "Sessions opened.", ["service"], registry=r)
         self.sessions_ended = Counter("rtc_sessions_ended", "Sessions ended.", ["reason"], registry=r)
+        self.sessions_resumed = Counter(
+            "rtc_sessions_resumed", "Times that a client came back to its session.", ["service"], registry=r
+        )
         self.offers_refused = Counter("rtc_offers_refused", "Offers refused.", ["code"], registry=r)
         self.slots = Gauge("rtc_slots", "Slots of an engine.", ["service"], registry=r)
         self.slots_used = Gauge("rtc_slots_used", "Slots in use.", ["service"], registry=r)

@@ -6,10 +6,14 @@ Knows nothing of sessions or engines: what happens is told to a :class:`PeerList
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from aioice import Candidate
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
@@ -26,10 +30,12 @@ from aiortc.stats import (
 )
 
 from rtc_server.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
-from rtc_server.errors import BadSdp
+from rtc_server.errors import BadCandidate, BadSdp
+from rtc_server.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
 from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.sdp import NarrowedOffer, widen_answer
+from rtc_server.protocols.trickle import SectionCandidate
 
 logger = logging.getLogger(__name__)
 
@@ -56,38 +62,49 @@ class PeerListener(Protocol):
         """Something came on the data channel."""
 
     def on_gone(self, orderly: bool) -> None:
-        """The connection is over: closed by the other side (orderly), or lost."""
+        """The connection is over: closed by the other side (orderly), or lost. Not called for a close of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStats:
-    """Totals so far. ``fraction_lost_out``: 0 to 1, from the peer's last report; None before the first."""
+    """Totals so far. ``fraction_lost_out``: 0 to 1, from the peer's last report; None before the first.
+    ``signs_of_life``: packets of any kind and answers to the question whether it is there."""
 
     packets_received: int = 0
     packets_lost: int = 0
     jitter_s: float = 0.0
     fraction_lost_out: float | None = None
     rtt_s: float | None = None
-    transport_packets: int = 0
+    signs_of_life: int = 0
+
+    def after(self, before: PeerStats) -> PeerStats:
+        """The same with the totals of an earlier connection added."""
+        return dataclasses.replace(
+            self,
+            packets_received=before.packets_received + self.packets_received,
+            packets_lost=before.packets_lost + self.packets_lost,
+        )
 
 
 class Peer:
     """``voice`` is the track that is sent."""
 
-    def __init__(self, listener: PeerListener, voice: MediaStreamTrack, log_id: str) -> None:
+    def __init__(self, listener: PeerListener, voice: MediaStreamTrack, addresses: MediaAddresses, log_id: str) -> None:
         self._listener = listener
         self._voice = voice
         self._log_id = log_id
         # Always given: without a list aiortc asks a public STUN server, and gathering can wait for it.
-        self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
+        self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]), addresses)
         self._clock_hz = OPUS_CLOCK_HZ
         self._channel: RTCDataChannel | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._candidates = 0
+        self._lookups: set[asyncio.Task[None]] = set()
         self._pc.on("datachannel", self._on_channel)
         self._pc.on("connectionstatechange", self._on_state)
 
     async def answer(self, offer: NarrowedOffer) -> str:
-        """Accept an offer; returns the answer's SDP with our candidates in it. Raises BadSdp.
+        """Accept an offer; returns the answer's SDP with our candidates in it. Raises BadSdp, NoPort.
 
         When cancelled or failed, the peer must still be closed.
         """
@@ -104,7 +121,35 @@ class Peer:
             raise BadSdp from error
         except (OperationError, InvalidAccessError, InvalidStateError) as error:
             raise BadSdp("The offer cannot be answered.") from error
+        self._add_usable(offer.candidates)
         return widen_answer(self._pc.localDescription.sdp, offer.declined)
+
+    def add_candidates(self, candidates: Iterable[SectionCandidate]) -> None:
+        """Where else the peer may be reached. Raises BadCandidate if one of them is none: then none is taken."""
+        parsed = [(parse_candidate(each.text), each.mid) for each in candidates]
+        for candidate, mid in parsed:
+            if candidate is not None:
+                self._take(candidate, mid)
+
+    def _add_usable(self, candidates: Iterable[SectionCandidate]) -> None:
+        """Those of an offer: one that cannot be parsed costs itself alone, as everywhere in the field."""
+        for candidate in candidates:
+            with contextlib.suppress(BadCandidate):
+                self.add_candidates([candidate])
+
+    def _take(self, candidate: Candidate, mid: str | None) -> None:
+        if self._candidates >= MAX_CANDIDATES or self._closing is not None:
+            return
+        self._candidates += 1
+        # A task, because a name has to be looked up; an address is added before the task first waits.
+        lookup = asyncio.create_task(self._pc.add_candidate(candidate, mid), name=f"candidate-{self._log_id}")
+        self._lookups.add(lookup)
+        lookup.add_done_callback(self._looked_up)
+
+    def _looked_up(self, lookup: asyncio.Task[None]) -> None:
+        self._lookups.discard(lookup)
+        if not lookup.cancelled() and lookup.exception() is not None:
+            logger.info("session %s: a candidate was of no use (%s)", self._log_id, type(lookup.exception()).__name__)
 
     def send(self, message: str) -> bool:
         """Queue a message on the data channel. False if there is no open channel, or too much is waiting."""
@@ -126,17 +171,22 @@ class Peer:
                 values["fraction_lost_out"] = report.fractionLost / 256
                 values["rtt_s"] = report.roundTripTime
             elif isinstance(report, RTCTransportStats):
-                values["transport_packets"] = report.packetsReceived
+                values["signs_of_life"] = report.packetsReceived + self._pc.answers
         return PeerStats(**values)  # type: ignore[arg-type]
 
-    async def close(self) -> None:
-        """Close everything; idempotent, and done within a few seconds. Waits briefly for what was sent last."""
+    async def close(self, flush: bool = True) -> None:
+        """Close everything; idempotent, and done within a few seconds. ``flush``: waits briefly for what was sent
+        last."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(), name=f"peer-close-{self._log_id}")
+            self._closing = asyncio.create_task(self._close(flush), name=f"peer-close-{self._log_id}")
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
-        await self._flush()
+    async def _close(self, flush: bool) -> None:
+        for lookup in self._lookups:
+            lookup.cancel()
+        await asyncio.gather(*self._lookups, return_exceptions=True)
+        if flush:
+            await self._flush()
         self._voice.stop()
         self._pc.set_packet_sink(None)
         try:

@@ -6,23 +6,33 @@ Owns admission and drain. Knows nothing of HTTP; what it refuses, it refuses wit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections import Counter
-from collections.abc import Mapping
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from rtc_server.auth import Visitor
 from rtc_server.call import Call
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     Draining,
     EngineUnavailable,
+    Forbidden,
+    NoAudio,
     Overloaded,
     ServerError,
     ServerFull,
+    SessionEnded,
+    TooManySessions,
     UnknownService,
     UnknownSession,
 )
+from rtc_server.ice import MediaAddresses
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.sdp import narrow_offer
@@ -31,16 +41,22 @@ from rtc_server.session import EndReason, SessionId, SessionState
 logger = logging.getLogger(__name__)
 
 
+_KEPT_ENDS: Final = 1024
+_END_IS_KEPT_S: Final = 300.0
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answered offer."""
+    """An answered offer. ``resource``: the session's id, or session and listener; ``token`` resumes the session."""
 
     sdp: str
-    session: str
+    resource: str
+    etag: str
+    token: str | None = None
 
 
 class Registry:
-    """``engines``: by service name; the first is the default service."""
+    """``engines``: by service name; the first is the default service. Raises ConfigError for wrong addresses."""
 
     def __init__(self, engines: Mapping[str, EngineClient], settings: Settings, metrics: Metrics) -> None:
         self.engines = dict(engines)
@@ -48,7 +64,9 @@ class Registry:
         self.draining = False
         self._settings = settings
         self._metrics = metrics
+        self._addresses = MediaAddresses.from_settings(settings)
         self._calls: dict[str, Call] = {}
+        self._ends: OrderedDict[str, tuple[float, EndReason]] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
         for state in SessionState:
@@ -61,31 +79,61 @@ class Registry:
     def count_by_state(self) -> Counter[SessionState]:
         return Counter(call.state for call in self._calls.values())
 
-    async def open(self, sdp: str, service: str | None, options: OfferOptions) -> Answer:
-        """Answer an offer. Raises what the door says: Draining, ServerFull, Overloaded, EngineUnavailable,
-        UnknownService, BadSdp, NoAudio, NoCommonCodec."""
-        try:
-            return await self._open(sdp, service, options)
-        except ServerError as error:
-            self._metrics.offers_refused.labels(error.code).inc()
-            raise
+    async def open(
+        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
+    ) -> Answer:
+        """Answer an offer with a new session. Raises what the door says: Draining, ServerFull, Overloaded,
+        EngineUnavailable, UnknownService, Forbidden, TooManySessions, BadSdp, NoAudio, NoCommonCodec, NoPort."""
+        with self._counted():
+            return await self._open(sdp, service, options, visitor, resumable)
 
-    def get(self, session_id: str) -> Call:
-        """Raises UnknownSession."""
+    async def resume(self, sdp: str, session_id: str, token: str, last_seq: int | None, visitor: Visitor) -> Answer:
+        """Answer an offer with a session that is there already. Raises UnknownSession, ResumeRefused, Draining,
+        BadSdp, NoAudio, NoCommonCodec, NoPort."""
+        with self._counted():
+            if self.draining:
+                raise Draining
+            call = self.get(session_id, visitor)
+            answered = await call.resume(sdp, narrow_offer(sdp), token, last_seq)
+            return Answer(answered.sdp, call.id.text, answered.etag, answered.token)
+
+    async def listen(self, sdp: str, session_id: str, visitor: Visitor) -> Answer:
+        """Answer the offer of somebody who wants to hear a session's voice. Raises as :meth:`resume`, and ServerFull
+        when it has all the listeners it may have."""
+        with self._counted():
+            if self.draining:
+                raise Draining
+            call = self.get(session_id, visitor)
+            offer = narrow_offer(sdp)
+            if not offer.receives:
+                raise NoAudio("The offer does not want to receive audio.")
+            name, connection, answer = await call.audience.admit(offer)
+            return Answer(answer, f"{call.id.text}/{name}", connection.etag)
+
+    def get(self, session_id: str, visitor: Visitor) -> Call:
+        """Raises UnknownSession, also for a session of somebody else: that it exists is nobody's business."""
         call = self._calls.get(session_id)
-        if call is None or call.state is SessionState.ENDED:
+        if call is None or call.state is SessionState.ENDED or call.visitor.principal.name != visitor.principal.name:
             raise UnknownSession
         return call
 
-    async def end(self, session_id: str) -> None:
+    def why_ended(self, session_id: str) -> SessionEnded | None:
+        """What became of a session that ended a short while ago, if nobody asked for its end."""
+        at, reason = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL))
+        if time.monotonic() - at > _END_IS_KEPT_S or reason in (EndReason.BYE, EndReason.DELETED):
+            return None
+        return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else "")
+
+    async def end(self, session_id: str, visitor: Visitor) -> None:
         """End a session because somebody who has its id asks for it. Raises UnknownSession."""
-        await asyncio.shield(self.get(session_id).end(EndReason.DELETED))
+        await asyncio.shield(self.get(session_id, visitor).end(EndReason.DELETED))
 
     async def drain(self, grace_s: float) -> None:
         """Take nobody in any more, tell those who are in, wait for them to leave, then end what is left."""
         self.draining = True
-        for call in self._calls.values():
+        for call in list(self._calls.values()):
             call.warn(Draining())
+            call.forbid_resume()
         try:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()
@@ -98,38 +146,81 @@ class Registry:
         self.draining = True
         await asyncio.gather(*(call.end(EndReason.SERVER_SHUTDOWN) for call in list(self._calls.values())))
 
-    async def _open(self, sdp: str, service: str | None, options: OfferOptions) -> Answer:
-        engine = self._admit(self.default_service if service is None else service)
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ServerError as error:
+            self._metrics.offers_refused.labels(error.code).inc()
+            raise
+
+    async def _open(
+        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool
+    ) -> Answer:
+        engine = self._admit(self.default_service if service is None else service, visitor)
         offer = narrow_offer(sdp)
         session_id = SessionId(self._settings.node, worker=0)
-        call = Call(session_id, engine, options, self._settings, self._metrics, self._forget)
+        call = Call(
+            session_id,
+            engine,
+            options,
+            self._settings,
+            self._metrics,
+            self._addresses,
+            visitor,
+            resumable,
+            self._forget,
+        )
         self._calls[session_id.text] = call
         self._empty.clear()
         try:
-            answer = await call.answer(offer)
-        except BaseException:  # cancelled included: what the call took must go back
+            answered = await call.answer(offer)
+        except BaseException as error:  # cancelled included: what the call took must go back
             await call.end(EndReason.REFUSED)
+            if isinstance(error, ServerFull):
+                raise self._full(engine.service) from None
             raise
         self._metrics.sessions_opened.labels(engine.service).inc()
-        return Answer(answer, session_id.text)
+        return Answer(answered.sdp, session_id.text, answered.etag, answered.token)
 
-    def _admit(self, service: str) -> EngineClient:
+    def _admit(self, service: str, visitor: Visitor) -> EngineClient:
         """The door: refuse before it is felt in anybody's ear."""
         if self.draining:
             raise Draining
         engine = self.engines.get(service)
         if engine is None:
             raise UnknownService(tuple(self.engines))
+        if not visitor.principal.may_use(service):
+            raise Forbidden
         if not engine.ready:
             raise EngineUnavailable
         if len(self._calls) >= self._settings.max_sessions:
-            raise ServerFull
+            raise self._full(None)
+        if sum(call.visitor.address == visitor.address for call in self._calls.values()) >= (
+            self._settings.sessions_per_address
+        ):
+            raise TooManySessions
         step_ms = engine.step_p50_ms
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
         return engine
 
+    def _full(self, service: str | None) -> ServerFull:
+        """Places that wait for their clients are not given away, but they do not wait for ever."""
+        error = ServerFull()
+        waits_s = [
+            call.waits_s()
+            for call in self._calls.values()
+            if call.state is SessionState.WAITING and service in (None, call.service)
+        ]
+        if waits_s:
+            error.retry_after_s = min(60, math.ceil(min(waits_s)) + 1)
+        return error
+
     def _forget(self, call: Call) -> None:
-        self._calls.pop(call.id.text, None)
+        if self._calls.pop(call.id.text, None) is not None and call.end_reason is not None:
+            self._ends[call.id.text] = (time.monotonic(), call.end_reason)
+            if len(self._ends) > _KEPT_ENDS:
+                self._ends.popitem(last=False)
         if not self._calls:
             self._empty.set()

@@ -7,14 +7,36 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
-from rtc_server.errors import BadRequest, ServerError, TooLarge, UnsupportedMediaType
+from rtc_server.access import visitor_of
+from rtc_server.config import Settings
+from rtc_server.connection import Connection
+from rtc_server.errors import (
+    BadRequest,
+    PreconditionFailed,
+    PreconditionRequired,
+    ServerError,
+    TooLarge,
+    UnknownSession,
+    UnsupportedMediaType,
+)
+from rtc_server.protocols import trickle
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.registry import Registry
 
 MAX_BODY_BYTES: Final = 64 * 1024
 REGISTRY: Final = web.AppKey("registry", Registry)
+SETTINGS: Final = web.AppKey("settings", Settings)
+_JSON: Final = "application/json"
 
 routes = web.RouteTableDef()
+
+
+class ResumeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which session to go on in, what proves the right to, and the last event that was seen of it."""
+
+    session: str
+    token: str
+    last_seq: int | None = None
 
 
 class OfferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,7 +45,8 @@ class OfferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sdp: str
     type: Literal["offer"]
     service: str | None = None
-    options: OfferOptions = OfferOptions()
+    options: OfferOptions | msgspec.UnsetType = msgspec.UNSET
+    resume: ResumeRequest | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(OfferRequest)
@@ -31,18 +54,36 @@ _decoder: Final = msgspec.json.Decoder(OfferRequest)
 
 @routes.post("/api/offer")
 async def offer(request: web.Request) -> web.Response:
+    registry, visitor = request.app[REGISTRY], visitor_of(request)
     body = await _read_offer(request)
-    answer = await request.app[REGISTRY].open(body.sdp, body.service, body.options)
+    if body.resume is None:
+        options = OfferOptions() if body.options is msgspec.UNSET else body.options
+        answer = await registry.open(body.sdp, body.service, options, visitor)
+    elif body.service is not None or body.options is not msgspec.UNSET:
+        raise BadRequest("A session that is resumed has its service and its options.")
+    else:
+        back = body.resume
+        answer = await registry.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
+    grace_s = request.app[SETTINGS].resume_grace
+    resume = None if answer.token is None else {"token": answer.token, "grace_s": grace_s}
     return web.json_response(
-        {"sdp": answer.sdp, "type": "answer", "session": answer.session},
+        {"sdp": answer.sdp, "type": "answer", "session": answer.resource, "resume": resume},
         status=201,
-        headers={"Location": f"/api/sessions/{answer.session}", "Cache-Control": "no-store"},
+        headers={
+            "Location": f"/api/sessions/{answer.resource}",
+            "ETag": answer.etag,
+            "Cache-Control": "no-store",
+        },
     )
 
 
 @routes.get("/api/sessions/{id}")
 async def session(request: web.Request) -> web.Response:
-    call = request.app[REGISTRY].get(request.match_info["id"])
+    registry, session_id = request.app[REGISTRY], request.match_info["id"]
+    try:
+        call = registry.get(session_id, visitor_of(request))
+    except UnknownSession as error:
+        raise registry.why_ended(session_id) or error from None
     return web.json_response(
         {
             "session": call.id.text,
@@ -57,19 +98,47 @@ async def session(request: web.Request) -> web.Response:
 
 @routes.delete("/api/sessions/{id}")
 async def end_session(request: web.Request) -> web.Response:
-    await request.app[REGISTRY].end(request.match_info["id"])
+    await request.app[REGISTRY].end(request.match_info["id"], visitor_of(request))
     return web.Response(status=204)
 
 
-async def _read_offer(request: web.Request) -> OfferRequest:
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType("application/json")
+@routes.patch("/api/sessions/{id}")
+async def more_candidates(request: web.Request) -> web.Response:
+    call = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
+    return await take_candidates(request, call.connection, (trickle.SDPFRAG_TYPE, _JSON))
+
+
+async def take_candidates(request: web.Request, connection: Connection, types: tuple[str, ...]) -> web.Response:
+    """The body of a ``PATCH`` for a connection, and its answer (RFC 9725, section 4.3.1)."""
+    if request.content_type not in types:
+        raise UnsupportedMediaType(" or ".join(types))
+    match request.headers.get("If-Match"):
+        case None if request.content_type == trickle.SDPFRAG_TYPE:
+            raise PreconditionRequired
+        case None | "*":
+            pass
+        case tags if connection.etag not in [tag.strip() for tag in tags.split(",")]:
+            raise PreconditionFailed
+    raw = await read_body(request)
+    parse = trickle.parse_json if request.content_type == _JSON else trickle.parse_fragment
+    connection.trickle(parse(raw))
+    return web.Response(status=204)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Raises TooLarge, BadRequest."""
     try:
-        raw = await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(MAX_BODY_BYTES) from None
     except web.RequestPayloadError:
         raise BadRequest("The body cannot be read: it breaks off, or is not encoded as it says.") from None
+
+
+async def _read_offer(request: web.Request) -> OfferRequest:
+    if request.content_type != _JSON:
+        raise UnsupportedMediaType(_JSON)
+    raw = await read_body(request)
     try:
         return _decoder.decode(raw)
     except msgspec.ValidationError as error:

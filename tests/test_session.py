@@ -10,18 +10,22 @@ import pytest
 from rtc_server.errors import IllegalTransition
 from rtc_server.session import TRANSITIONS, EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 
-CONNECTING, LISTENING, SPEAKING, ENDED = SessionState
-CONNECTED, VOICE_STARTED, VOICE_STOPPED, RESET, END = SessionEvent
+CONNECTING, LISTENING, SPEAKING, WAITING, ENDED = SessionState
+CONNECTED, VOICE_STARTED, VOICE_STOPPED, RESET, PATH_LOST, END = SessionEvent
 
 LEGAL = {
     (CONNECTING, CONNECTED): LISTENING,
     (CONNECTING, END): ENDED,
     (LISTENING, VOICE_STARTED): SPEAKING,
     (LISTENING, RESET): LISTENING,
+    (LISTENING, PATH_LOST): WAITING,
     (LISTENING, END): ENDED,
     (SPEAKING, VOICE_STOPPED): LISTENING,
     (SPEAKING, RESET): LISTENING,
+    (SPEAKING, PATH_LOST): WAITING,
     (SPEAKING, END): ENDED,
+    (WAITING, CONNECTED): LISTENING,
+    (WAITING, END): ENDED,
 }
 """The whole table, written a second time: a move that is added or lost shows here."""
 
@@ -29,6 +33,7 @@ WAY_TO: dict[SessionState, list[SessionEvent]] = {
     CONNECTING: [],
     LISTENING: [CONNECTED],
     SPEAKING: [CONNECTED, VOICE_STARTED],
+    WAITING: [CONNECTED, PATH_LOST],
     ENDED: [END],
 }
 
@@ -72,7 +77,9 @@ def test_a_session_begins_connecting() -> None:
     assert SessionMachine("0-0-test").state is CONNECTING
 
 
-@pytest.mark.parametrize(("state", "live"), [(CONNECTING, False), (LISTENING, True), (SPEAKING, True), (ENDED, False)])
+@pytest.mark.parametrize(
+    ("state", "live"), [(CONNECTING, False), (LISTENING, True), (SPEAKING, True), (WAITING, False), (ENDED, False)]
+)
 def test_live_means_connected(state: SessionState, live: bool) -> None:
     assert machine_in(state).live is live
 
@@ -81,7 +88,7 @@ def test_end_reasons_are_those_of_the_protocol() -> None:
     """The words of docs/protocol.md, and ``refused``, which nobody is told."""
     assert set(EndReason) == {
         *("bye", "deleted", "connect_timeout", "peer_lost", "engine_failed", "server_shutdown"),
-        *("protocol_abuse", "internal", "refused"),
+        *("time_limit", "protocol_abuse", "internal", "refused"),
     }
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
+from rtc_server.protocols.trickle import SectionCandidate
 
 MAX_SECTIONS: Final = 32
 MAX_LINES: Final = 4000
@@ -50,10 +51,24 @@ class Section:
         prefix = f"a={name}:"
         return next((line[len(prefix) :] for line in self.lines if line.startswith(prefix)), None)
 
+    @property
+    def candidates(self) -> list[SectionCandidate]:
+        return [SectionCandidate(line[2:], self.mid) for line in self.lines if line.startswith("a=candidate:")]
+
     def without_extras(self) -> Section:
         """Without header extensions and RTCP feedback, none of which one stream of audio needs: what is not
-        negotiated need not be sent, parsed and paid for 50 times a second."""
-        return Section(tuple(line for line in self.lines if not line.startswith(("a=extmap:", "a=rtcp-fb:"))))
+        negotiated need not be sent, parsed and paid for 50 times a second. And without candidates, which are taken
+        one by one: looking up a name in one of them must not hold up the answer, and their end must not be told to
+        the WebRTC stack, which would then give up before the peer's own checks arrive from an address not listed."""
+        extras = ("a=extmap:", "a=rtcp-fb:", "a=candidate:", "a=end-of-candidates")
+        return Section(tuple(line for line in self.lines if not line.startswith(extras)))
+
+    def with_mux_only(self) -> Section:
+        """RTP and RTCP share a port, and there is no other way here (RFC 8858)."""
+        lines = [
+            each for line in self.lines for each in ([line, "a=rtcp-mux-only"] if line == "a=rtcp-mux" else [line])
+        ]
+        return Section(tuple(lines))
 
     def with_opus_parameters(self) -> Section:
         """With what we want to receive of Opus (RFC 7587, section 6.1): mono, with error correction."""
@@ -92,13 +107,19 @@ class NarrowedOffer:
 
     ``sdp``: for the WebRTC stack. ``declined``: position in the offer and section of each that was cut out.
     ``codec``: the audio codec that will be used both ways (``OPUS``, ``G722``, ``PCMU``, ``PCMA``): the first
-    one offered that we take. ``has_channel``: whether a data-channel section is left.
+    one offered that we take. ``has_channel``: whether a data-channel section is left. ``sends``, ``receives``:
+    whether the peer wants to send and to receive audio. ``ufrag``, ``password``: of its ICE generation.
     """
 
     sdp: str
     declined: tuple[tuple[int, Section], ...]
     codec: str
     has_channel: bool
+    sends: bool = True
+    receives: bool = True
+    candidates: tuple[SectionCandidate, ...] = ()
+    ufrag: str | None = None
+    password: str | None = None
 
 
 def parse(sdp: str) -> Description:
@@ -143,16 +164,34 @@ def narrow_offer(sdp: str) -> NarrowedOffer:
         declined=tuple(declined),
         codec=_taken_codecs(audio)[0].split("/")[0],
         has_channel=any(section.kind == "application" for section in kept),
+        sends=_direction(offer, audio) in ("sendrecv", "sendonly"),
+        receives=_direction(offer, audio) in ("sendrecv", "recvonly"),
+        candidates=tuple(candidate for section in kept for candidate in section.candidates),
+        ufrag=_inherited(offer, audio, "ice-ufrag"),
+        password=_inherited(offer, audio, "ice-pwd"),
     )
 
 
 def widen_answer(sdp: str, declined: tuple[tuple[int, Section], ...]) -> str:
-    """Put the declined sections back into an answer, rejected, where the offer had them; and say how we want Opus."""
+    """Put the declined sections back into an answer, rejected, where the offer had them; and say how we want Opus,
+    that further candidates may come (RFC 8840, section 4.1.3), and that RTCP has no port of its own."""
     answer = parse(sdp)
-    sections = [section.with_opus_parameters() for section in answer.sections]
+    sections = [section.with_opus_parameters().with_mux_only() for section in answer.sections]
     for position, section in declined:
         sections.insert(position, section.rejected())
-    return Description(answer.head, tuple(sections)).render()
+    head = tuple(line for line in answer.head if not line.startswith("a=ice-options:"))
+    return Description((*head, "a=ice-options:trickle"), tuple(sections)).render()
+
+
+def _direction(description: Description, section: Section) -> str:
+    """RFC 8866, section 6.7: of the section, else of the session, else both ways."""
+    known = {"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"}
+    return next((line[2:] for line in (*section.lines, *description.head) if line in known), "sendrecv")
+
+
+def _inherited(description: Description, section: Section, name: str) -> str | None:
+    """An attribute of the section, else of the session."""
+    return section.attribute(name) or Section(("m= ", *description.head)).attribute(name)
 
 
 def _usable(section: Section) -> bool:

@@ -154,7 +154,7 @@ async def test_reset_is_answered_and_drops_what_was_waiting_to_be_played() -> No
         answer = await client.wait_for("state", reason="reset")
         after = ear.samples
         await ear.hear(1.0)
-        assert set(answer) == {"type", "time_ms", "state", "reason"}
+        assert set(answer) == {"type", "time_ms", "seq", "state", "reason"}
         assert answer["state"] == "listening"
         # What was on its way is still heard: 80 ms in each of the two jitter buffers, and a frame half full.
         assert voiced_ms(ear.since(after)) < 300
@@ -190,6 +190,7 @@ async def test_connected_is_the_first_message(server: Server, base_url: str) -> 
             "model": "echo",
             "speaks": True,
             "writes": False,
+            "resumed": False,
         }
         assert [event["type"] for event in client.events].count("connected") == 1
 

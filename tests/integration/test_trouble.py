@@ -173,7 +173,10 @@ async def test_a_client_that_never_connects_loses_its_session() -> None:
             assert (status, view["state"]) == (200, "connecting")
             await until(lambda: not len(server.registry), "the session's end", 5.0)
         assert await _ended(server, "connect_timeout") == 1
-        assert (await get_json(f"{_url(server)}/api/sessions/{session}"))[0] == 404
+        status, view = await get_json(f"{_url(server)}/api/sessions/{session}")
+        assert (status, view["error"]["code"]) == (410, "session_ended")
+        # What to look at: said to the client, for whom the data channel never opened.
+        assert "TURN" in view["error"]["message"]
         await assert_serves(_url(server))
 
 
@@ -197,7 +200,9 @@ async def test_a_client_that_vanishes_is_missed(close_sockets: bool) -> None:
     """No goodbye of any kind: after the peer timeout the session is lost and its slot free."""
     ear = Ear()
     async with (
-        running_server("--model", "echo", "--peer-timeout-s", "1", "--echo-slots", "1") as server,
+        running_server(
+            "--model", "echo", "--peer-timeout-s", "1", "--resume-grace", "0", "--echo-slots", "1"
+        ) as server,
         leaves_nothing(server),
         VoiceClient(_url(server), tone(440), on_voice=ear) as client,
     ):
@@ -213,7 +218,7 @@ async def test_a_client_that_wants_few_stats_is_missed_as_soon() -> None:
     ear = Ear()
     options = {"stats_interval_ms": 10_000}
     async with (
-        running_server("--model", "echo", "--peer-timeout-s", "1") as server,
+        running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace", "0") as server,
         leaves_nothing(server),
         VoiceClient(_url(server), tone(440), options=options, on_voice=ear) as client,
     ):
@@ -347,7 +352,7 @@ async def test_a_bad_message_is_answered_and_changes_nothing(
         await client.wait_for("connected")
         client.send(message)
         error = await client.wait_for("error")
-        assert set(error) == {"type", "time_ms", "code", "message", "retryable"}
+        assert set(error) == {"type", "time_ms", "seq", "code", "message", "retryable"}
         assert (error["code"], error["retryable"]) == (code, False)
         client.send({"type": "ping", "id": "still here"})
         await client.wait_for("pong", id="still here")

@@ -22,7 +22,7 @@ GOLDEN_EVENTS: list[tuple[events.ServerEvent, str]] = [
     (
         events.Connected("0-0-abc", "dialogue", "kyutai/moshiko-pytorch-bf16", True, True),
         '{"type":"connected","session":"0-0-abc","service":"dialogue","model":"kyutai/moshiko-pytorch-bf16",'
-        '"speaks":true,"writes":true,"time_ms":1234}',
+        '"speaks":true,"writes":true,"resumed":false,"time_ms":1234}',
     ),
     (events.Text(" Grüße 👋"), '{"type":"text","delta":" Grüße 👋","time_ms":1234}'),
     (events.State("speaking"), '{"type":"state","state":"speaking","time_ms":1234}'),
@@ -35,6 +35,7 @@ GOLDEN_EVENTS: list[tuple[events.ServerEvent, str]] = [
         '{"type":"error","code":"rate_limited","message":"Too many messages. Slow down.","retryable":true,'
         '"time_ms":1234}',
     ),
+    (events.Ending("time_limit", 60_000), '{"type":"ending","reason":"time_limit","in_ms":60000,"time_ms":1234}'),
     (events.Disconnected("bye"), '{"type":"disconnected","reason":"bye","time_ms":1234}'),
     (
         events.Stats(),
@@ -118,6 +119,10 @@ BAD_MESSAGES = {
 @pytest.mark.parametrize(("event", "golden"), GOLDEN_EVENTS, ids=lambda value: type(value).__name__)
 def test_golden_events(event: events.ServerEvent, golden: str) -> None:
     assert encode_event(event, 1234.4) == golden
+
+
+def test_an_event_that_counts_has_its_number() -> None:
+    assert encode_event(events.Text("a"), 1.0, 7) == '{"type":"text","delta":"a","time_ms":1,"seq":7}'
 
 
 def test_every_event_of_the_protocol_has_a_golden() -> None:

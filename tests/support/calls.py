@@ -268,19 +268,31 @@ class _BlackHole:
         return getattr(self._transport, name)
 
 
-def vanish(client: VoiceClient, close_sockets: bool = False) -> None:
-    """From now on nothing of this client reaches the server: its battery is empty.
+def vanish(client: VoiceClient, close_sockets: bool = False) -> Callable[[], None]:
+    """From now on nothing of this client reaches the server: its battery is empty. What is returned mends it.
 
     With ``close_sockets`` its machine lives on and says that nobody listens on that port any more.
     """
-    transports = {t.receiver.transport.transport for t in client.pc.getTransceivers()}
-    if client.pc.sctp is not None:
-        transports.add(client.pc.sctp.transport.transport)
-    for transport in transports:
-        for protocol in transport._connection._protocols:
-            if close_sockets:
-                protocol.transport.abort()
-            protocol.transport = _BlackHole(protocol.transport)
+    return blackhole(client.pc, close_sockets)
+
+
+def blackhole(pc: RTCPeerConnection, close_sockets: bool = False) -> Callable[[], None]:
+    """The same for a bare peer connection."""
+    transports = {t.receiver.transport.transport for t in pc.getTransceivers()}
+    if pc.sctp is not None:
+        transports.add(pc.sctp.transport.transport)
+    protocols = [protocol for transport in transports for protocol in transport._connection._protocols]
+    before = [protocol.transport for protocol in protocols]
+    for protocol in protocols:
+        if close_sockets:
+            protocol.transport.abort()
+        protocol.transport = _BlackHole(protocol.transport)
+
+    def mend() -> None:
+        for protocol, transport in zip(protocols, before, strict=True):
+            protocol.transport = transport
+
+    return mend
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,153 @@
+"""One peer connection of a session, and the voice that goes out on it.
+
+A session has one that speaks and listens, which a resume replaces, and may have more that only listen. Knows nothing
+of sessions or engines: what happens is told to a :class:`ConnectionOwner`, until the connection is retired.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Protocol
+
+from aiortc.rtp import RtpPacket
+
+from rtc_server.audio import FloatArray
+from rtc_server.config import Settings
+from rtc_server.errors import RestartUnsupported
+from rtc_server.ice import MediaAddresses
+from rtc_server.opus import make_encoder
+from rtc_server.peer import Peer, PeerStats
+from rtc_server.playout import PlayoutBuffer
+from rtc_server.protocols.sdp import NarrowedOffer
+from rtc_server.protocols.trickle import Fragment
+from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
+
+
+class ConnectionOwner(Protocol):
+    """Called on the event loop; must not block."""
+
+    def on_packet(self, connection: Connection, codec: str, packet: RtpPacket) -> None:
+        """An RTP packet of the microphone."""
+
+    def on_connected(self, connection: Connection) -> None:
+        """Media can flow."""
+
+    def on_channel_open(self, connection: Connection) -> None:
+        """Events can be sent."""
+
+    def on_message(self, connection: Connection, message: str | bytes) -> None:
+        """Something came on the data channel."""
+
+    def on_gone(self, connection: Connection, orderly: bool) -> None:
+        """It is over: closed by the other side (orderly), or lost."""
+
+    def on_first_voice(self, connection: Connection) -> None:
+        """The first samples of the model leave."""
+
+
+class Connection:
+    """``playout``: where its voice waits; its owner fills and clears it."""
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        offer: NarrowedOffer,
+        playout: PlayoutBuffer,
+        settings: Settings,
+        addresses: MediaAddresses,
+        log_id: str,
+    ) -> None:
+        self.etag = f'"{secrets.token_hex(8)}"'
+        """Of the ICE generation, in the form that HTTP gives it."""
+        self.playout = playout
+        self.connected = False
+        self.channel_open = False
+        self.opened_at = time.monotonic()
+        self._owner: ConnectionOwner | None = owner
+        self._offer = offer
+        self._bitrate = settings.bitrate
+        self._voice = self._make_voice()
+        self._peer = Peer(self, self._voice, addresses, log_id)
+        self._signs_of_life = 0
+        self._heard_at = self.opened_at
+
+    async def answer(self) -> str:
+        """The answer's SDP. Raises BadSdp, NoPort; must be closed then, and when cancelled."""
+        return await self._peer.answer(self._offer)
+
+    def trickle(self, fragment: Fragment) -> None:
+        """Take candidates that became known later. Raises BadCandidate, RestartUnsupported."""
+        for ours, theirs in ((self._offer.ufrag, fragment.ufrag), (self._offer.password, fragment.password)):
+            if theirs is not None and theirs != ours:
+                raise RestartUnsupported
+        self._peer.add_candidates(fragment.candidates)
+
+    def play(self, pcm: FloatArray, now: float) -> None:
+        """Voice for the other side; none is kept for one that does not want any."""
+        if self._offer.receives:
+            self.playout.push(pcm, now)
+            self._voice.start()
+
+    def send(self, message: str) -> bool:
+        """Queue an event. False if it cannot be sent."""
+        return self._peer.send(message)
+
+    async def look(self) -> PeerStats:
+        """The figures of now; whether anything came since the last look counts as a sign of life."""
+        stats = await self._peer.stats()
+        if stats.signs_of_life != self._signs_of_life:
+            self._signs_of_life = stats.signs_of_life
+            self._heard_at = time.monotonic()
+        return stats
+
+    def silent_s(self, now: float) -> float:
+        """How long nothing has come, as of the last :meth:`look`."""
+        return now - self._heard_at
+
+    def on_loss_report(self, fraction: float) -> None:
+        """The peer has lost so much (0 to 1) since its last report."""
+        if isinstance(self._voice, EncodedTrack):
+            self._voice.on_loss_report(fraction)
+
+    def retire(self) -> None:
+        """Nothing that happens to it matters to its owner any more."""
+        self._owner = None
+        self.channel_open = False
+
+    async def close(self, flush: bool = True) -> None:
+        """Idempotent, and done within a few seconds. ``flush``: waits briefly for what was sent last."""
+        await self._peer.close(flush)
+        self.retire()
+
+    def on_packet(self, codec: str, packet: RtpPacket) -> None:
+        if self._owner is not None:
+            self._owner.on_packet(self, codec, packet)
+
+    def on_connected(self) -> None:
+        self.connected = True
+        self._heard_at = time.monotonic()
+        if self._owner is not None:
+            self._owner.on_connected(self)
+
+    def on_channel_open(self) -> None:
+        if self._owner is not None:
+            self.channel_open = True
+            self._owner.on_channel_open(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        if self._owner is not None:
+            self._owner.on_message(self, message)
+
+    def on_gone(self, orderly: bool) -> None:
+        if self._owner is not None:
+            self._owner.on_gone(self, orderly)
+
+    def _make_voice(self) -> OutboundTrack:
+        if self._offer.codec != "OPUS":
+            return RawTrack(self.playout, self._on_voice)
+        return EncodedTrack(self.playout, make_encoder(self._bitrate), self._bitrate, self._on_voice)
+
+    def _on_voice(self) -> None:
+        if self._owner is not None:
+            self._owner.on_first_voice(self)

@@ -1,0 +1,27 @@
+"""The last events of a session, for a client that comes back and has missed some. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+KEPT: Final = 256
+
+
+class EventLog:
+    """Numbers events from 1 and keeps the newest."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._events: deque[tuple[int, str]] = deque(maxlen=kept)
+        self.last = 0
+        """The number of the newest event; 0 before the first."""
+
+    def add(self, seq: int, text: str) -> None:
+        """``seq`` is the one after :attr:`last`."""
+        assert seq == self.last + 1, "events are numbered without gaps"
+        self.last = seq
+        self._events.append((seq, text))
+
+    def since(self, seq: int) -> list[str]:
+        """What came after ``seq`` and is still kept, oldest first."""
+        return [text for number, text in self._events if number > seq]

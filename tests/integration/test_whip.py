@@ -1,0 +1,207 @@
+"""WHIP (RFC 9725) and WHEP: the HTTP of both, and a voice that goes in by one and comes back by the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from rtc_server.app import Server
+from rtc_server.audience import MAX_LISTENERS
+from rtc_server.client import MicrophoneTrack
+from rtc_server.protocols.trickle import SDPFRAG_TYPE
+from tests.conftest import running_server
+from tests.support.calls import Ear, assert_serves, blackhole, leaves_nothing, listen, pitch_hz, tone, until
+
+SDP = "application/sdp"
+
+
+class Resource:
+    """What a POST has made: the URL of it, and the answer's headers."""
+
+    def __init__(self, http: aiohttp.ClientSession, base: str, response: aiohttp.ClientResponse) -> None:
+        self.http = http
+        self.headers = response.headers
+        self.url = base + response.headers["Location"]
+        self.id = self.url.rsplit("/", 1)[1]
+
+    async def patch(self, data: str, kind: str = SDPFRAG_TYPE, **headers: str) -> tuple[int, str | None]:
+        sent = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.patch(self.url, data=data, headers=sent) as response:
+            return response.status, (await response.json())["code"] if response.status >= 400 else None
+
+    async def delete(self) -> int:
+        async with self.http.delete(self.url) as response:
+            return response.status
+
+
+@contextlib.asynccontextmanager
+async def posted(url: str, path: str, pc: RTCPeerConnection) -> AsyncIterator[Resource]:
+    """Offers; connects; closes."""
+    try:
+        await pc.setLocalDescription(await pc.createOffer())
+        async with aiohttp.ClientSession() as http:
+            headers = {"Content-Type": SDP}
+            async with http.post(url + path, data=pc.localDescription.sdp, headers=headers) as response:
+                assert (response.status, response.content_type) == (201, SDP), await response.text()
+                resource = Resource(http, url, response)
+                await pc.setRemoteDescription(RTCSessionDescription(await response.text(), "answer"))
+            yield resource
+            await resource.delete()
+    finally:
+        await pc.close()
+
+
+def publisher(hz: float) -> RTCPeerConnection:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver(MicrophoneTrack(tone(hz)), direction="sendonly")
+    return pc
+
+
+def player(ear: Ear) -> RTCPeerConnection:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver("audio", direction="recvonly")
+    listening: list[asyncio.Task[None]] = []  # ends with the track
+    pc.on("track", lambda track: listening.append(asyncio.create_task(listen(track, ear))))
+    return pc
+
+
+async def problem(response: aiohttp.ClientResponse) -> tuple[int, str]:
+    """Status and code; that it is a problem document is checked here."""
+    assert response.content_type == "application/problem+json"
+    body: dict[str, Any] = await response.json(content_type=None)
+    assert body["status"] == response.status
+    assert body["title"]
+    assert body["detail"]
+    return response.status, body["code"]
+
+
+async def test_what_is_published_is_played(server: Server, base_url: str) -> None:
+    """A tone goes in by WHIP; two listeners hear it by WHEP; one leaves and the other hears on."""
+    one, other = Ear(), Ear()
+    async with (
+        leaves_nothing(server),
+        posted(base_url, "/whip/echo", publisher(440)) as session,
+        posted(base_url, f"/whep/{session.id}", player(one)) as first,
+        posted(base_url, f"/whep/{session.id}", player(other)),
+    ):
+        await one.until_voice()
+        await other.until_voice()
+        await one.hear(1.0)
+        assert pitch_hz(one.since(one.samples - 12_000)) == pytest.approx(440, abs=3)
+        assert await first.delete() == 200
+        await until(lambda: len(next(iter(server.registry._calls.values())).audience) == 1, "one listener to be left")
+        await other.hear(1.0)
+        assert pitch_hz(other.since(other.samples - 12_000)) == pytest.approx(440, abs=3)
+
+
+async def test_a_session_has_what_the_standard_asks_for(server: Server, base_url: str) -> None:
+    async with leaves_nothing(server), posted(base_url, "/whip/echo", publisher(440)) as session:
+        assert session.headers["ETag"].startswith('"')
+        assert session.headers["Location"].startswith("/whip/echo/")
+        fragment = "a=mid:0\r\na=end-of-candidates\r\n"
+        assert await session.patch(fragment) == (428, "precondition_required")
+        assert await session.patch(fragment, If_Match='"x"') == (412, "precondition_failed")
+        assert await session.patch(fragment, If_Match=session.headers["ETag"]) == (204, None)
+        restart = "a=ice-ufrag:abcdefgh\r\na=ice-pwd:abcdefghabcdefghabcdefgh\r\n" + fragment
+        assert await session.patch(restart, If_Match="*") == (422, "ice_restart_unsupported")
+        assert await session.patch("x", If_Match=session.headers["ETag"]) == (400, "bad_candidate")
+        assert await session.patch("{}", "application/json") == (415, "unsupported_media_type")
+        assert await session.delete() == 200
+        assert await session.delete() == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+@pytest.mark.parametrize("path", ["/whip/echo", "/whep/0-0-x"])
+async def test_other_methods_are_not_allowed(server: Server, base_url: str, method: str, path: str) -> None:
+    async with aiohttp.ClientSession() as http, http.request(method, base_url + path) as response:
+        assert response.status == 405
+
+
+@pytest.mark.parametrize("path", ["/whip/echo", "/whep/0-0-x"])
+async def test_an_endpoint_says_what_it_takes(server: Server, base_url: str, path: str) -> None:
+    async with aiohttp.ClientSession() as http, http.options(base_url + path) as response:
+        assert response.status == 204
+        assert response.headers["Accept-Post"] == SDP
+        assert "Link" not in response.headers
+
+
+async def test_what_cannot_be_answered_is_told_as_a_problem(server: Server, base_url: str) -> None:
+    video = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\n"
+    g729 = video.replace("video 9 UDP/TLS/RTP/SAVPF 96", "audio 9 UDP/TLS/RTP/SAVPF 18")
+    async with aiohttp.ClientSession() as http:
+        for path, kind, data, expected in (
+            ("/whip/echo", "application/json", "{}", (415, "unsupported_media_type")),
+            ("/whip/echo", SDP, "nonsense", (400, "bad_sdp")),
+            ("/whip/echo", SDP, b"\xff", (400, "bad_sdp")),
+            ("/whip/echo", SDP, video, (422, "no_audio")),
+            ("/whip/echo", SDP, g729, (422, "no_common_codec")),
+            ("/whip/nothing", SDP, video, (404, "unknown_service")),
+            ("/whip/echo", SDP, "v" * 70_000, (413, "too_large")),
+            ("/whep/0-0-nobody", SDP, video, (404, "unknown_session")),
+        ):
+            async with http.post(base_url + path, data=data, headers={"Content-Type": kind}) as response:
+                assert await problem(response) == expected, path
+    await assert_serves(base_url)
+
+
+async def test_a_session_is_not_reached_by_the_name_of_another_service(server: Server, base_url: str) -> None:
+    async with posted(base_url, "/whip/echo", publisher(440)) as session:
+        session_url, session.url = session.url, session.url.replace("/whip/echo/", "/whip/dialogue/")
+        assert await session.delete() == 404
+        session.url = session_url
+
+
+async def test_a_session_has_so_many_listeners_and_no_more(server: Server, base_url: str) -> None:
+    async with leaves_nothing(server), contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(posted(base_url, "/whip/echo", publisher(440)))
+        for _ in range(MAX_LISTENERS):
+            await stack.enter_async_context(posted(base_url, f"/whep/{session.id}", player(Ear())))
+        pc = player(Ear())
+        stack.push_async_callback(pc.close)
+        await pc.setLocalDescription(await pc.createOffer())
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        async with http.post(
+            f"{base_url}/whep/{session.id}", data=pc.localDescription.sdp, headers={"Content-Type": SDP}
+        ) as response:
+            assert await problem(response) == (503, "server_full")
+
+
+async def test_listeners_end_with_their_session(server: Server, base_url: str) -> None:
+    ear = Ear()
+    async with leaves_nothing(server), posted(base_url, "/whip/echo", publisher(440)) as session:
+        pc = player(ear)
+        async with posted(base_url, f"/whep/{session.id}", pc) as listener:
+            await ear.until_voice()
+            assert await session.delete() == 200
+            await until(lambda: pc.connectionState == "closed", "the listener's end")
+            assert await listener.delete() == 404
+
+
+async def test_a_listener_that_sends_only_is_none(server: Server, base_url: str) -> None:
+    async with posted(base_url, "/whip/echo", publisher(440)) as session:
+        pc = publisher(440)
+        try:
+            await pc.setLocalDescription(await pc.createOffer())
+            headers = {"Content-Type": SDP}
+            url = f"{base_url}/whep/{session.id}"
+            async with session.http.post(url, data=pc.localDescription.sdp, headers=headers) as response:
+                assert await problem(response) == (422, "no_audio")
+        finally:
+            await pc.close()
+
+
+async def test_a_publisher_that_vanishes_is_not_waited_for() -> None:
+    """It has no token to come back with."""
+    async with running_server("--model", "echo", "--peer-timeout-s", "1") as server, leaves_nothing(server):
+        url, pc = f"http://127.0.0.1:{server.port}", publisher(440)
+        async with posted(url, "/whip/echo", pc) as session:
+            await until(lambda: pc.connectionState == "connected", "the connection")
+            blackhole(pc)
+            await until(lambda: not len(server.registry), "the loss to be noticed")
+            assert await session.delete() == 404
