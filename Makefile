@@ -21,6 +21,10 @@ help: ## List the targets
 serve: $(VENV)/.installed ## Set up and start the server: make serve ARGS="--port 9000"
 	@exec $(BIN)/rtc-server serve $(ARGS)
 
+.PHONY: turn
+turn: $(VENV)/.installed ## Start coturn, the relay for clients in other networks, and say how the server uses it
+	@exec $(BIN)/rtc-server turn $(ARGS)
+
 .PHONY: check-machine
 check-machine: $(VENV)/.installed ## Say what this machine can run
 	@$(BIN)/rtc-server check $(ARGS)

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import health, signaling, whip
+from rtc_server import health, ice_servers, signaling, whip
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
@@ -29,6 +29,7 @@ from rtc_server.errors import (
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
+from rtc_server.turn import IceServers
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,11 @@ def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.A
     app[signaling.SETTINGS] = settings
     app[health.METRICS] = metrics
     app[health.STARTED_AT] = time.monotonic()
+    app[ice_servers.ICE_SERVERS] = IceServers(settings)
     app.add_routes(signaling.routes)
     app.add_routes(whip.routes)
     app.add_routes(health.routes)
+    app.add_routes(ice_servers.routes)
     static = static_directory()
 
     async def index(_: web.Request) -> web.FileResponse:

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server.errors import ConfigError
 
@@ -121,13 +121,42 @@ class Settings:
             raise ConfigError("--tls self-signed makes a certificate of its own: leave --tls-cert out, or --tls.")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """What coturn is started with, beside what it shares with the server: the secret and the public address."""
+
+    turn_listen: tuple[str, ...] = _setting((), "addresses that the relay listens on; empty: all of the machine")
+    turn_port: int = _setting(3478, "UDP and TCP port of the relay", 1, 65535)
+    turn_tls_port: int = _setting(5349, "TLS port of the relay, with --turn-cert", 1, 65535)
+    turn_relay_ports: str = _setting("49160-49659", "UDP ports that are lent to clients, one for each allocation")
+    turn_relay_ip: str = _setting("", "address that relayed packets leave from; empty: the one the client came to")
+    turn_realm: str = _setting("rtc-server", "realm of the credentials; any name")
+    turn_cert: str = _setting("", "PEM file of the relay's certificate chain, for turns:")
+    turn_key: str = _setting("", "PEM file of that certificate's private key")
+    turn_peers: tuple[str, ...] = _setting(
+        (), "addresses of the media server, relayed to even where private; empty: those of this machine"
+    )
+    turn_user_quota: int = _setting(100, "allocations at a time of one user; a browser takes one for each URL", 1)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,127}", self.turn_realm):
+            raise ConfigError("--turn-realm must be 1 to 127 letters, digits, dots, underscores or hyphens.")
+        if bool(self.turn_cert) != bool(self.turn_key):
+            raise ConfigError("--turn-cert and --turn-key go together.")
+
+
+AnySettings = TypeVar("AnySettings", Settings, RelaySettings)
+
+
+def add_arguments(parser: argparse.ArgumentParser, of: type[Settings] | type[RelaySettings] = Settings) -> None:
     """One option for each setting."""
-    for spec in dataclasses.fields(Settings):
+    for spec in dataclasses.fields(of):
         option = "--" + spec.name.replace("_", "-")
         shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
         help_text = f"{spec.metadata['help']} (default: {shown})" if shown != "" else spec.metadata["help"]
-        kind = _types()[spec.name]
+        kind = get_type_hints(of)[spec.name]
         if spec.metadata["secret"]:
             continue
         if kind is bool:
@@ -138,17 +167,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of parsed arguments and the environment. Raises ConfigError."""
+    return _from_arguments(Settings, arguments, environment)
+
+
+def relay_from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> RelaySettings:
+    """The same for the relay's own."""
+    return _from_arguments(RelaySettings, arguments, environment)
+
+
+def _from_arguments(
+    of: type[AnySettings], arguments: argparse.Namespace, environment: Mapping[str, str] | None
+) -> AnySettings:
     environment = os.environ if environment is None else environment
+    types = get_type_hints(of)
     values: dict[str, Any] = {}
-    for spec in dataclasses.fields(Settings):
+    for spec in dataclasses.fields(of):
         value = getattr(arguments, spec.name, None)
         source = "--" + spec.name.replace("_", "-")
         if value is None:
             source = ENV_PREFIX + spec.name.upper()
             value = environment.get(source)
         if value is not None:
-            values[spec.name] = _convert(source, value, _types()[spec.name])
-    return Settings(**values)
+            values[spec.name] = _convert(source, value, types[spec.name])
+    return of(**values)
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -156,10 +197,6 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return from_arguments(parser.parse_args(argv), environment)
-
-
-def _types() -> dict[str, Any]:
-    return get_type_hints(Settings)
 
 
 def _convert(source: str, value: Any, kind: Any) -> Any:

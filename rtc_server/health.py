@@ -10,6 +10,7 @@ from aiohttp import web
 from rtc_server import __version__
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.client import EngineClient
+from rtc_server.ice_servers import servers_for_anybody
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
@@ -68,8 +69,14 @@ async def config(request: web.Request) -> web.Response:
             "services": [_service(name, engine) for name, engine in registry.engines.items()],
             "default_service": registry.default_service,
             "notice": _no_model_notice() if registry.default_service == ECHO else None,
-            "ice_servers": [],
-            "limits": {"connect_timeout_s": settings.connect_timeout_s, "message_bytes": MAX_MESSAGE_BYTES},
+            "auth": "bearer" if settings.auth else "none",
+            "ice_servers": servers_for_anybody(request),
+            "limits": {
+                "connect_timeout_s": settings.connect_timeout_s,
+                "message_bytes": MAX_MESSAGE_BYTES,
+                "resume_grace_s": settings.resume_grace,
+                "max_session_s": settings.max_session,
+            },
         },
         headers=NO_STORE,
     )

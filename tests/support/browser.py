@@ -102,15 +102,24 @@ class Recording:
 
 
 @contextlib.asynccontextmanager
-async def chromium(microphone: Path | None = None, *, allow_microphone: bool = True) -> AsyncIterator[Browser]:
-    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over; by default it beeps."""
-    arguments = list(_ARGUMENTS)
+async def chromium(
+    microphone: Path | None = None,
+    *,
+    allow_microphone: bool = True,
+    further: Sequence[str] = (),
+    program: str = "/usr/bin/chromium",
+) -> AsyncIterator[Browser]:
+    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over; by default it beeps.
+
+    ``further``: command-line arguments. ``program``: what is started in its place, with its arguments.
+    """
+    arguments = [*_ARGUMENTS, *further]
     if allow_microphone:
         arguments.append("--use-fake-ui-for-media-stream")
     if microphone is not None:
         arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        browser = await playwright.chromium.launch(executable_path=program, args=arguments)
         try:
             yield browser
         finally:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -421,10 +421,16 @@ class ServerProcess:
 
 
 @contextlib.asynccontextmanager
-async def server_process(*arguments: str, module: str = "rtc_server", **kwargs: Any) -> AsyncIterator[ServerProcess]:
-    """``python -m module serve --port 0 …``, started but not waited for; killed at the end if it still runs."""
+async def server_process(
+    *arguments: str, module: str = "rtc_server", within: Sequence[str] = (), **kwargs: Any
+) -> AsyncIterator[ServerProcess]:
+    """``python -m module serve --port 0 …``, started but not waited for; killed at the end if it still runs.
+
+    ``within``: a command that runs another one elsewhere.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         *("-m", module, "serve", "--port", "0", *arguments),
         cwd=ROOT,

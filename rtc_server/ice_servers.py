@@ -1,0 +1,51 @@
+"""The door to the ICE servers: what a request's own client is told. Puts together who asks and what
+:class:`~rtc_server.turn.IceServers` makes; knows nothing of offers."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from aiohttp import web
+
+from rtc_server.access import visitor_of
+from rtc_server.errors import Unauthorized
+from rtc_server.turn import IceServer, IceServers, user_key
+
+ICE_SERVERS: Final = web.AppKey("ice_servers", IceServers)
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/api/ice-servers")
+async def ice_servers(request: web.Request) -> web.Response:
+    body = {
+        "ice_servers": servers_for(request),
+        "expires_in_s": request.app[ICE_SERVERS].expires_in_s,
+    }
+    return web.json_response(body, headers=_NO_STORE)
+
+
+def servers_for(request: web.Request) -> list[IceServer]:
+    """Raises Unauthorized."""
+    return request.app[ICE_SERVERS].for_user(_user_of(request), time.time())
+
+
+def servers_for_anybody(request: web.Request) -> list[IceServer]:
+    """None for somebody whom we do not know: credentials are for those who may come in."""
+    try:
+        return servers_for(request)
+    except Unauthorized:
+        return []
+
+
+def links_for(request: web.Request) -> list[str]:
+    """Values of ``Link`` headers, one each. Raises Unauthorized."""
+    return request.app[ICE_SERVERS].link_headers(_user_of(request), time.time())
+
+
+def _user_of(request: web.Request) -> str:
+    visitor = visitor_of(request)
+    return user_key(visitor.principal.name, visitor.address)
