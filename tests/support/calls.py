@@ -31,6 +31,7 @@ from rtc_server.audio import MODEL_RATE_HZ, PACKET_MS, PACKET_SAMPLES, FloatArra
 from rtc_server.client import MICROPHONE_HZ, Microphone, VoiceClient
 from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
 from rtc_server.protocols.events import CHANNEL_LABEL
+from tests.conftest import UNLIMITED
 from tests.support.listening import pump
 
 PROBED: Final = "tests.integration.probed_server"
@@ -414,7 +415,7 @@ async def server_process(*arguments: str, module: str = "rtc_server", **kwargs: 
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", module, "serve", "--port", "0", *arguments),
+        *("-m", module, "serve", "--port", "0", *UNLIMITED, *arguments),
         cwd=ROOT,
         env={**environment, "PYTHONUNBUFFERED": "1"},
         stdin=asyncio.subprocess.PIPE,
