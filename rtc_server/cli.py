@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
+            allow_abbrev=False,  # --turn-secret would pass for --turn-secret-file
             description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
             f"--log-level as {config.ENV_PREFIX}LOG_LEVEL.",
         )
@@ -104,14 +105,18 @@ def _auth_key(arguments: argparse.Namespace) -> int:
     print(f"  {key}\n")
     print("For the file of --auth:\n")
     print("[[keys]]")
-    # A string of JSON is one of TOML as well.
-    print(f"name = {json.dumps(arguments.name)}")
+    print(f"name = {_toml(arguments.name)}")
     print(f'hash = "{auth.hash_of(key)}"')
     if arguments.services is not None:
-        print(f"services = {json.dumps(arguments.services)}")
+        print(f"services = {_toml(arguments.services)}")
     if arguments.max_session_s is not None:
         print(f"max_session_s = {arguments.max_session_s:g}")
     return 0
+
+
+def _toml(value: str | list[str]) -> str:
+    """As TOML writes it, which is as JSON does, but for surrogates and for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _auth_token(arguments: argparse.Namespace) -> int:

@@ -143,7 +143,8 @@ def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str]
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from a command line alone; for tests and tools."""
-    parser = argparse.ArgumentParser()
+    # Without abbreviations: --turn-secret would pass for --turn-secret-file.
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     return from_arguments(parser.parse_args(argv), environment)
 

@@ -15,7 +15,7 @@ import resource
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -130,8 +130,7 @@ class Connection(web.RequestHandler):
         self._counted = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
         if self._counted is None:
             logger.debug("too many connections: one is refused")
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
+            cast(asyncio.Transport, transport).abort()  # uvloop's are not subclasses of it
             return
         super().connection_made(transport)
 

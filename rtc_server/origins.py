@@ -53,7 +53,7 @@ class Origins:
 
 def _checked(origin: str) -> tuple[str, str, int]:
     parsed = _parse(origin)
-    if parsed is None:
+    if parsed is None or ANY in parsed[1]:
         raise ConfigError(
             f"--allow-origins: {origin!r} is no web origin.",
             hint="As https://voice.example.com, without a path; * is all.",

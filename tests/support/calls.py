@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -366,14 +366,14 @@ class ServerProcess:
         self.log: list[str] = []
         self._reader = asyncio.create_task(self._read_log(), name="server-log")
 
-    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+    async def wait_ready(self, timeout_s: float = 30.0, scheme: str = "http") -> None:
         """Until it has said where it is."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):
             async for line in self.process.stdout:
-                found = re.search(rb"http://localhost:(\d+)", line)
+                found = re.search(rf"{scheme}://localhost:(\d+)", line.decode())
                 if found:
-                    self.url = f"http://127.0.0.1:{found[1].decode()}"
+                    self.url = f"{scheme}://127.0.0.1:{found[1]}"
                     return
         raise AssertionError(f"the server ended before it was ready: {self.log}")
 
@@ -410,9 +410,11 @@ class ServerProcess:
 
 
 @contextlib.asynccontextmanager
-async def server_process(*arguments: str, module: str = "rtc_server", **kwargs: Any) -> AsyncIterator[ServerProcess]:
+async def server_process(
+    *arguments: str, module: str = "rtc_server", environment: Mapping[str, str] = os.environ, **kwargs: Any
+) -> AsyncIterator[ServerProcess]:
     """``python -m module serve --port 0 …``, started but not waited for; killed at the end if it still runs."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
+    environment = {key: value for key, value in environment.items() if not key.startswith("RTC_SERVER_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", module, "serve", "--port", "0", *UNLIMITED, *arguments),
