@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -172,7 +173,8 @@ class Server:
 
 
 async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
-    """Run until SIGTERM or SIGINT; a second signal cuts the drain short. SIGHUP reads certificate and keys again.
+    """Run until SIGTERM or SIGINT; a second signal cuts the drain short. A service reads certificate and keys again on
+    SIGHUP; at a terminal the same signal says that the window was closed, and stops the server as ever.
 
     ``announce`` is called once the models are ready. Raises ConfigError, ModelLoadError.
     """
@@ -185,7 +187,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    loop.add_signal_handler(signal.SIGHUP, on_signal if os.isatty(0) else server.reload)
     await server.start()
     try:
         await _until_stopped(server, stop, announce)

@@ -206,7 +206,7 @@ def _print_qr_code(url: str) -> None:
     if not sys.stdout.isatty():
         return
     drawn = io.StringIO()
-    segno.make(url, error="m").terminal(drawn, border=2, compact=True)
+    segno.make(url, error="m").terminal(drawn, compact=True)
     # White blocks on black, whatever the terminal's colours are.
     lines = [f"  \x1b[97;40m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
     try:

@@ -420,10 +420,9 @@ async def server_process(
         *("-m", module, "serve", "--port", "0", *UNLIMITED, *arguments),
         cwd=ROOT,
         env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        **kwargs,
+        **{"stdin": asyncio.subprocess.PIPE, **kwargs},
     )
     server = ServerProcess(process)
     try:
