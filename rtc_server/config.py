@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server.errors import ConfigError
@@ -194,9 +195,22 @@ def _from_arguments(
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from a command line alone; for tests and tools."""
-    parser = argparse.ArgumentParser()
+    # Without abbreviations: --turn-secret would pass for --turn-secret-file.
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     return from_arguments(parser.parse_args(argv), environment)
+
+
+def state_directory(environment: Mapping[str, str] | None = None) -> Path:
+    """Where this user's programs keep what should outlive a restart (XDG Base Directory Specification)."""
+    environment = os.environ if environment is None else environment
+    named = Path(environment.get("XDG_STATE_HOME", ""))
+    # "All paths set in these environment variables must be absolute": any other is as good as none.
+    return (named if named.is_absolute() else Path.home() / ".local" / "state") / "rtc-server"
+
+
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
 
 
 def _convert(source: str, value: Any, kind: Any) -> Any:

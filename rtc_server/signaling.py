@@ -17,7 +17,6 @@ from rtc_server.errors import (
     BadRequest,
     PreconditionFailed,
     PreconditionRequired,
-    ServerError,
     TooLarge,
     UnknownSession,
     UnsupportedMediaType,
@@ -187,11 +186,3 @@ async def _read_offer(request: web.Request) -> OfferRequest:
         raise BadRequest(f"The offer is not as it should be: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
-
-
-def error_response(error: ServerError) -> web.Response:
-    """Any typed error as HTTP."""
-    headers = {"Cache-Control": "no-store"}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return web.json_response({"error": error.as_dict()}, status=error.http_status, headers=headers)

@@ -256,7 +256,7 @@ async def test_an_address_that_is_not_secure() -> None:
     if not addresses:
         pytest.skip("needs a network interface with an IPv4 address that is not loopback: an insecure origin")
     async with (
-        running_server("--model", "echo", "--host", "0.0.0.0") as server,
+        running_server("--model", "echo", "--host", "0.0.0.0", "--allow-anonymous") as server,
         chromium() as browser,
         # The browser's note that one of the server's headers has no effect on such an origin.
         visited_page(browser, f"http://{addresses[0]}:{server.port}/", tolerate=["Cross-Origin-Opener-Policy"]) as page,
