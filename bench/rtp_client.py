@@ -13,7 +13,14 @@ from typing import Any
 
 import aiohttp
 import av
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCIceTransportPolicy,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtp import RtpPacket
 
@@ -39,9 +46,12 @@ class Arrival:
 class CallLog:
     """Everything that is known of one call afterwards. Times are monotonic seconds.
 
+    ``began_at``: before candidates were gathered; ``offered_at``: after it.
+
     ``sent[i]``: when the tape's packet ``i`` (counted over its turns) was handed to the transport.
     """
 
+    began_at: float = 0.0
     offered_at: float = 0.0
     answered_at: float = 0.0
     connected_at: float = 0.0
@@ -89,14 +99,22 @@ class Rewriter:
 
 
 class RtpClient:
-    """One call. ``hang_up`` must be called, whatever happened."""
+    """One call. ``hang_up`` must be called, whatever happened. ``relay``: a TURN server, and no other way than that."""
 
-    def __init__(self, url: str, dialect: str, tape: Tape, drift_ppm: float = 0.0) -> None:
+    def __init__(
+        self, url: str, dialect: str, tape: Tape, drift_ppm: float = 0.0, relay: RTCIceServer | None = None
+    ) -> None:
         self.log = CallLog()
         self._url = url.rstrip("/")
         self._dialect = DIALECTS[dialect]
         self._connected = asyncio.Event()
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._pc = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[relay] if relay else [],
+                iceTransportPolicy=RTCIceTransportPolicy.RELAY if relay else RTCIceTransportPolicy.ALL,
+                bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+            )
+        )
         self._pc.addTrack(TapeTrack(tape, self.log.sent, drift_ppm))
         self._pc.createDataChannel("text")
         self._pc.on("connectionstatechange", self._on_state)
@@ -104,6 +122,7 @@ class RtpClient:
     async def call(self, network: Rewriter | None = None, timeout_s: float = 20.0) -> None:
         """Offer, answer, connect. Raises TimeoutError, aiohttp.ClientError."""
         network = network or Rewriter()
+        self.log.began_at = time.monotonic()
         await self._pc.setLocalDescription(await self._pc.createOffer())
         offer = network.rewrite_offer(self._pc.localDescription.sdp)
         for transceiver in self._pc.getTransceivers():

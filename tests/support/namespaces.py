@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.conftest import need_commands
 
 _COUNTER: Final = itertools.count()
 _UP_TIMEOUT_S: Final = 10.0
@@ -55,8 +56,7 @@ class Chain:
 @contextlib.contextmanager
 def chain_of_namespaces() -> Iterator[Chain]:
     """Skips the test, with the reason, where namespaces cannot be made."""
-    if shutil.which("ip") is None:
-        pytest.skip("needs ip (iproute2)")
+    need_commands("ip")
     number = next(_COUNTER)
     left, middle, right = (f"rtc-{os.getpid()}-{number}-{side}" for side in "lmr")
     made: list[str] = []
