@@ -1,4 +1,4 @@
-"""The command line: ``serve``, ``check``, and what goes with a TURN server. Data to stdout, logs to stderr."""
+"""The command line: ``rtc-server serve`` and ``rtc-server check``. Data to stdout, logs to stderr."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import argparse
 import asyncio
 import logging
 import sys
-import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Sequence
 
-from rtc_server import __version__, config, coturn
+from rtc_server import __version__, config, turn_cli
 from rtc_server.app import Server, serve
 from rtc_server.check import report
 from rtc_server.config import Settings
-from rtc_server.errors import ConfigError, StartupError
-from rtc_server.turn import IceServers
+from rtc_server.errors import StartupError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = config.from_arguments(arguments)
         _configure_logging(settings)
-        run: Callable[[Settings, argparse.Namespace], int] = arguments.run
-        return run(settings, arguments)
+        if arguments.command in turn_cli.COMMANDS:
+            return turn_cli.run(settings, arguments)
+        return _check(settings) if arguments.command == "check" else _serve(settings)
     except StartupError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -49,31 +46,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rtc-server {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text, run in (
-        ("serve", "start the server", _serve),
-        ("check", "say what this machine can run", _check),
-        ("turn", "start coturn as a relay for the server's clients", _turn),
-        ("turn-config", "print coturn's configuration, or write it", _turn_config),
-        ("turn-credentials", "print what a client is given for the TURN server", _turn_credentials),
-    ):
+    for name, text in (("serve", "start the server"), ("check", "say what this machine can run")):
         command = commands.add_parser(
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
             f"--log-level as {config.ENV_PREFIX}LOG_LEVEL.",
         )
-        command.set_defaults(run=run)
-        if run in (_turn, _turn_config):
-            config.add_arguments(command, config.RelaySettings)
-        if run is _turn_config:
-            command.add_argument("--output", metavar="FILE", help="write it there, readable by its owner alone")
-        if run is _turn_credentials:
-            command.add_argument("--user", default="debug", help="whose credentials (default: %(default)s)")
         config.add_arguments(command)
+    turn_cli.add_to(commands)
     return parser
 
 
-def _serve(settings: Settings, _: argparse.Namespace) -> int:
+def _serve(settings: Settings) -> int:
     run = asyncio.run
     if settings.uvloop:
         try:
@@ -100,43 +85,10 @@ def _announce(server: Server) -> None:
     print(flush=True)
 
 
-def _check(settings: Settings, _: argparse.Namespace) -> int:
+def _check(settings: Settings) -> int:
     text, can_run = report(settings)
     print(text)
     return 0 if can_run else 1
-
-
-def _turn(settings: Settings, arguments: argparse.Namespace) -> int:
-    relay = config.relay_from_arguments(arguments)
-    secret, option = coturn.secret_or_new(settings)
-    text = coturn.render(settings, relay, secret)
-    urls = ",".join(coturn.urls(settings, relay))
-    print("\n  A relay for clients in other networks. In another terminal:\n")
-    print(f'    make serve ARGS="--turn-urls {urls} {option}"\n', flush=True)
-    coturn.start(text)
-
-
-def _turn_config(settings: Settings, arguments: argparse.Namespace) -> int:
-    relay = config.relay_from_arguments(arguments)
-    if arguments.output is None:
-        print(coturn.render_hidden(settings, relay), end="")
-        return 0
-    secret, _ = coturn.secret_or_new(settings)
-    coturn.write_private(Path(arguments.output), coturn.render(settings, relay, secret))
-    return 0
-
-
-def _turn_credentials(settings: Settings, arguments: argparse.Namespace) -> int:
-    servers = IceServers(settings)
-    if servers.expires_in_s is None:
-        raise ConfigError("No TURN server is set.", hint="--turn-urls turn:HOST:3478 --turn-secret-file turn/.secret")
-    credentials = servers.credentials(arguments.user, time.time())
-    for url in servers.urls:
-        print(f"url         {url}")
-    print(f"username    {credentials.username}")
-    print(f"credential  {credentials.password}")
-    print(f"expires     {datetime.fromtimestamp(credentials.expires_at, UTC):%Y-%m-%d %H:%M:%S} UTC")
-    return 0
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ LEVELS: list[set[str]] = [
     {"whip"},
     {"health"},
     {"app"},
-    {"check"},
+    {"check", "turn_cli"},
     {"cli"},
     {"__main__"},
 ]
