@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from rtc_server import auth, cli
+from rtc_server.announce import announce
 from rtc_server.app import Server
 from rtc_server.config import Settings
 from rtc_server.errors import Unauthorized
@@ -136,7 +137,7 @@ def announced(
         engines={},
         registry=SimpleNamespace(default_service="moshi"),
     )
-    cli._announce(cast(Server, server))
+    announce(cast(Server, server))
     return capsys.readouterr().out
 
 
@@ -216,6 +217,6 @@ def test_a_code_for_phones_where_somebody_sees_it(
         engines={},
         registry=SimpleNamespace(default_service="moshi"),
     )
-    cli._announce(cast(Server, server))
+    announce(cast(Server, server))
     assert ("█" in terminal.text()) is drawn
     assert f"https://{PRIMARY}:8443" in terminal.text()

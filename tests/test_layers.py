@@ -52,7 +52,7 @@ LEVELS: list[set[str]] = [
     {"whip"},
     {"health"},
     {"app"},
-    {"check"},
+    {"check", "announce", "turn_cli", "auth_cli"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,80 @@
+"""What a person at the terminal is told once the server runs: where it is, which model runs, and on what."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import segno
+
+from rtc_server import addresses, config, hardware
+from rtc_server.app import Server
+
+
+def announce(server: Server) -> None:
+    """Where the server is, which model runs, and on what."""
+    here, others = _urls(server)
+    print(f"\n  Open {here} in a browser and talk.")
+    if others is not None:
+        print(f"  From a phone or another machine: {others}")
+        if server.certificate is None:
+            print("  There, browsers keep the microphone from pages without HTTPS. For a trial: --tls self-signed")
+        else:
+            _print_qr_code(others)
+    if server.certificate is not None and server.certificate.self_made:
+        print(
+            "\n  Your browser will warn that the connection is not private. That is to be expected: this machine made"
+        )
+        print(
+            "  its certificate itself, so nobody else vouches for it. Choose 'Advanced' and go on to the page (iPhone:"
+        )
+        print("  'Show Details', 'visit this website'). It asks once on each device. To be sure, compare the SHA-256:")
+        print(f"  {server.certificate.sha256()}")
+    print()
+    for engine in server.engines.values():
+        if engine.info is not None:
+            print(f"  service {engine.service}: {engine.info.name} on {engine.info.device}, {engine.info.slots} slots")
+    if server.registry.default_service == "echo":
+        print("\n  No speech model is loaded: you hear yourself. With a CUDA device:")
+        print(f'    make serve ARGS="--model {config.DEFAULT_MODEL}"')
+    print(flush=True)
+
+
+def _urls(server: Server) -> tuple[str, str | None]:
+    """For a browser on this machine, and for those of others, where they can reach it."""
+    host = server.settings.host
+    if addresses.is_loopback(host):
+        # localhost may be ::1 first: an unusual address is named as it is.
+        return _url(server, "localhost" if host in ("127.0.0.1", "::1") else host), None
+    if host not in ("0.0.0.0", "::", ""):
+        return _url(server, host), _url(server, host)
+    return _url(server, "localhost"), next((_url(server, name) for name in _outside_names(server)), None)
+
+
+def _outside_names(server: Server) -> list[str]:
+    """What others may call this machine, the best first: whom a bought certificate is for, else its own address."""
+    certificate = server.certificate
+    if certificate is not None and not certificate.self_made:
+        return [name for name in certificate.names() if "*" not in name]
+    primary = hardware.primary_address()
+    return [] if primary is None else [primary]
+
+
+def _url(server: Server, host: str) -> str:
+    scheme, usual = ("http", 80) if server.certificate is None else ("https", 443)
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}" if server.port == usual else f"{scheme}://{name}:{server.port}"
+
+
+def _print_qr_code(url: str) -> None:
+    """Where somebody sees it: at a terminal that has the characters."""
+    if not sys.stdout.isatty():
+        return
+    drawn = io.StringIO()
+    segno.make(url, error="m").terminal(drawn, compact=True)
+    # White blocks on black, whatever the terminal's colours are.
+    lines = [f"  \x1b[97;40m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
+    try:
+        print("\n" + "\n".join(lines))
+    except UnicodeEncodeError:
+        return

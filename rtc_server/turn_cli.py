@@ -1,0 +1,78 @@
+"""``rtc-server turn``, ``turn-config`` and ``turn-credentials``: for those who run a TURN server beside this one."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rtc_server import config, coturn
+from rtc_server.config import RelaySettings, Settings
+from rtc_server.errors import ConfigError
+from rtc_server.turn import IceServers
+
+COMMANDS: Final = {
+    "turn": "start coturn as a relay for the server's clients",
+    "turn-config": "print coturn's configuration without its secret, or write it",
+    "turn-credentials": "print what a client is given for the TURN server",
+}
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
+            f"--turn-port as {config.ENV_PREFIX}TURN_PORT.",
+        )
+        if name == "turn-credentials":
+            command.add_argument("--user", default="debug", help="whose credentials (default: %(default)s)")
+        else:
+            config.add_arguments(command, RelaySettings)
+        if name == "turn-config":
+            command.add_argument("--output", metavar="FILE", help="write it there, readable by its owner alone")
+        config.add_arguments(command)
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
+    """The exit status. Raises ConfigError."""
+    if arguments.command == "turn-credentials":
+        return _show_credentials(settings, arguments.user)
+    relay = config.relay_from_arguments(arguments)
+    if arguments.command == "turn":
+        return _start(settings, relay)
+    return _configure(settings, relay, arguments.output)
+
+
+def _start(settings: Settings, relay: RelaySettings) -> int:
+    secret, option = coturn.secret_or_new(settings)
+    text = coturn.render(settings, relay, secret)
+    urls = ",".join(coturn.urls(settings, relay))
+    print("\n  A relay for clients in other networks. In another terminal:\n")
+    print(f'    make serve ARGS="--turn-urls {urls} {option}"\n', flush=True)
+    coturn.start(text)
+
+
+def _configure(settings: Settings, relay: RelaySettings, output: str | None) -> int:
+    if output is None:
+        print(coturn.render_hidden(settings, relay), end="")
+        return 0
+    secret, _ = coturn.secret_or_new(settings)
+    coturn.write_private(Path(output), coturn.render(settings, relay, secret))
+    return 0
+
+
+def _show_credentials(settings: Settings, user: str) -> int:
+    servers = IceServers(settings)
+    if servers.expires_in_s is None:
+        raise ConfigError("No TURN server is set.", hint="--turn-urls turn:HOST:3478 --turn-secret-file turn/.secret")
+    credentials = servers.credentials(user, time.time())
+    for url in servers.urls:
+        print(f"url         {url}")
+    print(f"username    {credentials.username}")
+    print(f"credential  {credentials.password}")
+    print(f"expires     {datetime.fromtimestamp(credentials.expires_at, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    return 0
