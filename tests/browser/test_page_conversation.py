@@ -334,7 +334,7 @@ async def test_the_page_keeps_to_the_servers_policy(server: Server) -> None:
         await spy_on(page)
         response = await page.goto(local_url(server))
         assert response is not None
-        assert "default-src 'self'" in response.headers["content-security-policy"]
+        assert "default-src 'none'" in response.headers["content-security-policy"]
         await page.get_by_role("button", name="Copy").click()
         await expect(page.get_by_role("button", name="Copied")).to_be_visible()
         await start_talking(page)
