@@ -42,8 +42,9 @@ Address = tuple[str, int]
 _HELD_PACKETS: Final = 32
 _IDLE_S: Final = 60.0
 _HOP_BY_HOP: Final = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "host", "date"}
+    {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "date"}
 )
+"""``Host`` is passed on, as a reverse proxy should: the server knows its own pages by it."""
 
 
 class Relay(asyncio.DatagramProtocol, Rewriter):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, Request, Route, expect
 
+from rtc_server import auth
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.conftest import need_commands, running_server
 from tests.support.browser import (
     chromium,
     local_url,
     start_talking,
     visited_page,
+    wait_for_events,
     wait_for_sessions,
     wait_for_state,
 )
+from tests.support.paths import paths_to
 
 pytestmark = pytest.mark.browser
 
@@ -186,3 +191,43 @@ async def test_a_server_without_keys_asks_for_none(server: Server) -> None:
         async with page.expect_request("**/api/offer") as offer:
             await start_talking(page)
         assert "authorization" not in await (await offer.value).all_headers()
+
+
+# With the real doorkeeper.
+
+
+@pytest.fixture
+async def locked(tmp_path: Path) -> AsyncIterator[tuple[Server, str]]:
+    """A server that wants a key, and the key."""
+    key = auth.new_key()
+    book = tmp_path / "auth.toml"
+    book.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(key)}"\n')
+    book.chmod(0o600)
+    async with running_server("--model", "echo", "--auth", str(book)) as server:
+        yield server, key
+
+
+async def test_a_locked_server_lets_its_keys_in(locked: tuple[Server, str]) -> None:
+    """From the question to the end, and back after a loss: every request has the key, none is refused."""
+    server, key = locked
+    async with (
+        paths_to(server) as paths,
+        chromium() as browser,
+        visited_page(browser, paths.url, tolerate=[FAILED_REQUEST]) as page,
+    ):
+        await expect(page.get_by_test_id("key-form")).to_be_visible()
+        await enter(page, f"rtc_{'x' * 43}")
+        await expect(page.get_by_test_id("message")).to_contain_text("The key was not accepted")
+        refused: list[str] = []
+        page.on("response", lambda response: refused.append(response.url) if response.status == 401 else None)
+        await enter(page, key)
+        await wait_for_state(page, "listening", "speaking")
+        session = await page.evaluate("window.__voice.sessionId")
+        paths.cut()
+        await wait_for_events(page, "retrying")
+        await wait_for_state(page, "listening", "speaking")
+        assert await page.evaluate("window.__voice.sessionId") == session
+        await page.get_by_test_id("start").click()
+        await wait_for_state(page, "ended")
+        await expect(page.get_by_test_id("state-detail")).to_have_text("You ended the conversation.")
+        assert refused == []
