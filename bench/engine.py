@@ -22,10 +22,9 @@ import numpy as np
 
 from bench.table import publish, spread
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.client import EngineClient, StreamOutput
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, StepDone, ToEngine
-from rtc_server.engine.model import FloatArray
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import ServerError
 from rtc_server.metrics import Metrics
@@ -86,9 +85,9 @@ class _Ear:
     def __init__(self, frames: list[float]) -> None:
         self._frames = frames
 
-    def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
-        if engine_s is not None:
-            self._frames.append(engine_s)
+    def on_output(self, output: StreamOutput) -> None:
+        if output.engine_s is not None:
+            self._frames.append(output.engine_s)
 
     def on_engine_error(self, error: ServerError) -> None:
         raise error

@@ -193,6 +193,9 @@ class Proxy:
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if request.method == "PATCH":
+            # Candidates that follow the offer would be a way around the relay; there is none.
+            return web.Response(status=204)
         is_offer = request.method == "POST" and request.path.endswith("/offer") and _has_sdp(body)
         relay = await self._new_relay() if is_offer else None
         try:

@@ -54,7 +54,11 @@ SYSTEMS: Final = {
             "this server",
             "rtc-server",
             0.08,
-            lambda port: [sys.executable, "-m", "rtc_server", "serve", "--model", "echo", "--port", str(port)],
+            lambda port: [
+                *(sys.executable, "-m", "rtc_server", "serve", "--model", "echo", "--port", str(port)),
+                # All clients of a benchmark have one address.
+                *("--offers-per-minute", "100000", "--sessions-per-address", "10000"),
+            ],
         ),
     )
 }

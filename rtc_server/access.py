@@ -1,12 +1,265 @@
-"""The doorkeeper: which request is whose, and which get no further. Knows nothing of offers and sessions."""
+"""The doorkeeper: which request is whose, and which get no further. Knows nothing of offers and sessions.
+
+What it looks at, in this order, before a handler runs: where the request comes from, of which web page, how many
+offers that address makes, and whose key or token it carries. Only then is the body read, whole and within a time.
+"""
 
 from __future__ import annotations
 
-from aiohttp import web
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from rtc_server.auth import ANONYMOUS, Visitor
+from aiohttp import hdrs, web
+
+from rtc_server import auth
+from rtc_server.addresses import Proxies, counted_by, is_loopback
+from rtc_server.auth import ANONYMOUS, NOBODY, Authenticator, Principal, Visitor
+from rtc_server.config import Settings
+from rtc_server.connections import Connection
+from rtc_server.errors import (
+    BadRequest,
+    ConfigError,
+    Forbidden,
+    OriginRefused,
+    RateLimited,
+    RequestTimeout,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from rtc_server.http_errors import Handler
+from rtc_server.origins import Origins
+from rtc_server.rate_limit import Buckets
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S: Final = 10.0
+"""For all of a request to arrive: ``docs/protocol.md``, section 1."""
+_MAX_ADDRESSES: Final = 10_000
+"""That have an offers' bucket at a time: a few MB."""
+_MIN_BURST: Final = 10
+_MINUTE_S: Final = 60
+
+# By route, not by path: what the router took it for is what will be served.
+_OPEN_ROUTES: Final = frozenset({"/", "/static/{path}", "/healthz", "/readyz", "/api/config"})
+_OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
+_OFFER_ROUTES: Final = ("/api/offer", "/whip/", "/whep/")
+_SDP_ROUTES: Final = ("/whip/", "/whep/")
+_BEARER: Final = "bearer"
+_PROTOCOL_PREFIX: Final = "bearer."
+
+_CORS_METHODS: Final = "GET, POST, PATCH, DELETE, OPTIONS"
+_CORS_HEADERS: Final = "Authorization, Content-Type, If-Match"
+_CORS_EXPOSED: Final = "Location, ETag, Link, Retry-After"
+_CORS_MAX_AGE_S: Final = 7200
+"""Chromium keeps a preflight's answer for no longer."""
+
+_VISITOR: Final = web.RequestKey("visitor", Visitor)
+_CROSS_ORIGIN: Final = web.RequestKey("cross_origin", str)
 
 
 def visitor_of(request: web.Request) -> Visitor:
     """Who makes this request."""
-    return Visitor(ANONYMOUS, request.remote or "")
+    return request[_VISITOR]
+
+
+@dataclass(slots=True)
+class Access:
+    """All that the doorkeeper goes by. ``authenticator``: None lets everybody in; it is replaced when its file is read
+    anew. ``clock`` is monotonic, ``today`` in seconds since 1970."""
+
+    authenticator: Authenticator | None
+    origins: Origins
+    proxies: Proxies
+    offers: Buckets
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    clock: Callable[[], float] = time.monotonic
+    today: Callable[[], float] = time.time
+
+    def install(self, app: web.Application) -> None:
+        """Stand at the door of ``app``. Inside the middleware that makes answers of errors, outside all others."""
+        app.middlewares.append(self.admit)
+        app.on_response_prepare.append(_add_cors_headers)
+
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Everything that comes before the handler. Raises what a request is refused for."""
+        arrived_at = _begin(request, self.clock)
+        try:
+            address = counted_by(
+                self.proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []))
+            )
+            request[_VISITOR] = Visitor(NOBODY, address)
+            _check_origin(request, self.origins)
+            if _is_preflight(request):
+                return _preflight_answer(request)
+            self._count_offer(request, address)
+            request[_VISITOR] = Visitor(self._principal_of(request), address)
+            await _read_body(request, arrived_at + self.request_timeout_s - self.clock())
+            return await handler(request)
+        finally:
+            _end(request)
+
+    def _count_offer(self, request: web.Request, address: str) -> None:
+        if request.method != hdrs.METH_POST or not _route(request).startswith(_OFFER_ROUTES):
+            return
+        wait_s = math.ceil(self.offers.wait_s(address, self.clock()))
+        if wait_s:
+            raise RateLimited(f"Too many offers from this address. Try again in {wait_s} s.", retry_after_s=wait_s)
+
+    def _principal_of(self, request: web.Request) -> Principal:
+        if self.authenticator is None:
+            return ANONYMOUS
+        route = _route(request)
+        try:
+            principal = self.authenticator.authenticate(_credential(request), self.today())
+        except Unauthorized:
+            if route in _OPEN_ROUTES:
+                return NOBODY
+            raise
+        if route in _OPERATORS_ROUTES and not principal.operator:
+            raise Forbidden("This is for operators: it wants a key, not a token.")
+        return principal
+
+
+def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Access:
+    """As the settings say. Raises ConfigError for what cannot be, and for a server that would be open to a network
+    without anybody having said so."""
+    local = is_loopback(settings.host)
+    if not (local or settings.auth or settings.allow_anonymous):
+        raise ConfigError(
+            f"--host {settings.host} can be reached from other machines, and there is nobody at the door.",
+            hint="--auth FILE lets in who has a key (rtc-server auth-key makes one); --allow-anonymous, everybody.",
+        )
+    per_minute = settings.offers_per_minute
+    return Access(
+        authenticator=auth.load(Path(settings.auth)) if settings.auth else None,
+        origins=Origins(settings.allow_origins, names_are_ours=bool(settings.auth) or not local),
+        proxies=Proxies(settings.trusted_proxies),
+        offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),
+        request_timeout_s=request_timeout_s,
+    )
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
+
+
+# Where it comes from.
+
+
+def _check_origin(request: web.Request, origins: Origins) -> None:
+    """Raises OriginRefused. An origin that is another's, and may come in, is noted for the answer's headers."""
+    named = request.headers.getall(hdrs.ORIGIN, [])
+    if not named:
+        return
+    if len(named) > 1:
+        raise OriginRefused
+    if origins.is_ours(named[0], request.headers.get(hdrs.HOST, "")):
+        return
+    if not origins.allows(named[0]):
+        raise OriginRefused
+    request[_CROSS_ORIGIN] = named[0]
+
+
+def _is_preflight(request: web.Request) -> bool:
+    return (
+        request.method == hdrs.METH_OPTIONS
+        and hdrs.ORIGIN in request.headers
+        and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+    )
+
+
+def _preflight_answer(request: web.Request) -> web.Response:
+    headers: dict[str, str] = {
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: _CORS_METHODS,
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _CORS_HEADERS,
+        hdrs.ACCESS_CONTROL_MAX_AGE: str(_CORS_MAX_AGE_S),
+    }
+    if f"{request.path}/".startswith(_SDP_ROUTES):
+        headers["Accept-Post"] = "application/sdp"
+    return web.Response(status=204, headers=headers)
+
+
+async def _add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """On every answer, errors among them: a page that cannot read why it was refused cannot tell its user.
+
+    ``Vary`` also where no origin is named, or a cache would hand that answer to a page that is then kept from it.
+    """
+    response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+    origin = request.get(_CROSS_ORIGIN)
+    if origin is not None:
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _CORS_EXPOSED
+
+
+# Who it is.
+
+
+def _credential(request: web.Request) -> str:
+    """What it carries, or an empty text. Raises Unauthorized for more than one of them."""
+    named = request.headers.getall(hdrs.AUTHORIZATION, [])
+    if len(named) > 1:
+        raise Unauthorized
+    if named:
+        scheme, _, value = named[0].partition(" ")
+        return value.strip() if scheme.lower() == _BEARER else ""
+    if _is_websocket(request):
+        return next(iter(_protocol_credentials(request)), "") or request.query.get("token", "")
+    return ""
+
+
+def _is_websocket(request: web.Request) -> bool:
+    return request.method == hdrs.METH_GET and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+
+
+def _protocol_credentials(request: web.Request) -> Iterable[str]:
+    offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])).split(",")
+    return (
+        name.strip().removeprefix(_PROTOCOL_PREFIX) for name in offered if name.strip().startswith(_PROTOCOL_PREFIX)
+    )
+
+
+# That all of it is here.
+
+
+def _begin(request: web.Request, clock: Callable[[], float]) -> float:
+    """When the request began to arrive."""
+    connection = request.protocol
+    return connection.request_began() if isinstance(connection, Connection) else clock()
+
+
+def _end(request: web.Request) -> None:
+    connection = request.protocol
+    if isinstance(connection, Connection):
+        connection.request_ended()
+
+
+async def _read_body(request: web.Request, timeout_s: float) -> None:
+    """Read it, so that handlers find it in memory: ``await request.read()`` is then immediate.
+
+    Nothing is read that the router has no handler for. Compressed bodies are refused: no client of ours sends any, and
+    what they unpack to is a stranger's choice.
+    """
+    if not request.body_exists or request.method in (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS):
+        return
+    if request.match_info.http_exception is not None:
+        return
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnsupportedMediaType("identity", "The body must come without a Content-Encoding.")
+    if (request.content_length or 0) > request.client_max_size:
+        raise TooLarge(request.client_max_size)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await request.read()
+    except TimeoutError:
+        raise RequestTimeout from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise BadRequest("The body cannot be read: it breaks off, or is not framed as it says.") from None

@@ -5,45 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from rtc_server import health, ice_servers, signaling, whip
+from rtc_server import auth, health, ice_servers, signaling, tls, whip
+from rtc_server.access import Access, make_access
 from rtc_server.config import Settings
+from rtc_server.connections import ConnectionLimits, Connections
 from rtc_server.engine.client import EngineClient
-from rtc_server.errors import (
-    BadRequest,
-    ConfigError,
-    InternalError,
-    MethodNotAllowed,
-    ModelLoadError,
-    NotFound,
-    ServerError,
-    TooLarge,
-)
+from rtc_server.errors import ConfigError, ModelLoadError, NotFound
+from rtc_server.http_errors import errors_middleware
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
-from rtc_server.services import make_engines
+from rtc_server.services import make_detector, make_engines
 from rtc_server.turn import IceServers
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 _HTTP_SHUTDOWN_S: Final = 2.0
+_HANDSHAKE_TIMEOUT_S: Final = 10.0
+_BACKLOG: Final = 512
 _SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; "
-    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+    # All that the page is made of, and all that it talks to, is here: no scripts or styles in the markup.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "media-src 'self' blob:; img-src 'self' data:; font-src 'self'; manifest-src 'self'; worker-src 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
+    # Against pages that embed what they may not read. Those of --allow-origins read by CORS, which this leaves alone.
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+_HSTS: Final = "max-age=31536000"
+"""A year, for certificates that browsers trust: with one of our own making it would lock its user out."""
 
 
 def static_directory() -> Path:
@@ -52,9 +53,10 @@ def static_directory() -> Path:
     return next(path for path in (package.parent / "static", package / "static") if (path / "index.html").is_file())
 
 
-def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.Application:
+def build_app(registry: Registry, settings: Settings, metrics: Metrics, access: Access) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
-    app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[_errors])
+    app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
+    access.install(app)
     app[signaling.REGISTRY] = registry
     app[signaling.SETTINGS] = settings
     app[health.METRICS] = metrics
@@ -80,89 +82,107 @@ def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.A
 
     app.router.add_get("/", index)
     app.router.add_get("/static/{path:.*}", file)
-    app.on_response_prepare.append(_add_security_headers)
+    security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if settings.tls_cert else {})
+
+    async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
+        for name, value in security_headers.items():
+            response.headers.setdefault(name, value)
+
+    app.on_response_prepare.append(add_security_headers)
     return app
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure as our own kind of answer; a peer never sees the text of a foreign exception."""
-    try:
-        return await handler(request)
-    except ServerError as error:
-        return signaling.error_response(error)
-    except web.HTTPException as error:
-        if error.status < 400:  # noqa: PLR2004 - redirects and the like are not errors
-            raise
-        return signaling.error_response(_typed(error))
-    except Exception:  # the border of a request: the fault is ours, is logged, and costs this request alone
-        logger.exception("%s %s failed", request.method, request.rel_url.path.split("/")[1:3])
-        return signaling.error_response(InternalError())
-
-
-def _typed(error: web.HTTPException) -> ServerError:
-    match error:
-        case web.HTTPRequestEntityTooLarge():
-            return TooLarge(signaling.MAX_BODY_BYTES)
-        case web.HTTPMethodNotAllowed():
-            return MethodNotAllowed()
-        case web.HTTPNotFound():
-            return NotFound()
-        case _:
-            return BadRequest()
-
-
-async def _add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
 
 
 class Server:
     """One server: engines, registry, HTTP. Start it, wait, stop it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limits: ConnectionLimits | None = None) -> None:
+        """Raises ConfigError for settings with which no server can or should start."""
         self.settings = settings
+        self.limits = limits or ConnectionLimits.of_this_process()
+        self.access = make_access(settings, self.limits.head_s)
+        self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
-        self.registry = Registry(self.engines, settings, self.metrics)
+        self.detector = make_detector(settings, self.engines, self.metrics)
+        self.registry = Registry(self.engines, settings, self.metrics, self.detector)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._certificate_watch: asyncio.Task[None] | None = None
         self.port = settings.port
 
     async def start(self) -> None:
         """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if the
         address cannot be had."""
-        app = build_app(self.registry, self.settings, self.metrics)
+        app = build_app(self.registry, self.settings, self.metrics, self.access)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
+        assert self._runner.server is not None
+        connections = Connections(self._runner.server, self.limits, self.access.proxies)
         try:
-            await site.start()
+            self._listener = await self._listen(connections)
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(
                 f"Cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}.",
                 hint="Another server may be running there; choose a port with --port.",
             ) from error
-        self.port = self._runner.addresses[0][1]
-        for engine in self.engines.values():
+        self.port = self._listener.sockets[0].getsockname()[1]
+        if self.certificate is not None:
+            self._certificate_watch = asyncio.create_task(self.certificate.watch(), name="certificate-watch")
+        for engine in self._all_engines():
             engine.start()
+
+    def _all_engines(self) -> list[EngineClient]:
+        return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
+
+    async def _listen(self, connections: Connections) -> asyncio.Server:
+        loop, host, port = asyncio.get_running_loop(), self.settings.host, self.settings.port
+        if self.certificate is None:
+            return await loop.create_server(connections, host, port, backlog=_BACKLOG)
+        return await loop.create_server(
+            connections,
+            host,
+            port,
+            backlog=_BACKLOG,
+            ssl=self.certificate.context,
+            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+        )
+
+    def reload(self) -> None:
+        """Read again what may change without a restart: the certificate, and the keys. What cannot be read leaves
+        things as they were, and is logged."""
+        if self.certificate is not None:
+            self.certificate.refresh()
+        if self.settings.auth:
+            try:
+                self.access.authenticator = auth.load(Path(self.settings.auth))
+            except ConfigError as error:
+                logger.error("the keys are not taken: %s", error.message)
+            else:
+                logger.info("the keys are read anew")
 
     async def wait_ready(self) -> None:
         """Until every model is loaded. Raises ModelLoadError for the first that cannot be."""
         async with asyncio.TaskGroup() as group:
-            for engine in self.engines.values():
+            for engine in self._all_engines():
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
         await self.registry.drain(grace_s)
-        await asyncio.gather(*(engine.close() for engine in self.engines.values()))
+        await asyncio.gather(*(engine.close() for engine in self._all_engines()))
+        if self._certificate_watch is not None:
+            self._certificate_watch.cancel()
+            await asyncio.gather(self._certificate_watch, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
 
 async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
-    """Run until SIGTERM or SIGINT; a second signal cuts the drain short.
+    """Run until SIGTERM or SIGINT; a second signal cuts the drain short. A service reads certificate and keys again on
+    SIGHUP; at a terminal the same signal says that the window was closed, and stops the server as ever.
 
     ``announce`` is called once the models are ready. Raises ConfigError, ModelLoadError.
     """
@@ -175,6 +195,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, on_signal if os.isatty(0) else server.reload)
     await server.start()
     try:
         await _until_stopped(server, stop, announce)

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
 from aiortc.rtp import RtpPacket
 
+from rtc_server import audio
 from rtc_server.activity import VoiceActivity
 from rtc_server.audience import Audience
 from rtc_server.audio import FloatArray
@@ -24,16 +25,19 @@ from rtc_server.auth import Visitor
 from rtc_server.call_stats import CallStats
 from rtc_server.config import Settings
 from rtc_server.connection import Connection
-from rtc_server.engine.client import EngineClient, EngineStream
+from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
+from rtc_server.engine.model import ServiceKind
 from rtc_server.errors import (
     BadMessage,
     EngineUnavailable,
     RateLimited,
     ResumeRefused,
     ServerError,
+    ServerFull,
     UnknownSession,
 )
 from rtc_server.event_log import EventLog
+from rtc_server.hearing import Hearing
 from rtc_server.ice import MediaAddresses
 from rtc_server.inbound import InboundStream
 from rtc_server.metrics import Metrics
@@ -50,6 +54,8 @@ logger = logging.getLogger(__name__)
 MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
+MAX_FOLLOWERS: Final = 8
+_FLUSH_WORDS_S: Final = 3.0
 _LOOK_INTERVAL_S: Final = 0.5
 """How often to look whether the peer is still there: twice in the shortest peer timeout."""
 _WARNING_S: Final = 60.0
@@ -81,6 +87,7 @@ class Call:
         addresses: MediaAddresses,
         visitor: Visitor,
         resumable: bool,
+        detector: EngineClient | None,
         on_ended: Callable[[Call], None],
     ) -> None:
         now = time.monotonic()
@@ -108,6 +115,11 @@ class Call:
         self._published = events.Stats()
         self._activity = VoiceActivity()
         self._stream: EngineStream | None = None
+        self._detector = detector
+        self._hearing: Hearing | None = None
+        self._interrupted_at: float | None = None
+        self._flushing = False
+        self._followers: set[asyncio.Event] = set()
         self._connection: Connection | None = None
         self._peer_before = PeerStats()
         self._tokens = ResumeTokens()
@@ -149,6 +161,7 @@ class Call:
         what was taken.
         """
         self._stream = await self._engine.open(self)
+        await self._open_hearing(self._stream)
         self._refuse_if_ending()
         self._connection = self._make_connection(offer)
         answer = await self._connection.answer()
@@ -213,7 +226,7 @@ class Call:
         resumed = self._resuming is not None
         connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
         connection.send(events.encode_event(connected, self._time_ms()))
-        for missed in self._log.since(self._seen):
+        for _, missed in self._log.since(self._seen):
             connection.send(missed)
 
     def on_message(self, connection: Connection, message: str | bytes) -> None:
@@ -247,22 +260,62 @@ class Call:
         else:
             self._lose_path()
 
-    def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
+    def on_output(self, output: StreamOutput) -> None:
+        if self.state is SessionState.CONNECTING:
+            return
         # Words that were under way when the path died are kept for the client; its voice would be stale.
-        if text and self.state is not SessionState.CONNECTING:
-            self._emit(events.Text(text))
+        if self._hearing is not None and self._hearing.transcribes:
+            self._hearing.on_model_output(output)
+        elif output.text:
+            self._emit(events.Text(output.text))
         if not self._machine.live:
             return
-        self._stats.frame_out(pcm, engine_s)
-        if pcm is not None:
+        self._stats.frame_out(output.pcm, output.engine_s)
+        if output.pcm is not None:
             now = time.monotonic()
             if self._connection is not None:
-                self._connection.play(pcm, now)
-            self.audience.play(pcm, now)
+                self._connection.play(output.pcm, now)
+            self.audience.play(output.pcm, now)
             self._follow_voice()
 
     def on_engine_error(self, error: ServerError) -> None:
         self.end(EndReason.ENGINE_FAILED, error)
+
+    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str], None]:
+        """The events after ``seq`` that are still kept, and then each as it comes, with its number; to the end."""
+        if len(self._followers) >= MAX_FOLLOWERS:
+            raise ServerFull("Enough already follow the events of this session.")
+        news, seen = asyncio.Event(), seq
+        self._followers.add(news)
+        try:
+            while True:
+                news.clear()
+                for number, text in self._log.since(seen):
+                    seen = number
+                    yield number, text
+                if self.state is SessionState.ENDED:
+                    return
+                await news.wait()
+        finally:
+            self._followers.discard(news)
+
+    async def _open_hearing(self, stream: EngineStream) -> None:
+        info = self._engine.info
+        if info is None or (info.kind is ServiceKind.ECHO and self._settings.vad != "on"):
+            return
+        self._hearing = Hearing(info, self._settings, self._emit, self._on_speech)
+        await self._hearing.open(self._detector)
+        for _ in range(self._hearing.prefix_frames):
+            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+
+    def _on_speech(self, at_ms: int) -> None:
+        """Somebody begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
+        who make it."""
+        info = self._engine.info
+        if self.state is SessionState.SPEAKING and info is not None and info.kind is not ServiceKind.ECHO:
+            self._interrupted_at = time.monotonic()
+            self._metrics.interruptions.labels(self.service).inc()
+            self._emit(events.Interrupted(at_ms))
 
     def on_first_voice(self, connection: Connection) -> None:
         self._metrics.first_audio_seconds.labels(self.service).observe(time.monotonic() - self._offered_at)
@@ -358,12 +411,18 @@ class Call:
 
     def _feed(self, frames: list[FloatArray]) -> None:
         for frame in frames:
-            taken = self._stream is not None and self._stream.push(frame)
+            taken = self._stream is not None and not self._flushing and self._stream.push(frame)
             self._stats.frame_in(frame, taken)
+            if self._hearing is not None:
+                self._hearing.on_frame(frame)
 
     def _follow_voice(self) -> None:
         if self._activity.update(self._stats.level_out_dbfs):
             event = SessionEvent.VOICE_STARTED if self._activity.active else SessionEvent.VOICE_STOPPED
+            if event is SessionEvent.VOICE_STOPPED and self._interrupted_at is not None:
+                quiet_s = time.monotonic() - self._interrupted_at
+                self._metrics.interruption_seconds.labels(self.service).observe(quiet_s)
+                self._interrupted_at = None
             self._machine.apply(event)
             self._emit_state()
 
@@ -381,6 +440,8 @@ class Call:
         if not self._machine.live or self._stream is None:
             return
         self._stream.reset()
+        if self._hearing is not None:
+            self._hearing.reset()
         self._playout.clear()
         self.audience.clear()
         self._activity = VoiceActivity()
@@ -404,6 +465,8 @@ class Call:
         text = events.encode_event(event, self._time_ms(), seq)
         if seq is not None:
             self._log.add(seq, text)
+            for follower in self._followers:
+                follower.set()
         if self._connection is not None and self._connection.channel_open:
             self._connection.send(text)
 
@@ -486,14 +549,19 @@ class Call:
             self._on_ended(self)
 
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
+        await self._flush_words()
         if error is not None:
             self.warn(error)
         self._emit(events.Disconnected(reason))
         self._machine.apply(SessionEvent.END)
+        for follower in self._followers:
+            follower.set()
         for timer in self._timers:
             timer.cancel()
         if self._stream is not None:
             self._stream.close()
+        if self._hearing is not None:
+            self._hearing.close()
         for task in (self._run_task, self._resuming):
             if task is not None:
                 task.cancel()
@@ -508,6 +576,19 @@ class Call:
             if self._connection is not None:
                 await self._connection.close()
             await asyncio.gather(*self._retired)
+
+    async def _flush_words(self) -> None:
+        """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking."""
+        stream, hearing = self._stream, self._hearing
+        if stream is None or hearing is None or not hearing.transcribes or self._connected_at is None:
+            return
+        self._flushing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_WORDS_S):
+                for _ in range(hearing.flush_frames):
+                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+                await stream.drained()
+        hearing.finish()
 
     def _publish(self, figures: events.Stats) -> None:
         """Move the metrics by what has happened since they were last moved."""

@@ -44,6 +44,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
     )
     model = resolve_model(settings, hardware.cuda_devices())
+    stt = f"--stt {settings.stt}" if settings.stt else "no --stt model: nothing is transcribed"
+    yield Finding(bool(settings.stt), stt, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
     yield Finding(model != "echo", f"--model {settings.model} runs {model}", _model_hint(model))
 
 

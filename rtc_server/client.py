@@ -37,10 +37,11 @@ Microphone = Callable[[int], FloatArray]
 
 
 class OfferRefused(Exception):
-    """The server said no: ``status`` and the ``code`` and ``message`` of its error."""
+    """The server said no: ``status``, the ``code`` and ``message`` of its error, and when to ask again, if it said."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         self.status, self.code = status, code
+        self.retry_after_s = retry_after_s
         super().__init__(f"{status} {code}: {message}")
 
 
@@ -164,17 +165,25 @@ class VoiceClient:
     async def _offer(self, pc: LeanPeerConnection, fields: dict[str, Any]) -> None:
         await pc.setLocalDescription(await pc.createOffer())
         body = {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type, **fields}
-        async with (
-            aiohttp.ClientSession(headers=self._headers) as http,
-            http.post(f"{self._url}/api/offer", json=body) as response,
-        ):
-            answer = await response.json()
-            if response.status >= 400:  # noqa: PLR2004
-                error = answer["error"]
-                raise OfferRefused(response.status, error["code"], error["message"])
+        async with aiohttp.ClientSession(headers=self._headers) as http:
+            try:
+                answer = await self._post(http, body)
+            except aiohttp.ClientConnectionError:
+                # The answer may have been lost. A resume's very same offer is answered again; the token is spent.
+                if "resume" not in fields:
+                    raise
+                answer = await self._post(http, body)
         self.session = answer["session"]
         self._resume_token = answer["resume"]["token"] if answer.get("resume") else None
         await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+
+    async def _post(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
+        async with http.post(f"{self._url}/api/offer", json=body) as response:
+            answer: dict[str, Any] = await response.json()
+            if response.status >= 400:  # noqa: PLR2004
+                error, again = answer["error"], response.headers.get("Retry-After")
+                raise OfferRefused(response.status, error["code"], error["message"], int(again) if again else None)
+            return answer
 
     async def close(self) -> None:
         """Hang up. Idempotent."""

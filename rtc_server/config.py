@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server.errors import ConfigError
@@ -51,6 +52,8 @@ class Settings:
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
+    stt: str = _setting("", "model of the service transcribe: a hub repository or a local directory, as for --model")
+    stt_slots: int = _setting(0, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 0, 1024)
     slots: int = _setting(0, "conversations at a time; 0: 1 on the CPU, 8 on CUDA", 0, 1024)
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
     context: int = _setting(0, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 0, 100_000)
@@ -86,6 +89,15 @@ class Settings:
     tls: Literal["off", "self-signed"] = _setting("off", "self-signed: HTTPS with a certificate made on the spot")
     tls_cert: str = _setting("", "PEM file of the certificate chain; serves HTTPS")
     tls_key: str = _setting("", "PEM file of the certificate's private key")
+
+    vad: Literal["auto", "on", "off"] = _setting(
+        "auto", "voice-activity detection; auto: for every service but echo whose model does not tell itself"
+    )
+    vad_threshold: float = _setting(0.5, "probability above which a frame is speech", 0.01, 0.99)
+    vad_hangover_ms: float = _setting(400.0, "silence after which speech has ended", 80, 10_000)
+    turn_ms: float = _setting(1000.0, "silence after which a turn has ended, where the model does not tell", 80, 60_000)
+    pause_threshold: float = _setting(0.5, "probability of a pause above which the model's word is taken", 0.01, 0.99)
+    max_upload_mb: int = _setting(200, "size of a file that is sent to be transcribed", 1, 100_000)
 
     connect_timeout_s: float = _setting(15.0, "seconds in which an answered client must connect", 0.1, 300)
     peer_timeout_s: float = _setting(4.0, "seconds without a packet after which a client's path is dead", 1, 300)
@@ -183,9 +195,22 @@ def _from_arguments(
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from a command line alone; for tests and tools."""
-    parser = argparse.ArgumentParser()
+    # Without abbreviations: --turn-secret would pass for --turn-secret-file.
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     return from_arguments(parser.parse_args(argv), environment)
+
+
+def state_directory(environment: Mapping[str, str] | None = None) -> Path:
+    """Where this user's programs keep what should outlive a restart (XDG Base Directory Specification)."""
+    environment = os.environ if environment is None else environment
+    named = Path(environment.get("XDG_STATE_HOME", ""))
+    # "All paths set in these environment variables must be absolute": any other is as good as none.
+    return (named if named.is_absolute() else Path.home() / ".local" / "state") / "rtc-server"
+
+
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
 
 
 def _convert(source: str, value: Any, kind: Any) -> Any:

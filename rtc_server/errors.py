@@ -49,9 +49,9 @@ class UnsupportedMediaType(BadRequest):
     code = "unsupported_media_type"
     http_status = 415
 
-    def __init__(self, expected: str) -> None:
+    def __init__(self, expected: str, message: str | None = None) -> None:
         self.expected = expected
-        super().__init__(f"The content type must be {expected}.")
+        super().__init__(message or f"The content type must be {expected}.")
 
 
 class TooLarge(BadRequest):
@@ -134,7 +134,7 @@ class Forbidden(BadRequest):
 class OriginRefused(BadRequest):
     code = "origin_refused"
     http_status = 403
-    message = "Pages of this origin may not use this server."
+    message = "Pages of this origin may not use this server. Its operator can allow it with --allow-origins."
 
 
 class RequestTimeout(BadRequest):
@@ -147,6 +147,12 @@ class RequestTimeout(BadRequest):
 class BadCandidate(BadRequest):
     code = "bad_candidate"
     message = "The candidates cannot be parsed."
+
+
+class NotAudio(BadRequest):
+    code = "not_audio"
+    http_status = 422
+    message = "The file holds no audio that can be decoded."
 
 
 class PreconditionRequired(BadRequest):
@@ -221,6 +227,10 @@ class RateLimited(ServerError):
     retryable = True
     retry_after_s = 5
     message = "Too many messages. Slow down."
+
+    def __init__(self, message: str | None = None, retry_after_s: int | None = None) -> None:
+        self.retry_after_s = retry_after_s or self.retry_after_s
+        super().__init__(message)
 
 
 class TooManySessions(ServerError):

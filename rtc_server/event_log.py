@@ -22,6 +22,6 @@ class EventLog:
         self.last = seq
         self._events.append((seq, text))
 
-    def since(self, seq: int) -> list[str]:
-        """What came after ``seq`` and is still kept, oldest first."""
-        return [text for number, text in self._events if number > seq]
+    def since(self, seq: int) -> list[tuple[int, str]]:
+        """What came after ``seq`` and is still kept, with its number, oldest first."""
+        return [(number, text) for number, text in self._events if number > seq]

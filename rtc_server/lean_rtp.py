@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from aioice import Candidate
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters, RTCRtpSendParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtpPacket
 
@@ -53,11 +53,16 @@ class LeanReceiver(RTCRtpReceiver):
     """Hands packets to :attr:`sink` as they arrive. No jitter buffer, no decoder, no thread."""
 
     sink: PacketSink | None = None
+    _over = False
+
+    async def stop(self) -> None:
+        self._over = True
+        await super().stop()
 
     async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
-        """As in aiortc, but for the decoder's thread."""
+        """As in aiortc, but for the decoder's thread; and one that was stopped before it began stays stopped."""
         private: Any = self
-        if private._RTCRtpReceiver__started:
+        if private._RTCRtpReceiver__started or self._over:
             return
         private._RTCRtpReceiver__codecs.update({codec.payloadType: codec for codec in parameters.codecs})
         self.transport._register_rtp_receiver(self, parameters)
@@ -88,6 +93,18 @@ class LeanReceiver(RTCRtpReceiver):
 
 class LeanSender(RTCRtpSender):
     """Sends what a :class:`PacketSource` makes. Any other track goes aiortc's own way."""
+
+    _over = False
+
+    async def stop(self) -> None:
+        self._over = True
+        await super().stop()
+
+    async def send(self, parameters: RTCRtpSendParameters) -> None:
+        """As in aiortc, where a sender that is stopped while its connection comes about begins all the same, and then
+        never ends."""
+        if not self._over:
+            await super().send(parameters)
 
     async def _run_rtp(self, codec: RTCRtpCodecParameters) -> None:
         private: Any = self

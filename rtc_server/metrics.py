@@ -32,6 +32,15 @@ class Metrics:
         self.sessions_resumed = Counter(
             "rtc_sessions_resumed", "Times that a client came back to its session.", ["service"], registry=r
         )
+        self.interruptions = Counter(
+            "rtc_interruptions", "Times that somebody spoke while the model did.", ["service"], registry=r
+        )
+        self.interruption_seconds = Histogram(
+            "rtc_interruption_seconds",
+            "From the start of speech over the model's voice to the model's silence.",
+            ["service"],
+            registry=r,
+        )
         self.offers_refused = Counter("rtc_offers_refused", "Offers refused.", ["code"], registry=r)
         self.slots = Gauge("rtc_slots", "Slots of an engine.", ["service"], registry=r)
         self.slots_used = Gauge("rtc_slots_used", "Slots in use.", ["service"], registry=r)

@@ -1,6 +1,8 @@
-"""A token bucket. Pure; time is an argument, in monotonic seconds."""
+"""Token buckets: one, and one for each of many who come and go. Pure; time is an argument, in monotonic seconds."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 
 class TokenBucket:
@@ -20,3 +22,30 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    def wait_s(self) -> float:
+        """Seconds from the last call of :meth:`allow` until the next event may pass."""
+        return max(0.0, 1 - self._tokens) / self._rate_per_s
+
+
+class Buckets:
+    """A bucket for each name. At most ``limit`` are kept: beyond it, whoever was not seen for longest is forgotten."""
+
+    def __init__(self, rate_per_s: float, burst: int, limit: int) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._limit = limit
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait_s(self, name: str, now: float) -> float:
+        """0: one more event of ``name`` may pass now, and is counted. Else the seconds until one may."""
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = TokenBucket(self._rate_per_s, self._burst, now)
+            if len(self._buckets) > self._limit:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(name)
+        return 0.0 if bucket.allow(now) else bucket.wait_s()

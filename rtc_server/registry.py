@@ -56,10 +56,18 @@ class Answer:
 
 
 class Registry:
-    """``engines``: by service name; the first is the default service. Raises ConfigError for wrong addresses."""
+    """``engines``: by service name; the first is the default service. ``detector``: hears when somebody speaks.
+    Raises ConfigError for wrong addresses."""
 
-    def __init__(self, engines: Mapping[str, EngineClient], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, EngineClient],
+        settings: Settings,
+        metrics: Metrics,
+        detector: EngineClient | None = None,
+    ) -> None:
         self.engines = dict(engines)
+        self._detector = detector
         self.default_service = next(iter(self.engines))
         self.draining = False
         self._settings = settings
@@ -169,6 +177,7 @@ class Registry:
             self._addresses,
             visitor,
             resumable,
+            self._detector,
             self._forget,
         )
         self._calls[session_id.text] = call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +18,13 @@ from rtc_server.metrics import Metrics
 
 ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
+TRANSCRIBE: Final = "transcribe"
+DETECTOR: Final = "vad"
+"""Not a service: nobody asks for it by name."""
 _CPU_SLOTS: Final = 1
 _CUDA_SLOTS: Final = 8
+_CPU_STT_SLOTS: Final = 4
+_CUDA_STT_SLOTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +48,23 @@ def resolve_model(settings: Settings, cuda_devices: int) -> str:
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     """The engines to start, the default service first. ``echo`` is always there: it is the sound check."""
     model = resolve_model(settings, cuda_devices)
-    echo = EngineSpec(
-        ECHO,
-        "rtc_server.models.echo:load",
-        {"slots": settings.echo_slots},
-        in_process=settings.engine != "process" or model != ECHO,
-    )
-    if model == ECHO:
-        return [echo]
     device = settings.device if settings.device != "auto" else ("cuda" if cuda_devices else "cpu")
+    on_cpu = device == "cpu"
+    specs = []
+    if model != ECHO:
+        slots = settings.slots or (_CPU_SLOTS if on_cpu else _CUDA_SLOTS)
+        specs.append(_kyutai(DIALOGUE, model, slots, device, settings))
+    if settings.stt:
+        slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
+        specs.append(_kyutai(TRANSCRIBE, settings.stt, slots, device, settings))
+    in_process = settings.engine != "process" or bool(specs)
+    return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", {"slots": settings.echo_slots}, in_process)]
+
+
+def _kyutai(service: str, model: str, slots: int, device: str, settings: Settings) -> EngineSpec:
     options = {
         "model": model,
-        "slots": settings.slots or (_CPU_SLOTS if device == "cpu" else _CUDA_SLOTS),
+        "slots": slots,
         "device": device,
         "dtype": settings.dtype,
         "context": _unless(settings.context, 0),
@@ -65,8 +75,24 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
         "seed": _unless(settings.seed, -1),
         "threads": _unless(settings.threads, 0),
     }
-    factory = "rtc_server.models.kyutai:load_with"
-    return [EngineSpec(DIALOGUE, factory, options, in_process=settings.engine == "thread"), echo]
+    if service == TRANSCRIBE:
+        # What was said does not depend on chance, nor on how long the dialogue model remembers.
+        options |= {"temp_text": 0.0, "context": None}
+    return EngineSpec(service, "rtc_server.models.kyutai:load_with", options, settings.engine == "thread")
+
+
+def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec | None:
+    """The engine of voice-activity detection, if any service wants it. Beside a model it has a process of its own."""
+    if settings.vad == "off" or (settings.vad == "auto" and not {DIALOGUE, TRANSCRIBE} & set(services)):
+        return None
+    in_process = settings.engine == "thread" or (settings.engine == "auto" and set(services) == {ECHO})
+    return EngineSpec(DETECTOR, "rtc_server.models.vad:load", {"slots": settings.max_sessions}, in_process)
+
+
+def make_detector(settings: Settings, services: Collection[str], metrics: Metrics) -> EngineClient | None:
+    """Its engine client, not started yet."""
+    spec = plan_detector(settings, services)
+    return None if spec is None else EngineClient(spec.service, _link_maker(spec, settings), metrics)
 
 
 def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Final, Literal
 
 import msgspec
@@ -14,7 +17,6 @@ from rtc_server.errors import (
     BadRequest,
     PreconditionFailed,
     PreconditionRequired,
-    ServerError,
     TooLarge,
     UnknownSession,
     UnsupportedMediaType,
@@ -27,6 +29,8 @@ MAX_BODY_BYTES: Final = 64 * 1024
 REGISTRY: Final = web.AppKey("registry", Registry)
 SETTINGS: Final = web.AppKey("settings", Settings)
 _JSON: Final = "application/json"
+_KEEP_ALIVE_S: Final = 15.0
+"""Shorter than the patience of the proxies in between."""
 
 routes = web.RouteTableDef()
 
@@ -96,6 +100,42 @@ async def session(request: web.Request) -> web.Response:
     )
 
 
+@routes.get("/api/sessions/{id}/events")
+async def session_events(request: web.Request) -> web.StreamResponse:
+    """Server-sent events (HTML, section 9.2), for those who have no data channel."""
+    call = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
+    last = request.headers.get("Last-Event-ID", "0")
+    if not last.isascii() or not last.isdigit():
+        raise BadRequest("Last-Event-ID must be the id of an event.")
+    stream = call.follow(int(last[:18]))
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        async with contextlib.aclosing(stream):
+            await _send_events(response, stream)
+    return response
+
+
+async def _send_events(response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str], None]) -> None:
+    following = asyncio.ensure_future(anext(stream, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([following], timeout=_KEEP_ALIVE_S)
+            if not done:
+                await response.write(b": still here\n\n")
+                continue
+            event = following.result()
+            if event is None:
+                return
+            await response.write(f"id: {event[0]}\ndata: {event[1]}\n\n".encode())
+            following = asyncio.ensure_future(anext(stream, None))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 @routes.delete("/api/sessions/{id}")
 async def end_session(request: web.Request) -> web.Response:
     await request.app[REGISTRY].end(request.match_info["id"], visitor_of(request))
@@ -146,11 +186,3 @@ async def _read_offer(request: web.Request) -> OfferRequest:
         raise BadRequest(f"The offer is not as it should be: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
-
-
-def error_response(error: ServerError) -> web.Response:
-    """Any typed error as HTTP."""
-    headers = {"Cache-Control": "no-store"}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return web.json_response({"error": error.as_dict()}, status=error.http_status, headers=headers)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from rtc_server.access import visitor_of
 from rtc_server.connection import Connection
 from rtc_server.errors import BadSdp, UnknownSession, UnsupportedMediaType
+from rtc_server.ice_servers import links_for
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.registry import Answer
@@ -85,7 +87,11 @@ def _published(request: web.Request) -> Connection:
 
 
 def _created(request: web.Request, answer: Answer, location: str) -> web.Response:
-    headers = {"Location": location, "ETag": answer.etag, "Cache-Control": "no-store", "Accept-Patch": SDPFRAG_TYPE}
+    headers = CIMultiDict(
+        {"Location": location, "ETag": answer.etag, "Cache-Control": "no-store", "Accept-Patch": SDPFRAG_TYPE}
+    )
+    for link in links_for(request):
+        headers.add("Link", link)
     return web.Response(status=201, text=answer.sdp, content_type=SDP_TYPE, headers=headers)
 
 

@@ -1,30 +1,43 @@
-// Owns the HTTP part of docs/protocol.md: config, offer, delete. Every failure leaves here as a Failure.
+// Owns the HTTP part of docs/protocol.md: config, offer, candidates, look and delete. Every failure leaves here as a
+// Failure.
 
+import { authorization } from './auth.js';
 import { Failure } from './errors.js';
 
 const REQUEST_TIMEOUT_MS = 10_000;
+const LOOK_TIMEOUT_MS = 3_000;
 const RETRY_AFTER_MAX_S = 60;
 
-async function request(path, options = {}) {
-  let response;
+const sessionPath = (id) => `/api/sessions/${encodeURIComponent(id)}`;
+
+/** @returns {Promise<{body: object|null, etag: string|null}>} */
+async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, signal, ...options } = {}) {
+  const timer = new AbortController();
+  const abort = () => timer.abort();
+  const timeout = setTimeout(abort, timeout_ms);
+  signal?.addEventListener('abort', abort);
   try {
-    response = await fetch(path, { cache: 'no-store', signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), ...options });
-  } catch (cause) {
-    throw new Failure(navigator.onLine === false ? 'offline' : 'unreachable', { cause });
+    const all = { ...headers, ...authorization() };
+    const response = await fetch(path, { cache: 'no-store', ...options, headers: all, signal: timer.signal })
+      .catch((cause) => { throw new Failure(navigator.onLine === false ? 'offline' : 'unreachable', { cause }); });
+    const body = response.status === 204 ? null
+      : await response.json().catch((cause) => { throw new Failure('bad_gateway', { cause }); });
+    if (!response.ok) throw refusal(response, body, 'Authorization' in all);
+    return { body, etag: response.headers.get('ETag') };
+  } finally {
+    clearTimeout(timeout);
+    signal?.removeEventListener('abort', abort);
   }
-  let body = null;
-  try {
-    body = response.status === 204 ? null : await response.json();
-  } catch (cause) {
-    throw new Failure('bad_gateway', { cause });
-  }
-  if (response.ok) return body;
+}
+
+function refusal(response, body, withKey) {
   const error = body?.error;
-  if (typeof error?.code !== 'string') throw new Failure('bad_gateway');
-  throw new Failure(error.code, {
+  if (typeof error?.code !== 'string') return new Failure('bad_gateway');
+  return new Failure(error.code, {
     serverMessage: typeof error.message === 'string' ? error.message : '',
     retryable: error.retryable === true,
     retryAfterS: retryAfterS(response.headers.get('Retry-After')),
+    detail: withKey ? 'key' : '',
   });
 }
 
@@ -35,29 +48,52 @@ function retryAfterS(header) {
 
 /** `GET /api/config`. Asked again for each connection: TURN credentials in it expire. */
 export async function fetchConfig() {
-  const config = await request('/api/config');
-  if (!Array.isArray(config?.services)) throw new Failure('bad_gateway');
-  return config;
+  const { body } = await request('/api/config');
+  if (!Array.isArray(body?.services)) throw new Failure('bad_gateway');
+  return body;
 }
 
 /**
  * `POST /api/offer`.
- * @param {{sdp: string, type: 'offer', service?: string, options?: object}} offer
- * @returns {Promise<{sdp: string, type: 'answer', session: string}>}
+ * @param {{sdp: string, type: 'offer', service?: string, options?: object, resume?: object}} offer
+ * @returns {Promise<{sdp: string, session: string, resume?: {token: string, grace_s: number}, etag: string|null}>}
  */
-export function postOffer(offer) {
-  return request('/api/offer', {
+export async function postOffer(offer, timeout_ms = REQUEST_TIMEOUT_MS) {
+  const { body, etag } = await request('/api/offer', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify(offer),
+    timeout_ms,
   });
+  return { ...body, etag };
+}
+
+/** `PATCH /api/sessions/{id}`. @param {{candidates: object[], complete: boolean}} news */
+export async function patchSession(id, etag, news, signal) {
+  await request(sessionPath(id), {
+    method: 'PATCH',
+    headers: { 'Content-Type': 'application/json', ...(etag && { 'If-Match': etag }) },
+    body: JSON.stringify(news),
+    signal,
+  });
+}
+
+/** Why a session has ended, in the server's words; '' where it has not, or where the server does not tell. */
+export async function whyEnded(id) {
+  try {
+    await request(sessionPath(id), { timeout_ms: LOOK_TIMEOUT_MS });
+    return '';
+  } catch (failure) {
+    return failure.code === 'session_ended' ? failure.serverMessage : '';
+  }
 }
 
 /** `DELETE /api/sessions/{id}`, as a backstop: it may outlive the page, and it never fails. */
 export async function deleteSession(id) {
   try {
-    await fetch(`/api/sessions/${encodeURIComponent(id)}`, {
+    await fetch(sessionPath(id), {
       method: 'DELETE',
+      headers: authorization(),
       keepalive: true,
       signal: AbortSignal.timeout(2_000),
     });

@@ -1,12 +1,17 @@
-// Owns a conversation from "Start" to "End": its state, the microphone, one Session at a time, and the way back
-// after a loss. It says what happens as plain data and knows no page.
+// Owns a conversation from "Start" to "End": its state, one Session at a time, and the way back after a loss: to the
+// same session where the server still holds it, to a new one otherwise. It says what happens as plain data and knows
+// no page.
 
 import { fetchConfig } from './api.js';
 import { settled, Trouble } from './backoff.js';
+import { Capture } from './capture.js';
 import { asFailure, explain, Failure } from './errors.js';
-import { checkBrowser, openMicrophone } from './microphone.js';
+import { checkBrowser } from './microphone.js';
+import { Sequence } from './sequence.js';
 import { Session } from './session.js';
 import { figures, readStats } from './stats.js';
+import { Ticket } from './ticket.js';
+import { onWakeup } from './wakeups.js';
 
 const TRANSITIONS = {
   idle: ['connecting'],
@@ -19,20 +24,27 @@ const TRANSITIONS = {
 const LIVE = new Set(['listening', 'speaking']);
 const STATS_INTERVAL_MS = 1_000;
 const CONNECT_TIMEOUT_S = 15;
+// The server times the same wait, and can say more of it afterwards: it goes first.
+const AFTER_THE_SERVER_MS = 500;
+// Of a resume: a way that has not come about by then is tried anew, with the addresses of then.
+const RESUME_CONNECT_MS = 6_000;
+// A request that sticks to a network that is gone is sent again; each time with more patience, for slow networks.
+const RESUME_REQUEST_MS = 2_500;
 
 export const isActive = (state) => state !== 'idle' && state !== 'ended';
 
-/** Resolves after `ms`, when the network comes back, or when `signal` aborts: whichever is first. */
+/** Resolves after `ms`, when something suggests that the network is back, or when `signal` aborts: whichever is first. */
 function pause(ms, signal) {
   return new Promise((resolve) => {
+    const over = new AbortController();
     const done = () => {
       clearTimeout(timer);
-      window.removeEventListener('online', done);
       signal.removeEventListener('abort', done);
+      over.abort();
       resolve();
     };
     const timer = setTimeout(done, ms);
-    window.addEventListener('online', done);
+    onWakeup((what) => { if (what !== 'offline') done(); }, over.signal);
     signal.addEventListener('abort', done);
     if (signal.aborted) done();
   });
@@ -42,11 +54,17 @@ export class Conversation {
   #emit;
   #streams;
   #wish;
+  #capture;
   #state = 'idle';
   #muted = false;
   #call = new AbortController();
+  // The connection that counts, and the one that is to take its place as soon as the server has answered.
   #session = null;
-  #microphone = null;
+  #attempt = null;
+  #answer = null;
+  #ticket = new Ticket();
+  #heard = new Sequence();
+  #config = null;
   #connectedAt_ms = 0;
   #trouble = null;
   #statsTimer = 0;
@@ -54,7 +72,7 @@ export class Conversation {
   #serverStats = null;
 
   /**
-   * @param {{service: string, raw: boolean, deviceId: string}} wish
+   * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string}} wish
    * @param {(type: string, detail: object) => void} emit  `detail` is plain data, see the calls below
    * @param {{microphone: (s: MediaStream|null) => void, voice: (s: MediaStream|null) => void}} streams
    */
@@ -62,6 +80,13 @@ export class Conversation {
     this.#wish = { ...wish };
     this.#emit = emit;
     this.#streams = streams;
+    this.#capture = new Capture(wish, {
+      stream: (stream) => streams.microphone(stream),
+      track: (track) => this.#replaceTrack(track),
+      device: (deviceId) => emit('microphone', { deviceId }),
+      paused: (paused) => emit('microphone_paused', { paused }),
+      problem: (said) => emit('problem', said),
+    });
   }
 
   get state() {
@@ -77,7 +102,11 @@ export class Conversation {
   }
 
   get pc() {
-    return this.#session?.pc ?? null;
+    return (this.#session ?? this.#attempt)?.pc ?? null;
+  }
+
+  get capture() {
+    return this.#capture;
   }
 
   async start() {
@@ -85,10 +114,11 @@ export class Conversation {
     this.#call = new AbortController();
     const { signal } = this.#call;
     this.#trouble = null;
+    this.#forgetSession();
     this.#muted = false;
     this.#move('connecting');
     try {
-      await this.#open(signal, Infinity);
+      await this.#open(signal);
     } catch (error) {
       if (!signal.aborted) this.#finish({ failure: explain(asFailure(error)) });
     }
@@ -102,7 +132,7 @@ export class Conversation {
   setMuted(muted) {
     if (!isActive(this.#state)) return;
     this.#muted = muted;
-    this.#applyMute();
+    this.#capture.mute(muted);
     this.#session?.send({ type: 'settings', muted });
     this.#emit('muted', { muted });
   }
@@ -111,55 +141,66 @@ export class Conversation {
     return this.#session?.send({ type: 'reset' }) ?? false;
   }
 
-  /** Also while a conversation runs. `deviceId` '' is the system's choice. */
-  async chooseMicrophone(deviceId) {
-    const before = this.#wish.deviceId;
-    this.#wish.deviceId = deviceId;
-    if (!this.#microphone) return;
-    const { signal } = this.#call;
-    try {
-      await this.#takeMicrophone(signal);
-      await this.#session?.replaceTrack(this.#microphone.getAudioTracks()[0]);
-    } catch (error) {
-      if (signal.aborted) return;
-      this.#wish.deviceId = before;
-      this.#emit('microphone', { deviceId: before });
-      this.#emit('problem', explain(asFailure(error)));
-    }
-  }
-
-  async #open(signal, left_ms) {
+  /** One connection. Rejects with a Failure, and leaves the conversation as it was where the server did not answer. */
+  async #open(signal, { left_ms = Infinity, tries = 0 } = {}) {
     checkBrowser();
-    const held = this.#microphone?.getAudioTracks()[0];
-    if (held?.readyState !== 'live') {
-      this.#emit('phase', { phase: 'microphone' });
-      await this.#takeMicrophone(signal);
-    }
-    this.#emit('phase', { phase: 'offer' });
-    const config = await fetchConfig();
+    const [config] = await Promise.all([this.#configuration(tries), this.#openMicrophone(signal)]);
     signal.throwIfAborted();
-    this.#emit('config', config);
-
-    const session = this.#newSession(config);
-    const timeout_s = config.limits?.connect_timeout_s ?? CONNECT_TIMEOUT_S;
-    this.#session = session;
-    await session.connect({
-      stream: this.#microphone,
-      service: this.#wish.service,
-      options: this.#muted ? { muted: true } : undefined,
-      timeout_ms: Math.min(timeout_s * 1000, left_ms),
-    });
+    const attempt = (this.#attempt ??= this.#newSession(config));
+    const resume = this.#ticket.held ? this.#ticket.present(this.#heard.last) : null;
+    this.#emit('phase', { phase: 'offer' });
+    try {
+      await attempt.connect({
+        stream: this.#capture.stream,
+        ...(resume ? { resume } : { service: this.#wish.service, options: this.#muted ? { muted: true } : undefined }),
+        ...this.#patience(config, left_ms, resume && tries),
+      });
+    } catch (error) {
+      // Without an answer the ticket may be used up: the very same offer goes out again, or none.
+      if (attempt === this.#attempt && !(resume && attempt.unanswered)) {
+        this.#attempt = null;
+        attempt.supersede();
+      }
+      throw error;
+    }
     signal.throwIfAborted();
     this.#connectedAt_ms = performance.now();
+    this.#takeTicket();
     this.#move('listening');
-    this.#watchStats(session);
+    this.#watchStats(attempt);
+  }
+
+  #patience(config, left_ms, tries) {
+    if (tries !== null) {
+      return {
+        request_timeout_ms: RESUME_REQUEST_MS * (1 + tries),
+        timeout_ms: Math.min(RESUME_CONNECT_MS, left_ms),
+      };
+    }
+    const timeout_ms = (config.limits?.connect_timeout_s ?? CONNECT_TIMEOUT_S) * 1000 + AFTER_THE_SERVER_MS;
+    return { timeout_ms: Math.min(timeout_ms, left_ms) };
+  }
+
+  /** The first try to resume goes without asking anew; by the second, TURN credentials may have expired. */
+  async #configuration(tries) {
+    if (this.#config && this.#ticket.held && (tries === 0 || this.#attempt)) return this.#config;
+    this.#config = await fetchConfig();
+    this.#emit('config', this.#config);
+    return this.#config;
+  }
+
+  async #openMicrophone(signal) {
+    this.#emit('phase', { phase: 'microphone' });
+    await this.#capture.open(signal);
   }
 
   #newSession(config) {
     const mine = (act) => (value) => {
       if (session === this.#session) act(value);
     };
-    const session = new Session(config.ice_servers ?? [], {
+    const ice = { iceServers: config.ice_servers ?? [], relayOnly: this.#wish.relayOnly };
+    const session = new Session(ice, {
+      answered: (answer) => this.#replaceSession(session, answer),
       message: mine((message) => this.#hear(message)),
       voice: mine((stream) => this.#streams.voice(stream)),
       unstable: mine((unstable) => this.#emit('unstable', { unstable })),
@@ -169,60 +210,31 @@ export class Conversation {
     return session;
   }
 
-  async #takeMicrophone(signal) {
-    // iOS ends the open track as soon as another is asked for: that is no loss.
-    const [held] = this.#microphone?.getAudioTracks() ?? [];
-    if (held) held.onended = null;
-    let opened;
-    try {
-      opened = await openMicrophone(this.#wish);
-    } catch (error) {
-      if (held) held.onended = () => this.#microphoneEnded(held);
-      throw error;
-    }
-    const { stream, deviceId } = opened;
-    if (signal.aborted) {
-      for (const track of stream.getTracks()) track.stop();
-      signal.throwIfAborted();
-    }
-    this.#dropMicrophone();
-    this.#microphone = stream;
-    this.#wish.deviceId = deviceId;
-    const [track] = stream.getAudioTracks();
-    track.onended = () => this.#microphoneEnded(track);
-    this.#applyMute();
-    this.#streams.microphone(stream);
-    this.#emit('microphone', { deviceId });
+  /** The server has answered: only now may the connection before go, for its end is the end of the session. */
+  #replaceSession(session, answer) {
+    this.#session?.supersede();
+    this.#session = session;
+    this.#attempt = null;
+    this.#answer = answer;
+    // The token before is used up. A session that has never been connected is not one to come back to.
+    if (this.#ticket.held) this.#takeTicket();
   }
 
-  /** Unplugged, or taken back: go on with the system's microphone if there is one. */
-  async #microphoneEnded(track) {
-    if (!isActive(this.#state) || track !== this.#microphone?.getAudioTracks()[0]) return;
-    const { signal } = this.#call;
-    this.#wish.deviceId = '';
-    try {
-      await this.#takeMicrophone(signal);
-      await this.#session?.replaceTrack(this.#microphone.getAudioTracks()[0]);
-    } catch {
-      if (!signal.aborted) this.#emit('problem', explain(new Failure('microphone_lost')));
-    }
+  #takeTicket() {
+    this.#ticket.take(this.#answer.session, this.#answer.resume, performance.now());
   }
 
-  #dropMicrophone() {
-    for (const track of this.#microphone?.getTracks() ?? []) {
-      track.onended = null;
-      track.stop();
-    }
-    this.#microphone = null;
-  }
-
-  #applyMute() {
-    for (const track of this.#microphone?.getAudioTracks() ?? []) track.enabled = !this.#muted;
+  #replaceTrack(track) {
+    for (const session of [this.#session, this.#attempt]) session?.replaceTrack(track).catch(() => {});
   }
 
   #hear(message) {
+    if (!this.#heard.take(message.seq)) return;
     this.#emit('message', message);
-    if (message.type === 'connected' && this.#muted) this.#session.send({ type: 'settings', muted: true });
+    // What was said of it while the path was down has not reached the server.
+    if (message.type === 'connected' && (this.#muted || message.resumed)) {
+      this.#session.send({ type: 'settings', muted: this.#muted });
+    }
     if (message.type === 'stats') this.#serverStats = message;
     if (message.type === 'state' && LIVE.has(message.state) && LIVE.has(this.#state)) this.#move(message.state);
     if (message.type === 'error') {
@@ -232,6 +244,7 @@ export class Conversation {
   }
 
   #lost(failure) {
+    if (this.#session.over) this.#forgetSession();
     const said = explain(failure);
     if (failure.code === 'bye') this.#finish({ by: 'server' });
     else if (said.again === 'auto') this.#recover(failure);
@@ -241,32 +254,60 @@ export class Conversation {
   async #recover(cause) {
     const { signal } = this.#call;
     const now_ms = performance.now();
-    if (!this.#trouble || settled(now_ms - this.#connectedAt_ms)) this.#trouble = new Trouble(now_ms);
+    this.#ticket.lost(now_ms);
+    if (!this.#trouble || settled(now_ms - this.#connectedAt_ms)) {
+      this.#trouble = new Trouble(now_ms, this.#ticket.grace_ms);
+    }
     this.#move('reconnecting');
     this.#streams.voice(null);
+    clearInterval(this.#statsTimer);
     let last = cause;
-    for (;;) {
-      const wait_ms = this.#trouble.next(performance.now(), Math.random(), last.retryAfterS);
-      if (wait_ms === null) {
-        this.#finish({ failure: explain(new Failure('gave_up', { last })) });
-        return;
-      }
-      this.#emit('retrying', { attempt: this.#trouble.attempts, wait_ms, failure: explain(last) });
-      // The old session first: on a server with one place, its ghost would be in the way.
-      await Promise.all([this.#dropSession(), pause(wait_ms, signal)]);
-      if (signal.aborted) return;
+    while (!signal.aborted) {
+      if (!(await this.#waitForNext(last, signal))) return;
       try {
-        await this.#open(signal, Math.max(this.#trouble.left_ms(performance.now()), 1_000));
+        await this.#open(signal, {
+          left_ms: Math.max(this.#trouble.left_ms(performance.now()), 1_000),
+          tries: this.#trouble.attempts - 1,
+        });
         return;
       } catch (error) {
         if (signal.aborted) return;
         last = asFailure(error);
-        if (explain(last).again !== 'auto') {
-          this.#finish({ failure: explain(last) });
-          return;
-        }
+        if (this.#ticket.refusedBy(last)) this.#giveUpSession(last);
+        else if (explain(last).again !== 'auto') this.#finish({ failure: explain(last) });
       }
     }
+  }
+
+  /** @returns {Promise<boolean>} false: it is over */
+  async #waitForNext(last, signal) {
+    const now_ms = performance.now();
+    const resuming = this.#ticket.valid(now_ms);
+    const { retryAfterS } = last;
+    const wait_ms = this.#trouble.next(now_ms, Math.random(), { retryAfterS, hurry: resuming });
+    if (wait_ms === null) {
+      this.#finish({ failure: explain(new Failure('gave_up', { last })) });
+      return false;
+    }
+    this.#emit('retrying', { attempt: this.#trouble.attempts, wait_ms, resuming, failure: explain(last) });
+    // Without a way back into it, the old session goes first: on a server with one place its ghost would be in the way.
+    if (!this.#ticket.held) await Promise.all([this.#dropSession(), pause(wait_ms, signal)]);
+    else if (wait_ms > 0) await pause(wait_ms, signal);
+    return !signal.aborted;
+  }
+
+  /** The server does not let us back in: what follows is a new conversation. */
+  #giveUpSession(failure) {
+    // It has said that there is no such session (any more): nothing is left to be ended.
+    if (failure.code !== 'resume_refused') this.#session?.supersede();
+    this.#forgetSession();
+    // It has answered, which is a new beginning.
+    this.#trouble = new Trouble(performance.now());
+  }
+
+  #forgetSession() {
+    this.#ticket.drop();
+    this.#heard = new Sequence();
   }
 
   #watchStats(session) {
@@ -286,14 +327,16 @@ export class Conversation {
     const session = this.#session;
     this.#session = null;
     clearInterval(this.#statsTimer);
+    this.#attempt?.supersede();
+    this.#attempt = null;
     await session?.close(how);
   }
 
   #finish(outcome, how) {
     this.#call.abort();
     this.#dropSession(how);
-    this.#dropMicrophone();
-    this.#streams.microphone(null);
+    this.#forgetSession();
+    this.#capture.close();
     this.#streams.voice(null);
     this.#muted = false;
     this.#move('ended', outcome);

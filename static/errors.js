@@ -5,15 +5,19 @@
 export class Failure extends Error {
   /**
    * @param {string} code
-   * @param {{serverMessage?: string, retryAfterS?: number, retryable?: boolean, last?: Failure, cause?: unknown}} [more]
+   * @param {{serverMessage?: string, retryAfterS?: number, retryable?: boolean, detail?: string, last?: Failure, cause?: unknown}} [more]
+   *   `detail`: a number or a word of somebody else's, for the text
    */
-  constructor(code, { serverMessage = '', retryAfterS = 0, retryable = false, last = null, cause } = {}) {
+  constructor(code, { serverMessage = '', retryAfterS = 0, retryable = false, detail = '', last = null, cause } = {}) {
     super(code, { cause });
     this.name = 'Failure';
     this.code = code;
     this.serverMessage = serverMessage;
     this.retryAfterS = retryAfterS;
     this.retryable = retryable;
+    this.detail = detail;
+    /** What the server said of it afterwards: a sentence for whoever runs it. */
+    this.added = '';
     this.last = last;
   }
 }
@@ -22,6 +26,14 @@ export class Failure extends Error {
 export function asFailure(error) {
   return error instanceof Failure ? error : new Failure('page_fault', { cause: error });
 }
+
+// Of TURN: RFC 8656, section 19, and RFC 8489, section 14.8.
+const RELAY_ANSWERS = {
+  401: 'that our credentials are not valid',
+  403: 'that this is forbidden',
+  486: 'that its quota for us is used up',
+  508: 'that it has no room left',
+};
 
 // again: 'auto'  the page may try again by itself once a conversation has been running
 //        'user'  a button offers it
@@ -91,11 +103,37 @@ const TABLE = {
     todo: 'Try again in a moment.',
     again: 'auto',
   },
+  request_timeout: {
+    title: 'The request took too long',
+    text: 'The server stopped waiting for it: the network is very slow, or holds something back.',
+    todo: 'Check your connection and try again in a moment.',
+    again: 'auto',
+  },
   no_route: {
     title: 'No way through for the audio',
     text: 'The server answered, but no audio connection came about. A firewall or a strict network that blocks UDP is the usual cause.',
     todo: 'Try another network, such as a phone hotspot, or switch a VPN off. Whoever runs the server: open its UDP ports, or offer a TURN relay.',
     again: 'auto',
+  },
+  relay_refused: {
+    title: 'The relay refused this browser',
+    text: ({ detail }) => `The TURN relay that carries the audio answered ${RELAY_ANSWERS[detail] ?? 'with an error'} (${detail}).`,
+    todo: ({ detail }) => (detail in RELAY_ANSWERS && detail !== '401' && detail !== '403'
+      ? 'Try again in a moment; if it stays so, the relay needs a larger quota.'
+      : 'Try again, for fresh credentials. Whoever runs the server: its TURN secret or user must be the relay’s own, and both clocks right.'),
+    again: 'auto',
+  },
+  relay_unreachable: {
+    title: 'The relay does not answer',
+    text: 'The audio has to go through a TURN relay, and none of those that the server names can be reached from here.',
+    todo: 'Try another network. Whoever runs the server: check the relay’s address and that its ports are open.',
+    again: 'auto',
+  },
+  relay_missing: {
+    title: 'There is no relay',
+    text: 'This page was asked to send audio through a TURN relay only, and the server names none.',
+    todo: 'Open the page without “?relay=1”, or have the server offer a TURN relay.',
+    again: 'never',
   },
   peer_lost: {
     title: 'The connection was lost',
@@ -104,11 +142,45 @@ const TABLE = {
     again: 'auto',
   },
 
+  // Who may come in.
+  unauthorized: {
+    title: ({ detail }) => (detail === 'key' ? 'The key was not accepted' : 'This server wants a key'),
+    text: ({ detail }) => (detail === 'key'
+      ? 'It is not one of this server’s, or it has expired.'
+      : 'Only those who have one may talk here.'),
+    todo: 'Enter the key that you were given below. If you came by a link, ask for a new one.',
+    again: 'never',
+  },
+  forbidden: {
+    title: 'This key does not open this',
+    text: 'It is valid, but not for what this page asks for.',
+    todo: 'Use another key, or another “?service=…”, or ask whoever gave it to you.',
+    again: 'never',
+  },
+  origin_refused: {
+    title: 'This page may not use that server',
+    text: () => `The server does not take requests from pages of ${location.origin}.`,
+    todo: 'Open the server’s own page. Whoever runs the server: allow this address with --allow-origins.',
+    again: 'never',
+  },
+  too_many_sessions: {
+    title: 'Too many conversations from here',
+    text: 'The server takes only so many from one address, and yours has them all. People behind the same router count as one.',
+    todo: 'End one that runs in another tab or on another device, then try again.',
+    again: 'user',
+  },
+
   // What the server says.
   server_full: {
     title: 'All places are taken',
     text: 'The server is talking with as many people as it can.',
     todo: 'A place is free as soon as somebody leaves.',
+    again: 'auto',
+  },
+  no_port: {
+    title: 'The server has no port left',
+    text: 'Each conversation needs one for its audio, and all that it may use are taken.',
+    todo: 'Try again in a moment. Whoever runs the server: give it more with --udp-ports.',
     again: 'auto',
   },
   overloaded: {
@@ -140,6 +212,30 @@ const TABLE = {
     text: 'It failed in mid-conversation and is being restarted.',
     todo: 'Try again in a minute.',
     again: 'auto',
+  },
+  unknown_session: {
+    title: 'The conversation is over',
+    text: 'The server does not know it any more: it waited for a while, or it was restarted.',
+    todo: 'You can start a new one.',
+    again: 'user',
+  },
+  session_ended: {
+    title: 'The conversation is over',
+    text: 'The server ended it while you were away.',
+    todo: 'You can start a new one.',
+    again: 'user',
+  },
+  resume_refused: {
+    title: 'There is no way back into the conversation',
+    text: 'The server could not tell that it is still you.',
+    todo: 'You can start a new one.',
+    again: 'user',
+  },
+  time_limit: {
+    title: 'The time is up',
+    text: 'The server ends a conversation after a certain time.',
+    todo: 'You can start a new one.',
+    again: 'user',
   },
   deleted: {
     title: 'The conversation was ended on the server',
@@ -184,6 +280,18 @@ const TABLE = {
     again: 'user',
   },
 
+  // What only a fault of this page, or of something in between, can bring about.
+  ...Object.fromEntries([
+    'bad_request', 'bad_sdp', 'unsupported_media_type', 'too_large', 'no_audio', 'bad_candidate', 'bad_message',
+    'message_too_large', 'precondition_required', 'precondition_failed', 'ice_restart_unsupported', 'not_found',
+    'method_not_allowed', 'not_audio',
+  ].map((code) => [code, {
+    title: 'The server did not understand this page',
+    text: `It gave the reason “${code}”. The page may be older than the server, or something in between has changed what it sent.`,
+    todo: 'Reload the page, and switch off extensions that touch calls. If that does not help, tell whoever runs the server.',
+    again: 'user',
+  }])),
+
   // The page itself.
   gave_up: {
     title: 'Could not reconnect',
@@ -199,7 +307,7 @@ const TABLE = {
   },
 };
 
-const say = (part) => (typeof part === 'function' ? part() : part);
+const say = (part, failure) => (typeof part === 'function' ? part(failure) : part);
 
 /**
  * What to tell a person about a failure. Plain data.
@@ -219,7 +327,8 @@ export function explain(failure) {
       retryAfterS,
     };
   }
-  const said = { code, title: say(known.title), text: say(known.text), todo: say(known.todo), again: known.again, retryAfterS };
+  const said = { code, title: say(known.title, failure), text: say(known.text, failure), todo: say(known.todo, failure), again: known.again, retryAfterS };
+  if (failure.added) said.text += ` The server adds: ${failure.added}`;
   if (failure.last) {
     const last = explain(failure.last);
     said.text += ` The last attempt: ${last.title.charAt(0).toLowerCase()}${last.title.slice(1)}.`;

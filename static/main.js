@@ -1,19 +1,25 @@
 // The composition root: wires the conversation to the page, and holds what little belongs to neither.
 // ?service=NAME asks for a service by name; ?raw=1 switches echo cancellation, noise suppression and gain control
-// off, for measurements.
+// off, for measurements; ?relay=1 lets the audio go through a TURN relay only, to see that there is one that works.
 
 import { fetchConfig } from './api.js';
+import { forgetKey, takeKeyFromAddress } from './auth.js';
 import { Awake } from './awake.js';
 import { Banner } from './banner.js';
 import { Conversation, isActive } from './conversation.js';
+import { list, remember, remembered } from './devices.js';
+import { Ending } from './ending.js';
 import { asFailure, explain, Failure } from './errors.js';
+import { Interruptions } from './interruptions.js';
 import { Journal } from './journal.js';
+import { KeyForm } from './keyform.js';
 import { Meters } from './meter.js';
-import { checkBrowser, listMicrophones, rememberedMicrophone, rememberMicrophone } from './microphone.js';
+import { checkBrowser } from './microphone.js';
 import { Playback } from './playback.js';
 import * as strings from './strings.js';
 import { Transcript } from './transcript.js';
 import { View } from './view.js';
+import { onWakeup } from './wakeups.js';
 
 const NOT_READY_POLL_MS = 5_000;
 // Even a quiet room is louder than this; less for so long is a microphone that is off.
@@ -24,21 +30,31 @@ const query = new URLSearchParams(location.search);
 const wish = {
   service: query.get('service') ?? '',
   raw: query.get('raw') === '1',
-  deviceId: rememberedMicrophone(),
+  relayOnly: query.get('relay') === '1',
+  deviceId: remembered('microphone'),
 };
 
 const view = new View();
 const transcript = new Transcript(view.transcript.log, view.transcript.empty);
 const banner = new Banner(view.message, view.start, (waiting) => view.waiting(waiting));
-const meters = new Meters();
+const ending = new Ending(view.ending);
+const interruptions = new Interruptions({ paused: showPaused, over: goOn });
+const meters = new Meters((interrupted) => interruptions.note('context', interrupted));
 const awake = new Awake();
 const journal = new Journal();
-const playback = new Playback(view.playback, (blocked) => { view.hear.hidden = !blocked; });
+const playback = new Playback(view.playback, {
+  blocked: (blocked) => { view.hear.hidden = !blocked; },
+  paused: (paused) => interruptions.note('playback', paused),
+});
+const keyForm = new KeyForm(view.key, start);
 
+let auth = 'none';
 let unstable = false;
+let connectedBefore = false;
 let retryTimer = 0;
 let frame = 0;
 let microphoneId = wish.deviceId;
+let speakerId = remembered('speaker');
 
 const conversation = new Conversation(wish, (type, detail) => {
   // A configuration holds TURN credentials: not for the support's eyes.
@@ -60,27 +76,27 @@ const handlers = {
     unstable = false;
     if (state === 'ended') ended(by, failure);
     else showDetail();
+    if (state === 'connecting') connectedBefore = false;
     if (state === 'connecting') banner.hide();
     if (state === 'reconnecting') view.figures(null);
     if (state === 'listening' && from !== 'speaking') {
       banner.hide();
       awake.hold();
-      view.announce('Connected. You can talk.');
     }
   },
   phase({ phase }) {
     if (conversation.state === 'connecting') view.detail(strings.PHASES[phase]);
   },
-  retrying({ wait_ms, failure }) {
+  retrying({ wait_ms, resuming, failure }) {
     const until_ms = performance.now() + wait_ms;
     const show = () => {
       const left_s = Math.max(Math.ceil((until_ms - performance.now()) / 1000), 0);
-      view.detail(strings.retrying(failure.title, left_s));
+      view.detail(strings.retrying(failure.title, left_s, resuming));
     };
     clearInterval(retryTimer);
     retryTimer = setInterval(show, 500);
     show();
-    view.announce('Connection lost. Reconnecting.');
+    view.announce(`${strings.RECONNECTING} ${resuming ? strings.PROSPECT.resuming : strings.PROSPECT.anew}`);
   },
   unstable(detail) {
     ({ unstable } = detail);
@@ -93,26 +109,41 @@ const handlers = {
   },
   message(message) {
     if (message.type === 'connected') {
-      transcript.begin();
+      const resumed = message.resumed === true;
+      if (!resumed) beginAnew();
+      view.announce(resumed ? strings.RESUMED : connectedBefore ? strings.ANEW : strings.CONNECTED);
+      connectedBefore = true;
       transcript.describe(message.writes ? strings.SOME_WORDS : strings.NO_WORDS);
     } else if (message.type === 'text' && typeof message.delta === 'string') {
       transcript.add(message.delta);
     } else if (message.type === 'state' && message.reason === 'reset') {
       transcript.begin();
       view.announce('A new conversation begins.');
+    } else if (message.type === 'ending' && Number.isFinite(message.in_ms)) {
+      ending.show(message.in_ms);
+      view.announce(strings.ENDING);
     }
   },
+  microphone_paused: ({ paused }) => interruptions.note('microphone', paused),
   problem: (said) => banner.show(said),
   config: showConfig,
   figures: (all) => view.figures(all),
   async microphone({ deviceId }) {
     microphoneId = deviceId;
-    await showMicrophones();
+    await showDevices();
   },
 };
 
+function beginAnew() {
+  transcript.begin();
+  ending.hide();
+}
+
 function ended(by, failure) {
   awake.release();
+  ending.hide();
+  interruptions.clear();
+  playback.release();
   meters.close();
   view.muted(false);
   view.silence('');
@@ -124,16 +155,37 @@ function ended(by, failure) {
   view.announce(`Ended. ${why}`);
   if (failure) banner.show(failure, start);
   else banner.hide();
+  if (failure?.code === 'unauthorized') {
+    forgetKey();
+    keyForm.ask();
+  }
 }
 
 function showDetail() {
   const { state } = conversation;
   if (state === 'connecting' || state === 'reconnecting' || state === 'ended') return;
-  if (unstable) view.detail(strings.UNSTABLE_DETAIL);
+  if (interruptions.paused) view.detail(strings.PAUSED_DETAIL);
+  else if (unstable) view.detail(strings.UNSTABLE_DETAIL);
   else view.detail(conversation.muted ? strings.MUTED_DETAIL : strings.STATES[state].detail);
 }
 
+function showPaused(paused) {
+  journal.note('paused', { paused });
+  if (!isActive(conversation.state)) return;
+  if (paused) view.announce(strings.PAUSED_DETAIL);
+  showDetail();
+}
+
+/** Phones stop what plays and records, and leave it to the page to set it going again. */
+function goOn() {
+  if (!isActive(conversation.state)) return;
+  meters.resume();
+  playback.resume();
+  conversation.capture.resume();
+}
+
 function showConfig(config) {
+  ({ auth = 'none' } = config);
   const name = wish.service || config.default_service;
   const service = config.services.find((one) => one.name === name);
   view.config(config, service);
@@ -141,16 +193,28 @@ function showConfig(config) {
   return service;
 }
 
-async function showMicrophones() {
+async function showDevices() {
   try {
-    view.microphoneList(await listMicrophones(), microphoneId);
+    view.microphoneList(await list('microphone'), microphoneId);
+    if (!playback.routable) return;
+    const speakers = await list('speaker');
+    // One that is unplugged is not forgotten: it is taken again when it is back.
+    const there = speakers.some(({ id }) => id === speakerId);
+    view.speakerList(speakers, speakerId);
+    await playback.route(there ? speakerId : '');
   } catch {
     // The system's default stays on offer.
   }
 }
 
 function start() {
+  if (keyForm.want(auth)) {
+    keyForm.ask(strings.KEY_MISSING);
+    return;
+  }
+  // All of it in the click: sound that begins later may otherwise stay blocked.
   meters.open();
+  playback.unlock();
   conversation.start();
   drawLevels();
 }
@@ -190,6 +254,7 @@ async function showServer() {
   }
   if (service === undefined) banner.show(explain(new Failure('unknown_service')));
   else if (!service?.ready) setTimeout(showServer, NOT_READY_POLL_MS);
+  if (service !== null) keyForm.want(auth);
 }
 
 view.connect({
@@ -203,18 +268,35 @@ view.connect({
   },
   choose: (deviceId) => {
     microphoneId = deviceId;
-    rememberMicrophone(deviceId);
-    conversation.chooseMicrophone(deviceId);
+    remember('microphone', deviceId);
+    conversation.capture.choose(deviceId);
+  },
+  async route(deviceId) {
+    if (await playback.route(deviceId)) {
+      speakerId = deviceId;
+      remember('speaker', deviceId);
+    }
+    showDevices();
   },
 });
 window.addEventListener('pagehide', () => conversation.end({ leaving: true }));
-navigator.mediaDevices?.addEventListener?.('devicechange', showMicrophones);
+window.addEventListener('hashchange', () => {
+  takeKeyFromAddress();
+  keyForm.want(auth);
+});
+navigator.mediaDevices?.addEventListener?.('devicechange', () => {
+  showDevices();
+  conversation.capture.check();
+});
+onWakeup(goOn, new AbortController().signal);
+
+takeKeyFromAddress();
 
 view.state('idle', false);
 view.detail(strings.STATES.idle.detail);
 view.start.disabled = false;
 showServer();
-showMicrophones();
+showDevices();
 try {
   checkBrowser();
 } catch (error) {

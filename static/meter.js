@@ -45,11 +45,34 @@ class Meter {
 export class Meters {
   #context = null;
   #meters = new Map();
+  #onInterrupted;
+
+  /** @param {(interrupted: boolean) => void} onInterrupted  iOS stops the context while a phone call lasts */
+  constructor(onInterrupted) {
+    this.#onInterrupted = onInterrupted;
+  }
 
   open() {
     if (typeof AudioContext !== 'function') return;
-    this.#context ??= new AudioContext();
-    this.#context.resume().catch(() => {});
+    this.#context ??= this.#newContext();
+    this.resume();
+  }
+
+  /** After an interruption; harmless at any time. */
+  async resume() {
+    const context = this.#context;
+    await context?.resume().catch(() => {});
+    this.#look(context);
+  }
+
+  #newContext() {
+    const context = new AudioContext();
+    context.onstatechange = () => this.#look(context);
+    return context;
+  }
+
+  #look(context) {
+    if (context && context === this.#context) this.#onInterrupted(context.state === 'interrupted');
   }
 
   /** Measures `stream` under `name`, in place of what was there. */

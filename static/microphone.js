@@ -1,10 +1,6 @@
-// Owns the microphone: which ones there are, which one is wanted, how it is opened, why it is not. Knows no page.
+// Owns how a microphone is opened, and why it is not. Which ones there are is devices.js; which one is open, capture.js.
 
 import { Failure } from './errors.js';
-
-const STORAGE_KEY = 'voice.microphone';
-// Names that Chromium gives to "whatever the system uses"; the page has its own entry for that.
-const PSEUDO_DEVICES = new Set(['', 'default', 'communications']);
 
 const FAILURES = {
   NotAllowedError: 'microphone_denied',
@@ -22,33 +18,6 @@ export function checkBrowser() {
   if (typeof RTCPeerConnection !== 'function') throw new Failure('no_webrtc');
 }
 
-/** The id of the microphone that was chosen last, '' for the system's. Storage may be forbidden. */
-export function rememberedMicrophone() {
-  try {
-    return localStorage.getItem(STORAGE_KEY) ?? '';
-  } catch {
-    return '';
-  }
-}
-
-export function rememberMicrophone(deviceId) {
-  try {
-    if (deviceId) localStorage.setItem(STORAGE_KEY, deviceId);
-    else localStorage.removeItem(STORAGE_KEY);
-  } catch {
-    // It works for this visit, and is forgotten after it.
-  }
-}
-
-/** @returns {Promise<{id: string, label: string}[]>} empty before the first permission: ids are hidden until then */
-export async function listMicrophones() {
-  if (!navigator.mediaDevices?.enumerateDevices) return [];
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  return devices
-    .filter((device) => device.kind === 'audioinput' && !PSEUDO_DEVICES.has(device.deviceId))
-    .map((device, index) => ({ id: device.deviceId, label: device.label || `Microphone ${index + 1}` }));
-}
-
 /**
  * Opens a microphone; falls back to the system's when `deviceId` is not there any more.
  * @param {{deviceId?: string, raw?: boolean}} wish  `raw` switches the browser's processing off
@@ -57,18 +26,27 @@ export async function listMicrophones() {
 export async function openMicrophone({ deviceId = '', raw = false } = {}) {
   const audio = {
     channelCount: { ideal: 1 },
-    echoCancellation: !raw,
-    noiseSuppression: !raw,
-    autoGainControl: !raw,
+    echoCancellation: { ideal: !raw },
+    noiseSuppression: { ideal: !raw },
+    autoGainControl: { ideal: !raw },
   };
   if (deviceId) audio.deviceId = { exact: deviceId };
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio });
-    return { stream, deviceId };
+    return { stream: await navigator.mediaDevices.getUserMedia({ audio }), deviceId };
   } catch (cause) {
     if (deviceId && (cause.name === 'OverconstrainedError' || cause.name === 'NotFoundError')) {
       return openMicrophone({ raw });
     }
+    if (cause.name === 'OverconstrainedError') return openPlain();
+    throw new Failure(FAILURES[cause.name] ?? 'microphone_failed', { cause });
+  }
+}
+
+/** Some take a wish for a demand: then without any, which is with the browser's own processing. */
+async function openPlain() {
+  try {
+    return { stream: await navigator.mediaDevices.getUserMedia({ audio: true }), deviceId: '' };
+  } catch (cause) {
     throw new Failure(FAILURES[cause.name] ?? 'microphone_failed', { cause });
   }
 }

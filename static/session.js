@@ -1,35 +1,57 @@
 // Owns one connection: RTCPeerConnection, POST /api/offer, the data channel `text`, and their end.
 // It knows neither the page nor the user, and never tries again: that is conversation.js.
 
-import { deleteSession, postOffer } from './api.js';
+import { deleteSession, postOffer, whyEnded } from './api.js';
 import { Failure } from './errors.js';
+import { Gathering, hasRelay, relayFailure } from './gathering.js';
+import { Trickle } from './trickle.js';
+import { Watch } from './watch.js';
 
-const GATHERING_MS = 1_000;
-// ICE calls a path "disconnected" after some seconds without an answer; it often comes back by itself.
-const DISCONNECTED_GRACE_MS = 3_000;
 const BYE_GRACE_MS = 700;
+// Failures that leave open whether the server has seen the request.
+const UNANSWERED = new Set(['unreachable', 'offline', 'bad_gateway']);
+
+const elapsed = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 export class Session {
   #on;
+  #ice;
   #channel;
   #sender;
+  #gathering;
+  #trickle = new Trickle();
+  #watch = null;
+  #offer = null;
+  #unanswered = false;
   #id = null;
   #connected = false;
   #closed = false;
   #over = false;
+  #failed = null;
   #farewell = null;
-  #graceTimer = 0;
   #settle = null;
 
   /**
-   * @param {RTCIceServer[]} iceServers
-   * @param {{message: (m: object) => void, voice: (s: MediaStream) => void, unstable: (u: boolean) => void,
-   *          phase: (name: string) => void, lost: (f: Failure) => void}} on
+   * @param {{iceServers: RTCIceServer[], relayOnly?: boolean}} ice
+   * @param {{answered: (a: {session: string, resume?: object}) => void, message: (m: object) => void,
+   *          voice: (s: MediaStream) => void, unstable: (u: boolean) => void, phase: (name: string) => void,
+   *          lost: (f: Failure) => void}} on
    *   `lost` comes once, and only after `connect` has succeeded.
    */
-  constructor(iceServers, on) {
+  constructor(ice, on) {
     this.#on = on;
-    this.pc = new RTCPeerConnection({ iceServers });
+    this.#ice = ice;
+    const { iceServers, relayOnly } = ice;
+    this.pc = new RTCPeerConnection({
+      iceServers,
+      iceTransportPolicy: relayOnly ? 'relay' : 'all',
+      // The server bundles: without this, addresses (and places on a relay) would be gathered for each section.
+      bundlePolicy: 'max-bundle',
+    });
+    this.#gathering = new Gathering(this.pc, {
+      candidate: (candidate) => this.#trickle.add(candidate),
+      complete: () => this.#gathered(),
+    });
     this.#channel = this.pc.createDataChannel('text', { ordered: true });
     this.#channel.onmessage = (event) => this.#receive(event.data);
     this.#channel.onclose = () => this.#lose(new Failure('peer_lost'));
@@ -45,32 +67,40 @@ export class Session {
     return !this.#closed && this.#channel.readyState === 'open';
   }
 
+  /** The server has said that the session has ended. */
+  get over() {
+    return this.#over;
+  }
+
+  /** Whether an offer is out without an answer: `connect` sends the very same again. */
+  get unanswered() {
+    return this.#unanswered;
+  }
+
   /**
    * Offers, and waits until media flows. Rejects with a Failure; close() in between rejects it too.
-   * @param {{stream: MediaStream, service?: string, options?: object, timeout_ms: number}} call
+   * @param {{stream: MediaStream, service?: string, options?: object,
+   *          resume?: {session: string, token: string, last_seq: number},
+   *          request_timeout_ms?: number, timeout_ms: number}} call  of a second try, only the times count
    */
-  async connect({ stream, service, options, timeout_ms }) {
-    const [track] = stream.getAudioTracks();
-    this.#sender = this.pc.addTransceiver(track, { direction: 'sendrecv', streams: [stream] }).sender;
-    await this.pc.setLocalDescription();
-    await this.#gathered();
+  async connect({ request_timeout_ms, timeout_ms, ...call }) {
+    this.#offer ??= await this.#describe(call);
     this.#unlessClosed();
-
-    const { sdp } = this.pc.localDescription;
-    const answer = await postOffer({ sdp, type: 'offer', ...(service && { service }), ...(options && { options }) });
+    const answer = await this.#post(request_timeout_ms);
     this.#id = answer.session;
     if (this.#closed) {
-      // The user left while the server was answering: give the slot back rather than let it time out.
-      deleteSession(this.#id);
+      // The user left while the server was answering: give the slot back rather than let it time out. The end of
+      // a session that this one resumes is told by the connection before.
+      if (!this.#offer.resume) deleteSession(this.#id);
       this.#unlessClosed();
     }
-
+    this.#on.answered(answer);
     this.#on.phase('route');
-    const connected = this.#settled(timeout_ms);
     try {
-      await Promise.all([this.pc.setRemoteDescription({ type: 'answer', sdp: answer.sdp }), connected]);
+      await this.#route(answer, timeout_ms);
     } catch (error) {
-      throw error instanceof Failure ? error : new Failure('bad_gateway', { cause: error });
+      if (error.code === 'no_route' && !this.#closed && !this.#offer.resume) await this.#askWhy(error);
+      throw error;
     }
   }
 
@@ -85,6 +115,13 @@ export class Session {
     if (!this.#closed) await this.#sender?.replaceTrack(track);
   }
 
+  /** The conversation goes on in another connection: the server is told nothing. */
+  supersede() {
+    if (this.#closed) return;
+    this.#shut();
+    this.pc.close();
+  }
+
   /**
    * Ends it, once. Resolves when the server knows, or cannot be told.
    * @param {{bye?: boolean, leaving?: boolean}} how  `leaving`: the page goes away, so nothing can be waited for
@@ -92,39 +129,83 @@ export class Session {
   async close({ bye = false, leaving = false } = {}) {
     if (this.#closed) return;
     const told = (bye || leaving) && this.send({ type: 'bye' });
-    this.#closed = true;
-    clearTimeout(this.#graceTimer);
-    this.#settle?.reject(new Failure('peer_lost'));
+    this.#shut();
     if (leaving) {
       if (this.#id && !this.#over) deleteSession(this.#id);
       this.pc.close();
       return;
     }
     if (told && !this.#over) await this.#answeredBye();
+    // Before the connection goes: its end is the end of the session, which could not be ended again.
+    if (this.#id && !this.#over) await Promise.race([deleteSession(this.#id), elapsed(BYE_GRACE_MS)]);
     this.pc.close();
-    if (this.#id && !this.#over) await deleteSession(this.#id);
+  }
+
+  #shut() {
+    this.#closed = true;
+    this.#watch?.stop();
+    this.#trickle.close();
+    this.#settle?.reject(new Failure('peer_lost'));
   }
 
   #unlessClosed() {
     if (this.#closed) throw new Failure('peer_lost');
   }
 
+  async #describe({ stream, service, options, resume }) {
+    const { iceServers, relayOnly } = this.#ice;
+    if (relayOnly && !hasRelay(iceServers)) throw new Failure('relay_missing');
+    const [track] = stream.getAudioTracks();
+    this.#sender = this.pc.addTransceiver(track, { direction: 'sendrecv', streams: [stream] }).sender;
+    await this.pc.setLocalDescription();
+    const { sdp } = this.pc.localDescription;
+    this.#trickle.included();
+    return { sdp, type: 'offer', ...(service && { service }), ...(options && { options }), ...(resume && { resume }) };
+  }
+
+  async #post(request_timeout_ms) {
+    try {
+      const answer = await postOffer(this.#offer, request_timeout_ms);
+      this.#unanswered = false;
+      return answer;
+    } catch (failure) {
+      this.#unanswered = UNANSWERED.has(failure.code);
+      throw failure;
+    }
+  }
+
+  async #route(answer, timeout_ms) {
+    const connected = this.#settled(timeout_ms);
+    this.#trickle.open(answer.session, answer.etag);
+    try {
+      await Promise.all([this.pc.setRemoteDescription({ type: 'answer', sdp: answer.sdp }), connected]);
+    } catch (error) {
+      throw error instanceof Failure ? error : new Failure('bad_gateway', { cause: error });
+    }
+  }
+
+  /** The server may know more of it, such as which of its ports nobody can reach. */
+  async #askWhy(failure) {
+    failure.added = await whyEnded(this.#id);
+    if (failure.added) this.#over = true;
+  }
+
   #gathered() {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, GATHERING_MS);
-      const done = () => {
-        if (this.pc.iceGatheringState !== 'complete' && !this.#closed) return;
-        clearTimeout(timer);
-        resolve();
-      };
-      this.pc.addEventListener('icegatheringstatechange', done);
-      done();
-    });
+    const failure = this.#noRoute();
+    if (failure.code !== 'no_route') this.#lose(failure);
+    this.#trickle.complete();
+  }
+
+  /** Why there is no way: without a relayed address of ours, where nothing else is allowed, it is the relay. */
+  #noRoute() {
+    if (!this.#ice.relayOnly || this.#gathering.found) return new Failure('no_route');
+    return relayFailure(this.#gathering.errorCodes);
   }
 
   #settled(timeout_ms) {
+    if (this.#failed) return Promise.reject(this.#failed);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Failure('no_route')), timeout_ms);
+      const timer = setTimeout(() => this.#settle.reject(this.#noRoute()), timeout_ms);
       const settle = (act) => (value) => {
         clearTimeout(timer);
         this.#settle = null;
@@ -146,16 +227,18 @@ export class Session {
 
   #follow(connectionState) {
     if (this.#closed) return;
-    clearTimeout(this.#graceTimer);
-    if (connectionState === 'connected') {
-      if (this.#connected) this.#on.unstable(false);
+    if (connectionState === 'connected' && !this.#connected) {
       this.#connected = true;
+      this.#watch = new Watch(this.pc, {
+        ask: (id) => this.send({ type: 'ping', id }),
+        doubtful: (doubtful) => this.#on.unstable(doubtful),
+        dead: () => this.#lose(new Failure('peer_lost')),
+      });
       this.#settle?.resolve();
     } else if (connectionState === 'failed') {
-      this.#lose(new Failure(this.#connected ? 'peer_lost' : 'no_route'));
-    } else if (connectionState === 'disconnected' && this.#connected) {
-      this.#on.unstable(true);
-      this.#graceTimer = setTimeout(() => this.#lose(new Failure('peer_lost')), DISCONNECTED_GRACE_MS);
+      this.#lose(this.#connected ? new Failure('peer_lost') : this.#noRoute());
+    } else if (connectionState === 'disconnected') {
+      this.#watch?.demand();
     }
   }
 
@@ -172,6 +255,7 @@ export class Session {
       if (this.#over) this.#farewell?.();
       return;
     }
+    this.#watch?.heard(message);
     this.#on.message(message);
     if (this.#over) this.#lose(new Failure(String(message.reason)));
   }
@@ -181,12 +265,14 @@ export class Session {
       this.#farewell?.();
       return;
     }
-    clearTimeout(this.#graceTimer);
+    this.#watch?.stop();
     if (this.#settle) this.#settle.reject(failure);
     else if (this.#connected) {
       const { lost } = this.#on;
       this.#on = { ...this.#on, lost: () => {} };
       lost(failure);
+    } else {
+      this.#failed ??= failure;
     }
   }
 }

@@ -2,7 +2,8 @@
 
 const FRAME_MS = 80;
 
-function selectedPair(reports) {
+/** The way that is in use, of the entries of a report. */
+export function selectedPair(reports) {
   const transport = reports.find((report) => report.type === 'transport' && report.selectedCandidatePairId);
   if (transport) return reports.find((report) => report.id === transport.selectedCandidatePairId);
   // Firefox names no pair in the transport.

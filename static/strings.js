@@ -26,8 +26,28 @@ export const SILENT_MICROPHONE = 'Nothing comes from this microphone. Is it swit
 export const NO_WORDS = 'This service answers with sound only: there are no words to show.';
 export const SOME_WORDS = 'The model’s words appear here while it talks.';
 
-export const retrying = (title, seconds) =>
-  `${title}. Trying again ${seconds > 0 ? `in ${seconds} s` : 'now'}… It will be a new conversation.`;
+/** What comes after a loss. `resuming`: the server holds the conversation for us. */
+export const PROSPECT = {
+  resuming: 'The conversation goes on where it was.',
+  anew: 'It will be a new conversation.',
+};
+export const retrying = (title, seconds, resuming) =>
+  `${title}. Trying again ${seconds > 0 ? `in ${seconds} s` : 'now'}… ${resuming ? PROSPECT.resuming : PROSPECT.anew}`;
+export const RECONNECTING = 'Connection lost. Reconnecting.';
+export const CONNECTED = 'Connected. You can talk.';
+export const RESUMED = 'Connected again. The conversation goes on where it was.';
+export const ANEW = 'Connected again. This is a new conversation.';
+
+export const PAUSED_DETAIL = 'Paused by a call or by another app. It goes on by itself afterwards.';
+export const ENDING = 'This conversation ends in one minute.';
+
+/** Until the server ends the conversation, as on a clock. */
+export function countdown(left_s) {
+  return `This conversation ends in ${Math.floor(left_s / 60)}:${String(left_s % 60).padStart(2, '0')}.`;
+}
+
+export const KEY_MISSING = 'Enter the key that you were given first.';
+export const KEY_NOT_SENDABLE = 'A key is letters, digits and signs, without spaces. Check what you have copied.';
 
 export const milliseconds = (value) => (value == null ? '–' : `${Math.round(value)} ms`);
 export const percent = (share) => (share == null ? '–' : `${(share * 100).toFixed(1)} %`);

@@ -14,6 +14,13 @@ const whenAllowed = (button, act) => button.addEventListener('click', () => {
   if (button.getAttribute('aria-disabled') !== 'true') act();
 });
 
+/** After the first entry, which is the system's choice, and is taken for what is not there. */
+function fill(select, devices, chosen) {
+  const [system] = select.options;
+  select.replaceChildren(system, ...devices.map(({ id, label }) => new Option(label, id)));
+  select.value = devices.some(({ id }) => id === chosen) ? chosen : '';
+}
+
 export class View {
   #ariaAt_ms = { mic: 0, voice: 0 };
 
@@ -23,22 +30,26 @@ export class View {
     this.reset = byId('reset');
     this.hear = byId('hear');
     this.microphones = byId('mic-select');
+    this.speakers = byId('speaker-select');
     this.playback = byId('playback');
     this.message = {
       box: byId('message'), title: byId('message-title'), text: byId('message-text'), todo: byId('message-todo'),
       retry: byId('retry'), dismiss: byId('dismiss'),
     };
+    this.key = { form: byId('key-form'), input: byId('key'), error: byId('key-error') };
+    this.ending = byId('ending');
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
     this.#copyButton();
   }
 
-  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void}} on */
+  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void, route: (id: string) => void}} on */
   connect(on) {
     whenAllowed(this.start, on.toggle);
     whenAllowed(this.mute, on.mute);
     whenAllowed(this.reset, on.reset);
     this.hear.addEventListener('click', on.hear);
     this.microphones.addEventListener('change', () => on.choose(this.microphones.value));
+    this.speakers.addEventListener('change', () => on.route(this.speakers.value));
     document.addEventListener('keydown', (event) => {
       if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
       if (event.target.closest?.('input, select, textarea, [contenteditable]')) return;
@@ -100,15 +111,13 @@ export class View {
   }
 
   microphoneList(devices, chosen) {
-    const [system] = this.microphones.options;
-    const options = devices.map(({ id, label }) => new Option(label, id));
-    this.microphones.replaceChildren(system, ...options);
-    this.microphone(chosen);
+    fill(this.microphones, devices, chosen);
   }
 
-  microphone(deviceId) {
-    const known = [...this.microphones.options].some((option) => option.value === deviceId);
-    this.microphones.value = known ? deviceId : '';
+  /** Shown only where there is something to choose, and the browser lets the page do it. */
+  speakerList(devices, chosen) {
+    fill(this.speakers, devices, chosen);
+    byId('speaker-field').hidden = devices.length === 0;
   }
 
   config(config, service) {

@@ -18,6 +18,9 @@ from rtc_server.config import parse
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
+UNLIMITED = ("--offers-per-minute", "100000", "--sessions-per-address", "10000")
+"""All of a test's clients have one address. Tests of these limits set their own, which win."""
+
 StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 
 
@@ -35,7 +38,7 @@ def need_commands(*commands: str) -> None:
 @contextlib.asynccontextmanager
 async def running_server(*arguments: str) -> AsyncIterator[Server]:
     """A server in this process on a free port, ready; stopped without grace at the end."""
-    server = Server(parse(["--port", "0", *arguments], environment={}))
+    server = Server(parse(["--port", "0", *UNLIMITED, *arguments], environment={}))
     await server.start()
     try:
         await server.wait_ready()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtc_server.config import ENV_PREFIX, Settings, add_arguments, from_arguments, parse
+from rtc_server.config import ENV_PREFIX, Settings, add_arguments, from_arguments, parse, state_directory
 from rtc_server.errors import ConfigError
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Settings)}
 TYPES: dict[str, Any] = get_type_hints(Settings)
 NUMBERS = [name for name, kind in TYPES.items() if kind in (int, float)]
-CHOICES = [name for name, kind in TYPES.items() if get_origin(kind) is not None]
+CHOICES = [name for name, kind in TYPES.items() if get_origin(kind) is Literal]
+LISTS = [name for name, kind in TYPES.items() if get_origin(kind) is tuple]
+SECRETS = [name for name, spec in FIELDS.items() if spec.metadata["secret"]]
+OPTIONS = [name for name in FIELDS if name not in SECRETS]
 SWITCHES = [name for name, kind in TYPES.items() if kind is bool]
 LOWER = [name for name in NUMBERS if FIELDS[name].metadata["low"] is not None]
 UPPER = [name for name in NUMBERS if FIELDS[name].metadata["high"] is not None]
@@ -38,19 +42,39 @@ def another_value(name: str) -> tuple[str, Any]:
     if name in CHOICES:
         choice = next(choice for choice in get_args(TYPES[name]) if choice != default)
         return choice, choice
+    if name in LISTS:
+        return " a, ,b,", ("a", "b")
     if TYPES[name] is int:
         return str(default + 1), default + 1
     if TYPES[name] is float:
-        return str(default + 1.5), default + 1.5
+        value = default + 1.5 if default + 1.5 <= FIELDS[name].metadata["high"] else FIELDS[name].metadata["high"]
+        return str(value), value
     text = {"device": "cuda:3", "node": "eu_1.a"}.get(name, "somewhere")
     return text, text
 
 
+def defaults_but(**changes: Any) -> Settings:
+    return dataclasses.replace(Settings(), **changes)
+
+
+def together(name: str) -> dict[str, str]:
+    """What has to be set with a setting."""
+    return {"tls_cert": {"tls_key": "elsewhere"}, "tls_key": {"tls_cert": "elsewhere"}}.get(name, {})
+
+
+def written(name: str) -> str:
+    """A default as the environment has it."""
+    default = FIELDS[name].default
+    return ",".join(default) if name in LISTS else str(default)
+
+
 def test_the_tests_see_every_setting() -> None:
     strings = [name for name, kind in TYPES.items() if kind is str]
-    assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *strings}
+    assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *LISTS, *strings}
     assert len(NUMBERS) > 15
-    assert len(CHOICES) == 3
+    assert set(CHOICES) == {"log_level", "dtype", "engine", "tls", "vad"}
+    assert len(LISTS) == 5
+    assert SECRETS == ["turn_secret"]
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -66,18 +90,60 @@ def test_by_default_only_this_machine_is_served() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_environment_sets_each(name: str) -> None:
     text, value = another_value(name)
-    assert parse([], environment={variable(name): text}) == dataclasses.replace(Settings(), **{name: value})
+    environment = {variable(key): other for key, other in {**together(name), name: text}.items()}
+    assert parse([], environment) == defaults_but(**{**together(name), name: value})
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_command_line_sets_each_and_wins(name: str) -> None:
     """Over the environment, which says the default here."""
     text, value = another_value(name)
     argv = [option(name), text]
     if TYPES[name] is bool:
         argv = [option(name)] if value else [f"--no-{name.replace('_', '-')}"]
-    environment = {variable(name): str(FIELDS[name].default)}
-    assert parse(argv, environment) == dataclasses.replace(Settings(), **{name: value})
+    environment = {variable(name): written(name)}
+    for key, other in together(name).items():
+        argv += [option(key), other]
+    assert parse(argv, environment) == defaults_but(**{**together(name), name: value})
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_comes_from_the_environment_alone_and_is_not_shown(name: str) -> None:
+    """Other users of the machine see every command line."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser)
+    assert option(name) not in parser.format_help().split()
+    with pytest.raises(SystemExit):
+        parse([f"{option(name)}=hush"], {})
+    settings = parse([], {variable(name): "hush"})
+    assert getattr(settings, name) == "hush"
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(
+    ("text", "value"), [("", ()), (",", ()), ("a", ("a",)), ("a,b", ("a", "b")), (" a , b ", ("a", "b"))]
+)
+def test_a_list_is_separated_by_commas(name: str, text: str, value: tuple[str, ...]) -> None:
+    assert getattr(parse([f"{option(name)}={text}"], {}), name) == value
+    assert getattr(parse([], {variable(name): text}), name) == value
+
+
+def test_a_certificate_has_a_key() -> None:
+    for argv in (["--tls-cert", "a"], ["--tls-key", "a"]):
+        with pytest.raises(ConfigError, match="--tls-cert and --tls-key go together"):
+            parse(argv, {})
+
+
+def test_a_certificate_is_one_of_two_kinds() -> None:
+    with pytest.raises(ConfigError, match="--tls self-signed"):
+        parse(["--tls-cert", "a", "--tls-key", "b", "--tls", "self-signed"], {})
+
+
+@pytest.mark.parametrize("named", ["", "relative/path"])
+def test_where_state_is_kept(named: str) -> None:
+    assert state_directory({"XDG_STATE_HOME": "/var/tmp/x"}) == Path("/var/tmp/x/rtc-server")
+    assert state_directory({"XDG_STATE_HOME": named}) == Path.home() / ".local/state/rtc-server"
 
 
 def test_a_bad_environment_does_not_matter_where_the_command_line_speaks() -> None:
@@ -192,9 +258,9 @@ def test_every_option_is_explained_with_its_default() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     text = " ".join(parser.format_help().split())
-    for name, spec in FIELDS.items():
+    for name in OPTIONS:
         assert option(name) in text
-        assert TYPES[name] is bool or f"(default: {spec.default})" in text
+        assert TYPES[name] is bool or not written(name) or f"(default: {written(name)})" in text
 
 
 def test_arguments_of_another_command_are_ignored() -> None:

@@ -18,6 +18,7 @@ EXAMPLES: dict[type[ServerError], ServerError] = {
     errors.TooLarge: errors.TooLarge(65536),
     errors.UnknownService: errors.UnknownService(("echo", "dialogue")),
     errors.MessageTooLarge: errors.MessageTooLarge(4096),
+    errors.SessionEnded: errors.SessionEnded("time_limit", "It was open for four hours."),
     errors.StartupError: StartupError("It cannot start.", "Do this."),
     errors.ConfigError: ConfigError("It cannot start.", "Do this."),
     errors.ModelLoadError: ModelLoadError("It cannot start.", "Do this."),
@@ -50,7 +51,7 @@ def example(kind: type[ServerError]) -> ServerError:
 
 
 def test_the_table_is_read() -> None:
-    assert len(table()) == 19
+    assert len(table()) == 32
     assert table()["server_full"] == ("503", True)
     assert table()["bad_message"] == (NO_STATUS, False)
 
@@ -75,8 +76,8 @@ def test_each_class_has_a_code_of_its_own() -> None:
 
 
 def test_those_that_are_about_now_say_when_to_come_back() -> None:
-    """``Retry-After`` goes with exactly the four codes that section 1 names."""
-    named = re.search(r"^((?:`\w+`(?:, | and )?)+) come with `Retry-After`", PROTOCOL, re.MULTILINE)
+    """``Retry-After`` goes with exactly the codes that section 1 names."""
+    named = re.search(r"^((?:`\w+`(?:, | and )?)+)\s+come\s+with\s+`Retry-After`", PROTOCOL, re.MULTILINE)
     assert named is not None
     expected = set(re.findall(r"`(\w+)`", named.group(1)))
     assert {kind.code for kind in PEER_ERRORS if kind.retry_after_s is not None} == expected
@@ -107,6 +108,11 @@ def test_errors_keep_what_they_are_made_of() -> None:
     assert errors.TooLarge(65536).limit_bytes == 65536
     assert "65536" in errors.TooLarge(65536).message
     assert errors.MessageTooLarge(4096).limit_bytes == 4096
+    assert errors.SessionEnded("bye").reason == "bye"
+    assert errors.SessionEnded("bye").message == "The session has ended (bye)."
+    assert errors.RateLimited(retry_after_s=7).retry_after_s == 7
+    assert errors.RateLimited().retry_after_s == errors.RateLimited.retry_after_s
+    assert errors.UnsupportedMediaType("identity", "No encodings.").message == "No encodings."
     assert errors.UnknownService(("echo", "dialogue")).known == ("echo", "dialogue")
     assert "echo, dialogue" in errors.UnknownService(("echo", "dialogue")).message
     assert "application/json" in errors.UnsupportedMediaType("application/json").message

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtc_server.rate_limit import TokenBucket
+from rtc_server.rate_limit import Buckets, TokenBucket
 
 START_S = 1000.0
 
@@ -59,3 +59,37 @@ def test_never_more_than_the_burst_and_the_rate(rate_per_s: float, burst: int, w
         now += wait_s
         allowed += bucket.allow(now)
         assert allowed <= burst + (now - START_S) * rate_per_s + 1e-6
+
+
+def test_how_long_until_the_next() -> None:
+    bucket = TokenBucket(rate_per_s=0.5, burst=1, now=START_S)
+    assert bucket.wait_s() == 0
+    assert bucket.allow(START_S)
+    assert bucket.wait_s() == 2
+    assert not bucket.allow(START_S + 1)
+    assert bucket.wait_s() == 1
+
+
+def test_each_name_has_a_bucket_of_its_own() -> None:
+    buckets = Buckets(rate_per_s=1, burst=2, limit=10)
+    assert [buckets.wait_s("a", START_S) for _ in range(4)] == [0, 0, 1, 1]
+    assert buckets.wait_s("b", START_S) == 0
+    assert buckets.wait_s("a", START_S + 1) == 0
+
+
+def test_ten_thousand_in_a_minute_are_refused_but_for_the_rate() -> None:
+    buckets = Buckets(rate_per_s=2, burst=60, limit=10)
+    passed = sum(not buckets.wait_s("a", START_S + number * 0.006) for number in range(10_000))
+    assert passed == 60 + 2 * 60 - 1
+
+
+def test_who_was_not_seen_for_longest_is_forgotten() -> None:
+    """However many addresses somebody has, the table stays small; whoever goes on asking stays in it."""
+    buckets = Buckets(rate_per_s=0.001, burst=1, limit=100)
+    assert buckets.wait_s("stays", START_S) == 0
+    for number in range(10_000):
+        assert buckets.wait_s(f"passes {number}", START_S) == 0
+        assert len(buckets) <= 100
+        if number % 50 == 0:
+            assert buckets.wait_s("stays", START_S) > 0
+    assert buckets.wait_s("passes 0", START_S) == 0

@@ -79,9 +79,9 @@ def test_what_came_after_a_number_comes_again_in_order() -> None:
     for number, text in enumerate("abcde", 1):
         log.add(number, text)
     assert log.last == 5
-    assert log.since(3) == ["d", "e"]
+    assert log.since(3) == [(4, "d"), (5, "e")]
     assert log.since(5) == log.since(99) == []
-    assert log.since(0) == ["c", "d", "e"]
+    assert [text for _, text in log.since(0)] == ["c", "d", "e"]
 
 
 def test_numbers_have_no_holes() -> None:

@@ -14,8 +14,10 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
+import msgspec
 import numpy as np
 
 from rtc_server.engine.link import EngineLink
@@ -33,7 +35,8 @@ from rtc_server.engine.messages import (
     StepDone,
     ToEngine,
 )
-from rtc_server.engine.model import FloatArray, ModelInfo
+from rtc_server.engine.model import FloatArray, ModelInfo, TokenMark
+from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
 from rtc_server.metrics import Metrics
 
@@ -46,6 +49,8 @@ _FIRST_TRIES: Final = 3
 """Engines that end before they were ever ready, for a reason of no known kind, after which there is no model."""
 _RECENT_STEPS: Final = 64
 _IN_FLIGHT_FRAMES: Final = 32
+WINDOW_FRAMES: Final = QUEUE_FRAMES
+"""Frames in flight that a stream which is not bound to real time may have without losing any."""
 
 
 class EngineState(enum.StrEnum):
@@ -56,12 +61,28 @@ class EngineState(enum.StrEnum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOutput:
+    """What the model made of one frame.
+
+    ``frame``: its number, from 1 at the start of the stream or at its last reset. ``pcm``, ``text``, ``pauses``,
+    ``mark``: see :class:`rtc_server.engine.model.RowOutput`. ``engine_s``: how long the frame was under way; None if
+    that is not known any more.
+    """
+
+    frame: int
+    pcm: FloatArray | None
+    text: str
+    pauses: tuple[float, ...]
+    mark: TokenMark
+    engine_s: float | None
+
+
 class StreamListener(Protocol):
     """Whoever opened a stream. Called on the event loop; must not block or raise."""
 
-    def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
-        """What the model made of one frame: float32 [1920] or None, whole characters, and how long the frame
-        was under way (None if that is not known any more)."""
+    def on_output(self, output: StreamOutput) -> None:
+        """The model has made something of a frame."""
 
     def on_engine_error(self, error: ServerError) -> None:
         """The stream is dead."""
@@ -74,15 +95,23 @@ class EngineStream:
         self._client = client
         self._in_flight: dict[int, float] = {}
         self._seq = 0
+        self._origin = 0
         self.listener = listener
         self.slot = slot
         self.generation = generation
         self.closed = False
+        self._room = asyncio.Event()
 
     @property
     def waiting(self) -> bool:
         """Whether an output is still to come."""
         return bool(self._in_flight)
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were pushed and not answered yet. Up to :data:`WINDOW_FRAMES`, none of them
+        is lost."""
+        return len(self._in_flight)
 
     def push(self, pcm: FloatArray) -> bool:
         """Send a frame of 1,920 float32 samples. Never blocks; False if the engine did not take it."""
@@ -93,26 +122,54 @@ class EngineStream:
             self._in_flight.pop(next(iter(self._in_flight)))
         self._in_flight[self._seq] = time.monotonic()
         raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
-        return self._client.send(Frame(self.slot, self.generation, self._seq, raw))
+        taken = self._client.send(Frame(self.slot, self.generation, self._seq, raw))
+        if not taken:
+            self._in_flight.pop(self._seq, None)
+        return taken
+
+    async def feed(self, pcm: FloatArray) -> bool:
+        """Push a frame as soon as the engine has room for it, for audio that does not come in real time: nothing is
+        dropped. False once the stream is closed. Safe to cancel: then the frame was not pushed."""
+        while not self.closed and self.in_flight >= WINDOW_FRAMES:
+            self._room.clear()
+            await self._room.wait()
+        return self.push(pcm)
+
+    async def drained(self) -> None:
+        """Until every frame that was pushed is answered, or the stream is closed."""
+        while not self.closed and self.in_flight:
+            self._room.clear()
+            await self._room.wait()
+
+    def lose(self, error: ServerError) -> None:
+        """The engine is gone."""
+        self.closed = True
+        self._room.set()
+        self.listener.on_engine_error(error)
 
     def reset(self) -> None:
         """Wipe the model's state; outputs of the conversation so far are not delivered any more."""
         if not self.closed:
             self._in_flight.clear()
+            self._room.set()
+            self._origin = self._seq
             self._client.reset_stream(self)
 
     def close(self) -> None:
         """Give the slot back. Idempotent."""
         if not self.closed:
             self.closed = True
+            self._room.set()
             self._client.close_stream(self)
 
     def deliver(self, output: Output, now: float) -> float | None:
         """Hand one output to the listener; returns the time it was under way, in seconds."""
         sent = self._in_flight.pop(output.seq, None)
+        self._room.set()
         engine_s = None if sent is None else now - sent
         pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=np.float32)
-        self.listener.on_output(pcm, output.text, engine_s)
+        frame = output.seq - self._origin
+        self.listener.on_output(StreamOutput(frame, pcm, output.text, output.pauses, output.mark, engine_s))
         return engine_s
 
 
@@ -292,8 +349,7 @@ class EngineClient:
         self._fail_opening()
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
-            stream.closed = True
-            stream.listener.on_engine_error(EngineFailed())
+            stream.lose(EngineFailed())
 
     def _fail_opening(self) -> None:
         opening, self._opening = self._opening, {}
@@ -321,7 +377,7 @@ class EngineClient:
                 assert_never(message)
 
     def _on_ready(self, ready: Ready) -> None:
-        self.info = ModelInfo(ready.name, ready.kind, ready.slots, ready.device, ready.speaks, ready.writes)
+        self.info = ModelInfo(**msgspec.structs.asdict(ready))
         self.state = EngineState.READY
         self._metrics.slots.labels(self.service).set(ready.slots)
         logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)

@@ -8,6 +8,7 @@ trusted any more, and whoever started it starts another.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, assert_never
@@ -64,7 +65,7 @@ class EngineCore:
 
     def ready(self) -> Ready:
         info = self._model.info
-        return Ready(info.name, info.kind, info.slots, info.device, info.speaks, info.writes)
+        return Ready(**dataclasses.asdict(info))
 
     def handle(self, message: ToEngine) -> FromEngine | None:
         """Take one message; returns the answer, if it has one."""
@@ -115,7 +116,7 @@ def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
     if made is None:
         return Output(slot, generation, seq, None, "")
     pcm = None if made.pcm is None else audio.sanitise(made.pcm).tobytes()
-    return Output(slot, generation, seq, pcm, made.text, made.pauses)
+    return Output(slot, generation, seq, pcm, made.text, made.pauses, made.mark)
 
 
 def serve(load: Callable[[], StreamingModel], port: EnginePort, clock: Callable[[], float]) -> bool:

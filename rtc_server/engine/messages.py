@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rtc_server.engine.model import ServiceKind
+from rtc_server.engine.model import ServiceKind, TokenMark
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -58,6 +58,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     device: str
     speaks: bool
     writes: bool
+    delay_s: float = 0.0
+    prefix_s: float = 0.0
+    pause_heads: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -88,6 +91,7 @@ class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pcm: bytes | None
     text: str
     pauses: tuple[float, ...] = ()
+    mark: TokenMark = TokenMark.NONE
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):

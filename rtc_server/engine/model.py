@@ -27,13 +27,28 @@ class ServiceKind(enum.StrEnum):
     TRANSLATE = "translate"
 
 
+class TokenMark(enum.IntEnum):
+    """What a row's text token of one step was, besides its text."""
+
+    NONE = 0
+    """There was none: the row is not that far, or the model does not write."""
+    TEXT = 1
+    """A piece of a word. Its text may be empty: a part of a character."""
+    PADDING = 2
+    """Nothing was written in this frame."""
+    BOUNDARY = 3
+    """A word ends or begins here."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is.
 
     ``name`` is what the user asked for (``echo``, a hub repository, the name of a local directory, never
     a full path); ``device`` is ``cpu``, ``cuda`` or ``cuda:N``; ``speaks`` and ``writes`` say whether it
-    makes audio and text.
+    makes audio and text. Of a model that transcribes: ``delay_s``, by which it writes after it has heard;
+    ``prefix_s``, the silence that it wants before the first word; ``pause_heads``, how many probabilities of a
+    pause it gives with each frame.
     """
 
     name: str
@@ -42,6 +57,9 @@ class ModelInfo:
     device: str
     speaks: bool
     writes: bool
+    delay_s: float = 0.0
+    prefix_s: float = 0.0
+    pause_heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +70,13 @@ class RowOutput:
     audio (a model's delay at the start of a stream; a model that does not speak).
     ``text``: whole characters only, leading space included; empty when nothing was written.
     ``pauses``: probabilities from the model's voice-activity heads, empty where it has none.
+    ``mark``: what the text token of this step was.
     """
 
     pcm: FloatArray | None = None
     text: str = ""
     pauses: tuple[float, ...] = ()
+    mark: TokenMark = TokenMark.NONE
 
 
 class StreamingModel(Protocol):

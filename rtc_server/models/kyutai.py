@@ -23,7 +23,7 @@ from moshi.modules.streaming import State, StreamingModule
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.checkpoint import checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.text import TextDecoder, piece_table
@@ -98,9 +98,20 @@ def _build(name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions
         **_generation(checkpoint.lm_gen_config, options),
     )
     silent = (lm.text_padding_token_id, lm.end_of_text_padding_id)
-    info = ModelInfo(name, kind, options.slots, str(device), speaks=lm.dep_q > 0, writes=True)
     table = piece_table(checkpoint.get_text_tokenizer(), silent)
-    return KyutaiModel(info, mimi, lm_gen, table, seed=options.seed, stt_config=checkpoint.stt_config)
+    stt = checkpoint.stt_config or {}
+    info = ModelInfo(
+        name,
+        kind,
+        options.slots,
+        str(device),
+        speaks=lm.dep_q > 0,
+        writes=True,
+        delay_s=float(stt.get("audio_delay_seconds", 0.0)),
+        prefix_s=float(stt.get("audio_silence_prefix_seconds", 0.0)),
+        pause_heads=len(lm.extra_heads),
+    )
+    return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 
 
 def _device(wanted: str) -> torch.device:
@@ -187,13 +198,15 @@ class KyutaiModel:
         lm_gen: LMGen,
         table: tuple[bytes, ...],
         *,
+        boundary: int = 0,
         seed: int | None = None,
-        stt_config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Takes over ``mimi`` and ``lm_gen`` and puts them into streaming. ``table``: see ``piece_table``."""
+        """Takes over ``mimi`` and ``lm_gen`` and puts them into streaming. ``table``: see ``piece_table``;
+        ``boundary``: the text token between words."""
         self._info = info
+        self._boundary = boundary
+        self._table = table
         self._seed = seed
-        self._stt_config = dict(stt_config or {})
         self._device = torch.device(info.device)
         self._steps = np.zeros(info.slots, dtype=np.int64)  # how many each row has made since its reset
         self._decoders = [TextDecoder(table) for _ in range(info.slots)]
@@ -205,19 +218,6 @@ class KyutaiModel:
     @property
     def info(self) -> ModelInfo:
         return self._info
-
-    @property
-    def silence_prefix_s(self) -> float:
-        """Seconds of silence that a speech-to-text model wants before the first word; 0 for the others."""
-        return float(self._stt_config.get("audio_silence_prefix_seconds", 0.0))
-
-    @property
-    def audio_delay_s(self) -> float:
-        """Seconds by which a speech-to-text model writes after it has heard; 0 for the others.
-
-        To have the last words of a recording, give it this much silence, and one second more, at the end.
-        """
-        return float(self._stt_config.get("audio_delay_seconds", 0.0))
 
     @property
     def last_tokens(self) -> npt.NDArray[np.int64]:
@@ -294,6 +294,12 @@ class KyutaiModel:
         else:
             torch.manual_seed(self._seed)
 
+    def _mark(self, token: int) -> TokenMark:
+        if token == self._boundary:
+            return TokenMark.BOUNDARY
+        writes = 0 <= token < len(self._table) and bool(self._table[token])
+        return TokenMark.TEXT if writes else TokenMark.PADDING
+
     def _upload(self, pcm: FloatArray, heard: BoolArray) -> torch.Tensor:
         """Float32, shape [slots, 1, 1920], on the device; silence in rows that are not heard."""
         frames = np.where(heard[:, None], pcm, np.float32(0.0)).astype(np.float32, copy=False)
@@ -320,6 +326,7 @@ class KyutaiModel:
                 pcm=None if pcm is None else pcm[row].copy(),
                 text=self._decoders[row].push(words[row]),
                 pauses=tuple(pauses[row]) if pauses else (),
+                mark=self._mark(words[row]),
             )
 
         return [output(row) for row in range(self._info.slots)]

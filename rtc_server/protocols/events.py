@@ -107,6 +107,32 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
     retryable: bool
 
 
+class Word(msgspec.Struct, frozen=True, tag="word"):
+    """A word that was heard; times are in the microphone's audio."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class SpeechStarted(msgspec.Struct, frozen=True, tag="speech-started"):
+    at_ms: int
+
+
+class SpeechEnded(msgspec.Struct, frozen=True, tag="speech-ended"):
+    at_ms: int
+
+
+class TurnEnded(msgspec.Struct, frozen=True, tag="turn-ended"):
+    at_ms: int
+
+
+class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
+    """Somebody began to speak while the model was speaking."""
+
+    at_ms: int
+
+
 class Ending(msgspec.Struct, frozen=True, tag="ending"):
     """The session will end in ``in_ms``."""
 
@@ -143,7 +169,8 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     jitter_buffer_ms: float = 0.0
 
 
-ServerEvent = Connected | Text | State | Pong | Error | Ending | Disconnected | Stats
+Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted
+ServerEvent = Connected | Text | State | Heard | Pong | Error | Ending | Disconnected | Stats
 
 
 def encode_event(event: ServerEvent, time_ms: float, seq: int | None = None) -> str:

@@ -14,6 +14,7 @@ from rtc_server.app import Server
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (
+    call_of,
     chromium,
     hand_over,
     local_url,
@@ -240,7 +241,7 @@ async def test_two_pages_talk_each_for_itself(server: Server) -> None:
         await wait_for_sessions(server, 2)
         await one.get_by_test_id("start").click()
         await wait_for_sessions(server, 1)
-        assert server.registry.get(ids[1])
+        assert await call_of(other, server)
         seen = await other.evaluate(f"{_STATS}.length")
         await other.wait_for_function(f"() => {_STATS}.length > {seen}")
         assert await other.evaluate("window.__voice.state") in ("listening", "speaking")

@@ -21,6 +21,7 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from tests.support.calls import ROOT, documented
 
 pytestmark = pytest.mark.browser
 
@@ -233,13 +234,23 @@ async def test_no_way_through_for_the_audio() -> None:
             answer["sdp"] = lead_astray(answer["sdp"])
             await route.fulfill(response=response, json=answer)
 
+        async def without_candidates(route: Route, request: Request) -> None:
+            if request.method == "PATCH":
+                await route.fulfill(status=204)
+            else:
+                await route.continue_()
+
         async with (
             running_server("--model", "echo", "--connect-timeout-s", "2") as server,
             chromium() as browser,
             visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
         ):
             await page.route("**/api/offer", astray)
+            await page.route("**/api/sessions/*", without_candidates)
             await refused(page, "no_route", "No way through", "UDP", "TURN", "firewall")
+            # What only the server knows.
+            await expect(page.get_by_test_id("message")).to_contain_text("The server adds: ")
+            await expect(page.get_by_test_id("message")).to_contain_text("--public-ip")
             await wait_for_sessions(server, 0)
             await page.unroute("**/api/offer")
             await try_again(page)
@@ -256,7 +267,7 @@ async def test_an_address_that_is_not_secure() -> None:
     if not addresses:
         pytest.skip("needs a network interface with an IPv4 address that is not loopback: an insecure origin")
     async with (
-        running_server("--model", "echo", "--host", "0.0.0.0") as server,
+        running_server("--model", "echo", "--host", "0.0.0.0", "--allow-anonymous") as server,
         chromium() as browser,
         # The browser's note that one of the server's headers has no effect on such an origin.
         visited_page(browser, f"http://{addresses[0]}:{server.port}/", tolerate=["Cross-Origin-Opener-Policy"]) as page,
@@ -266,6 +277,16 @@ async def test_an_address_that_is_not_secure() -> None:
         await expect(page.get_by_test_id("retry")).to_be_hidden()
         await refused(page, "insecure_origin", *ways_out)
         await expect(page.get_by_test_id("retry")).to_be_hidden()
+
+
+def test_every_code_of_the_protocol_has_words_of_its_own() -> None:
+    """What the server may say, in an error or as the reason of an end, is said in a person's words."""
+    table = (ROOT / "static" / "errors.js").read_text()
+    reasons = re.search(r"^`reason` of `disconnected`:(.*)$", (ROOT / "docs" / "protocol.md").read_text(), re.MULTILINE)
+    assert reasons is not None
+    codes = {*documented("## 4. Error codes"), *re.findall(r"`([a-z_]+)`", reasons[1])} - {"bye"}
+    assert len(codes) > 30
+    assert {code for code in codes if not re.search(rf"^ +{code}: {{|'{code}'", table, re.MULTILINE)} == set()
 
 
 # The microphone.

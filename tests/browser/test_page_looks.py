@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.browser import (
     visited_page,
     wait_for_state,
 )
+from tests.support.calls import ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -31,6 +33,7 @@ TOUCH_PX = 44
 """What a finger hits: WCAG 2.2, 2.5.5."""
 CONTRAST = 4.5
 """Of text with its ground: WCAG 2.2, 1.4.3."""
+INDEX = ROOT / "static" / "index.html"
 
 _SENTENCES = (
     "Good morning. I have been thinking about what you said, and I believe the sea is the better idea. ",
@@ -168,6 +171,12 @@ async def test_text_stands_out_from_its_ground(server: Server, scheme: str) -> N
             contrasts = await page.evaluate(_CONTRASTS)
             assert len(contrasts) > 20
             assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
+
+
+def test_every_module_is_loaded_at_once() -> None:
+    """Not one after the other, as each is found in the one before: far from the server that takes seconds."""
+    named = set(re.findall(r'(?:modulepreload" href|script type="module" src)="/static/([^"]+)"', INDEX.read_text()))
+    assert named == {path.name for path in INDEX.parent.glob("*.js")}
 
 
 async def test_nothing_moves_for_those_who_asked_for_that(server: Server) -> None:

@@ -16,6 +16,7 @@ from rtc_server.app import Server
 from rtc_server.session import EndReason
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (
+    call_of,
     chromium,
     local_url,
     microphones,
@@ -119,7 +120,7 @@ async def test_a_server_that_is_started_anew_has_its_visitors_back() -> None:
         async with running_server("--model", "echo", "--port", str(first.port)) as second:
             await wait_for_state(page, "listening", timeout_ms=BACK_MS)
             await expect(page.get_by_test_id("mute")).to_have_attribute("aria-pressed", "true")
-            call = second.registry.get(await page.evaluate("window.__voice.sessionId"))
+            call = await call_of(page, second)
             assert (await call.stats()).level_in_dbfs <= -99
             await page.get_by_test_id("mute").click()
             await expect_conversation(page, second, other_than=before)
@@ -184,7 +185,7 @@ async def test_a_return_that_is_refused_for_good_ends_it(server: Server) -> None
     async with chromium() as browser, talking_page(browser, local_url(server)) as page:
         error = {"error": {"code": "no_common_codec", "message": "None of the codecs.", "retryable": False}}
         await page.route("**/api/offer", lambda route: route.fulfill(status=422, json=error))
-        server.registry.get(await page.evaluate("window.__voice.sessionId")).end(EndReason.PEER_LOST)
+        (await call_of(page, server)).end(EndReason.PEER_LOST)
         await wait_for_state(page, "ended")
         await expect(page.get_by_test_id("message")).to_have_attribute("data-code", "no_common_codec")
         await expect(page.get_by_test_id("retry")).to_be_hidden()

@@ -13,7 +13,7 @@ import pytest
 
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
-from tests.support.browser import chromium, opened_page, record, screenshot, start_talking
+from tests.support.browser import call_of, chromium, opened_page, record, screenshot, start_talking
 from tests.support.measure import levels
 from tests.support.speech import SPEECH_HZ, speak, write_wav
 
@@ -40,7 +40,7 @@ async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
         transcript = await page.get_by_test_id("transcript").inner_text()
         await screenshot(page, "tiny-moshi")
         step_ms = server.engines["dialogue"].step_p50_ms
-        stats = await server.registry.get(await page.evaluate("window.__voice.sessionId")).stats()
+        stats = await (await call_of(page, server)).stats()
     assert len(transcript.split()) >= 5
     # In real time: 12.5 frames a second went through, nearly all came back, and a step takes less than a frame's time.
     assert stats.frames_in >= 5 * 12.5

@@ -23,7 +23,7 @@ import pytest
 import zmq
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.engine.client import EngineClient, EngineState, EngineStream
+from rtc_server.engine.client import EngineClient, EngineState, EngineStream, StreamOutput
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import (
@@ -65,12 +65,14 @@ class Ear:
         self.pcm: list[FloatArray | None] = []
         self.texts: list[str] = []
         self.engine_s: list[float | None] = []
+        self.frames: list[int] = []
         self.errors: list[ServerError] = []
 
-    def on_output(self, pcm: FloatArray | None, text: str, engine_s: float | None) -> None:
-        self.pcm.append(pcm)
-        self.texts.append(text)
-        self.engine_s.append(engine_s)
+    def on_output(self, output: StreamOutput) -> None:
+        self.pcm.append(output.pcm)
+        self.texts.append(output.text)
+        self.engine_s.append(output.engine_s)
+        self.frames.append(output.frame)
 
     def on_engine_error(self, error: ServerError) -> None:
         self.errors.append(error)

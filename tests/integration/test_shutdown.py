@@ -224,3 +224,16 @@ async def test_the_log_tells_of_sessions_and_of_nothing_private() -> None:
     ended = re.findall(r"session (\S+): ended, bye", log)
     assert len(opened) == 3
     assert sorted(opened) == sorted(ended)
+
+
+async def test_a_window_that_is_closed_stops_the_server() -> None:
+    """A service takes SIGHUP as a wish to read its files again. Nobody would be left to stop one of a terminal."""
+    ours, theirs = os.openpty()
+    try:
+        async with server_process("--model", "echo", stdin=theirs) as server:
+            await server.wait_ready()
+            server.signal(signal.SIGHUP)
+            assert await server.wait_exit(20) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)

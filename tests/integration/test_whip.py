@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from rtc_server.app import Server
 from rtc_server.audience import MAX_LISTENERS
 from rtc_server.client import MicrophoneTrack
+from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from tests.conftest import running_server
 from tests.support.calls import Ear, assert_serves, blackhole, leaves_nothing, listen, pitch_hz, tone, until
@@ -51,6 +53,8 @@ async def posted(url: str, path: str, pc: RTCPeerConnection) -> AsyncIterator[Re
                 assert (response.status, response.content_type) == (201, SDP), await response.text()
                 resource = Resource(http, url, response)
                 await pc.setRemoteDescription(RTCSessionDescription(await response.text(), "answer"))
+            # One that is closed before leaves a task of aiortc's behind.
+            await until(lambda: pc.connectionState == "connected", "the connection")
             yield resource
             await resource.delete()
     finally:
@@ -58,7 +62,7 @@ async def posted(url: str, path: str, pc: RTCPeerConnection) -> AsyncIterator[Re
 
 
 def publisher(hz: float) -> RTCPeerConnection:
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
     pc.addTransceiver(MicrophoneTrack(tone(hz)), direction="sendonly")
     return pc
 
@@ -114,6 +118,26 @@ async def test_a_session_has_what_the_standard_asks_for(server: Server, base_url
         assert await session.patch("{}", "application/json") == (415, "unsupported_media_type")
         assert await session.delete() == 200
         assert await session.delete() == 404
+
+
+async def test_ice_servers_are_linked(tmp_path: Path) -> None:
+    """One Link for each URL, with credentials that expire, and none on a preflight."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the tests")
+    urls = "turn:turn.example.org,turns:turn.example.org?transport=tcp"
+    arguments = ("--stun-urls", "stun:stun.example.org", "--turn-urls", urls, "--turn-secret-file", str(secret))
+    async with (
+        running_server("--model", "echo", *arguments) as server,
+        posted(f"http://127.0.0.1:{server.port}", "/whip/echo", publisher(440)) as session,
+    ):
+        links = session.headers.getall("Link")
+    assert [link.split(">")[0] for link in links] == [
+        "<stun:stun.example.org",
+        "<turn:turn.example.org",
+        "<turns:turn.example.org?transport=tcp",
+    ]
+    assert all('rel="ice-server"' in link for link in links)
+    assert all("credential=" in link for link in links[1:])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])

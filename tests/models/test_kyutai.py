@@ -337,7 +337,7 @@ def test_a_step_of_nobody_does_nothing(moshi_checkpoint: Path) -> None:
 def test_a_speech_to_text_model_writes_hears_pauses_and_is_silent(stt_checkpoint: Path) -> None:
     model = greedy(stt_checkpoint, 2)
     assert (model.info.kind, model.info.speaks, model.info.writes) == (ServiceKind.TRANSCRIBE, False, True)
-    assert (model.silence_prefix_s, model.audio_delay_s) == (0.0, 0.48)
+    assert (model.info.prefix_s, model.info.delay_s) == (0.0, 0.48)
     conversations = random_schedule(model, steps=60, seed=0)
     assert any(conversation.text.strip() for conversation in conversations)
     for conversation in conversations:

@@ -107,11 +107,12 @@ def test_any_text_comes_back_whole_however_it_is_cut(text: str, data: st.DataObj
 
 @given(st.binary())
 def test_any_bytes_come_out_as_the_unicode_standard_has_it(data: bytes) -> None:
-    """What is written is what Python would replace all at once, less the character still held back."""
+    """What is written is what Python would replace all at once, less what is still held back."""
     written = "".join(decode(byte_tokens(data)))
     everything = data.decode("utf-8", errors="replace")
     assert everything.startswith(written)
-    assert len(everything) - len(written) <= 1
+    # Up to three bytes are held back, as what may become a character; half a surrogate pair is replaced byte by byte.
+    assert len(everything) - len(written) <= 3
 
 
 def test_pieces_of_a_real_tokenizer() -> None:

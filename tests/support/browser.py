@@ -17,6 +17,8 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
+from rtc_server.auth import ANONYMOUS, Visitor
+from rtc_server.call import Call
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
 _ARGUMENTS = [
@@ -225,6 +227,11 @@ async def wait_for_sessions(server: Server, count: int, timeout_s: float = 3.0) 
     while (found := sum((await server_status(server))["sessions"].values())) != count:
         assert time.monotonic() < deadline, f"{found} sessions after {timeout_s} s, not {count}"
         await asyncio.sleep(_POLL_S)
+
+
+async def call_of(page: Page, server: Server) -> Call:
+    """The server's side of the conversation that a page is in."""
+    return server.registry.get(await page.evaluate("window.__voice.sessionId"), Visitor(ANONYMOUS, ""))
 
 
 async def record(page: Page, seconds: float) -> Recording:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -31,6 +31,7 @@ from rtc_server.audio import MODEL_RATE_HZ, PACKET_MS, PACKET_SAMPLES, FloatArra
 from rtc_server.client import MICROPHONE_HZ, Microphone, VoiceClient
 from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
 from rtc_server.protocols.events import CHANNEL_LABEL
+from tests.conftest import UNLIMITED
 from tests.support.listening import pump
 
 PROBED: Final = "tests.integration.probed_server"
@@ -377,14 +378,14 @@ class ServerProcess:
         self.log: list[str] = []
         self._reader = asyncio.create_task(self._read_log(), name="server-log")
 
-    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+    async def wait_ready(self, timeout_s: float = 30.0, scheme: str = "http") -> None:
         """Until it has said where it is."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):
             async for line in self.process.stdout:
-                found = re.search(rb"http://localhost:(\d+)", line)
+                found = re.search(rf"{scheme}://localhost:(\d+)", line.decode())
                 if found:
-                    self.url = f"http://127.0.0.1:{found[1].decode()}"
+                    self.url = f"{scheme}://127.0.0.1:{found[1]}"
                     return
         raise AssertionError(f"the server ended before it was ready: {self.log}")
 
@@ -422,23 +423,26 @@ class ServerProcess:
 
 @contextlib.asynccontextmanager
 async def server_process(
-    *arguments: str, module: str = "rtc_server", within: Sequence[str] = (), **kwargs: Any
+    *arguments: str,
+    module: str = "rtc_server",
+    within: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+    **kwargs: Any,
 ) -> AsyncIterator[ServerProcess]:
     """``python -m module serve --port 0 …``, started but not waited for; killed at the end if it still runs.
 
     ``within``: a command that runs another one elsewhere.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
+    environment = {key: value for key, value in environment.items() if not key.startswith("RTC_SERVER_")}
     process = await asyncio.create_subprocess_exec(
         *within,
         sys.executable,
-        *("-m", module, "serve", "--port", "0", *arguments),
+        *("-m", module, "serve", "--port", "0", *UNLIMITED, *arguments),
         cwd=ROOT,
         env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        **kwargs,
+        **{"stdin": asyncio.subprocess.PIPE, **kwargs},
     )
     server = ServerProcess(process)
     try:

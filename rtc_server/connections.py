@@ -1,0 +1,209 @@
+"""One client's HTTP connection: how long it may take over things, and how many there may be.
+
+aiohttp bounds what a request's head may hold, and for how long a connection may idle. It does not bound how slowly a
+head trickles in, how slowly an answer is taken, or how many connections there are; and what is not HTTP it answers in
+its own words, and logs with the client's address. All of that is put right here, in a subclass of its request handler
+which rests on public methods. ``tests/test_connections.py`` holds aiohttp to what is relied upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from aiohttp import web
+
+from rtc_server.addresses import Proxies, counted_by, parse_address
+from rtc_server.errors import BadRequest, InternalError, RequestTimeout, ServerError
+from rtc_server.http_errors import error_response
+
+logger = logging.getLogger(__name__)
+
+_MAX_CONNECTIONS: Final = 4096
+_MAX_HEADERS: Final = 64
+"""Browsers send some twenty, proxies add some more. Each has at most 8 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """``head_s``: for a request's head, from its first byte. ``idle_s``: between requests, more than the 60 s for which
+    proxies keep a connection. ``lingering_s``: for the rest of a body that was refused, which is thrown away, so that
+    the client gets to read why. ``stalled_s``: for a client that takes nothing of its answer."""
+
+    head_s: float = 10.0
+    idle_s: float = 75.0
+    lingering_s: float = 2.0
+    stalled_s: float = 30.0
+    in_all: int = _MAX_CONNECTIONS
+    per_address: int = 256
+
+    @classmethod
+    def of_this_process(cls) -> ConnectionLimits:
+        """At most half of the files that may be open: the others are for the media."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        in_all = _MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, files // 2)
+        return cls(in_all=in_all, per_address=min(256, in_all // 2))
+
+
+class Connections:
+    """Counts those that are open, in all and by address; makes new ones for ``loop.create_server``.
+
+    A trusted proxy has no limit of its own: its connections are those of many.
+    """
+
+    def __init__(self, server: web.Server, limits: ConnectionLimits, proxies: Proxies) -> None:
+        self.limits = limits
+        self._server = server
+        self._proxies = proxies
+        self._open: Counter[str] = Counter()
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._server)
+
+    def __len__(self) -> int:
+        return self._open.total()
+
+    def enter(self, peer: str) -> str | None:
+        """Count a connection. What to leave by, or None: there are too many."""
+        address = parse_address(peer)
+        counted = counted_by(address)
+        if len(self) >= self.limits.in_all:
+            return None
+        if self._open[counted] >= self.limits.per_address and not self._proxies.trusts(address):
+            return None
+        self._open[counted] += 1
+        return counted
+
+    def leave(self, counted: str) -> None:
+        self._open[counted] -= 1
+        if not self._open[counted]:
+            del self._open[counted]
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection with a watch on it.
+
+    Whoever handles requests says when one begins and ends; in between, this connection's time is theirs.
+    """
+
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        limits = connections.limits
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # as AppRunner's, which takes None for "no log"
+            keepalive_timeout=limits.idle_s,
+            lingering_time=limits.lingering_s,
+            max_headers=_MAX_HEADERS,
+            auto_decompress=False,
+        )
+        self._connections = connections
+        self._limits = limits
+        self._counted: str | None = None
+        self._handling = False
+        self._head_began_at: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    # What handlers say.
+
+    def request_began(self) -> float:
+        """The head is here. When its first byte was, in monotonic seconds."""
+        self._handling = True
+        _cancel(self._watch)
+        began_at, self._head_began_at = self._head_began_at, None
+        return time.monotonic() if began_at is None else began_at
+
+    def request_ended(self) -> None:
+        self._handling = False
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._counted = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
+        if self._counted is None:
+            logger.debug("too many connections: one is refused")
+            cast(asyncio.Transport, transport).abort()  # uvloop's are not subclasses of it
+            return
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if data and not self._handling and self._head_began_at is None:
+            self._head_began_at = time.monotonic()
+            self._watch = asyncio.get_running_loop().call_later(self._limits.head_s, self._on_late_head)
+        super().data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall = asyncio.get_running_loop().call_later(self._limits.stalled_s, self._on_stall)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._stall)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        _cancel(self._watch)
+        _cancel(self._stall)
+        super().connection_lost(exc)
+        if self._counted is not None:
+            self._connections.leave(self._counted)
+            self._counted = None
+
+    # What was not to be.
+
+    def _on_late_head(self) -> None:
+        """No request, so nobody who answers: the words are ours, all of them."""
+        if self.transport is not None:
+            error = RequestTimeout()
+            body = json.dumps({"error": error.as_dict()}).encode()
+            self.transport.write(
+                f"HTTP/1.1 {error.http_status} Request Timeout\r\nContent-Type: application/json; charset=utf-8\r\n"
+                f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n".encode()
+                + body
+            )
+        self.force_close()
+
+    def _on_stall(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is not HTTP, or more of it than we take, is the client's affair; anything else is a fault of ours."""
+        error: ServerError
+        if status < InternalError.http_status:
+            error = BadRequest("This is not HTTP as it should be, or its head is too large.")
+        else:
+            error = InternalError()
+            logger.error("a request failed outside its handler", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is on its way already")
+        response = error_response(error, request)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """aiohttp gives up a connection after a handler has answered: mostly for the rest of a body that nobody wanted,
+        and that is not what it should be."""
+        cause = kw.get("exc_info")
+        if isinstance(cause, web.RequestPayloadError | web.PayloadAccessError | ConnectionError):
+            logger.debug("a connection is closed: %s", type(cause).__name__)
+        else:
+            logger.error("a connection failed", exc_info=cause)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

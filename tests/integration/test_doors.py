@@ -1,0 +1,180 @@
+"""A whole server with somebody at the door: who gets to talk, over HTTPS too, and what every answer carries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from rtc_server import auth
+from rtc_server.app import Server
+from rtc_server.config import parse
+from rtc_server.connections import ConnectionLimits
+from tests.conftest import UNLIMITED, running_server
+from tests.support.calls import get_json, leaves_nothing, offering, server_process, until
+from tests.test_tls import issue
+
+KEY = auth.new_key()
+BEARER = {"Authorization": f"Bearer {KEY}"}
+ECHO = ("--model", "echo")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "auth.toml"
+    path.write_text(f'[[keys]]\nname = "kiosk"\nhash = "{auth.hash_of(KEY)}"\n')
+    return path
+
+
+@contextlib.asynccontextmanager
+async def trusting(path: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that has accepted this certificate."""
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(path)))
+    async with aiohttp.ClientSession(connector=connector) as http:
+        yield http
+
+
+async def offer(url: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    async with offering() as body, aiohttp.ClientSession() as http:  # noqa: SIM117 - the session outlives the request
+        async with http.post(f"{url}/api/offer", json=body, headers=headers) as response:
+            answer = await response.json()
+            if response.status == 201:
+                await (await http.delete(f"{url}/api/sessions/{answer['session']}", headers=headers)).read()
+            return response.status, answer
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+async def test_with_keys_only_who_has_one_gets_to_talk(keys: Path) -> None:
+    async with running_server(*ECHO, "--auth", str(keys)) as server, leaves_nothing(server):
+        url = f"http://127.0.0.1:{server.port}"
+        assert (await offer(url, {}))[0] == 401
+        assert (await offer(url, {"Authorization": f"Bearer {KEY}x"}))[0] == 401
+        assert (await offer(url, BEARER))[0] == 201
+        assert (await get_json(f"{url}/api/config"))[0] == 200
+        assert (await get_json(f"{url}/status"))[0] == 401
+
+
+async def test_keys_are_read_again_while_it_runs(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is taken out is good no longer; a file that cannot be read changes nothing."""
+    async with running_server(*ECHO, "--auth", str(keys)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        other = auth.new_key()
+        _write(keys, "rubbish")
+        server.reload()
+        assert (await offer(url, BEARER))[0] == 201
+        assert "not taken" in caplog.text
+        _write(keys, f'[[keys]]\nname = "b"\nhash = "{auth.hash_of(other)}"\n')
+        server.reload()
+        assert (await offer(url, BEARER))[0] == 401
+        assert (await offer(url, {"Authorization": f"Bearer {other}"}))[0] == 201
+
+
+async def test_too_many_offers() -> None:
+    async with running_server(*ECHO, "--offers-per-minute", "1", "--trusted-proxies", "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        async with aiohttp.ClientSession() as http:
+
+            async def status(address: str) -> int:
+                async with http.post(f"{url}/api/offer", data=b"x", headers={"X-Forwarded-For": address}) as response:
+                    return response.status
+
+            assert [await status("198.51.100.1") for _ in range(11)] == [415] * 10 + [429]
+            flood = await asyncio.gather(*(status("198.51.100.1") for _ in range(1000)))
+            assert set(flood) == {429}
+            assert await status("198.51.100.2") == 415
+
+
+async def test_a_page_of_a_stranger_whose_name_was_rebound(server: Server, base_url: str) -> None:
+    port = server.port
+    for host, origin, expected in (
+        (f"evil.example:{port}", f"http://evil.example:{port}", 403),
+        (f"127.0.0.1:{port}", "https://evil.example", 403),
+        (f"localhost:{port}", f"http://localhost:{port}", 201),
+    ):
+        assert (await offer(base_url, {"Host": host, "Origin": origin}))[0] == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/static/main.js", "/nothing", "/api/config", "/metrics", "/healthz"])
+async def test_every_answer_carries_what_protects_the_page(server: Server, base_url: str, path: str) -> None:
+    async with aiohttp.ClientSession() as http, http.get(base_url + path) as response:
+        headers = response.headers
+    policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["base-uri"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "Strict-Transport-Security" not in headers
+
+
+async def test_a_bought_certificate(tmp_path: Path) -> None:
+    """With it goes HSTS: browsers come by HTTPS from then on."""
+    chain, key = issue(tmp_path, "localhost")
+    arguments = (*ECHO, "--host", "localhost", "--tls-cert", str(chain), "--tls-key", str(key))
+    async with running_server(*arguments) as server, trusting(chain) as http:
+        for path, status in (("/", 200), ("/nothing", 404)):
+            async with http.get(f"https://localhost:{server.port}{path}") as response:
+                assert response.status == status
+                assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(f"http://localhost:{server.port}/")
+
+
+async def test_one_made_on_the_spot(tmp_path: Path) -> None:
+    """The whole program: it says what to expect, serves the page, and takes a new certificate on SIGHUP."""
+    path = tmp_path / "rtc-server" / "self-signed.pem"
+    arguments = (*ECHO, "--tls", "self-signed", "--host", "0.0.0.0", "--allow-anonymous")
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    async with server_process(*arguments, environment=environment) as server:
+        await server.wait_ready(scheme="https")
+        url = server.url.replace("127.0.0.1", "localhost")
+        async with trusting(path) as http, http.get(f"{url}/") as response:
+            assert response.status == 200
+            assert "Strict-Transport-Security" not in response.headers
+        path.unlink()
+        server.signal(signal.SIGHUP)
+        await until(path.exists, "a new certificate")
+
+        async def trusted() -> bool:
+            with contextlib.suppress(aiohttp.ClientError, ssl.SSLError):
+                async with trusting(path) as http, http.get(f"{url}/healthz") as response:
+                    return response.status == 200
+            return False
+
+        async with asyncio.timeout(15):
+            while not await trusted():  # noqa: ASYNC110 - it is another process that changes
+                await asyncio.sleep(0.05)
+        server.signal(signal.SIGTERM)
+        assert await server.wait_exit(20) == 0
+
+
+async def test_a_request_that_does_not_come_is_dropped() -> None:
+    """In a whole server, under limits of the test's own."""
+    server = Server(parse(["--port", "0", *UNLIMITED, *ECHO], environment={}), ConnectionLimits(head_s=0.3))
+    await server.start()
+    try:
+        for sent in (b"POST /api/of", b"POST /api/offer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(sent)
+            async with asyncio.timeout(10):
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert b" 408 " in head.splitlines()[0]
+            assert json.loads(body)["error"]["code"] == "request_timeout"
+            writer.close()
+        assert (await get_json(f"http://127.0.0.1:{server.port}/healthz"))[0] == 200
+    finally:
+        await server.stop(0.0)

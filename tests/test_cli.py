@@ -1,0 +1,221 @@
+"""The command line: keys and tokens that work, refusals with a hint, and what a server says of where it is."""
+
+from __future__ import annotations
+
+import io
+import time
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from rtc_server import auth, cli
+from rtc_server.app import Server
+from rtc_server.config import Settings
+from rtc_server.errors import Unauthorized
+
+SECRET = "s" * 40
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AUTH", "HOST"):
+        monkeypatch.delenv(f"RTC_SERVER_{name}", raising=False)
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    path = tmp_path / "auth.toml"
+    path.write_text('[jwt]\nalgorithm = "HS256"\nsecret_file = "secret"\naudience = "voice"\n')
+    return path
+
+
+def made_key(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+    """The key and the lines for the file."""
+    assert cli.main(["auth-key", *arguments]) == 0
+    out = capsys.readouterr().out
+    return out.split("\n\n")[1].strip(), out[out.rindex("[[keys]]\n") :]
+
+
+def test_a_key_and_the_lines_that_go_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    key, lines = made_key(capsys, "--name", "kiosk", "--services", "echo, moshi", "--max-session-s", "600")
+    assert key not in lines
+    path = tmp_path / "auth.toml"
+    path.write_text(lines)
+    found = auth.load(path).authenticate(key, time.time())
+    assert found == auth.Principal("key/kiosk", frozenset({"echo", "moshi"}), 600, operator=True)
+    other, _ = made_key(capsys, "--name", "kiosk")
+    assert other != key
+
+
+@pytest.mark.parametrize("name", ['"', "\\", "a\nb", "é", "[[keys]]", "]", "😀", "\x7f", "\x1f", "\u2028"])
+def test_any_name_makes_good_toml(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    _, lines = made_key(capsys, "--name", name)
+    assert tomllib.loads(lines)["keys"][0]["name"] == name
+
+
+def test_a_token(capsys: pytest.CaptureFixture[str], tokens_file: Path) -> None:
+    arguments = ["--sub", "ada", "--services", "echo", "--ttl-s", "60", "--max-session-s", "30"]
+    assert cli.main(["auth-token", "--auth", str(tokens_file), *arguments]) == 0
+    token = capsys.readouterr().out.strip()
+    door = auth.load(tokens_file)
+    assert door.authenticate(token, time.time()) == auth.Principal("sub/ada", frozenset({"echo"}), 30)
+    with pytest.raises(Unauthorized):
+        door.authenticate(token, time.time() + 61)
+
+
+def test_the_file_may_be_named_in_the_environment(
+    capsys: pytest.CaptureFixture[str], tokens_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_SERVER_AUTH", str(tokens_file))
+    assert cli.main(["auth-token"]) == 0
+    assert capsys.readouterr().out.count(".") == 2
+
+
+def test_tokens_that_cannot_be_signed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(made_key(capsys, "--name", "a")[1])
+    for arguments in ([], ["--auth", str(tmp_path / "nothing")], ["--auth", str(keys)]):
+        assert cli.main(["auth-token", *arguments]) == 1
+        shown = capsys.readouterr()
+        assert not shown.out
+        assert shown.err.startswith("error: ")
+
+
+@pytest.mark.parametrize("ttl", ["0", "-1", "nan", "inf", "soon"])
+def test_how_long_a_token_lives(ttl: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["auth-token", f"--ttl-s={ttl}"])
+    assert stopped.value.code == 2
+
+
+def test_a_server_for_others_that_has_nobody_at_the_door(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--model", "echo", "--host", "0.0.0.0", "--port", "0"]) == 1
+    shown = capsys.readouterr().err
+    assert "error: --host 0.0.0.0" in shown
+    assert "hint: --auth FILE" in shown
+    assert "--allow-anonymous" in shown
+
+
+# Where it is.
+
+PRIMARY = "192.168.1.7"
+
+
+class Certificate:
+    def __init__(self, self_made: bool, names: list[str]) -> None:
+        self.self_made = self_made
+        self._names = names
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def sha256(self) -> str:
+        return "AB:CD"
+
+
+SELF_MADE = Certificate(True, ["localhost"])
+BOUGHT = Certificate(False, ["*.example.com", "voice.example.com"])
+
+
+@pytest.fixture(autouse=True)
+def known_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtc_server.hardware.primary_address", lambda: PRIMARY)
+
+
+def announced(
+    capsys: pytest.CaptureFixture[str], host: str, certificate: Certificate | None = None, port: int = 8080
+) -> str:
+    server: Any = SimpleNamespace(
+        settings=Settings(host=host, allow_anonymous=True),
+        port=port,
+        certificate=certificate,
+        engines={},
+        registry=SimpleNamespace(default_service="moshi"),
+    )
+    cli._announce(cast(Server, server))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("host", "certificate", "port", "here", "others"),
+    [
+        ("127.0.0.1", None, 8080, "http://localhost:8080", None),
+        ("::1", None, 8080, "http://localhost:8080", None),
+        ("127.0.0.2", None, 80, "http://127.0.0.2", None),
+        ("127.0.0.1", SELF_MADE, 8080, "https://localhost:8080", None),
+        ("0.0.0.0", None, 8080, "http://localhost:8080", f"http://{PRIMARY}:8080"),
+        ("::", SELF_MADE, 8443, "https://localhost:8443", f"https://{PRIMARY}:8443"),
+        ("0.0.0.0", SELF_MADE, 443, "https://localhost", f"https://{PRIMARY}"),
+        ("0.0.0.0", BOUGHT, 443, "https://localhost", "https://voice.example.com"),
+        ("192.168.1.7", SELF_MADE, 80, "https://192.168.1.7:80", "https://192.168.1.7:80"),
+        ("2001:db8::7", None, 8080, "http://[2001:db8::7]:8080", "http://[2001:db8::7]:8080"),
+        ("laptop.lan", None, 8080, "http://laptop.lan:8080", "http://laptop.lan:8080"),
+    ],
+)
+def test_where_it_is(
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    certificate: Certificate | None,
+    port: int,
+    here: str,
+    others: str | None,
+) -> None:
+    out = announced(capsys, host, certificate, port)
+    assert f"Open {here} in a browser" in out
+    assert ("another machine" in out) is (others is not None)
+    if others is not None:
+        assert f"another machine: {others}\n" in out
+
+
+def test_a_machine_without_a_network(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtc_server.hardware.primary_address", lambda: None)
+    assert "another machine" not in announced(capsys, "0.0.0.0")
+
+
+def test_the_warning_of_browsers_is_explained_where_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "will warn" in announced(capsys, "0.0.0.0", SELF_MADE)
+    assert "AB:CD" in announced(capsys, "127.0.0.1", SELF_MADE)
+    assert "will warn" not in announced(capsys, "0.0.0.0", BOUGHT)
+    assert "will warn" not in announced(capsys, "0.0.0.0")
+
+
+def test_others_need_https_for_their_microphone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--tls self-signed" in announced(capsys, "0.0.0.0")
+    assert "--tls self-signed" not in announced(capsys, "127.0.0.1")
+    assert "--tls self-signed" not in announced(capsys, "0.0.0.0", SELF_MADE)
+
+
+class Terminal(io.TextIOWrapper):
+    def __init__(self, encoding: str = "utf-8", tty: bool = True) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding)
+        self._tty = tty
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    def text(self) -> str:
+        self.flush()
+        return cast(io.BytesIO, self.buffer).getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "drawn"), [(Terminal(), True), (Terminal(tty=False), False), (Terminal(encoding="ascii"), False)]
+)
+def test_a_code_for_phones_where_somebody_sees_it(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, drawn: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout", terminal)
+    server: Any = SimpleNamespace(
+        settings=Settings(host="0.0.0.0", allow_anonymous=True),
+        port=8443,
+        certificate=SELF_MADE,
+        engines={},
+        registry=SimpleNamespace(default_service="moshi"),
+    )
+    cli._announce(cast(Server, server))
+    assert ("█" in terminal.text()) is drawn
+    assert f"https://{PRIMARY}:8443" in terminal.text()
