@@ -25,6 +25,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         command = commands.add_parser(
             name,
             help=text,
+            allow_abbrev=False,  # --turn-secret would pass for --turn-secret-file
             description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
             f"--turn-port as {config.ENV_PREFIX}TURN_PORT.",
         )
