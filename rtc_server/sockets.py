@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -148,7 +149,8 @@ class AsrSocket:
 
     async def run(self, engine: EngineClient, pause_threshold: float) -> None:
         """Until somebody ends it; the slot is free and the socket closed when it returns."""
-        work = asyncio.create_task(self._guard(self._transcribe(engine, pause_threshold)), name="asr-socket")
+        transcribe = functools.partial(self._transcribe, engine, pause_threshold)
+        work = asyncio.create_task(self._guard(transcribe), name="asr-socket")
         try:
             await self._ended.wait()
         finally:
@@ -176,14 +178,14 @@ class AsrSocket:
             self._delay_frames = transcriber.delay_frames
             self._send(asr.Ready())
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._guard(self._read()), name="asr-read")
-                group.create_task(self._guard(self._feed(transcriber)), name="asr-feed")
-                group.create_task(self._guard(self._write()), name="asr-write")
+                group.create_task(self._guard(self._read), name="asr-read")
+                group.create_task(self._guard(functools.partial(self._feed, transcriber)), name="asr-feed")
+                group.create_task(self._guard(self._write), name="asr-write")
 
-    async def _guard(self, work: Coroutine[None, None, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """However ``work`` ends, the socket ends with it."""
         try:
-            await work
+            await work()
         except ServerError as error:
             self.end(error)
         except ConnectionError:

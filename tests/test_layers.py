@@ -35,7 +35,7 @@ LEVELS: list[set[str]] = [
     {"transcript", "speech"},
     {"models"},
     {"ice"},
-    {"tracks", "services", "lean_rtp"},
+    {"tracks", "services", "lean_rtp", "transcribe_client"},
     {"peer", "client"},
     {"connection"},
     {"audience"},
