@@ -212,8 +212,14 @@ def _credential(request: web.Request) -> str:
         scheme, _, value = named[0].partition(" ")
         return value.strip() if scheme.lower() == _BEARER else ""
     if _is_websocket(request):
-        return next(iter(_protocol_credentials(request)), "") or request.query.get("token", "")
+        offered = next(iter(_protocol_credentials(request)), "")
+        return offered or request.query.get("token", "") or _kyutai_credential(request)
     return ""
+
+
+def _kyutai_credential(request: web.Request) -> str:
+    """As clients of Kyutai's moshi-server send their key."""
+    return request.headers.get("kyutai-api-key", "") or request.query.get("auth_id", "")
 
 
 def _is_websocket(request: web.Request) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import auth, health, ice_servers, signaling, tls, whip
+from rtc_server import auth, health, ice_servers, signaling, sockets, tls, whip
 from rtc_server.access import Access, make_access
 from rtc_server.config import Settings
 from rtc_server.connections import ConnectionLimits, Connections
@@ -53,17 +53,21 @@ def static_directory() -> Path:
     return next(path for path in (package.parent / "static", package / "static") if (path / "index.html").is_file())
 
 
-def build_app(registry: Registry, settings: Settings, metrics: Metrics, access: Access) -> web.Application:
+def build_app(
+    registry: Registry, asr_sockets: sockets.AsrSockets, settings: Settings, metrics: Metrics, access: Access
+) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
     access.install(app)
     app[signaling.REGISTRY] = registry
+    app[sockets.ASR_SOCKETS] = asr_sockets
     app[signaling.SETTINGS] = settings
     app[health.METRICS] = metrics
     app[health.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(settings)
     app.add_routes(signaling.routes)
     app.add_routes(whip.routes)
+    app.add_routes(sockets.routes)
     app.add_routes(health.routes)
     app.add_routes(ice_servers.routes)
     static = static_directory()
@@ -105,6 +109,7 @@ class Server:
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.registry = Registry(self.engines, settings, self.metrics, self.detector)
+        self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._certificate_watch: asyncio.Task[None] | None = None
@@ -113,7 +118,7 @@ class Server:
     async def start(self) -> None:
         """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if the
         address cannot be had."""
-        app = build_app(self.registry, self.settings, self.metrics, self.access)
+        app = build_app(self.registry, self.asr_sockets, self.settings, self.metrics, self.access)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
         assert self._runner.server is not None
@@ -169,7 +174,7 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
-        await self.registry.drain(grace_s)
+        await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         if self._certificate_watch is not None:
             self._certificate_watch.cancel()
@@ -233,7 +238,7 @@ async def _stop_unless_hurried(server: Server, hurry: asyncio.Event) -> None:
     hurried = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
     if hurried.done():
-        await server.registry.close()
+        await asyncio.gather(server.registry.close(), server.asr_sockets.close())
     hurried.cancel()
     await draining
     with contextlib.suppress(asyncio.CancelledError):

@@ -100,6 +100,8 @@ class Metrics:
             buckets=_FIRST_AUDIO_BUCKETS_S,
             registry=r,
         )
+        self.asr_sockets = Gauge("rtc_asr_sockets", "Open WebSockets that transcribe.", registry=r)
+        self.asr_words = Counter("rtc_asr_words", "Words told to WebSockets that transcribe.", registry=r)
         self.engine_restarts = Counter("rtc_engine_restarts", "Engine processes restarted.", ["service"], registry=r)
 
     def render(self) -> bytes:

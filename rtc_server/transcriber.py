@@ -30,6 +30,7 @@ class Step:
 
 Heard = Word | WordEnd | SpeechEvent | Step
 OnHeard = Callable[[Heard], None]
+OnError = Callable[[ServerError], None]
 
 
 class Transcriber:
@@ -37,13 +38,22 @@ class Transcriber:
     in order, on the event loop; it must not block or raise. Times are in the audio that was fed.
 
     ``prefix``: put the silence that the model wants before the audio; False where the audio has it already.
+    ``on_error``: told at once when the engine is lost, for those who may not be feeding just then.
     """
 
-    def __init__(self, engine: EngineClient, on_heard: OnHeard, pause_threshold: float, prefix: bool = True) -> None:
+    def __init__(
+        self,
+        engine: EngineClient,
+        on_heard: OnHeard,
+        pause_threshold: float,
+        prefix: bool = True,
+        on_error: OnError = lambda _: None,
+    ) -> None:
         self._engine = engine
         self._on_heard = on_heard
         self._pause_threshold = pause_threshold
         self._prefix = prefix
+        self._on_error = on_error
         self._frames = FrameAssembler()
         self._prefix_frames = 0
         self._heard_ms = 0
@@ -117,3 +127,4 @@ class Transcriber:
 
     def on_engine_error(self, error: ServerError) -> None:
         self._error = error
+        self._on_error(error)

@@ -223,6 +223,8 @@ async def test_websockets(credential: str) -> None:
             ("/ws", ("voice", f"bearer.{credential}"), {}),
             (f"/ws?token={credential}", ("voice",), {}),
             ("/ws", ("voice",), bearer(credential)),
+            ("/ws", ("voice",), {"kyutai-api-key": credential}),  # as clients of Kyutai's server do
+            (f"/ws?auth_id={credential}", ("voice",), {}),
         ):
             async with at.http.ws_connect(at.url + path, protocols=protocols, headers=headers) as socket:
                 assert await socket.receive_str() == expected

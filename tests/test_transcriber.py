@@ -5,50 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-import numpy as np
 import pytest
 
 from rtc_server import audio
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import EngineFailed, ServerFull
 from rtc_server.metrics import Metrics
 from rtc_server.transcriber import Heard, Step, Transcriber
 from rtc_server.transcript import Word
-
-DELAY_FRAMES, PREFIX_FRAMES = 3, 2
-BREAK = 0.5
-
-
-class Parrot:
-    """Writes what it was shown, so many frames late: a word for each frame, its first sample times a thousand."""
-
-    def __init__(self, slots: int = 1) -> None:
-        delay_s, prefix_s = DELAY_FRAMES * 0.08, PREFIX_FRAMES * 0.08
-        self.info = ModelInfo("parrot", ServiceKind.TRANSCRIBE, slots, "cpu", False, True, delay_s, prefix_s, 0)
-        self._heard: list[list[int]] = [[] for _ in range(slots)]
-
-    def warm_up(self) -> None:
-        pass
-
-    def reset(self, rows: BoolArray) -> None:
-        for row in np.flatnonzero(rows):
-            self._heard[row] = []
-
-    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
-        return [self._row(row, pcm[row]) if active[row] else None for row in range(self.info.slots)]
-
-    def close(self) -> None:
-        pass
-
-    def _row(self, row: int, pcm: FloatArray) -> RowOutput:
-        if pcm[0] == BREAK:
-            raise RuntimeError("broken")
-        heard = self._heard[row]
-        heard.append(round(float(pcm[0]) * 1000))
-        said = heard[-1 - DELAY_FRAMES] if len(heard) > DELAY_FRAMES else 0
-        return RowOutput(text=f" {said}", mark=TokenMark.TEXT) if said else RowOutput(mark=TokenMark.BOUNDARY)
+from tests.support.parrot import BREAK, Parrot, numbered
 
 
 @contextlib.asynccontextmanager
@@ -60,12 +26,6 @@ async def parrot(slots: int = 1) -> AsyncIterator[EngineClient]:
         yield engine
     finally:
         await engine.close()
-
-
-def numbered(count: int) -> FloatArray:
-    frames = np.zeros((count, audio.FRAME_SAMPLES), dtype=np.float32)
-    frames[:, 0] = np.arange(1, count + 1) / 1000
-    return frames.reshape(-1)
 
 
 def words(heard: list[Heard]) -> list[Word]:

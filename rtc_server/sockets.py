@@ -1,0 +1,340 @@
+"""The door for clients of Kyutai's streaming speech-to-text: one WebSocket, one stream of the service ``transcribe``.
+
+Owns the open sockets, what each may buffer, and their common end. What the messages are is ``protocols.asr``'s; how
+audio becomes words, ``transcriber``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+from rtc_server.access import visitor_of
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.config import Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.errors import (
+    BadMessage,
+    BadRequest,
+    Draining,
+    Forbidden,
+    InternalError,
+    RequestTimeout,
+    ServerError,
+    UnknownService,
+)
+from rtc_server.metrics import Metrics
+from rtc_server.ogg_opus import OggOpusReader
+from rtc_server.protocols import asr
+from rtc_server.registry import Registry
+from rtc_server.services import TRANSCRIBE
+from rtc_server.transcriber import Heard, Step, Transcriber
+from rtc_server.transcript import Word, WordEnd
+
+logger = logging.getLogger(__name__)
+
+ASR_PATH: Final = "/api/asr-streaming"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one socket may keep, and for how long it may be quiet.
+
+    ``buffered_s``: of audio, after which it is not read; a message more may be there. ``outgoing`` and ``markers``:
+    messages that wait, at most. ``idle_s``: without a valid message. ``close_s``: for a close to be answered.
+    """
+
+    buffered_s: float = 10.0
+    outgoing: int = 4096
+    markers: int = 1024
+    ping_s: float = 10.0
+    idle_s: float = 120.0
+    close_s: float = 2.0
+
+
+class AsrSockets:
+    """All open sockets of this process."""
+
+    def __init__(
+        self, registry: Registry, settings: Settings, metrics: Metrics, limits: SocketLimits | None = None
+    ) -> None:
+        self.limits = limits or SocketLimits()
+        self._registry = registry
+        self._settings = settings
+        self._metrics = metrics
+        self._open: set[AsrSocket] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        metrics.asr_sockets.set_function(lambda: len(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """One socket's life. Raises UnknownService, Forbidden, BadRequest before it is a WebSocket; after that, all
+        that goes wrong is told as the protocol has it."""
+        engine = self._registry.engines.get(TRANSCRIBE)
+        if engine is None:
+            raise UnknownService(tuple(self._registry.engines))
+        if not visitor_of(request).principal.may_use(TRANSCRIBE):
+            raise Forbidden
+        # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
+        # Pings are answered by hand, for pongs have to be seen.
+        response = web.WebSocketResponse(
+            autoping=False, compress=False, timeout=self.limits.close_s, max_msg_size=2 * asr.MAX_MESSAGE_BYTES
+        )
+        if not response.can_prepare(request):
+            raise BadRequest("This is the address of a WebSocket.")
+        await response.prepare(request)
+        socket = AsrSocket(request, response, self.limits, self._metrics)
+        self._open.add(socket)
+        self._empty.clear()
+        try:
+            if self._registry.draining:
+                socket.end(Draining())
+            await socket.run(engine, self._settings.pause_threshold)
+        finally:
+            self._open.discard(socket)
+            if not self._open:
+                self._empty.set()
+        return response
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for the streams to end, then end what is left. The registry's draining lets nobody in any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._empty.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """End every stream now, and wait until they are gone."""
+        for socket in self._open:
+            socket.end(Draining())
+        await self._empty.wait()
+
+
+class AsrSocket:
+    """One client. Reads, transcribes and writes side by side; the first thing that ends one of them ends all."""
+
+    def __init__(
+        self, request: web.Request, response: web.WebSocketResponse, limits: SocketLimits, metrics: Metrics
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._limits = limits
+        self._metrics = metrics
+        self._ogg: OggOpusReader | None = None
+        self._blocks: deque[FloatArray] = deque()
+        self._blocks_wait = asyncio.Event()
+        self._room = asyncio.Event()
+        self._received_samples = 0
+        self._heard_frames = 0
+        self._delay_frames = 0
+        self._markers: deque[tuple[int, int]] = deque()
+        self._of_this_step: list[asr.ServerMessage] = []
+        self._outgoing: deque[bytes] = deque()
+        self._outgoing_waits = asyncio.Event()
+        self._words = 0
+        self._ended = asyncio.Event()
+        self._error: ServerError | None = None
+
+    async def run(self, engine: EngineClient, pause_threshold: float) -> None:
+        """Until somebody ends it; the slot is free and the socket closed when it returns."""
+        transcribe = functools.partial(self._transcribe, engine, pause_threshold)
+        work = asyncio.create_task(self._guard(transcribe), name="asr-socket")
+        try:
+            await self._ended.wait()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            logger.info(
+                "a transcription ends: %s, %.1f s of audio received, %.1f s heard, %d words",
+                "left" if self._error is None else self._error.code,
+                self._received_samples / MODEL_RATE_HZ,
+                self._heard_frames * FRAME_SAMPLES / MODEL_RATE_HZ,
+                self._words,
+            )
+            await self._say_goodbye()
+
+    def end(self, error: ServerError | None) -> None:
+        """End it, and tell the client why; without an ``error`` it has left. The first call counts."""
+        if not self._ended.is_set():
+            self._error = error
+            self._ended.set()
+
+    async def _transcribe(self, engine: EngineClient, pause_threshold: float) -> None:
+        transcriber = Transcriber(engine, self._on_heard, pause_threshold, prefix=False, on_error=self.end)
+        async with transcriber:
+            logger.info("a transcription begins")
+            self._delay_frames = transcriber.delay_frames
+            self._send(asr.Ready())
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._guard(self._read), name="asr-read")
+                group.create_task(self._guard(functools.partial(self._feed, transcriber)), name="asr-feed")
+                group.create_task(self._guard(self._write), name="asr-write")
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """However ``work`` ends, the socket ends with it."""
+        try:
+            await work()
+        except ServerError as error:
+            self.end(error)
+        except ConnectionError:
+            self.end(None)
+        except Exception:  # the border of a task: the fault is ours, is logged, and costs this client alone
+            logger.exception("a transcription failed")
+            self.end(InternalError())
+        else:
+            self.end(None)
+
+    # What comes in
+
+    async def _read(self) -> None:
+        limits = self._limits
+        valid_at = time.monotonic()
+        while True:
+            left_s = valid_at + limits.idle_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimeout(f"Nothing that this server understands came for {limits.idle_s:g} s.")
+            try:
+                message = await self._response.receive(min(left_s, 2 * limits.ping_s))
+            except TimeoutError:
+                if left_s > 2 * limits.ping_s:
+                    raise RequestTimeout("Pings are not answered.") from None
+                continue
+            match message.type:
+                case WSMsgType.BINARY:
+                    await self._take(asr.parse_client_message(message.data))
+                    valid_at = time.monotonic()
+                case WSMsgType.PING:
+                    await self._response.pong(message.data)
+                case WSMsgType.PONG | WSMsgType.TEXT:
+                    pass
+                case _:
+                    return
+
+    async def _take(self, message: asr.ClientMessage) -> None:
+        match message:
+            case asr.Init():
+                self._send(asr.Ready())
+            case asr.Audio(pcm):
+                await self._buffer(pcm)
+            case asr.OggOpus(data):
+                self._ogg = self._ogg or OggOpusReader()
+                for pcm in self._ogg.read(data):
+                    await self._buffer(pcm)
+            case asr.Marker(marker):
+                self._mark(marker)
+
+    @property
+    def _buffered_samples(self) -> int:
+        return max(0, self._received_samples - self._heard_frames * FRAME_SAMPLES)
+
+    async def _buffer(self, pcm: FloatArray) -> None:
+        """Keep ``pcm`` for the model; waits while there is too much of it, and so nothing more is read."""
+        self._received_samples += pcm.size
+        self._blocks.append(pcm)
+        self._blocks_wait.set()
+        while self._buffered_samples >= self._limits.buffered_s * MODEL_RATE_HZ:
+            self._room.clear()
+            await self._room.wait()
+
+    def _mark(self, marker: int) -> None:
+        if len(self._markers) >= self._limits.markers:
+            raise BadMessage("Too many markers wait for audio to follow them.")
+        self._markers.append((self._received_samples // FRAME_SAMPLES + self._delay_frames, marker))
+        self._send_due_markers()
+
+    # What the model makes of it
+
+    async def _feed(self, transcriber: Transcriber) -> None:
+        while True:
+            await self._blocks_wait.wait()
+            self._blocks_wait.clear()
+            while self._blocks:
+                await transcriber.feed(self._blocks.popleft())
+
+    def _on_heard(self, heard: Heard) -> None:
+        match heard:
+            case Word(text, start_s):
+                self._words += 1
+                self._metrics.asr_words.inc()
+                self._of_this_step.append(asr.Word(text, start_s))
+            case WordEnd(stop_s):
+                self._of_this_step.append(asr.EndWord(stop_s))
+            case Step(frame, pauses):
+                self._heard_frames = frame
+                self._room.set()
+                self._tell_step(pauses)
+            case _:
+                pass
+
+    def _tell_step(self, pauses: tuple[float, ...]) -> None:
+        """In the order of the original: the step, what was written in it, the markers that it reaches."""
+        if pauses:
+            self._send(asr.Step(self._heard_frames, pauses, self._buffered_samples))
+        for message in self._of_this_step:
+            self._send(message)
+        self._of_this_step.clear()
+        self._send_due_markers()
+
+    def _send_due_markers(self) -> None:
+        while self._markers and self._markers[0][0] <= self._heard_frames:
+            self._send(asr.Marker(self._markers.popleft()[1]))
+
+    # What goes out
+
+    def _send(self, message: asr.ServerMessage) -> None:
+        if len(self._outgoing) >= self._limits.outgoing:
+            self.end(BadRequest("What this server sends is not read."))
+            return
+        self._outgoing.append(asr.encode_server_message(message))
+        self._outgoing_waits.set()
+
+    async def _write(self) -> None:
+        """Pings go out however much else does: the client may be waiting for the last of it, and say nothing."""
+        ping_at = time.monotonic() + self._limits.ping_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ping_at - time.monotonic()):
+                    await self._outgoing_waits.wait()
+            self._outgoing_waits.clear()
+            await self._flush()
+            if time.monotonic() >= ping_at:
+                await self._response.ping()
+                ping_at = time.monotonic() + self._limits.ping_s
+
+    async def _flush(self) -> None:
+        while self._outgoing:
+            await self._response.send_bytes(self._outgoing.popleft())
+
+    async def _say_goodbye(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.close_s):
+                if self._error is not None and not self._response.closed:
+                    await self._flush()
+                    await self._response.send_bytes(asr.encode_server_message(asr.Error(self._error.message)))
+                await self._response.close()
+        except (TimeoutError, ConnectionError):
+            # It does not read, or is not there: nothing of it may wait in our buffers.
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+
+ASR_SOCKETS: Final = web.AppKey("asr_sockets", AsrSockets)
+
+routes = web.RouteTableDef()
+
+
+@routes.get(ASR_PATH, allow_head=False)
+async def asr_streaming(request: web.Request) -> web.WebSocketResponse:
+    return await request.app[ASR_SOCKETS].serve(request)

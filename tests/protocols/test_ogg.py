@@ -1,0 +1,87 @@
+"""Packets come out of Ogg pages whole, however the bytes come; what is no Ogg is an error, and nothing grows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtc_server.errors import BadMessage
+from rtc_server.protocols.ogg import MAX_PACKET_BYTES, OggReader
+from tests.support.ogg import CONTINUED, FIRST, lacing, page, raw_page
+
+packets = st.lists(st.binary(max_size=600), max_size=20)
+
+
+def paged(contents: list[bytes], segments: int) -> bytes:
+    """The packets on pages of so many segments, over whose borders they go on."""
+    table = b"".join(lacing(len(packet)) for packet in contents)
+    body = b"".join(contents)
+    pages = [page([b"first"], FIRST)]
+    for at in range(0, len(table), segments):
+        part = table[at : at + segments]
+        goes_on = at > 0 and table[at - 1] == 255
+        pages.append(raw_page(part, body[: sum(part)], CONTINUED if goes_on else 0))
+        body = body[sum(part) :]
+    return b"".join(pages)
+
+
+def read(data: bytes, step: int) -> list[bytes]:
+    reader = OggReader()
+    return [packet for at in range(0, len(data), step) for packet in reader.read(data[at : at + step])]
+
+
+@given(packets, st.integers(1, 255), st.integers(1, 5000))
+def test_packets_come_out_as_they_went_in(contents: list[bytes], segments: int, step: int) -> None:
+    assert read(paged(contents, segments), step) == [b"first", *contents]
+
+
+def test_a_packet_comes_with_the_last_byte_of_its_page() -> None:
+    reader = OggReader()
+    data = page([b"first"], FIRST) + page([b"a", b"b"])
+    assert list(reader.read(data[:-1])) == [b"first"]
+    assert list(reader.read(data[-1:])) == [b"a", b"b"]
+
+
+def test_another_stream_in_between_is_left_out() -> None:
+    data = page([b"first"], FIRST, 1) + page([b"other"], 0, 9) + page([b"a"], 0, 1)
+    assert read(data, 10) == [b"first", b"a"]
+
+
+def test_one_stream_may_follow_another() -> None:
+    data = page([b"first"], FIRST, 1) + page([b"a"], 0, 1) + page([b"second"], FIRST, 2) + page([b"b"], 0, 2)
+    assert read(data, 10) == [b"first", b"a", b"second", b"b"]
+
+
+def test_half_a_packet_is_none() -> None:
+    half = raw_page(b"\xff", bytes(255))
+    rest = raw_page(b"\x01", b"x", CONTINUED)
+    assert read(page([b"first"], FIRST) + half + page([b"a"]), 100) == [b"first", b"a"]
+    assert read(page([b"first"], FIRST) + half + rest, 100) == [b"first", bytes(255) + b"x"]
+    # The second half of a packet whose stream began anew.
+    assert read(page([b"first"], FIRST) + half + page([b"second"], FIRST) + half + rest, 100)[-1] == bytes(255) + b"x"
+
+
+def test_a_packet_without_an_end_is_refused() -> None:
+    reader = OggReader()
+    assert list(reader.read(page([b"first"], FIRST))) == [b"first"]
+    endless = raw_page(b"\xff" * 255, bytes(255 * 255), CONTINUED)
+    for _ in range(MAX_PACKET_BYTES // (255 * 255)):
+        assert list(reader.read(endless)) == []
+    with pytest.raises(BadMessage):
+        list(reader.read(endless))
+
+
+@pytest.mark.parametrize("data", [b"hello", b"Ogg!", b"OggS\x01", b"RIFF" * 100, page([b"a"], FIRST) + b"x"])
+def test_what_is_no_ogg(data: bytes) -> None:
+    with pytest.raises(BadMessage):
+        read(data, len(data))
+
+
+@given(st.binary(max_size=400), st.integers(1, 50))
+def test_any_bytes_are_packets_or_an_error(data: bytes, step: int) -> None:
+    for stream in (data, b"OggS\0" + data, page([b"first"], FIRST) + b"OggS\0" + data):
+        try:
+            read(stream, step)
+        except BadMessage:
+            continue
