@@ -47,7 +47,8 @@ _MIN_BURST: Final = 10
 _MINUTE_S: Final = 60
 
 # By route, not by path: what the router took it for is what will be served.
-_OPEN_ROUTES: Final = frozenset({"/", "/static/{path}", "/healthz", "/readyz", "/api/config"})
+_PAGE_ROUTES: Final = frozenset({"/", "/static/{path}"})
+_OPEN_ROUTES: Final = _PAGE_ROUTES | {"/healthz", "/readyz", "/api/config"}
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
 _OFFER_ROUTES: Final = ("/api/offer", "/whip/", "/whep/")
 _SDP_ROUTES: Final = ("/whip/", "/whep/")
@@ -158,7 +159,8 @@ def _route(request: web.Request) -> str:
 def _check_origin(request: web.Request, origins: Origins) -> None:
     """Raises OriginRefused. An origin that is another's, and may come in, is noted for the answer's headers."""
     named = request.headers.getall(hdrs.ORIGIN, [])
-    if not named:
+    # The page's own files hold nothing: behind a proxy that keeps Host to itself, the page must be able to say so.
+    if not named or _route(request) in _PAGE_ROUTES:
         return
     if len(named) > 1:
         raise OriginRefused

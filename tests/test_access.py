@@ -238,6 +238,13 @@ async def test_websockets(credential: str) -> None:
 # From which page.
 
 
+async def test_the_pages_own_files_are_for_every_origin() -> None:
+    """A proxy that does not pass Host on makes a stranger of the page: it must load, to say what is wrong."""
+    async with door(doorkeeper()) as at:
+        for path, status in (("/", 200), ("/api/config", 403)):
+            assert (await at.ask("GET", path, Origin="https://evil.example"))[0] == status
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_origins(method: str) -> None:
     async with door(doorkeeper()) as at:

@@ -36,7 +36,7 @@ LEVELS: list[set[str]] = [
     {"transcript", "speech"},
     {"models"},
     {"ice"},
-    {"tracks", "services", "lean_rtp", "transcribe_client"},
+    {"tracks", "services", "lean_rtp"},
     {"peer", "client"},
     {"connection"},
     {"audience"},
