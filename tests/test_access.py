@@ -266,7 +266,7 @@ async def test_origins(method: str) -> None:
 
 async def test_a_refused_page_reaches_no_handler_whatever_it_carries() -> None:
     async with door(doorkeeper(keys=True)) as at:
-        for method, path in (("POST", "/api/offer"), ("GET", "/"), ("GET", "/healthz"), ("GET", "/nothing")):
+        for method, path in (("POST", "/api/offer"), ("GET", "/status"), ("GET", "/healthz"), ("GET", "/nothing")):
             assert (await at.ask(method, path, Origin="https://evil.example", **bearer(KEY)))[0] == 403
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await at.http.ws_connect(f"{at.url}/ws?token={KEY}", origin="https://evil.example")
