@@ -10,6 +10,7 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDe
 from aiortc.rtcdtlstransport import RtpRouter
 from aiortc.rtcrtpreceiver import StreamStatistics
 
+from rtc_server.ice import IceConnection, MediaAddresses
 from rtc_server.lean_rtp import LeanPeerConnection, LeanReceiver, LeanSender
 
 
@@ -30,6 +31,24 @@ async def test_transceivers_are_made_in_one_place() -> None:
         RTCPeerConnection.setRemoteDescription,
     ):
         assert "__createTransceiver(" in inspect.getsource(method)
+
+
+async def test_transports_and_their_connecting_are_made_in_one_place() -> None:
+    assert {"_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__connect"} <= set(vars(RTCPeerConnection))
+    for method in (RTCPeerConnection.setLocalDescription, RTCPeerConnection.setRemoteDescription):
+        assert "self.__connect()" in inspect.getsource(method)
+
+
+async def test_addresses_of_ours_are_gathered_on(lean: LeanPeerConnection) -> None:
+    connection = LeanPeerConnection(addresses=MediaAddresses())
+    connection.addTransceiver("audio")
+    (ice,) = connection._ice_connections()
+    transport = connection.getTransceivers()[0].receiver.transport.transport
+    assert isinstance(ice, IceConnection)
+    assert transport._connection is transport.iceGatherer._connection is ice
+    assert (transport._recv, transport._send) == (ice.recv, ice.send)
+    assert not isinstance(lean._ice_connections()[0], IceConnection)
+    await connection.close()
 
 
 async def test_a_lean_connection_has_lean_ends(lean: LeanPeerConnection) -> None:
