@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import health, signaling, whip
+from rtc_server import health, signaling, uploads, whip
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
@@ -29,6 +29,7 @@ from rtc_server.errors import (
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
+from rtc_server.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +52,17 @@ def static_directory() -> Path:
     return next(path for path in (package.parent / "static", package / "static") if (path / "index.html").is_file())
 
 
-def build_app(registry: Registry, settings: Settings, metrics: Metrics) -> web.Application:
+def build_app(registry: Registry, file_door: Uploads, settings: Settings, metrics: Metrics) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[_errors])
     app[signaling.REGISTRY] = registry
     app[signaling.SETTINGS] = settings
+    app[uploads.UPLOADS] = file_door
     app[health.METRICS] = metrics
     app[health.STARTED_AT] = time.monotonic()
     app.add_routes(signaling.routes)
     app.add_routes(whip.routes)
+    app.add_routes(uploads.routes)
     app.add_routes(health.routes)
     static = static_directory()
 
@@ -123,13 +126,14 @@ class Server:
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.registry = Registry(self.engines, settings, self.metrics, self.detector)
+        self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
         self.port = settings.port
 
     async def start(self) -> None:
         """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if the
         address cannot be had."""
-        app = build_app(self.registry, self.settings, self.metrics)
+        app = build_app(self.registry, self.uploads, self.settings, self.metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
@@ -156,7 +160,7 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
-        await self.registry.drain(grace_s)
+        await asyncio.gather(self.registry.drain(grace_s), self.uploads.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         if self._runner is not None:
             await self._runner.cleanup()
@@ -213,7 +217,7 @@ async def _stop_unless_hurried(server: Server, hurry: asyncio.Event) -> None:
     hurried = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
     if hurried.done():
-        await server.registry.close()
+        await asyncio.gather(server.registry.close(), server.uploads.close())
     hurried.cancel()
     await draining
     with contextlib.suppress(asyncio.CancelledError):
