@@ -49,6 +49,8 @@ _MINUTE_S: Final = 60
 # By route, not by path: what the router took it for is what will be served.
 _PAGE_ROUTES: Final = frozenset({"/", "/static/{path}"})
 _OPEN_ROUTES: Final = _PAGE_ROUTES | {"/healthz", "/readyz", "/api/config"}
+_STREAMED_ROUTES: Final = frozenset({"/api/transcribe"})
+"""Their handlers read the body as it comes, with bounds of their own."""
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
 _OFFER_ROUTES: Final = ("/api/offer", "/whip/", "/whep/")
 _SDP_ROUTES: Final = ("/whip/", "/whep/")
@@ -262,6 +264,8 @@ async def _read_body(request: web.Request, timeout_s: float) -> None:
         return
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedMediaType("identity", "The body must come without a Content-Encoding.")
+    if _route(request) in _STREAMED_ROUTES:
+        return
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge(request.client_max_size)
     try:

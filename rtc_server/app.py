@@ -14,8 +14,8 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import auth, health, ice_servers, signaling, sockets, tls, whip
-from rtc_server.access import Access, make_access
+from rtc_server import auth, health, ice_servers, signaling, sockets, tls, uploads, whip
+from rtc_server.access import make_access
 from rtc_server.config import Settings
 from rtc_server.connections import ConnectionLimits, Connections
 from rtc_server.engine.client import EngineClient
@@ -25,6 +25,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
 from rtc_server.turn import IceServers
+from rtc_server.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +54,21 @@ def static_directory() -> Path:
     return next(path for path in (package.parent / "static", package / "static") if (path / "index.html").is_file())
 
 
-def build_app(
-    registry: Registry, asr_sockets: sockets.AsrSockets, settings: Settings, metrics: Metrics, access: Access
-) -> web.Application:
+def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
-    access.install(app)
-    app[signaling.REGISTRY] = registry
-    app[sockets.ASR_SOCKETS] = asr_sockets
-    app[signaling.SETTINGS] = settings
-    app[health.METRICS] = metrics
+    server.access.install(app)
+    app[signaling.REGISTRY] = server.registry
+    app[signaling.SETTINGS] = server.settings
+    app[sockets.ASR_SOCKETS] = server.asr_sockets
+    app[uploads.UPLOADS] = server.uploads
+    app[health.METRICS] = server.metrics
     app[health.STARTED_AT] = time.monotonic()
-    app[ice_servers.ICE_SERVERS] = IceServers(settings)
+    app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app.add_routes(signaling.routes)
     app.add_routes(whip.routes)
     app.add_routes(sockets.routes)
+    app.add_routes(uploads.routes)
     app.add_routes(health.routes)
     app.add_routes(ice_servers.routes)
     static = static_directory()
@@ -86,7 +87,7 @@ def build_app(
 
     app.router.add_get("/", index)
     app.router.add_get("/static/{path:.*}", file)
-    security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if settings.tls_cert else {})
+    security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
 
     async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
         for name, value in security_headers.items():
@@ -110,6 +111,7 @@ class Server:
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.registry = Registry(self.engines, settings, self.metrics, self.detector)
         self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
+        self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._certificate_watch: asyncio.Task[None] | None = None
@@ -118,7 +120,7 @@ class Server:
     async def start(self) -> None:
         """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if the
         address cannot be had."""
-        app = build_app(self.registry, self.asr_sockets, self.settings, self.metrics, self.access)
+        app = build_app(self)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
         assert self._runner.server is not None
@@ -174,7 +176,7 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
-        await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s))
+        await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s), self.uploads.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         if self._certificate_watch is not None:
             self._certificate_watch.cancel()
@@ -238,7 +240,7 @@ async def _stop_unless_hurried(server: Server, hurry: asyncio.Event) -> None:
     hurried = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
     if hurried.done():
-        await asyncio.gather(server.registry.close(), server.asr_sockets.close())
+        await asyncio.gather(server.registry.close(), server.asr_sockets.close(), server.uploads.close())
     hurried.cancel()
     await draining
     with contextlib.suppress(asyncio.CancelledError):

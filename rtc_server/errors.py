@@ -63,6 +63,15 @@ class TooLarge(BadRequest):
         super().__init__(f"The body is larger than {limit_bytes} bytes.")
 
 
+class AudioTooLong(BadRequest):
+    code = "too_large"
+    http_status = 413
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        super().__init__(f"The file has more than {limit_s / 3600:g} hours of audio.")
+
+
 class NoAudio(BadRequest):
     code = "no_audio"
     http_status = 422

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 # Lowest first. A module may import from lower levels, and from its own sub-package.
 LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware"},
-    {"config"},
+    {"config", "media_files"},
     {
         "protocols",
         "session",
@@ -42,6 +42,7 @@ LEVELS: list[set[str]] = [
     {"audience"},
     {"call_stats", "hearing"},
     {"transcriber"},
+    {"recordings"},
     {"call"},
     {"registry"},
     {"http_errors"},
@@ -49,7 +50,7 @@ LEVELS: list[set[str]] = [
     {"access", "tls"},
     {"ice_servers"},
     {"signaling"},
-    {"whip", "sockets"},
+    {"whip", "sockets", "uploads"},
     {"health"},
     {"app"},
     {"check", "announce", "turn_cli", "auth_cli"},

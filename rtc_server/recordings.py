@@ -1,0 +1,86 @@
+"""A recording through a model that transcribes: from a file's bytes to its transcript. Knows no HTTP, no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rtc_server import audio
+from rtc_server.audio import FloatArray
+from rtc_server.config import Settings
+from rtc_server.engine.client import WINDOW_FRAMES, EngineClient
+from rtc_server.media_files import MediaReader, Source
+from rtc_server.protocols.captions import TimedWord, Transcript, breaks_at_gaps, split_turns
+from rtc_server.speech import SpeechEvent, SpeechKind
+from rtc_server.transcriber import Heard, Step, Transcriber
+from rtc_server.transcript import Word
+
+_SLICE_SAMPLES: Final = WINDOW_FRAMES * audio.FRAME_SAMPLES
+"""Fed between two looks at what was heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the model is. ``words``: those that are new. ``duration_s``: as the file says, which may be wrong."""
+
+    words: tuple[TimedWord, ...]
+    heard_s: float
+    duration_s: float | None
+
+
+Tell = Callable[[Progress], Awaitable[None]]
+
+
+async def transcribe(engine: EngineClient, source: Source, settings: Settings, tell: Tell) -> Transcript:
+    """All of ``source``, as fast as the engine takes it. ``tell`` is awaited every few frames, and may end it all by
+    raising. Safe to cancel: the slot goes back.
+
+    Raises NotAudio, AudioTooLong, ServerFull, EngineUnavailable, EngineFailed.
+    """
+    notes = _Notes()
+    async with MediaReader(source) as reader:
+        first = await anext(reader)  # no slot is taken for what cannot be decoded
+        async with Transcriber(engine, notes.on_heard, settings.pause_threshold) as transcriber:
+            samples = 0
+
+            async def hear(block: FloatArray) -> None:
+                nonlocal samples
+                samples += block.size
+                for start in range(0, block.size, _SLICE_SAMPLES):
+                    await transcriber.feed(block[start : start + _SLICE_SAMPLES])
+                    await tell(notes.progress(samples, reader.duration_s))
+
+            await hear(first)
+            async for block in reader:
+                await hear(block)
+            await transcriber.finish()
+        await tell(notes.progress(samples, reader.duration_s))
+    has_heads = engine.info is not None and engine.info.pause_heads > 0
+    breaks = notes.breaks if has_heads else breaks_at_gaps(notes.words, settings.turn_ms)
+    return Transcript(round(audio.samples_to_ms(samples)), split_turns(notes.words, breaks))
+
+
+class _Notes:
+    """What was heard so far."""
+
+    def __init__(self) -> None:
+        self.words: list[TimedWord] = []
+        self.breaks: list[int] = []
+        self._heard_s = 0.0
+        self._told = 0
+
+    def on_heard(self, heard: Heard) -> None:
+        match heard:
+            case Word():
+                self.words.append(TimedWord(heard.text, round(heard.start_s * 1000), round(heard.end_s * 1000)))
+            case SpeechEvent(kind=SpeechKind.TURN_ENDED):
+                self.breaks.append(len(self.words))
+            case Step():
+                self._heard_s = heard.frame * audio.FRAME_MS / 1000
+
+    def progress(self, samples: int, duration_s: float | None) -> Progress:
+        """``samples``: of the file, so far; the silence after it is nobody's."""
+        new: Sequence[TimedWord] = self.words[self._told :]
+        self._told = len(self.words)
+        return Progress(tuple(new), min(self._heard_s, audio.samples_to_ms(samples) / 1000), duration_s)
