@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -33,14 +33,13 @@ from rtc_server.errors import (
     RateLimited,
     ResumeRefused,
     ServerError,
-    ServerFull,
     UnknownSession,
 )
-from rtc_server.event_log import EventLog
 from rtc_server.hearing import Hearing
 from rtc_server.ice import MediaAddresses
 from rtc_server.inbound import InboundStream
 from rtc_server.metrics import Metrics
+from rtc_server.outbox import Outbox
 from rtc_server.peer import PeerStats
 from rtc_server.playout import PlayoutBuffer
 from rtc_server.protocols import events
@@ -54,7 +53,6 @@ logger = logging.getLogger(__name__)
 MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
-MAX_FOLLOWERS: Final = 8
 _FLUSH_WORDS_S: Final = 3.0
 _LOOK_INTERVAL_S: Final = 0.5
 """How often to look whether the peer is still there: twice in the shortest peer timeout."""
@@ -104,7 +102,6 @@ class Call:
         self._on_ended = on_ended
         self._offered_at = now
         self._connected = asyncio.Event()
-        self._connected_at: float | None = None
         self._deadline = now + settings.connect_timeout_s
         """When a client that is not connected must be."""
         self._stats_interval_s = options.stats_interval_ms / 1000
@@ -119,15 +116,12 @@ class Call:
         self._hearing: Hearing | None = None
         self._interrupted_at: float | None = None
         self._flushing = False
-        self._followers: set[asyncio.Event] = set()
         self._connection: Connection | None = None
         self._peer_before = PeerStats()
         self._tokens = ResumeTokens()
         self._resuming: asyncio.Task[Answered] | None = None
         self._retired: set[asyncio.Task[None]] = set()
-        self._log = EventLog()
-        self._seen = 0
-        """The number of the last event that the client on the connection to come has seen."""
+        self.outbox = Outbox()
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
         self.end_reason: EndReason | None = None
@@ -163,7 +157,7 @@ class Call:
         self._stream = await self._engine.open(self)
         await self._open_hearing(self._stream)
         self._refuse_if_ending()
-        self._connection = self._make_connection(offer)
+        self._connection = self.outbox.channel = self._make_connection(offer)
         answer = await self._connection.answer()
         self._refuse_if_ending()
         self._limit()
@@ -201,7 +195,7 @@ class Call:
 
     def warn(self, error: ServerError) -> None:
         """Tell the client of trouble that the session survives."""
-        self._emit(events.Error(error.code, error.message, error.retryable))
+        self.outbox.emit(events.Error(error.code, error.message, error.retryable))
 
     async def stats(self) -> events.Stats:
         """The figures of now."""
@@ -225,9 +219,7 @@ class Call:
             return
         resumed = self._resuming is not None
         connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
-        connection.send(events.encode_event(connected, self._time_ms()))
-        for _, missed in self._log.since(self._seen):
-            connection.send(missed)
+        self.outbox.greet(connected)
 
     def on_message(self, connection: Connection, message: str | bytes) -> None:
         now = time.monotonic()
@@ -244,7 +236,7 @@ class Call:
             case events.Reset():
                 self._reset()
             case events.Ping():
-                self._emit(events.Pong(parsed.id))
+                self.outbox.emit(events.Pong(parsed.id))
             case events.Bye():
                 self.end(EndReason.BYE)
             case _:
@@ -267,7 +259,7 @@ class Call:
         if self._hearing is not None and self._hearing.transcribes:
             self._hearing.on_model_output(output)
         elif output.text:
-            self._emit(events.Text(output.text))
+            self.outbox.emit(events.Text(output.text))
         if not self._machine.live:
             return
         self._stats.frame_out(output.pcm, output.engine_s)
@@ -281,29 +273,11 @@ class Call:
     def on_engine_error(self, error: ServerError) -> None:
         self.end(EndReason.ENGINE_FAILED, error)
 
-    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str], None]:
-        """The events after ``seq`` that are still kept, and then each as it comes, with its number; to the end."""
-        if len(self._followers) >= MAX_FOLLOWERS:
-            raise ServerFull("Enough already follow the events of this session.")
-        news, seen = asyncio.Event(), seq
-        self._followers.add(news)
-        try:
-            while True:
-                news.clear()
-                for number, text in self._log.since(seen):
-                    seen = number
-                    yield number, text
-                if self.state is SessionState.ENDED:
-                    return
-                await news.wait()
-        finally:
-            self._followers.discard(news)
-
     async def _open_hearing(self, stream: EngineStream) -> None:
         info = self._engine.info
         if info is None or (info.kind is ServiceKind.ECHO and self._settings.vad != "on"):
             return
-        self._hearing = Hearing(info, self._settings, self._emit, self._on_speech)
+        self._hearing = Hearing(info, self._settings, self.outbox.emit, self._on_speech)
         await self._hearing.open(self._detector)
         for _ in range(self._hearing.prefix_frames):
             await stream.feed(audio.silence(audio.FRAME_SAMPLES))
@@ -315,7 +289,7 @@ class Call:
         if self.state is SessionState.SPEAKING and info is not None and info.kind is not ServiceKind.ECHO:
             self._interrupted_at = time.monotonic()
             self._metrics.interruptions.labels(self.service).inc()
-            self._emit(events.Interrupted(at_ms))
+            self.outbox.emit(events.Interrupted(at_ms))
 
     def on_first_voice(self, connection: Connection) -> None:
         self._metrics.first_audio_seconds.labels(self.service).observe(time.monotonic() - self._offered_at)
@@ -346,10 +320,10 @@ class Call:
             self._lose_path()
         self._peer_before = before
         self._drop_connection()
-        self._connection = connection
+        self._connection = self.outbox.channel = connection
         self._deadline = max(self._deadline, time.monotonic() + self._settings.connect_timeout_s)
         if last_seq is not None:
-            self._seen = last_seq
+            self.outbox.seen = last_seq
         if connection.connected:  # faster than we have got here
             self._go_on()
         return self._answered(answer, connection)
@@ -359,8 +333,7 @@ class Call:
         now = time.monotonic()
         back = self.state is SessionState.WAITING
         self._machine.apply(SessionEvent.CONNECTED)
-        if self._connected_at is None:
-            self._connected_at = now
+        self.outbox.begin(now)
         self._inbound.restart(now)
         self._tokens.settle()
         self._connected.set()
@@ -376,7 +349,7 @@ class Call:
         self._machine.apply(SessionEvent.PATH_LOST)
         self._connected.clear()
         self._deadline = time.monotonic() + self._settings.resume_grace
-        self._seen = self._log.last
+        self.outbox.seen = self.outbox.last
         self._playout.clear()
         self._activity = VoiceActivity()
         logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace)
@@ -384,7 +357,7 @@ class Call:
     def _drop_connection(self) -> None:
         if self._connection is not None:
             self._retire(self._connection)
-            self._connection = None
+            self._connection = self.outbox.channel = None
 
     def _retire(self, connection: Connection) -> None:
         """Close a connection that is of no use any more, beside whatever goes on."""
@@ -405,7 +378,7 @@ class Call:
         left_s = min(limit_s, _WARNING_S)
         warning = events.Ending("time_limit", round(left_s * 1000))
         self._timers = [
-            loop.call_later(limit_s - left_s, self._emit, warning),
+            loop.call_later(limit_s - left_s, self.outbox.emit, warning),
             loop.call_later(limit_s, self.end, EndReason.TIME_LIMIT),
         ]
 
@@ -428,7 +401,7 @@ class Call:
 
     def _emit_state(self, reset: bool = False) -> None:
         state = "speaking" if self.state is SessionState.SPEAKING else "listening"
-        self._emit(events.State(state, "reset" if reset else None))  # type: ignore[arg-type]
+        self.outbox.emit(events.State(state, "reset" if reset else None))  # type: ignore[arg-type]
 
     def _apply(self, settings: events.Settings) -> None:
         if settings.muted is not None:
@@ -454,21 +427,6 @@ class Call:
             self.end(EndReason.PROTOCOL_ABUSE)
         else:
             self.warn(error)
-
-    def _time_ms(self) -> float:
-        return 0.0 if self._connected_at is None else (time.monotonic() - self._connected_at) * 1000
-
-    def _emit(self, event: events.ServerEvent) -> None:
-        if self.state is SessionState.ENDED:  # ``disconnected`` was the last word, whatever comes in after it
-            return
-        seq = None if isinstance(event, events.Stats | events.Pong) else self._log.last + 1
-        text = events.encode_event(event, self._time_ms(), seq)
-        if seq is not None:
-            self._log.add(seq, text)
-            for follower in self._followers:
-                follower.set()
-        if self._connection is not None and self._connection.channel_open:
-            self._connection.send(text)
 
     async def _run(self) -> None:
         try:
@@ -537,7 +495,7 @@ class Call:
             self._connection.on_loss_report(peer_stats.fraction_lost_out)
         figures = self._stats.next_period(peer_stats, self._inbound.figures())
         self._publish(figures)
-        self._emit(figures)
+        self.outbox.emit(figures)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
         try:
@@ -552,10 +510,9 @@ class Call:
         await self._flush_words()
         if error is not None:
             self.warn(error)
-        self._emit(events.Disconnected(reason))
+        self.outbox.emit(events.Disconnected(reason))
+        self.outbox.close()
         self._machine.apply(SessionEvent.END)
-        for follower in self._followers:
-            follower.set()
         for timer in self._timers:
             timer.cancel()
         if self._stream is not None:
@@ -580,7 +537,7 @@ class Call:
     async def _flush_words(self) -> None:
         """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking."""
         stream, hearing = self._stream, self._hearing
-        if stream is None or hearing is None or not hearing.transcribes or self._connected_at is None:
+        if stream is None or hearing is None or not hearing.transcribes or not self.outbox.began:
             return
         self._flushing = True
         with contextlib.suppress(TimeoutError):

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _KEPT_ENDS: Final = 1024
 _END_IS_KEPT_S: Final = 300.0
+_WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REFUSED})
+"""Nobody asks why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Registry:
     def why_ended(self, session_id: str) -> SessionEnded | None:
         """What became of a session that ended a short while ago, if nobody asked for its end."""
         at, reason = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL))
-        if time.monotonic() - at > _END_IS_KEPT_S or reason in (EndReason.BYE, EndReason.DELETED):
+        if time.monotonic() - at > _END_IS_KEPT_S:
             return None
         return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else "")
 
@@ -227,7 +229,8 @@ class Registry:
         return error
 
     def _forget(self, call: Call) -> None:
-        if self._calls.pop(call.id.text, None) is not None and call.end_reason is not None:
+        self._calls.pop(call.id.text, None)
+        if call.end_reason is not None and call.end_reason not in _WANTED_ENDS:
             self._ends[call.id.text] = (time.monotonic(), call.end_reason)
             if len(self._ends) > _KEPT_ENDS:
                 self._ends.popitem(last=False)

@@ -107,7 +107,7 @@ async def session_events(request: web.Request) -> web.StreamResponse:
     last = request.headers.get("Last-Event-ID", "0")
     if not last.isascii() or not last.isdigit():
         raise BadRequest("Last-Event-ID must be the id of an event.")
-    stream = call.follow(int(last[:18]))
+    stream = call.outbox.follow(int(last[:18]))
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )

@@ -38,7 +38,7 @@ LEVELS: list[set[str]] = [
     {"ice"},
     {"tracks", "services", "lean_rtp"},
     {"peer", "client"},
-    {"connection"},
+    {"connection", "outbox"},
     {"audience"},
     {"call_stats", "hearing"},
     {"transcriber"},
