@@ -1,6 +1,7 @@
 """A client for programs: talk to a server from Python, over WebRTC, as the page does.
 
 Shares with the server the way audio comes in, and the wire format. ``docs/protocol.md`` says what the events mean.
+:func:`transcribe` is for those who only want the words of some audio.
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ from rtc_server.audio import FloatArray
 from rtc_server.inbound import InboundStream
 from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
+from rtc_server.transcribe_client import TranscriptionFailed, Word, transcribe
+
+__all__ = [
+    "MicrophoneTrack",
+    "OfferRefused",
+    "TranscriptionFailed",
+    "VoiceClient",
+    "Word",
+    "silent_microphone",
+    "transcribe",
+]
 
 MICROPHONE_HZ: Final = 48_000
 _PACKET_SAMPLES: Final = MICROPHONE_HZ * audio.PACKET_MS // 1000

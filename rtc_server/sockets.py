@@ -53,7 +53,7 @@ class SocketLimits:
     messages that wait, at most. ``idle_s``: without a valid message. ``close_s``: for a close to be answered.
     """
 
-    buffered_s: float = 10.0
+    buffered_s: float = 60.0
     outgoing: int = 4096
     markers: int = 1024
     ping_s: float = 10.0
