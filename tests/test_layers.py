@@ -37,7 +37,7 @@ LEVELS: list[set[str]] = [
     {"models"},
     {"ice"},
     {"tracks", "services", "lean_rtp"},
-    {"peer", "client"},
+    {"peer", "client", "transcribe_client"},
     {"connection", "outbox"},
     {"audience"},
     {"call_stats", "hearing"},
