@@ -136,10 +136,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text.replace("%", "%%"))
 
 
-def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of parsed arguments and the environment. Raises ConfigError."""
+def from_arguments(
+    arguments: argparse.Namespace, environment: Mapping[str, str] | None = None, **defaults: Any
+) -> Settings:
+    """The settings of parsed arguments, the environment, and a command's own ``defaults``. Raises ConfigError."""
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
+    values = dict(defaults)
     for spec in dataclasses.fields(Settings):
         value = getattr(arguments, spec.name, None)
         source = "--" + spec.name.replace("_", "-")

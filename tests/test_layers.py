@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 # Lowest first. A module may import from lower levels, and from its own sub-package.
 LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware"},
-    {"config"},
+    {"config", "media_files"},
     {
         "protocols",
         "session",
@@ -41,14 +41,15 @@ LEVELS: list[set[str]] = [
     {"audience"},
     {"call_stats", "hearing"},
     {"transcriber"},
+    {"recordings"},
     {"call"},
     {"registry"},
     {"access", "tls"},
     {"signaling"},
-    {"whip"},
+    {"whip", "uploads"},
     {"health"},
     {"app"},
-    {"check"},
+    {"check", "transcribe_files"},
     {"cli"},
     {"__main__"},
 ]
