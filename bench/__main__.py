@@ -6,7 +6,7 @@ import argparse
 import importlib
 import logging
 
-_NAMES = ("calls", "loss", "matrix", "engine", "browser", "quality")
+_NAMES = ("calls", "loss", "matrix", "engine", "browser", "quality", "transcribe")
 
 
 def main() -> None:
