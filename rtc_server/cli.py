@@ -7,31 +7,48 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
 
-from rtc_server import __version__, auth_cli, config, turn_cli
+from rtc_server import __version__, auth_cli, config, transcribe_files, turn_cli
 from rtc_server.announce import announce
 from rtc_server.app import serve
 from rtc_server.check import report
 from rtc_server.config import Settings
 from rtc_server.errors import StartupError
+from rtc_server.protocols.captions import CaptionFormat
+
+_INTERRUPTED: Final = 130
+"""As a shell reports a program that a Ctrl-C has ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 for a server that cannot start or a check that fails, 2 for a wrong command line."""
+    """Exit status: 0, 1 for a server that cannot start, a check that fails or a file that cannot be transcribed, 2 for
+    a wrong command line."""
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command in auth_cli.COMMANDS:
             return auth_cli.run(arguments)
-        settings = config.from_arguments(arguments)
-        _configure_logging(settings)
         if arguments.command in turn_cli.COMMANDS:
-            return turn_cli.run(settings, arguments)
-        return _check(settings) if arguments.command == "check" else _serve(settings)
+            return turn_cli.run(_settings(arguments), arguments)
+        match arguments.command:
+            case "check":
+                return _check(_settings(arguments))
+            case "transcribe":
+                return _transcribe(arguments)
+            case _:
+                return _serve(_settings(arguments))
     except StartupError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
+
+
+def _settings(arguments: argparse.Namespace, **defaults: Any) -> Settings:
+    settings = config.from_arguments(arguments, **defaults)
+    _configure_logging(settings)
+    return settings
 
 
 def _configure_logging(settings: Settings) -> None:
@@ -49,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rtc-server {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("serve", "start the server"), ("check", "say what this machine can run")):
+    for name, text in (
+        ("serve", "start the server"),
+        ("check", "say what this machine can run"),
+        ("transcribe", "write down what is said in audio and video files"),
+    ):
         command = commands.add_parser(
             name,
             help=text,
@@ -57,10 +78,24 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
             f"--log-level as {config.ENV_PREFIX}LOG_LEVEL.",
         )
+        if name == "transcribe":
+            _add_file_arguments(command)
         config.add_arguments(command)
     turn_cli.add_to(commands)
     auth_cli.add_to(commands)
     return parser
+
+
+def _add_file_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="anything with an audio stream")
+    formats = get_args(CaptionFormat)
+    command.add_argument("--format", choices=formats, default="txt", help="of the transcripts (default: txt)")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where they go, as FILE.FORMAT (default: one to standard output, several beside the files)",
+    )
 
 
 def _serve(settings: Settings) -> int:
@@ -74,6 +109,15 @@ def _serve(settings: Settings) -> int:
             run = uvloop.run
     run(serve(settings, announce))
     return 0
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments, log_level="warning")
+    try:
+        return asyncio.run(transcribe_files.run(settings, arguments.files, arguments.format, arguments.output))
+    except KeyboardInterrupt:
+        print("error: stopped before the end", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def _check(settings: Settings) -> int:

@@ -166,22 +166,27 @@ def add_arguments(parser: argparse.ArgumentParser, of: type[Settings] | type[Rel
             parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text.replace("%", "%%"))
 
 
-def from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of parsed arguments and the environment. Raises ConfigError."""
-    return _from_arguments(Settings, arguments, environment)
+def from_arguments(
+    arguments: argparse.Namespace, environment: Mapping[str, str] | None = None, **defaults: Any
+) -> Settings:
+    """The settings of parsed arguments, the environment, and a command's own ``defaults``. Raises ConfigError."""
+    return _from_arguments(Settings, arguments, environment, defaults)
 
 
 def relay_from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> RelaySettings:
     """The same for the relay's own."""
-    return _from_arguments(RelaySettings, arguments, environment)
+    return _from_arguments(RelaySettings, arguments, environment, {})
 
 
 def _from_arguments(
-    of: type[AnySettings], arguments: argparse.Namespace, environment: Mapping[str, str] | None
+    of: type[AnySettings],
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str] | None,
+    defaults: Mapping[str, Any],
 ) -> AnySettings:
     environment = os.environ if environment is None else environment
     types = get_type_hints(of)
-    values: dict[str, Any] = {}
+    values = dict(defaults)
     for spec in dataclasses.fields(of):
         value = getattr(arguments, spec.name, None)
         source = "--" + spec.name.replace("_", "-")

@@ -58,18 +58,9 @@ class TooLarge(BadRequest):
     code = "too_large"
     http_status = 413
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, message: str | None = None) -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(f"The body is larger than {limit_bytes} bytes.")
-
-
-class AudioTooLong(BadRequest):
-    code = "too_large"
-    http_status = 413
-
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        super().__init__(f"The file has more than {limit_s / 3600:g} hours of audio.")
+        super().__init__(message or f"The body is larger than {limit_bytes} bytes.")
 
 
 class NoAudio(BadRequest):

@@ -24,7 +24,7 @@ import soxr
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.errors import AudioTooLong, NotAudio
+from rtc_server.errors import NotAudio, TooLarge
 
 MAX_DURATION_S: Final = 12 * 3600
 """A few kilobytes can hold days of silence."""
@@ -107,7 +107,7 @@ class MediaFile:
 
     def blocks(self) -> Iterator[FloatArray]:
         """Mono float32 at 24 kHz, within ±1, each of :data:`BLOCK_S` or more but the last, never empty. A file that
-        breaks off ends there. Raises NotAudio if nothing can be decoded, AudioTooLong after :data:`MAX_DURATION_S`.
+        breaks off ends there. Raises NotAudio if nothing can be decoded, TooLarge after :data:`MAX_DURATION_S`.
         """
         converter = _Converter(self._start_s())
         kept: list[FloatArray] = []
@@ -118,7 +118,7 @@ class MediaFile:
                 samples += pcm.size
                 total += pcm.size
                 if total > MAX_DURATION_S * MODEL_RATE_HZ:
-                    raise AudioTooLong(MAX_DURATION_S)
+                    raise TooLarge(4 * total, f"The file has more than {MAX_DURATION_S / 3600:g} hours of audio.")
                 if samples >= BLOCK_S * MODEL_RATE_HZ:
                     yield np.concatenate(kept)
                     kept, samples = [], 0

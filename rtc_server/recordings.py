@@ -36,7 +36,7 @@ async def transcribe(engine: EngineClient, source: Source, settings: Settings, t
     """All of ``source``, as fast as the engine takes it. ``tell`` is awaited every few frames, and may end it all by
     raising. Safe to cancel: the slot goes back.
 
-    Raises NotAudio, AudioTooLong, ServerFull, EngineUnavailable, EngineFailed.
+    Raises NotAudio, TooLarge, ServerFull, EngineUnavailable, EngineFailed.
     """
     notes = _Notes()
     async with MediaReader(source) as reader:
@@ -54,26 +54,30 @@ async def transcribe(engine: EngineClient, source: Source, settings: Settings, t
             await hear(first)
             async for block in reader:
                 await hear(block)
+            duration_ms = round(audio.samples_to_ms(samples))
+            notes.end_ms = duration_ms
             await transcriber.finish()
         await tell(notes.progress(samples, reader.duration_s))
     has_heads = engine.info is not None and engine.info.pause_heads > 0
     breaks = notes.breaks if has_heads else breaks_at_gaps(notes.words, settings.turn_ms)
-    return Transcript(round(audio.samples_to_ms(samples)), split_turns(notes.words, breaks))
+    return Transcript(duration_ms, split_turns(notes.words, breaks))
 
 
 class _Notes:
-    """What was heard so far."""
+    """What was heard so far. ``end_ms``: of the audio, once it is known; what a model makes of the silence that it is
+    fed after it is not later than that."""
 
     def __init__(self) -> None:
         self.words: list[TimedWord] = []
         self.breaks: list[int] = []
+        self.end_ms: int | None = None
         self._heard_s = 0.0
         self._told = 0
 
     def on_heard(self, heard: Heard) -> None:
         match heard:
             case Word():
-                self.words.append(TimedWord(heard.text, round(heard.start_s * 1000), round(heard.end_s * 1000)))
+                self.words.append(TimedWord(heard.text, self._in_ms(heard.start_s), self._in_ms(heard.end_s)))
             case SpeechEvent(kind=SpeechKind.TURN_ENDED):
                 self.breaks.append(len(self.words))
             case Step():
@@ -84,3 +88,7 @@ class _Notes:
         new: Sequence[TimedWord] = self.words[self._told :]
         self._told = len(self.words)
         return Progress(tuple(new), min(self._heard_s, audio.samples_to_ms(samples) / 1000), duration_s)
+
+    def _in_ms(self, seconds: float) -> int:
+        at_ms = round(seconds * 1000)
+        return at_ms if self.end_ms is None else min(at_ms, self.end_ms)

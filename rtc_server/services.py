@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.process import ChildSpec, ProcessLink
+from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
 
 ECHO: Final = "echo"
@@ -99,6 +101,16 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
     """The engine clients by service, not started yet; the default service first."""
     specs = plan(settings, hardware.cuda_devices())
     return {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
+
+
+def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:
+    """The engine client of ``transcribe`` alone, not started yet, with no more slots than ``streams``. Raises
+    ConfigError where no model is named."""
+    spec = next((spec for spec in plan(settings, hardware.cuda_devices()) if spec.service == TRANSCRIBE), None)
+    if spec is None:
+        raise ConfigError("There is no model to transcribe with.", hint="Name one: --stt kyutai/stt-1b-en_fr")
+    few = dataclasses.replace(spec, options=spec.options | {"slots": min(streams, spec.options["slots"])})
+    return EngineClient(few.service, _link_maker(few, settings), metrics)
 
 
 def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink]:

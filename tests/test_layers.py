@@ -37,7 +37,8 @@ LEVELS: list[set[str]] = [
     {"models"},
     {"ice"},
     {"tracks", "services", "lean_rtp"},
-    {"peer", "client", "transcribe_client"},
+    {"transcribe_client"},
+    {"peer", "client"},
     {"connection", "outbox"},
     {"audience"},
     {"call_stats", "hearing"},
@@ -53,7 +54,7 @@ LEVELS: list[set[str]] = [
     {"whip", "sockets", "uploads"},
     {"health"},
     {"app"},
-    {"check", "announce", "turn_cli", "auth_cli"},
+    {"check", "announce", "turn_cli", "auth_cli", "transcribe_files"},
     {"cli"},
     {"__main__"},
 ]

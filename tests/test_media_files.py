@@ -16,7 +16,7 @@ import pytest
 
 from rtc_server import media_files
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.errors import AudioTooLong, NotAudio
+from rtc_server.errors import NotAudio, TooLarge
 from rtc_server.media_files import MediaFile, MediaReader
 from tests.support.media import encode, noise, quantised
 from tests.support.signals import pitch_hz, sine
@@ -296,7 +296,7 @@ def test_two_hours_are_never_in_memory() -> None:
 
 def test_more_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_files, "MAX_DURATION_S", 60)
-    with pytest.raises(AudioTooLong):
+    with pytest.raises(TooLarge):
         decoded(silent_hours(0.05))
     assert decoded(silent_hours(0.01)).size == 36 * MODEL_RATE_HZ
 
