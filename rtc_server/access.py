@@ -52,7 +52,7 @@ _OPEN_ROUTES: Final = _PAGE_ROUTES | {"/healthz", "/readyz", "/api/config"}
 _STREAMED_ROUTES: Final = frozenset({"/api/transcribe"})
 """Their handlers read the body as it comes, with bounds of their own."""
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
-_OFFER_ROUTES: Final = ("/api/offer", "/whip/", "/whep/")
+_OFFER_ROUTES: Final = ("/api/offer", "/api/transcribe", "/whip/", "/whep/")
 _SDP_ROUTES: Final = ("/whip/", "/whep/")
 _BEARER: Final = "bearer"
 _PROTOCOL_PREFIX: Final = "bearer."
