@@ -30,7 +30,8 @@ async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, si
   }
 }
 
-function refusal(response, body, withKey) {
+/** The Failure that an error's body and headers tell of. @param {{headers: {get: (name: string) => string|null}}} response */
+export function refusal(response, body, withKey) {
   const error = body?.error;
   if (typeof error?.code !== 'string') return new Failure('bad_gateway');
   return new Failure(error.code, {

@@ -109,6 +109,11 @@ export class Conversation {
     return this.#capture;
   }
 
+  /** Of the next session; '' is the server's default. */
+  set service(name) {
+    this.#wish.service = name;
+  }
+
   async start() {
     if (isActive(this.#state)) return;
     this.#call = new AbortController();
@@ -206,6 +211,8 @@ export class Conversation {
       unstable: mine((unstable) => this.#emit('unstable', { unstable })),
       phase: mine((phase) => this.#emit('phase', { phase })),
       lost: mine((failure) => this.#lost(failure)),
+      // Until the next session has been answered, the last words of this one are welcome.
+      late: (message) => { if (!this.#session) this.#emit('late', message); },
     });
     return session;
   }
@@ -334,7 +341,7 @@ export class Conversation {
 
   #finish(outcome, how) {
     this.#call.abort();
-    this.#dropSession(how);
+    this.#dropSession(how).then(() => { if (!this.#session) this.#emit('gone', {}); });
     this.#forgetSession();
     this.#capture.close();
     this.#streams.voice(null);

@@ -280,6 +280,32 @@ const TABLE = {
     again: 'user',
   },
 
+  // Files.
+  file_not_audio: {
+    title: 'This file holds no sound that can be read',
+    text: 'The server found no audio in it, or none in a format that it knows.',
+    todo: 'Choose another file: most formats of audio and video will do.',
+    again: 'never',
+  },
+  file_too_large: {
+    title: 'This file is too large',
+    text: 'It is larger than this server takes.',
+    todo: 'Send it in parts, or as compressed audio without the picture. Whoever runs the server: --max-upload-mb.',
+    again: 'never',
+  },
+  file_not_here: {
+    title: 'This server does not transcribe files',
+    text: 'It has no model for it, or not any more.',
+    todo: 'Whoever runs the server: start it with --stt.',
+    again: 'never',
+  },
+  file_cut: {
+    title: 'The rest of the transcript did not come',
+    text: 'The answer broke off. What has come so far is below.',
+    todo: 'Try again; it begins anew.',
+    again: 'user',
+  },
+
   // What only a fault of this page, or of something in between, can bring about.
   ...Object.fromEntries([
     'bad_request', 'bad_sdp', 'unsupported_media_type', 'too_large', 'no_audio', 'bad_candidate', 'bad_message',

@@ -3,7 +3,7 @@
 
 const KEPT = 200;
 // What comes many times a minute makes room first, lest it push out what tells the story.
-const FREQUENT = new Set(['figures', 'message:stats', 'message:text', 'message:pong']);
+const FREQUENT = new Set(['figures', 'message:stats', 'message:text', 'message:word', 'message:pong']);
 
 export class Journal {
   #events = [];

@@ -1,5 +1,5 @@
 // The composition root: wires the conversation to the page, and holds what little belongs to neither.
-// ?service=NAME asks for a service by name; ?raw=1 switches echo cancellation, noise suppression and gain control
+// ?service=NAME asks for a service by name; ?view=transcribe leads to the view that transcribes; ?raw=1 switches echo cancellation, noise suppression and gain control
 // off, for measurements; ?relay=1 lets the audio go through a TURN relay only, to see that there is one that works.
 
 import { fetchConfig } from './api.js';
@@ -17,8 +17,10 @@ import { Meters } from './meter.js';
 import { checkBrowser } from './microphone.js';
 import { Playback } from './playback.js';
 import * as strings from './strings.js';
+import { Transcribing } from './transcribing.js';
 import { Transcript } from './transcript.js';
 import { View } from './view.js';
+import { Views } from './views.js';
 import { onWakeup } from './wakeups.js';
 
 const NOT_READY_POLL_MS = 5_000;
@@ -36,7 +38,7 @@ const wish = {
 
 const view = new View();
 const transcript = new Transcript(view.transcript.log, view.transcript.empty);
-const banner = new Banner(view.message, view.start, (waiting) => view.waiting(waiting));
+const banner = new Banner(view.message, view.start, (waiting) => view.waiting(waiting || transcribing.busy));
 const ending = new Ending(view.ending);
 const interruptions = new Interruptions({ paused: showPaused, over: goOn });
 const meters = new Meters((interrupted) => interruptions.note('context', interrupted));
@@ -46,9 +48,21 @@ const playback = new Playback(view.playback, {
   blocked: (blocked) => { view.hear.hidden = !blocked; },
   paused: (paused) => interruptions.note('playback', paused),
 });
-const keyForm = new KeyForm(view.key, start);
+const keyForm = new KeyForm(view.key, () => afterKey());
+const transcribing = new Transcribing({
+  announce: (sentence) => view.announce(sentence),
+  fail: showFailure,
+  busy(busy) {
+    if (busy) banner.hide();
+    view.waiting(busy);
+    views.lock(busy);
+  },
+  allowed: (then) => !askedForKey(then),
+});
 
 let auth = 'none';
+let serverConfig = null;
+let afterKey = start;
 let unstable = false;
 let connectedBefore = false;
 let retryTimer = 0;
@@ -68,10 +82,16 @@ const conversation = new Conversation(wish, (type, detail) => {
   },
 });
 journal.publish(conversation, transcript);
+const views = new Views(view.views, { view: query.get('view'), service: wish.service }, {
+  shown: () => view.state(conversation.state, isActive(conversation.state)),
+  chosen: () => showConfig(serverConfig),
+});
 
 const handlers = {
   state({ state, from, by, failure }) {
     view.state(state, isActive(state));
+    views.lock(isActive(state));
+    transcribing.state(state, isActive(state));
     clearInterval(retryTimer);
     unstable = false;
     if (state === 'ended') ended(by, failure);
@@ -108,6 +128,7 @@ const handlers = {
     showDetail();
   },
   message(message) {
+    transcribing.message(message);
     if (message.type === 'connected') {
       const resumed = message.resumed === true;
       if (!resumed) beginAnew();
@@ -124,6 +145,8 @@ const handlers = {
       view.announce(strings.ENDING);
     }
   },
+  late: (message) => transcribing.message(message),
+  gone: () => transcribing.finish(),
   microphone_paused: ({ paused }) => interruptions.note('microphone', paused),
   problem: (said) => banner.show(said),
   config: showConfig,
@@ -149,16 +172,31 @@ function ended(by, failure) {
   view.silence('');
   view.figures(null);
   const why = {
-    you: strings.ENDED_BY_YOU, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
+    you: strings.VIEWS[views.current].ended, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
   }[by] ?? `${failure.title}.`;
   view.detail(why);
   view.announce(`Ended. ${why}`);
-  if (failure) banner.show(failure, start);
+  if (failure) showFailure(failure, start);
   else banner.hide();
-  if (failure?.code === 'unauthorized') {
+}
+
+function showFailure(failure, again) {
+  banner.show(failure, again);
+  if (failure.code === 'unauthorized') {
+    afterKey = again;
     forgetKey();
     keyForm.ask();
   }
+}
+
+/** @param {() => void} then  what the key is for */
+function askedForKey(then) {
+  const missing = keyForm.want(auth);
+  if (missing) {
+    afterKey = then;
+    keyForm.ask(strings.KEY_MISSING);
+  }
+  return missing;
 }
 
 function showDetail() {
@@ -166,7 +204,11 @@ function showDetail() {
   if (state === 'connecting' || state === 'reconnecting' || state === 'ended') return;
   if (interruptions.paused) view.detail(strings.PAUSED_DETAIL);
   else if (unstable) view.detail(strings.UNSTABLE_DETAIL);
-  else view.detail(conversation.muted ? strings.MUTED_DETAIL : strings.STATES[state].detail);
+  else view.detail(conversation.muted ? strings.MUTED_DETAIL : liveDetail(state));
+}
+
+function liveDetail(state) {
+  return strings.VIEWS[views.current].live[state] ?? strings.STATES[state].detail;
 }
 
 function showPaused(paused) {
@@ -185,8 +227,11 @@ function goOn() {
 }
 
 function showConfig(config) {
+  serverConfig = config;
   ({ auth = 'none' } = config);
-  const name = wish.service || config.default_service;
+  const wanted = views.offered(config);
+  const name = wanted || config.default_service;
+  conversation.service = wanted;
   const service = config.services.find((one) => one.name === name);
   view.config(config, service);
   if (service?.ready) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
@@ -208,10 +253,7 @@ async function showDevices() {
 }
 
 function start() {
-  if (keyForm.want(auth)) {
-    keyForm.ask(strings.KEY_MISSING);
-    return;
-  }
+  if (transcribing.busy || askedForKey(start)) return;
   // All of it in the click: sound that begins later may otherwise stay blocked.
   meters.open();
   playback.unlock();

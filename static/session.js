@@ -8,6 +8,8 @@ import { Trickle } from './trickle.js';
 import { Watch } from './watch.js';
 
 const BYE_GRACE_MS = 700;
+// A service that only writes has words under way when it hears "bye", and the server takes up to 3 s for them.
+const LAST_WORDS_MS = 3_500;
 // Failures that leave open whether the server has seen the request.
 const UNANSWERED = new Set(['unreachable', 'offline', 'bad_gateway']);
 
@@ -29,14 +31,15 @@ export class Session {
   #over = false;
   #failed = null;
   #farewell = null;
+  #farewell_ms = BYE_GRACE_MS;
   #settle = null;
 
   /**
    * @param {{iceServers: RTCIceServer[], relayOnly?: boolean}} ice
    * @param {{answered: (a: {session: string, resume?: object}) => void, message: (m: object) => void,
    *          voice: (s: MediaStream) => void, unstable: (u: boolean) => void, phase: (name: string) => void,
-   *          lost: (f: Failure) => void}} on
-   *   `lost` comes once, and only after `connect` has succeeded.
+   *          lost: (f: Failure) => void, late: (m: object) => void}} on
+   *   `lost` comes once, and only after `connect` has succeeded; `late` is what is said between `bye` and the end.
    */
   constructor(ice, on) {
     this.#on = on;
@@ -217,7 +220,7 @@ export class Session {
 
   #answeredBye() {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, BYE_GRACE_MS);
+      const timer = setTimeout(resolve, this.#farewell_ms);
       this.#farewell = () => {
         clearTimeout(timer);
         resolve();
@@ -251,8 +254,10 @@ export class Session {
     }
     if (typeof message?.type !== 'string') return;
     if (message.type === 'disconnected') this.#over = true;
+    if (message.type === 'connected' && message.speaks === false) this.#farewell_ms = LAST_WORDS_MS;
     if (this.#closed) {
       if (this.#over) this.#farewell?.();
+      else if (this.#farewell) this.#on.late(message);
       return;
     }
     this.#watch?.heard(message);

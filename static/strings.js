@@ -10,6 +10,16 @@ export const STATES = {
   ended: { word: 'Ended', detail: '' },
 };
 
+/** What the two views say differently. */
+export const VIEWS = {
+  talk: { start: 'Start talking', live: {}, ended: 'You ended the conversation.' },
+  transcribe: {
+    start: 'Start transcribing',
+    live: { listening: 'Just talk. What you say is written down.' },
+    ended: 'You ended the transcription.',
+  },
+};
+
 export const PHASES = {
   microphone: 'Opening the microphone. Allow it if the browser asks.',
   offer: 'Asking the server for a place.',
@@ -18,7 +28,6 @@ export const PHASES = {
 
 export const MUTED_DETAIL = 'You are muted: the model hears silence.';
 export const UNSTABLE_DETAIL = 'The connection is unsteady.';
-export const ENDED_BY_YOU = 'You ended the conversation.';
 export const ENDED_BY_SERVER = 'The conversation is over.';
 export const ENDED_BY_LEAVING = 'The conversation ended when you left the page.';
 
@@ -66,3 +75,30 @@ export function modelLine(service) {
   if (!service.model) return `${service.name} (loading)`;
   return `${service.model} on ${service.device}${service.ready ? '' : ' (loading)'}`;
 }
+
+export const SWITCH_LOCKED = 'End this first to switch.';
+
+/** What is heard, in the view that transcribes. */
+export const HEARD = { listening: 'Listening', speech: 'Speech', 'turn-ended': 'Turn ended' };
+export const CLEARED = 'Cleared.';
+export const COPIED = 'Copied.';
+export const NOT_COPIED = {
+  title: 'The browser does not let this page copy', text: 'The clipboard is closed to it.', todo: 'Download the text instead.',
+};
+export const LOSE_WORDS = 'The words on this page have not been copied or downloaded. Discard them?';
+
+/** A part after the first one. */
+export const laterPart = (date) => `Begun at ${date.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}`;
+
+/** Of a download, without its end: a date that sorts. */
+export function fileName(date) {
+  const two = (number) => String(number).padStart(2, '0');
+  const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join('-');
+  return `transcript-${day}-${two(date.getHours())}${two(date.getMinutes())}`;
+}
+
+export const FILE_LOCKED = 'End the live transcription first.';
+export const FILE_CANCELLED = 'Cancelled. What was found by then is kept.';
+export const sending = (name, share) => (share < 1 ? `Sending ${name}: ${Math.floor(share * 100)} %` : `${name} is sent. The first words are on their way…`);
+export const found = (name, at, total) => `${name}: ${at}${total ? ` of ${total}` : ''} transcribed`;
+export const fileDone = (name, words) => `${name} is transcribed: ${words} ${words === 1 ? 'word' : 'words'}.`;

@@ -1,16 +1,16 @@
 // Owns the rest of the page's elements: state, controls, meters, figures, notice. It shows what it is told and
 // reports clicks and keys; it decides nothing.
 
-import { loudness, milliseconds, modelLine, percent, STATES } from './strings.js';
+import { loudness, milliseconds, modelLine, percent, STATES, VIEWS } from './strings.js';
 
 const ARIA_INTERVAL_MS = 500;
 
 const byId = (id) => document.getElementById(id);
 
 /** Unlike `disabled`, this leaves the keyboard's focus where it is. */
-const allow = (button, allowed) => button.setAttribute('aria-disabled', String(!allowed));
+export const allow = (button, allowed) => button.setAttribute('aria-disabled', String(!allowed));
 
-const whenAllowed = (button, act) => button.addEventListener('click', () => {
+export const whenAllowed = (button, act) => button.addEventListener('click', () => {
   if (button.getAttribute('aria-disabled') !== 'true') act();
 });
 
@@ -38,6 +38,7 @@ export class View {
     };
     this.key = { form: byId('key-form'), input: byId('key'), error: byId('key-error') };
     this.ending = byId('ending');
+    this.views = { box: byId('views'), why: byId('views-why') };
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
     this.#copyButton();
   }
@@ -63,7 +64,7 @@ export class View {
     const live = state === 'listening' || state === 'speaking';
     for (const element of [byId('state'), byId('orb'), document.body]) element.dataset.state = state;
     byId('state').textContent = words.word;
-    this.start.textContent = active ? 'End' : 'Start talking';
+    this.start.textContent = active ? 'End' : VIEWS[document.body.dataset.view].start;
     this.start.classList.toggle('end', active);
     allow(this.mute, active);
     allow(this.reset, live);
