@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         ["streams", "words", "p50", "p99", "CPU a stream"],
         rows,
         [
-            f"Over WebRTC, from the packet that ends the word to the event, less the model's own {DELAY_S * 1000:.0f} ms. "
+            f"From the packet that ends the word to the event, less the model's own {DELAY_S * 1000:.0f} ms. "
             "In it: the rest of the frame that the word ends in (40 ms in the mean), the frame of silence by which the "
             "model knows that it has ended (80 ms), the way there and back. The model is one of the tests' that writes "
             "the pitch of tones: what is measured is all but the model.",
