@@ -1,6 +1,7 @@
 // The composition root: wires the conversation to the page, and holds what little belongs to neither.
-// ?service=NAME asks for a service by name; ?view=transcribe leads to the view that transcribes; ?raw=1 switches echo cancellation, noise suppression and gain control
-// off, for measurements; ?relay=1 lets the audio go through a TURN relay only, to see that there is one that works.
+// ?service=NAME asks for a service by name; ?view=transcribe leads to the view that transcribes; ?raw=1 switches echo
+// cancellation, noise suppression and gain control off, for measurements; ?relay=1 lets the audio go through a TURN
+// relay only, to see that there is one that works.
 
 import { fetchConfig } from './api.js';
 import { forgetKey, takeKeyFromAddress } from './auth.js';
@@ -84,7 +85,9 @@ const conversation = new Conversation(wish, (type, detail) => {
 journal.publish(conversation, transcript);
 const views = new Views(view.views, { view: query.get('view'), service: wish.service }, {
   shown: () => view.state(conversation.state, isActive(conversation.state)),
-  chosen: () => showConfig(serverConfig),
+  chosen() {
+    if (!showConfig(serverConfig)?.ready) showServer();
+  },
 });
 
 const handlers = {

@@ -35,7 +35,7 @@ export class Views {
   /**
    * @param {{box: HTMLFieldSetElement, why: HTMLElement}} parts
    * @param {{view: string, service: string}} wish  of the address
-   * @param {{shown: (view: string) => void, chosen: (service: string) => void}} on  `chosen`: by the user
+   * @param {{shown: (view: string) => void, chosen: () => void}} on  `chosen`: by the user
    */
   constructor({ box, why }, wish, on) {
     this.#parts = { box, why, choices: [...box.querySelectorAll('input')] };
@@ -90,7 +90,7 @@ export class Views {
     address.searchParams.set('view', view);
     history.replaceState(history.state, '', address);
     this.#show(view);
-    this.#on.chosen(this.#services[view] ?? '');
+    this.#on.chosen();
   }
 
   #show(view) {
