@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page
 
 from rtc_server.app import Server
+from rtc_server.protocols import captions
 from tests.browser.test_page_parts import run
 from tests.conftest import need_commands
 from tests.support.browser import chromium, local_url, visited_page
@@ -98,7 +99,6 @@ async def test_cues_can_be_read(server: Server) -> None:
 
 async def test_the_files_are_the_servers(server: Server) -> None:
     """What the page writes of some words is what ``POST /api/transcribe`` answers."""
-    captions = pytest.importorskip("rtc_server.protocols.captions")
     async with chromium() as browser, visited_page(browser, local_url(server)) as page:
         for turns in SPEECHES:
             words = tuple(captions.Turn(tuple(captions.TimedWord(**word) for word in turn)) for turn in turns)

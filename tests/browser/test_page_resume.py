@@ -121,7 +121,7 @@ async def say(page: Page, server: Server, *words: str) -> None:
     """In the model's place, on the server."""
     call = await call_of(page, server)
     for word in words:
-        call._emit(events.Text(word))
+        call.outbox.emit(events.Text(word))
 
 
 # The path dies.
@@ -433,7 +433,7 @@ async def test_events_that_come_twice_are_heard_once(server: Server) -> None:
     """And those that are missing may come later: what counts is the number."""
     async with chromium() as browser, talking(browser, local_url(server)) as page:
         call = await call_of(page, server)
-        at = call._log.last + 1000
+        at = call.outbox.last + 1000
 
         def text(seq: int, delta: str) -> str:
             return json.dumps({"type": "text", "time_ms": 1, "seq": seq, "delta": delta})

@@ -276,16 +276,16 @@ async def test_a_resume_repeats_nothing(writing: Server) -> None:
         session = await page.evaluate("window.__voice.sessionId")
         call = await call_of(page, writing)
         for at in range(3):
-            call._emit(events.Word(f"w{at}", at * 400, at * 400 + 300))
+            call.outbox.emit(events.Word(f"w{at}", at * 400, at * 400 + 300))
         await wait_for_words(page, 3)
         paths.cut()
-        call._emit(events.Word("w3", 1_200, 1_500))
-        call._emit(events.TurnEnded(1_900))
+        call.outbox.emit(events.Word("w3", 1_200, 1_500))
+        call.outbox.emit(events.TurnEnded(1_900))
         await wait_for_loss(page)
         await wait_for_words(page, 4)
         await wait_for_state(page, "listening")
         assert await page.evaluate("window.__voice.sessionId") == session
-        call._emit(events.Word("w4", 2_400, 2_700))
+        call.outbox.emit(events.Word("w4", 2_400, 2_700))
         await wait_for_words(page, 5)
         assert await texts(page) == ["w0 w1 w2 w3", "w4"]
 
