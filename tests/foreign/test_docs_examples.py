@@ -181,7 +181,8 @@ async def test_the_browser_waits_for_as_long_as_it_is_told() -> None:
             await other.wait_for("disconnected")
         await talks(page)
         (first, _), *_, (last, _) = offered
-        assert last - first >= told_s
+        # By two clocks that tick in steps of their own.
+        assert last - first >= told_s - 0.1
         await page.click("#leave")
 
 
