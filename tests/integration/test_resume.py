@@ -82,7 +82,8 @@ async def test_the_conversation_goes_on_where_it_was() -> None:
         await cut(server, client)
         (before,) = server.registry._calls.values()
         frames = (await before.stats()).frames_in
-        await asyncio.sleep(0.3)  # while nobody is there
+        left_s = before.waits_s()
+        await until(lambda: before.waits_s() < left_s - 0.5, "half a second in which nobody is there")
         assert (await before.stats()).frames_in == frames
         session = client.session
         await client.resume()

@@ -3,7 +3,6 @@ server-sent events, from a model that writes a word for each tone that it hears.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -158,7 +157,9 @@ async def test_events_as_server_sent_events() -> None:
 
 async def test_a_model_without_heads_has_a_detector() -> None:
     """Silero's hears speech; a tone is none. What the detector does with speech is tested with its model."""
-    async with transcribing_server(4, False) as server, leaves_nothing(server):
-        async with VoiceClient(url_of(server), bursts(500)) as client:
-            await until(lambda: len(of_kind(client, "word")) >= 2, "words")
-        await asyncio.sleep(0)
+    async with (
+        transcribing_server(4, False) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), bursts(500)) as client,
+    ):
+        await until(lambda: len(of_kind(client, "word")) >= 2, "words")
