@@ -83,10 +83,12 @@ class Outbox:
         try:
             while True:
                 news.clear()
+                # Looked at before the log: what is said while somebody takes an event is read in the next round.
+                closed = self._closed
                 for number, text in self._log.since(seen):
                     seen = number
                     yield number, text
-                if self._closed:
+                if closed:
                     return
                 await news.wait()
         finally:
