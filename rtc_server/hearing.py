@@ -17,7 +17,7 @@ from rtc_server.engine.model import ModelInfo, ServiceKind, TokenMark
 from rtc_server.errors import ServerError
 from rtc_server.protocols import events
 from rtc_server.speech import HeadTracker, SpeechEvent, SpeechKind, VoiceTracker
-from rtc_server.transcript import Word, WordAssembler
+from rtc_server.transcript import Word, WordAssembler, WordEnd
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Hearing:
         heads = self.transcribes and info.pause_heads > 0
         self._heads = HeadTracker(settings.pause_threshold) if heads else None
 
-    def _emit_word(self, made: object) -> None:
+    def _emit_word(self, made: Word | WordEnd) -> None:
         if isinstance(made, Word):
             self._emit(events.Word(made.text, round(made.start_s * 1000), round(made.end_s * 1000)))
 

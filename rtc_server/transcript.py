@@ -40,7 +40,6 @@ class WordAssembler:
         self._pieces = ""
         self._start_frame = 0
         self._last_frame = 0
-        self._boundary = 0
         self._unended = False
 
     def time_s(self, frame: int) -> float:
@@ -56,7 +55,6 @@ class WordAssembler:
                 return self._close()
             case TokenMark.BOUNDARY:
                 made = self._close()
-                self._boundary = frame
                 if self._unended:
                     self._unended = False
                     made.append(WordEnd(self.time_s(frame)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rtc_server.addresses import counted_by, parse_address
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError
 
@@ -28,7 +29,6 @@ _URI: Final = re.compile(
 )
 _DEFAULT_PORTS: Final = {"stun": 3478, "stuns": 5349, "turn": 3478, "turns": 5349}
 _USER_CHARACTERS: Final = 20
-_IPV6_SITE_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,7 @@ class IceServers:
 def user_key(name: str, address: str) -> str:
     """What tells users apart: a name, which several may share, and an address. Of an IPv6 address only the part that
     a site is given counts: a host takes as many of the others as it likes."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return f"{name}\0{address}"
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return f"{name}\0{ipaddress.IPv6Network((parsed.packed, _IPV6_SITE_BITS), strict=False)}"
-    return f"{name}\0{parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else parsed}"
+    return f"{name}\0{counted_by(parse_address(address)) or address}"
 
 
 def _checked(option: str, urls: Iterable[str], schemes: set[str]) -> tuple[str, ...]:

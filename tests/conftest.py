@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -13,6 +13,9 @@ from hypothesis import settings
 
 from rtc_server.app import Server
 from rtc_server.config import parse
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.link import EngineLink
+from rtc_server.registry import Registry
 
 # Slow, shared cores: an example that takes long says nothing of the code.
 settings.register_profile("default", deadline=None)
@@ -39,10 +42,27 @@ def need_commands(*commands: str) -> None:
 async def running_server(*arguments: str) -> AsyncIterator[Server]:
     """A server in this process on a free port, ready; stopped without grace at the end."""
     server = Server(parse(["--port", "0", *UNLIMITED, *arguments], environment={}))
+    async with started(server):
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def server_with(links: Mapping[str, Callable[[], EngineLink]], *arguments: str) -> AsyncIterator[Server]:
+    """A server with engines of the test's own; the first is the default service."""
+    server = Server(parse(["--port", "0", *UNLIMITED, *arguments], environment={}))
+    server.engines = {name: EngineClient(name, link, server.metrics) for name, link in links.items()}
+    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
+    async with started(server):
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def started(server: Server) -> AsyncIterator[None]:
+    """Ready inside; stopped without grace at the end."""
     await server.start()
     try:
         await server.wait_ready()
-        yield server
+        yield
     finally:
         await server.stop(0.0)
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.client import VoiceClient
-from rtc_server.config import parse
-from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, ModelInfo, RowOutput, ServiceKind
-from rtc_server.registry import Registry
-from tests.conftest import need_commands
+from tests.conftest import need_commands, server_with
 from tests.support.calls import leaves_nothing, until
 from tests.support.speech import SPEECH_HZ, speak
 
@@ -52,24 +48,20 @@ async def test_speech_over_the_models_voice_is_an_interruption() -> None:
         at += samples
         return np.take(spoken, range(at - samples, at), mode="wrap")
 
-    server = Server(parse(["--port", "0", "--engine", "thread", "--vad", "on"], environment={}))
-    server.engines = {"dialogue": EngineClient("dialogue", lambda: LocalLink(Chatterbox), server.metrics)}
-    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
-    await server.start()
-    try:
-        await server.wait_ready()
-        async with leaves_nothing(server), VoiceClient(f"http://127.0.0.1:{server.port}", microphone) as client:
-            interrupted = await client.wait_for("interrupted")
-            kinds = [event["type"] for event in client.events]
-            assert kinds.index("speech-started") + 1 == kinds.index("interrupted")
-            assert interrupted["at_ms"] == next(e["at_ms"] for e in client.events if e["type"] == "speech-started")
-            await client.wait_for("speech-ended")
-            await client.wait_for("state", state="listening")
-            seconds = server.metrics.interruption_seconds.labels("dialogue")
-            assert sum(bucket.get() for bucket in seconds._buckets) == 1
-            count = sum(event["type"] == "speech-started" for event in client.events)
-            await until(lambda: sum(e["type"] == "speech-started" for e in client.events) > count, "more speech")
-            assert sum(event["type"] == "interrupted" for event in client.events) == 1
-            assert not [event for event in client.events if event["type"] == "turn-ended"]
-    finally:
-        await server.stop(0.0)
+    async with (
+        server_with({"dialogue": lambda: LocalLink(Chatterbox)}, "--engine", "thread", "--vad", "on") as server,
+        leaves_nothing(server),
+        VoiceClient(f"http://127.0.0.1:{server.port}", microphone) as client,
+    ):
+        interrupted = await client.wait_for("interrupted")
+        kinds = [event["type"] for event in client.events]
+        assert kinds.index("speech-started") + 1 == kinds.index("interrupted")
+        assert interrupted["at_ms"] == next(e["at_ms"] for e in client.events if e["type"] == "speech-started")
+        await client.wait_for("speech-ended")
+        await client.wait_for("state", state="listening")
+        seconds = server.metrics.interruption_seconds.labels("dialogue")
+        assert sum(bucket.get() for bucket in seconds._buckets) == 1
+        count = sum(event["type"] == "speech-started" for event in client.events)
+        await until(lambda: sum(e["type"] == "speech-started" for e in client.events) > count, "more speech")
+        assert sum(event["type"] == "interrupted" for event in client.events) == 1
+        assert not [event for event in client.events if event["type"] == "turn-ended"]

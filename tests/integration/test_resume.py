@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -16,11 +17,9 @@ import pytest
 
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
-from rtc_server.config import parse
-from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.registry import Registry
 from rtc_server.session import SessionState
+from tests.conftest import server_with
 from tests.support.calls import (
     Ear,
     assert_serves,
@@ -37,19 +36,8 @@ NOTICED_S = 5.0
 """In which a dead path must be noticed, with the settings that the server has by itself."""
 
 
-@contextlib.asynccontextmanager
-async def counting_server(*arguments: str, slots: int = 1) -> AsyncIterator[Server]:
-    server = Server(parse(["--port", "0", *arguments], environment={}))
-    server.engines = {
-        "dialogue": EngineClient("dialogue", lambda: LocalLink(lambda: CountingModel(slots)), server.metrics)
-    }
-    server.registry = Registry(server.engines, server.settings, server.metrics)
-    await server.start()
-    try:
-        await server.wait_ready()
-        yield server
-    finally:
-        await server.stop(0.0)
+def counting_server(*arguments: str, slots: int = 1) -> AbstractAsyncContextManager[Server]:
+    return server_with({"dialogue": lambda: LocalLink(lambda: CountingModel(slots))}, *arguments)
 
 
 def url_of(server: Server) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 import numpy as np
@@ -14,27 +14,15 @@ import pytest
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
-from rtc_server.config import parse
-from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.registry import Registry
+from tests.conftest import server_with
 from tests.support.calls import leaves_nothing, tone, until
 from tests.support.stenographer import DELAY_S, Stenographer
 
 
-@contextlib.asynccontextmanager
-async def transcribing_server(slots: int = 4, heads: bool = True, *arguments: str) -> AsyncIterator[Server]:
-    server = Server(parse(["--port", "0", "--engine", "thread", "--vad", "on", *arguments], environment={}))
-    server.engines = {
-        "transcribe": EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(slots, heads)), server.metrics)
-    }
-    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
-    await server.start()
-    try:
-        await server.wait_ready()
-        yield server
-    finally:
-        await server.stop(0.0)
+def transcribing_server(slots: int = 4, heads: bool = True, *arguments: str) -> AbstractAsyncContextManager[Server]:
+    links = {"transcribe": lambda: LocalLink(lambda: Stenographer(slots, heads))}
+    return server_with(links, "--engine", "thread", "--vad", "on", *arguments)
 
 
 def url_of(server: Server) -> str:

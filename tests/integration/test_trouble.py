@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -18,15 +18,12 @@ import pytest
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs
 from rtc_server.client import OfferRefused, VoiceClient
-from rtc_server.config import parse
-from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.models.echo import EchoModel
-from rtc_server.registry import Registry
-from tests.conftest import running_server
+from tests.conftest import running_server, server_with
 from tests.support.calls import (
     PROBED,
     Ear,
@@ -134,24 +131,10 @@ class SlowModel(EchoModel):
         return super().step(pcm, active)
 
 
-@contextlib.asynccontextmanager
-async def _server_with(links: dict[str, Callable[[], EngineLink]], *arguments: str) -> AsyncIterator[Server]:
-    """A server with engines of the test's own; the first is the default service."""
-    server = Server(parse(["--port", "0", *arguments], environment={}))
-    server.engines = {name: EngineClient(name, link, server.metrics) for name, link in links.items()}
-    server.registry = Registry(server.engines, server.settings, server.metrics)
-    await server.start()
-    try:
-        await server.wait_ready()
-        yield server
-    finally:
-        await server.stop(0.0)
-
-
 async def test_overload_is_refused_at_the_door_and_ends_with_those_who_made_it() -> None:
     """Steps that take too long: whoever talks goes on, nobody else comes in; an empty server takes the next."""
     links = {"echo": lambda: LocalLink(lambda: SlowModel(4))}
-    async with _server_with(links, "--max-step-ms", "5") as server, leaves_nothing(server):
+    async with server_with(links, "--max-step-ms", "5") as server, leaves_nothing(server):
         async with VoiceClient(_url(server), tone(440)) as client:
             await client.wait_for("connected")
             await until(lambda: server.engines["echo"].step_p50_ms is not None, "a median of the steps")
@@ -481,7 +464,7 @@ async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
     gaps_ms: list[int] = []
     ear = Ear()
     async with (
-        _server_with(links) as server,
+        server_with(links) as server,
         leaves_nothing(server),
         VoiceClient(_url(server), tone(440), service="echo", on_voice=ear) as kept,
     ):
@@ -524,7 +507,7 @@ async def test_an_engine_whose_step_raises_is_restarted() -> None:
             return super().step(pcm, active)
 
     ear = Ear()
-    async with _server_with({"echo": lambda: LocalLink(lambda: Broken(4))}) as server, leaves_nothing(server):
+    async with server_with({"echo": lambda: LocalLink(lambda: Broken(4))}) as server, leaves_nothing(server):
         async with VoiceClient(_url(server), tone(440), on_voice=ear) as client:
             await ear.until_voice()
             Broken.broken = True
