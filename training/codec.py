@@ -1,0 +1,359 @@
+"""Trains a small Mimi: hears any voice, speaks in one.
+
+The encoder and its first codebooks learn what is said: from each of their frames, a small network that is
+thrown away afterwards has to tell the phonemes of the last 200 ms, through noise, telephones and lost
+packets. (The real Mimi's first codebook learns from WavLM for the same end.) The decoder learns the model's
+own voice, and a little of everybody's. Owns this loss and this loop; the classes are the moshi package's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from moshi.models import loaders
+from moshi.models.compression import MimiModel
+from moshi.utils.compile import no_compile
+from torch import nn
+from torch.nn import functional
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from training import espeak, own_voice, phrases, sounds, voices
+from training.journal import Journal
+
+CODEBOOKS: Final = 6
+SEMANTIC: Final = 3
+CARD: Final = 512
+_WIDTH: Final = 128
+_SLOT: Final = FRAME_SAMPLES // 2
+"""Phonemes are asked for every 40 ms."""
+_SLOTS_ASKED: Final = range(-3, 2)
+"""Which, counted from the first of a frame's own two."""
+_CLIP_FRAMES: Final = 26
+_CLIP: Final = _CLIP_FRAMES * FRAME_SAMPLES
+_PHONEMES: Final = 64
+
+
+def config() -> dict[str, Any]:
+    """Mimi's configuration, narrow: 24 kHz, 12.5 Hz, causal, as the real one."""
+    made: dict[str, Any] = copy.deepcopy(loaders._mimi_config)
+    made["seanet"] |= {"dimension": _WIDTH, "n_filters": 16, "n_residual_layers": 0, "ratios": [4, 5, 6, 8]}
+    made["quantizer"] |= {
+        "dimension": 64,
+        "n_q": CODEBOOKS,
+        "n_q_semantic": SEMANTIC,
+        "bins": CARD,
+        "q_dropout": False,
+        "input_dimension": _WIDTH,
+        "output_dimension": _WIDTH,
+    }
+    made["transformer"] |= {
+        "d_model": _WIDTH,
+        "num_heads": 4,
+        "num_layers": 3,
+        "dim_feedforward": 320,
+        "context": 40,
+        "layer_scale": 0.1,
+        "input_dimension": _WIDTH,
+        "output_dimensions": [_WIDTH],
+    }
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``speak``, in which
+    only the decoder and the codebooks for it learn, from the model's own voice."""
+
+    listen: int = 900
+    quantize: int = 700
+    speak: int = 1200
+    batch: int = 24
+    utterances: int = 9000
+    rate: float = 1.2e-3
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """``pcm``: int16 at 24 kHz. ``phonemes``: when each begins, in seconds, and which."""
+
+    pcm: np.ndarray[Any, np.dtype[np.int16]]
+    phonemes: tuple[tuple[float, str], ...]
+
+
+class Clips:
+    """Batches of clips: what was heard, and which phoneme is when."""
+
+    def __init__(self, plan: Plan, step: int) -> None:
+        self._plan = plan
+        self._utterances = spoken_by_many(plan.utterances, plan.seed)
+        counted = Counter(phoneme for one in self._utterances for _, phoneme in one.phonemes)
+        names = [name for name, _ in counted.most_common() if not name.startswith("_")]
+        self._index = {name: 1 + min(place, _PHONEMES - 2) for place, name in enumerate(names)}
+        self._parts = [own_voice.part(text).pcm for text in own_voice.all_parts()]
+        self._random = np.random.default_rng([plan.seed, step])
+
+    def foreign(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Heard, [batch, 1, samples], and phonemes, [batch, slots]."""
+        made = [self._foreign() for _ in range(self._plan.batch)]
+        heard, slots = np.stack([pcm for pcm, _ in made]), np.stack([slot for _, slot in made])
+        return torch.from_numpy(heard)[:, None], torch.from_numpy(slots)
+
+    def own(self) -> torch.Tensor:
+        """The model's own voice, [batch / 2, 1, samples]."""
+        return torch.from_numpy(np.stack([self._own() for _ in range(self._plan.batch // 2)]))[:, None]
+
+    def _foreign(self) -> tuple[FloatArray, np.ndarray[Any, Any]]:
+        pcm = np.zeros(_CLIP, dtype=np.float32)
+        slots = np.zeros(_CLIP // _SLOT, dtype=np.int64)
+        if self._random.random() < 0.06:
+            return sounds.background(_CLIP, self._random, self._random.uniform(-70, -15)), slots
+        at = int(self._random.integers(-_CLIP // 3, _CLIP // 2))
+        while at < _CLIP:
+            one = self._utterances[self._random.integers(len(self._utterances))]
+            _add(pcm, one.pcm.astype(np.float32) / 32768, at)
+            self._label(slots, one, at)
+            at += len(one.pcm) + int(self._random.uniform(0.05, 0.6) * MODEL_RATE_HZ)
+        return sounds.captured(pcm, self._random), slots
+
+    def _label(self, slots: np.ndarray[Any, Any], one: Utterance, at: int) -> None:
+        starts = np.array([start for start, _ in one.phonemes]) * MODEL_RATE_HZ
+        names = [name for _, name in one.phonemes]
+        centres = np.arange(len(slots)) * _SLOT + _SLOT // 2 - at
+        for slot in np.flatnonzero((centres >= 0) & (centres < len(one.pcm))):
+            name = names[max(0, int(np.searchsorted(starts, centres[slot], side="right")) - 1)]
+            slots[slot] = self._index.get(name, 0)
+
+    def _own(self) -> FloatArray:
+        pcm = np.zeros(_CLIP, dtype=np.float32)
+        at = int(self._random.integers(-12, 8)) * FRAME_SAMPLES
+        while at < _CLIP:
+            part = self._parts[self._random.integers(len(self._parts))]
+            if self._random.random() < 0.1:
+                part = own_voice.cut(part, int(self._random.integers(1, max(2, len(part) // FRAME_SAMPLES))))
+            _add(pcm, part, at)
+            at += len(part) + int(self._random.choice([0, 0, 1, 2, 5])) * FRAME_SAMPLES
+        return pcm
+
+
+def spoken_by_many(count: int, seed: int) -> list[Utterance]:
+    """Questions and strange sentences in the voices of the training, clean."""
+    share = math.ceil(count / 32)
+    with get_context("spawn").Pool(2) as pool:
+        made = pool.starmap(_speak_some, [(share, seed * 1000 + index) for index in range(32)])
+    return [one for some in made for one in some]
+
+
+def _speak_some(count: int, seed: int) -> list[Utterance]:
+    random_ = random.Random(seed)
+    made = []
+    for _ in range(count):
+        if random_.random() < 0.5:
+            text = random_.choice(random_.choice(phrases.questions()).trained())
+        else:
+            text = phrases.strange(random_, held_out=False)
+        spoken = espeak.speak(text, voices.trained(random_))
+        made.append(Utterance((spoken.pcm * 32767).astype(np.int16), spoken.phonemes))
+    return made
+
+
+class PhonemeReader(nn.Module):
+    """Tells the phonemes around a frame from its semantic codes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(_WIDTH, 256), nn.GELU(), nn.Linear(256, len(_SLOTS_ASKED) * _PHONEMES))
+
+    def loss(self, latent: torch.Tensor, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy, and the share that is right. ``latent``: [batch, width, frames]; ``slots``: two a frame."""
+        logits = self.net(latent.transpose(1, 2)).unflatten(-1, (len(_SLOTS_ASKED), _PHONEMES))
+        before, after = -_SLOTS_ASKED.start, _SLOTS_ASKED.stop
+        padded = functional.pad(slots, (before, after), value=-1)
+        asked = padded.unfold(1, len(_SLOTS_ASKED), 2)[:, : logits.shape[1]]
+        right = (logits.argmax(-1) == asked)[asked > 0].float().mean()
+        return functional.cross_entropy(logits.flatten(0, 2), asked.flatten(), ignore_index=-1), right
+
+
+def spectral_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Distance of two sounds, [batch, samples], by their spectra at four resolutions."""
+    total = made.new_zeros(())
+    for size in (256, 512, 1024, 2048):
+        window = torch.hann_window(size)
+        a, b = (
+            torch.stft(pcm, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+            for pcm in (made, wanted)
+        )
+        total = total + (a.log() - b.log()).abs().mean() * 0.25 + (a - b).norm() / b.norm().clamp(min=1e-3)
+    return total
+
+
+@dataclass
+class Trainee:
+    """What is being trained, and how far it is: all that a run needs to go on."""
+
+    mimi: MimiModel
+    reader: PhonemeReader
+    step: int = 0
+
+    def save(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
+        state = {"mimi": self.mimi.state_dict(), "reader": self.reader.state_dict(), "step": self.step}
+        torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+
+def train(directory: Path, plan: Plan) -> MimiModel:
+    """Train by ``plan``, going on where ``directory`` says the last run was."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "codec.pt"
+    torch.manual_seed(plan.seed)
+    with no_compile():
+        trainee = Trainee(loaders.get_mimi(None, config(), num_codebooks=CODEBOOKS), PhonemeReader())
+        saved = torch.load(path, weights_only=True) if path.exists() else None
+        if saved is not None:
+            trainee.mimi.load_state_dict(saved["mimi"])
+            trainee.reader.load_state_dict(saved["reader"])
+            trainee.step = saved["step"]
+        end_of_hearing = plan.listen + plan.quantize
+        if trainee.step < end_of_hearing + plan.speak:
+            clips = Clips(plan, trainee.step)
+            if trainee.step < end_of_hearing:
+                _learn(trainee, _Hearing(plan), clips.foreign, path, Journal(directory / "hearing.csv"), saved)
+                saved = None
+            _learn(trainee, _Speaking(plan), clips.own, path, Journal(directory / "speaking.csv"), saved)
+    return trainee.mimi.eval()
+
+
+class _Hearing:
+    """The encoder and the semantic codebooks learn to keep what is said."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.first, self.last, self.rate = 0, plan.listen + plan.quantize, plan.rate
+        self._quantize_from = plan.listen
+
+    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
+        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
+        modules = (mimi.encoder, mimi.encoder_transformer, mimi.downsample, quantizer.rvq_first, trainee.reader)
+        return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
+
+    def figures(self, trainee: Trainee, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        heard, slots = batch
+        first = _quantizer(trainee.mimi).rvq_first.train()
+        latent = _latent(trainee.mimi, heard)
+        penalty = torch.zeros(())
+        if trainee.step < self._quantize_from:
+            semantic = first.output_proj(first.input_proj(latent))
+        else:
+            result = first(latent, trainee.mimi.frame_rate)
+            semantic, penalty = result.x, result.penalty
+        phonemes, right = trainee.reader.loss(semantic, slots)
+        size = first.input_proj(latent).detach().pow(2).mean()
+        return {"loss": phonemes + 0.5 * penalty, "right": right, "penalty": penalty.detach(), "size": size}
+
+
+class _Speaking:
+    """The decoder and the acoustic codebooks learn the model's own voice; what hears stays as it is."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.first = plan.listen + plan.quantize
+        self.last, self.rate = self.first + plan.speak, plan.rate
+        self._settled = self.first + plan.speak // 3
+
+    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
+        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
+        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, quantizer.rvq_rest)
+        frozen = quantizer.rvq_first.input_proj, mimi.encoder, mimi.encoder_transformer, mimi.downsample
+        for module in frozen:
+            module.requires_grad_(False)  # type: ignore[union-attr]
+        return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
+
+    def figures(self, trainee: Trainee, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
+        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
+        quantizer.rvq_first.eval()
+        settled = trainee.step >= self._settled  # from here on codes stay what they are: language models rely on them
+        quantizer.rvq_rest.train(not settled)
+        quantizer.rvq_rest.input_proj.requires_grad_(not settled)
+        with torch.no_grad():
+            latent = _latent(mimi, wanted)
+            semantic = quantizer.rvq_first(latent, mimi.frame_rate).x
+        acoustic = quantizer.rvq_rest(latent, mimi.frame_rate)
+        with torch.autocast("cpu", torch.bfloat16):
+            coded = mimi._to_encoder_framerate(semantic + acoustic.x)
+            (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
+            decoded = mimi.decoder(coded)
+        decoded = decoded.float()[..., : wanted.shape[-1]]
+        spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
+        wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
+        penalty = acoustic.penalty if not settled else torch.zeros(())
+        loss = spectral + wave + 0.25 * penalty
+        return {"loss": loss, "spectral": spectral.detach(), "wave": wave.detach(), "penalty": penalty.detach()}
+
+
+def _learn(
+    trainee: Trainee,
+    task: _Hearing | _Speaking,
+    make: Callable[[], Any],
+    path: Path,
+    journal: Journal,
+    saved: dict[str, Any] | None,
+) -> None:
+    parameters = task.parameters(trainee)
+    optimizer = torch.optim.AdamW(parameters, lr=task.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if saved is not None and trainee.step > task.first:
+        optimizer.load_state_dict(saved["optimizer"])
+    for batch in _prefetched(make):
+        if trainee.step >= task.last:
+            return
+        done = (trainee.step - task.first) / (task.last - task.first)
+        warm = min(1.0, (trainee.step - task.first + 1) / 100)
+        for group in optimizer.param_groups:
+            group["lr"] = task.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+        figures = task.figures(trainee, batch)
+        optimizer.zero_grad()
+        figures["loss"].backward()  # type: ignore[no-untyped-call]
+        figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        trainee.step += 1
+        journal.add(trainee.step, {name: float(value.detach()) for name, value in figures.items()})
+        if trainee.step % 200 == 0 or trainee.step == task.last:
+            trainee.save(path, optimizer)
+
+
+def _quantizer(mimi: MimiModel) -> Any:
+    """Typed loosely: what Mimi calls its quantizer is one with two halves."""
+    return mimi.quantizer
+
+
+def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
+    """Before quantizing, [batch, width, frames]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        latent = mimi.encoder(pcm)
+        (latent,) = mimi.encoder_transformer(latent)  # type: ignore[misc]
+        latent = mimi._to_framerate(latent)
+    return latent.float()
+
+
+def _prefetched(make: Callable[[], Any]) -> Iterator[Any]:
+    """Batches for ever, the next one made while the last is used."""
+    with ThreadPoolExecutor(1) as executor:
+        coming = executor.submit(make)
+        while True:
+            ready, coming = coming.result(), executor.submit(make)
+            yield ready
+
+
+def _add(pcm: FloatArray, other: FloatArray, at: int) -> None:
+    """``other`` into ``pcm`` from ``at`` on, as much as fits."""
+    first, last = max(0, at), min(len(pcm), at + len(other))
+    if last > first:
+        pcm[first:last] += other[first - at : last - at]

@@ -1,0 +1,146 @@
+"""Speech with its timing, from the espeak-ng library: samples, and when each phoneme and word begins.
+
+Owns the calls into libespeak-ng, which keeps one voice per process: use processes, not threads. Knows no
+phrases and no training.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import soxr
+
+from rtc_server import audio
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+
+_RETRIEVAL: Final = 2
+_PHONEME_EVENTS: Final = 1
+_CHARACTERS_UTF8: Final = 1
+_WORD, _PHONEME = 1, 7
+_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+
+
+class EspeakError(Exception):
+    """espeak-ng is missing, or does not know the voice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """``name``: of espeak-ng, such as ``en-us+f2``; ``words_per_minute``: 80 to 450; ``pitch`` and ``pitch_range``:
+    0 to 100, 50 is the voice's own."""
+
+    name: str
+    words_per_minute: int = 165
+    pitch: int = 50
+    pitch_range: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """``pcm``: mono float32 at 24 kHz, without the silence around it. ``words`` and ``phonemes``: what begins
+    when, in seconds from the first sample."""
+
+    pcm: FloatArray
+    words: tuple[tuple[float, str], ...]
+    phonemes: tuple[tuple[float, str], ...]
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.pcm) / MODEL_RATE_HZ
+
+
+class _Identity(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Identity),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+class _Library:
+    """libespeak-ng, opened once in a process."""
+
+    def __init__(self) -> None:
+        name = ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1"
+        try:
+            self._library: Any = ctypes.CDLL(name)
+        except OSError as error:
+            raise EspeakError("espeak-ng is not installed: its library libespeak-ng is missing.") from error
+        self.rate_hz = int(self._library.espeak_Initialize(_RETRIEVAL, 0, None, _PHONEME_EVENTS))
+        if self.rate_hz <= 0:
+            raise EspeakError("espeak-ng cannot find its data.")
+        self._callback = _Callback(self._collect)
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._voice = ""
+        self._chunks: list[np.ndarray[Any, Any]] = []
+        self._words: list[tuple[float, int, int]] = []
+        self._phonemes: list[tuple[float, str]] = []
+
+    def synthesize(self, text: str, voice: Voice) -> tuple[FloatArray, list[tuple[float, str]], list[tuple[float, str]]]:
+        """Samples at the library's own rate, words and phonemes in seconds."""
+        if voice.name != self._voice:
+            if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+                raise EspeakError(f"espeak-ng has no voice {voice.name}.")
+            self._voice = voice.name
+        for parameter, value in ((_RATE, voice.words_per_minute), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._chunks, self._words, self._phonemes = [], [], []
+        encoded = text.encode()
+        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
+        pcm = np.concatenate(self._chunks) if self._chunks else np.zeros(0, dtype=np.int16)
+        words = [(at, text[position : position + length]) for at, position, length in self._words]
+        return audio.from_int16(pcm), words, self._phonemes
+
+    def _collect(self, samples: Any, count: int, events: Any) -> int:
+        if samples and count:
+            self._chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        index = 0
+        while events[index].type != 0:
+            event = events[index]
+            at = event.audio_position / 1000.0
+            if event.type == _WORD:
+                self._words.append((at, event.text_position - 1, event.length))
+            elif event.type == _PHONEME:
+                self._phonemes.append((at, event.id.string.decode("utf-8", "replace")))
+            index += 1
+        return 0
+
+
+@cache
+def _library() -> _Library:
+    return _Library()
+
+
+def speak(text: str, voice: Voice) -> Spoken:
+    """``text`` in ``voice``, peak at half scale. Raises :class:`EspeakError`."""
+    library = _library()
+    pcm, words, phonemes = library.synthesize(text, voice)
+    pcm = np.asarray(soxr.resample(pcm, library.rate_hz, MODEL_RATE_HZ), dtype=np.float32)
+    loud = np.flatnonzero(np.abs(pcm) > 0.01 * max(float(np.abs(pcm).max(initial=0.0)), 1e-6))
+    if len(loud) == 0:
+        raise EspeakError(f"espeak-ng says nothing for {text!r}.")
+    first, last = int(loud[0]), int(loud[-1]) + 1
+    shift = first / MODEL_RATE_HZ
+    pcm = pcm[first:last]
+    return Spoken(
+        (pcm * (0.5 / float(np.abs(pcm).max()))).astype(np.float32),
+        tuple((max(0.0, at - shift), word) for at, word in words),
+        tuple((max(0.0, at - shift), phoneme) for at, phoneme in phonemes),
+    )

@@ -1,0 +1,144 @@
+"""What happens to speech before a server hears it: rooms, noise, telephones, lost packets; and sound that is no speech.
+
+Owns the distortions of the training data, all of mono float32 at 24 kHz. Knows no words.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import soxr
+
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+
+_TELEPHONE_HZ: Final = 8_000
+_PACKET: Final = MODEL_RATE_HZ // 50
+_MU: Final = 255.0
+_STORED_S: Final = 40
+_NOISES: Final = 40
+_TUNES: Final = 24
+
+Generator = np.random.Generator
+
+
+def noise(count: int, random: Generator) -> FloatArray:
+    """``count`` samples of white, pink, brown or humming noise, with an RMS of one."""
+    spectrum = np.fft.rfft(random.standard_normal(count))
+    frequency = np.maximum(np.fft.rfftfreq(count, 1 / MODEL_RATE_HZ), 20.0)
+    spectrum *= frequency ** -random.choice([0.0, 0.25, 0.5, 0.75, 1.0])
+    if random.random() < 0.3:  # rumble or hiss
+        edge = random.uniform(300, 6000)
+        spectrum *= 1 / (1 + (frequency / edge) ** 4) if random.random() < 0.5 else 1 / (1 + (edge / frequency) ** 4)
+    pcm = np.fft.irfft(spectrum, count)
+    pcm /= np.sqrt(np.mean(pcm**2)) + 1e-9
+    if random.random() < 0.2:
+        time = np.arange(count) / MODEL_RATE_HZ
+        base = random.choice([50, 60, 100, 120])
+        pcm += random.uniform(0.3, 2) * sum(np.sin(2 * np.pi * base * k * time) / k for k in range(1, 5))
+    if random.random() < 0.2:  # clicks, as of a keyboard
+        clicks = random.random(count) < 3 / MODEL_RATE_HZ
+        pcm += np.convolve(clicks * random.normal(0, 20, count), np.exp(-np.arange(200) / 40), "same")
+    return _unit(pcm)
+
+
+def music(count: int, random: Generator) -> FloatArray:
+    """``count`` samples of chords, melodies and a beat, with an RMS of one."""
+    time = np.arange(count) / MODEL_RATE_HZ
+    pcm = np.zeros(count)
+    beat_s = random.uniform(0.25, 0.8)
+    root = random.uniform(80, 300)
+    scale = np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16])
+    harmonics = random.integers(1, 8)
+    decay = random.uniform(0.5, 4)
+    for start in np.arange(0, count / MODEL_RATE_HZ, beat_s):
+        first = int(start * MODEL_RATE_HZ)
+        here = time[: min(count - first, int(2 * beat_s * MODEL_RATE_HZ))]
+        if len(here) == 0:
+            break
+        envelope = np.exp(-decay * here / beat_s) * np.minimum(1, here / 0.01)
+        for _ in range(random.integers(1, 4)):
+            pitch = root * 2 ** (random.choice(scale) / 12)
+            vibrato = 1 + 0.003 * np.sin(2 * np.pi * 5 * here)
+            tone = sum(np.sin(2 * np.pi * pitch * k * here * vibrato) / k for k in range(1, harmonics + 1))
+            pcm[first : first + len(here)] += envelope * tone
+        if random.random() < 0.5:
+            hit = random.standard_normal(len(here)) * np.exp(-here * random.uniform(20, 80))
+            pcm[first : first + len(here)] += random.uniform(0, 2) * hit
+    return _unit(pcm)
+
+
+def room(pcm: FloatArray, random: Generator) -> FloatArray:
+    """As heard across a small room."""
+    length = int(random.uniform(0.05, 0.3) * MODEL_RATE_HZ)
+    tail = random.standard_normal(length) * np.exp(-np.arange(length) / (length / 5))
+    response = tail * random.uniform(0.02, 0.12)
+    response[0] = 1.0
+    size = 1 << int(np.ceil(np.log2(len(pcm) + length)))
+    wet = np.fft.irfft(np.fft.rfft(pcm, size) * np.fft.rfft(response, size), size)[: len(pcm)]
+    return np.asarray(wet, dtype=np.float32)
+
+
+def telephone(pcm: FloatArray) -> FloatArray:
+    """Through 8 kHz and the mu-law of G.711, and back."""
+    narrow = np.clip(soxr.resample(pcm, MODEL_RATE_HZ, _TELEPHONE_HZ), -1, 1)
+    spectrum = np.fft.rfft(narrow)
+    spectrum[np.fft.rfftfreq(len(narrow), 1 / _TELEPHONE_HZ) < 250] *= 0.1
+    narrow = np.clip(np.fft.irfft(spectrum, len(narrow)), -1, 1)
+    folded = np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)
+    folded = np.round(folded * 127) / 127
+    narrow = np.sign(folded) * np.expm1(np.abs(folded) * np.log1p(_MU)) / _MU
+    wide = np.asarray(soxr.resample(narrow, _TELEPHONE_HZ, MODEL_RATE_HZ), dtype=np.float32)
+    return np.pad(wide, (0, max(0, len(pcm) - len(wide))))[: len(pcm)]
+
+
+def lose_packets(pcm: FloatArray, share: float, random: Generator) -> FloatArray:
+    """With ``share`` of the packets of 20 ms gone, each concealed by what came before it, fading out."""
+    packets = pcm[: len(pcm) // _PACKET * _PACKET].reshape(-1, _PACKET).copy()
+    faded = 1.0
+    for index in range(1, len(packets)):
+        lost = random.random() < share
+        faded = faded * 0.6 if lost else 1.0
+        if lost:
+            packets[index] = packets[index - 1] * (faded if faded < 0.6 else 0.8)
+    return np.concatenate((packets.reshape(-1), pcm[packets.size :]))
+
+
+def background(count: int, random: Generator, level_db: float) -> FloatArray:
+    """Light noise, or music, at ``level_db`` against full scale: up to 40 s, cut from a store."""
+    store = _store()
+    pcm = store[random.integers(_NOISES, len(store)) if random.random() < 0.15 else random.integers(_NOISES)]
+    first = int(random.integers(len(pcm) - count + 1))
+    return np.asarray(pcm[first : first + count] * np.float32(10 ** (level_db / 20)), dtype=np.float32)
+
+
+@cache
+def _store() -> list[FloatArray]:
+    """Noises, then pieces of music: making them anew for every clip would take longer than all the rest."""
+    random = np.random.default_rng(os.getpid())
+    count = _STORED_S * MODEL_RATE_HZ
+    return [noise(count, random) for _ in range(_NOISES)] + [music(count, random) for _ in range(_TUNES)]
+
+
+def captured(pcm: FloatArray, random: Generator, *, clean: bool = False) -> FloatArray:
+    """``pcm`` as a server may get it: louder or softer, in a room, with noise, by telephone, with packets lost."""
+    pcm = pcm * np.float32(10 ** (random.uniform(-16, 4) / 20))
+    if clean:
+        return np.clip(pcm, -1, 1).astype(np.float32)
+    if random.random() < 0.25:
+        pcm = room(pcm, random)
+    if random.random() < 0.8:
+        level = np.sqrt(np.mean(pcm[np.abs(pcm) > 0.01] ** 2)) if np.any(np.abs(pcm) > 0.01) else 0.05
+        snr_db = random.uniform(12, 45)
+        pcm = pcm + background(len(pcm), random, 20 * np.log10(level + 1e-6) - snr_db)
+    if random.random() < 0.3:
+        pcm = telephone(pcm.astype(np.float32))
+    if random.random() < 0.3:
+        pcm = lose_packets(pcm, random.uniform(0.01, 0.12), random)
+    return np.clip(pcm, -1, 1).astype(np.float32)
+
+
+def _unit(pcm: np.ndarray[Any, Any]) -> FloatArray:
+    return np.asarray(pcm / (np.sqrt(np.mean(pcm**2)) + 1e-9), dtype=np.float32)
