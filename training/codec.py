@@ -75,12 +75,12 @@ class Plan:
     """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``speak``, in which
     only the decoder and the codebooks for it learn, from the model's own voice."""
 
-    listen: int = 900
-    quantize: int = 700
+    listen: int = 1600
+    quantize: int = 900
     speak: int = 1200
-    batch: int = 24
+    batch: int = 16
     utterances: int = 9000
-    rate: float = 1.2e-3
+    rate: float = 2e-3
     seed: int = 1
 
 
@@ -227,11 +227,30 @@ def train(directory: Path, plan: Plan) -> MimiModel:
         end_of_hearing = plan.listen + plan.quantize
         if trainee.step < end_of_hearing + plan.speak:
             clips = Clips(plan, trainee.step)
+            if saved is None:
+                _balance(trainee.mimi, clips.foreign()[0])
             if trainee.step < end_of_hearing:
                 _learn(trainee, _Hearing(plan), clips.foreign, path, Journal(directory / "hearing.csv"), saved)
                 saved = None
             _learn(trainee, _Speaking(plan), clips.own, path, Journal(directory / "speaking.csv"), saved)
     return trainee.mimi.eval()
+
+
+@torch.no_grad()
+def _balance(mimi: MimiModel, heard: torch.Tensor) -> None:
+    """Scale each convolution of the encoder so that speech leaves it with a deviation of one.
+
+    Without it the little that speech is drowns in the biases, and nothing is learnt for hundreds of steps
+    (layer-sequential unit-variance initialization, Mishkin and Matas, 2016).
+    """
+    for convolution in [module for module in mimi.encoder.modules() if isinstance(module, nn.Conv1d)]:
+        if convolution.bias is not None:
+            convolution.bias.zero_()
+        made: list[torch.Tensor] = []
+        hook = convolution.register_forward_hook(lambda _module, _input, output, made=made: made.append(output))
+        mimi.encoder(heard)
+        hook.remove()
+        convolution.weight /= made[0].std().clamp(min=1e-6)
 
 
 class _Hearing:
