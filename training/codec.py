@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -72,12 +72,14 @@ def config() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``speak``, in which
-    only the decoder and the codebooks for it learn, from the model's own voice."""
+    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``settle``, in which
+    only the decoder and its codebooks learn, and ``polish``, in which the decoder alone does, from the very codes
+    that the language model will say (:mod:`training.polish`)."""
 
     listen: int = 1600
     quantize: int = 900
-    speak: int = 1200
+    settle: int = 400
+    polish: int = 1000
     batch: int = 16
     utterances: int = 9000
     rate: float = 2e-3
@@ -168,6 +170,20 @@ def _speak_some(count: int, seed: int) -> list[Utterance]:
     return made
 
 
+class Task(Protocol):
+    """A stretch of the training, from step ``first`` to ``last``, at the learning rate ``rate``."""
+
+    first: int
+    last: int
+    rate: float
+
+    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
+        """What learns; the rest is frozen."""
+
+    def figures(self, trainee: Trainee, batch: Any) -> dict[str, torch.Tensor]:
+        """``loss``, and what else is worth writing down."""
+
+
 class PhonemeReader(nn.Module):
     """Tells the phonemes around a frame from its semantic codes alone."""
 
@@ -224,15 +240,15 @@ def train(directory: Path, plan: Plan) -> MimiModel:
             trainee.mimi.load_state_dict(saved["mimi"])
             trainee.reader.load_state_dict(saved["reader"])
             trainee.step = saved["step"]
-        end_of_hearing = plan.listen + plan.quantize
-        if trainee.step < end_of_hearing + plan.speak:
+        hearing, settling = _Hearing(plan), _Settling(plan)
+        if trainee.step < settling.last:
             clips = Clips(plan, trainee.step)
             if saved is None:
                 _balance(trainee.mimi, clips.foreign()[0])
-            if trainee.step < end_of_hearing:
-                _learn(trainee, _Hearing(plan), clips.foreign, path, Journal(directory / "hearing.csv"), saved)
+            if trainee.step < hearing.last:
+                learn(trainee, hearing, clips.foreign, path, Journal(directory / "hearing.csv"), saved)
                 saved = None
-            _learn(trainee, _Speaking(plan), clips.own, path, Journal(directory / "speaking.csv"), saved)
+            learn(trainee, settling, clips.own, path, Journal(directory / "settling.csv"), saved)
     return trainee.mimi.eval()
 
 
@@ -280,47 +296,47 @@ class _Hearing:
         return {"loss": phonemes + 0.5 * penalty, "right": right, "penalty": penalty.detach(), "size": size}
 
 
-class _Speaking:
-    """The decoder and the acoustic codebooks learn the model's own voice; what hears stays as it is."""
+class _Settling:
+    """The acoustic codebooks and the decoder learn the model's own voice; what hears stays as it is."""
 
     def __init__(self, plan: Plan) -> None:
         self.first = plan.listen + plan.quantize
-        self.last, self.rate = self.first + plan.speak, plan.rate
-        self._settled = self.first + plan.speak // 3
+        self.last, self.rate = self.first + plan.settle, plan.rate
 
     def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
         mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
-        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, quantizer.rvq_rest)
-        frozen = quantizer.rvq_first.input_proj, mimi.encoder, mimi.encoder_transformer, mimi.downsample
-        for module in frozen:
+        for module in (quantizer.rvq_first, mimi.encoder, mimi.encoder_transformer, mimi.downsample):
             module.requires_grad_(False)  # type: ignore[union-attr]
+        quantizer.rvq_first.output_proj.requires_grad_(True)  # of use to the decoder alone by now
+        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, quantizer.rvq_rest, quantizer.rvq_first.output_proj)
         return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
 
     def figures(self, trainee: Trainee, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
         mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
         quantizer.rvq_first.eval()
-        settled = trainee.step >= self._settled  # from here on codes stay what they are: language models rely on them
-        quantizer.rvq_rest.train(not settled)
-        quantizer.rvq_rest.input_proj.requires_grad_(not settled)
         with torch.no_grad():
             latent = _latent(mimi, wanted)
-            semantic = quantizer.rvq_first(latent, mimi.frame_rate).x
-        acoustic = quantizer.rvq_rest(latent, mimi.frame_rate)
-        with torch.autocast("cpu", torch.bfloat16):
-            coded = mimi._to_encoder_framerate(semantic + acoustic.x)
-            (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
-            decoded = mimi.decoder(coded)
-        decoded = decoded.float()[..., : wanted.shape[-1]]
-        spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
-        wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
-        penalty = acoustic.penalty if not settled else torch.zeros(())
-        loss = spectral + wave + 0.25 * penalty
-        return {"loss": loss, "spectral": spectral.detach(), "wave": wave.detach(), "penalty": penalty.detach()}
+        semantic = quantizer.rvq_first(latent, mimi.frame_rate).x
+        acoustic = quantizer.rvq_rest.train()(latent, mimi.frame_rate)
+        figures = speaking_losses(mimi, semantic + acoustic.x, wanted)
+        return figures | {"loss": figures["loss"] + 0.25 * acoustic.penalty, "penalty": acoustic.penalty.detach()}
 
 
-def _learn(
+def speaking_losses(mimi: MimiModel, latent: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How far what the decoder makes of ``latent``, [batch, width, frames], is from ``wanted``, [batch, 1, samples]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        coded = mimi._to_encoder_framerate(latent)
+        (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
+        decoded = mimi.decoder(coded)
+    decoded = decoded.float()[..., : wanted.shape[-1]]
+    spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
+    wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
+    return {"loss": spectral + wave, "spectral": spectral.detach(), "wave": wave.detach()}
+
+
+def learn(
     trainee: Trainee,
-    task: _Hearing | _Speaking,
+    task: Task,
     make: Callable[[], Any],
     path: Path,
     journal: Journal,
