@@ -72,13 +72,11 @@ def config() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``settle``, in which
-    only the decoder and its codebooks learn, and ``polish``, in which the decoder alone does, from the very codes
-    that the language model will say (:mod:`training.polish`)."""
+    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, and ``polish``, in which
+    the decoder learns (:mod:`training.polish`)."""
 
     listen: int = 1600
     quantize: int = 900
-    settle: int = 400
     polish: int = 1000
     batch: int = 16
     utterances: int = 9000
@@ -103,20 +101,15 @@ class Clips:
         counted = Counter(phoneme for one in self._utterances for _, phoneme in one.phonemes)
         names = [name for name, _ in counted.most_common() if not name.startswith("_")]
         self._index = {name: 1 + min(place, _PHONEMES - 2) for place, name in enumerate(names)}
-        self._parts = [own_voice.part(text).pcm for text in own_voice.all_parts()]
         self._random = np.random.default_rng([plan.seed, step])
 
-    def foreign(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Heard, [batch, 1, samples], and phonemes, [batch, slots]."""
-        made = [self._foreign() for _ in range(self._plan.batch)]
+        made = [self._clip() for _ in range(self._plan.batch)]
         heard, slots = np.stack([pcm for pcm, _ in made]), np.stack([slot for _, slot in made])
         return torch.from_numpy(heard)[:, None], torch.from_numpy(slots)
 
-    def own(self) -> torch.Tensor:
-        """The model's own voice, [batch / 2, 1, samples]."""
-        return torch.from_numpy(np.stack([self._own() for _ in range(self._plan.batch // 2)]))[:, None]
-
-    def _foreign(self) -> tuple[FloatArray, np.ndarray[Any, Any]]:
+    def _clip(self) -> tuple[FloatArray, np.ndarray[Any, Any]]:
         pcm = np.zeros(_CLIP, dtype=np.float32)
         slots = np.zeros(_CLIP // _SLOT, dtype=np.int64)
         if self._random.random() < 0.06:
@@ -136,17 +129,6 @@ class Clips:
         for slot in np.flatnonzero((centres >= 0) & (centres < len(one.pcm))):
             name = names[max(0, int(np.searchsorted(starts, centres[slot], side="right")) - 1)]
             slots[slot] = self._index.get(name, 0)
-
-    def _own(self) -> FloatArray:
-        pcm = np.zeros(_CLIP, dtype=np.float32)
-        at = int(self._random.integers(-12, 8)) * FRAME_SAMPLES
-        while at < _CLIP:
-            part = self._parts[self._random.integers(len(self._parts))]
-            if self._random.random() < 0.1:
-                part = own_voice.cut(part, int(self._random.integers(1, max(2, len(part) // FRAME_SAMPLES))))
-            _add(pcm, part, at)
-            at += len(part) + int(self._random.choice([0, 0, 1, 2, 5])) * FRAME_SAMPLES
-        return pcm
 
 
 def spoken_by_many(count: int, seed: int) -> list[Utterance]:
@@ -240,31 +222,29 @@ def train(directory: Path, plan: Plan) -> MimiModel:
             trainee.mimi.load_state_dict(saved["mimi"])
             trainee.reader.load_state_dict(saved["reader"])
             trainee.step = saved["step"]
-        hearing, settling = _Hearing(plan), _Settling(plan)
-        if trainee.step < settling.last:
+        hearing = _Hearing(plan)
+        if trainee.step < hearing.last:
             clips = Clips(plan, trainee.step)
             if saved is None:
-                _balance(trainee.mimi, clips.foreign()[0])
-            if trainee.step < hearing.last:
-                learn(trainee, hearing, clips.foreign, path, Journal(directory / "hearing.csv"), saved)
-                saved = None
-            learn(trainee, settling, clips.own, path, Journal(directory / "settling.csv"), saved)
+                balance(trainee.mimi.encoder, clips.batch()[0])
+            learn(trainee, hearing, clips.batch, path, Journal(directory / "hearing.csv"), saved)
+        _settle(trainee.mimi.eval())
     return trainee.mimi.eval()
 
 
 @torch.no_grad()
-def _balance(mimi: MimiModel, heard: torch.Tensor) -> None:
-    """Scale each convolution of the encoder so that speech leaves it with a deviation of one.
+def balance(network: nn.Module, given: torch.Tensor) -> None:
+    """Scale each convolution of ``network`` so that what it is ``given`` leaves it with a deviation of one.
 
     Without it the little that speech is drowns in the biases, and nothing is learnt for hundreds of steps
     (layer-sequential unit-variance initialization, Mishkin and Matas, 2016).
     """
-    for convolution in [module for module in mimi.encoder.modules() if isinstance(module, nn.Conv1d)]:
+    for convolution in [module for module in network.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]:
         if convolution.bias is not None:
             convolution.bias.zero_()
         made: list[torch.Tensor] = []
         hook = convolution.register_forward_hook(lambda _module, _input, output, made=made: made.append(output))
-        mimi.encoder(heard)
+        network(given)
         hook.remove()
         convolution.weight /= made[0].std().clamp(min=1e-6)
 
@@ -296,30 +276,32 @@ class _Hearing:
         return {"loss": phonemes + 0.5 * penalty, "right": right, "penalty": penalty.detach(), "size": size}
 
 
-class _Settling:
-    """The acoustic codebooks and the decoder learn the model's own voice; what hears stays as it is."""
+@torch.no_grad()
+def _settle(mimi: MimiModel) -> None:
+    """Give the acoustic codebooks their centroids, from the model's own voice; nothing that hears changes.
 
-    def __init__(self, plan: Plan) -> None:
-        self.first = plan.listen + plan.quantize
-        self.last, self.rate = self.first + plan.settle, plan.rate
-
-    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
-        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
-        for module in (quantizer.rvq_first, mimi.encoder, mimi.encoder_transformer, mimi.downsample):
-            module.requires_grad_(False)  # type: ignore[union-attr]
-        quantizer.rvq_first.output_proj.requires_grad_(True)  # of use to the decoder alone by now
-        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, quantizer.rvq_rest, quantizer.rvq_first.output_proj)
-        return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
-
-    def figures(self, trainee: Trainee, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
-        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
-        quantizer.rvq_first.eval()
-        with torch.no_grad():
-            latent = _latent(mimi, wanted)
-        semantic = quantizer.rvq_first(latent, mimi.frame_rate).x
-        acoustic = quantizer.rvq_rest.train()(latent, mimi.frame_rate)
-        figures = speaking_losses(mimi, semantic + acoustic.x, wanted)
-        return figures | {"loss": figures["loss"] + 0.25 * acoustic.penalty, "penalty": acoustic.penalty.detach()}
+    What is quantized are the principal components of the latents, so that every sound of the one voice has
+    codes of its own. What the codes sound like is for the decoder to learn (:mod:`training.polish`).
+    """
+    pieces = []
+    for text in own_voice.all_parts():
+        for frames in {own_voice.part(text).frames, max(1, own_voice.part(text).frames // 2)}:
+            pcm = own_voice.cut(own_voice.part(text).pcm, frames)
+            padded = np.pad(pcm, (8 * FRAME_SAMPLES, 4 * FRAME_SAMPLES))
+            pieces.append(mimi._encode_to_unquantized_latent(torch.from_numpy(padded)[None, None])[0])
+    latents = torch.cat(pieces, dim=1)  # [width, frames]
+    rest = _quantizer(mimi).rvq_rest
+    directions = torch.linalg.svd(latents - latents.mean(dim=1, keepdim=True), full_matrices=False).U
+    rest.input_proj.weight.copy_(directions[:, : rest.dimension].T[:, :, None])
+    rest.output_proj.weight.copy_(directions[:, : rest.dimension][:, :, None])
+    torch.manual_seed(0)
+    rest.train()
+    for _ in rest.vq.layers:  # each pass initializes one more
+        rest(latents[None], mimi.frame_rate)
+    rest.eval()
+    coded = rest.vq.decode(rest.encode(latents[None]).transpose(0, 1))
+    left = (rest.input_proj(latents[None]) - coded).pow(2).mean() / rest.input_proj(latents[None]).var()
+    print(f"acoustic codebooks: {left:.2%} of the variance is lost", flush=True)
 
 
 def speaking_losses(mimi: MimiModel, latent: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -23,6 +23,8 @@ from training.dataset import OwnCodes
 from training.journal import Journal
 
 _CLIP_FRAMES: Final = 40
+_LOUDNESS: Final = 0.05
+"""RMS of speech at half scale."""
 
 Clips = tuple[torch.Tensor, torch.Tensor]
 
@@ -33,11 +35,13 @@ class _Polishing:
     first = 0
 
     def __init__(self, plan: Plan) -> None:
-        self.last, self.rate = plan.polish, plan.rate / 2
+        self.last, self.rate = plan.polish, plan.rate / 3
 
     def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
         mimi = trainee.mimi.requires_grad_(False)
-        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample)
+        quantizer: Any = mimi.quantizer
+        outlets = quantizer.rvq_first.output_proj, quantizer.rvq_rest.output_proj
+        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, *outlets)
         for module in modules:
             module.requires_grad_(True)  # type: ignore[union-attr]
         return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
@@ -75,6 +79,15 @@ class _Clips:
         return self._own.sequence(uttered, _CLIP_FRAMES), own_voice.sequence(uttered, _CLIP_FRAMES)
 
 
+@torch.no_grad()
+def _begin(mimi: MimiModel) -> None:
+    """Put the untrained decoder where its output is about as loud as speech."""
+    decoder: Any = mimi.decoder
+    random = torch.randn(4, mimi.dimension, 50)
+    codec.balance(decoder, random)
+    decoder.model[-1].conv.conv.weight *= _LOUDNESS
+
+
 def train(directory: Path, checkpoint: Path, plan: Plan) -> MimiModel:
     """Train the decoder of the codec in ``checkpoint`` by ``plan`` and write it back."""
     path = directory / "polish.pt"
@@ -86,6 +99,8 @@ def train(directory: Path, checkpoint: Path, plan: Plan) -> MimiModel:
         if saved is not None:
             mimi.load_state_dict(saved["mimi"])
             trainee.step = saved["step"]
+        else:
+            _begin(mimi)
         task = _Polishing(plan)
         if trainee.step < task.last:
             frozen = load_codec(checkpoint)  # its encoder is the same, and no other thread is at work in it
