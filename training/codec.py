@@ -328,7 +328,7 @@ def learn(
     optimizer = torch.optim.AdamW(parameters, lr=task.rate, betas=(0.9, 0.98), weight_decay=0.01)
     if saved is not None and trainee.step > task.first:
         optimizer.load_state_dict(saved["optimizer"])
-    for batch in _prefetched(make):
+    for batch in prefetched(make):
         if trainee.step >= task.last:
             return
         done = (trainee.step - task.first) / (task.last - task.first)
@@ -360,7 +360,7 @@ def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
     return latent.float()
 
 
-def _prefetched(make: Callable[[], Any]) -> Iterator[Any]:
+def prefetched(make: Callable[[], Any]) -> Iterator[Any]:
     """Batches for ever, the next one made while the last is used."""
     with ThreadPoolExecutor(1) as executor:
         coming = executor.submit(make)

@@ -163,8 +163,8 @@ class Playwright:
         ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
         for (_, word), end_s in zip(spoken.words, ends, strict=True):
             frame = math.ceil((first / MODEL_RATE_HZ + end_s) * MODEL_RATE_HZ / FRAME_SAMPLES)
-            if word.strip() and frame < FRAMES:
-                scene.heard.append(Heard(frame, word.strip().lower()))
+            if frame < FRAMES:
+                scene.heard.append(Heard(frame, word.lower()))
         return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
 
     def _disturb(self, scene: Scene, at: int) -> int:

@@ -105,7 +105,8 @@ class _Library:
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
         pcm = np.concatenate(self._chunks) if self._chunks else np.zeros(0, dtype=np.int16)
-        words = [(at, text[position : position + length]) for at, position, length in self._words]
+        named = [(at, text[position : position + length].strip()) for at, position, length in self._words]
+        words = [(at, word) for at, word in named if word]  # the pause after a clause is reported as one
         return audio.from_int16(pcm), words, self._phonemes
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:

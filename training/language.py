@@ -21,6 +21,7 @@ from moshi.models.lm_utils import _delay_sequence
 from moshi.utils.compile import no_compile
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import codec, dataset
 from training.checkpoint import load_codec, load_tokenizer, write_language_model
@@ -28,8 +29,9 @@ from training.journal import Journal
 
 _OWN, _PERSON = slice(1, 1 + codec.CODEBOOKS), slice(1 + codec.CODEBOOKS, None)
 _DIM: Final = 256
-_QUIET_SHARE: Final = 0.08
-"""Of the frames in which the model is silent, those whose codes are learnt: they are all alike."""
+_SPOKEN_SHARE: Final = 0.4
+_QUIET_SHARE: Final = 0.04
+"""Of the frames in which the model speaks or is silent, those whose codes are learnt in a step: they repeat."""
 
 
 def config(text_card: int) -> dict[str, Any]:
@@ -70,10 +72,11 @@ def config(text_card: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``steps`` of ``batch`` conversations of 32 s each."""
+    """``steps`` of ``batch`` stretches of ``frames`` each."""
 
     steps: int = 3000
-    batch: int = 16
+    batch: int = 12
+    frames: int = 288
     rate: float = 1.5e-3
     seed: int = 2
 
@@ -118,9 +121,9 @@ def losses(
 
     own = wanted[:, _OWN]
     speaks = (own != silence[None, :, None]).any(dim=1)
-    chosen = speaks | (torch.rand(speaks.shape, generator=random) < _QUIET_SHARE)
+    chosen = torch.rand(speaks.shape, generator=random) < torch.where(speaks, _SPOKEN_SHARE, _QUIET_SHARE)
     own_wanted = own.transpose(1, 2)[chosen]  # [chosen, codebooks]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # for six steps, faster backwards
         logits = lm.forward_depformer_training(
             wanted.transpose(1, 2)[chosen].T[None].contiguous(), hidden[chosen][None].contiguous()
         )
@@ -171,7 +174,7 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
             step = saved["step"]
         random = torch.Generator().manual_seed(plan.seed + step)
         parameters = [*lm.parameters(), *reader.parameters()]
-        for batch in _batches(data, plan, step):
+        for batch in codec.prefetched(_batches(data, plan, step).__next__):
             if step >= plan.steps:
                 break
             for group in optimizer.param_groups:
@@ -218,12 +221,36 @@ def _optimizer(lm: LMModel, reader: WordReader, plan: Plan) -> torch.optim.Optim
 
 def _batches(data: Path, plan: Plan, step: int) -> Iterator[Batch]:
     """For ever, in an order that the seed gives; files that come later are taken up at the next round."""
+    recalls = _recalling_words()
     while True:
         made = dataset.load(data)
-        order = np.random.default_rng([plan.seed, step]).permutation(len(made))
+        random = np.random.default_rng([plan.seed, step])
+        order = random.permutation(len(made))
         for first in range(0, len(order) - plan.batch + 1, plan.batch):
-            chosen = np.sort(order[first : first + plan.batch])
-            codes = np.concatenate((made.text[chosen][:, None], made.own[chosen], made.person[chosen]), axis=1)
-            heard = made.heard[chosen].astype(np.int64)
-            yield Batch(torch.from_numpy(codes.astype(np.int64)), torch.from_numpy(heard))
+            windows = [_window(made, index, plan.frames, recalls, random) for index in order[first : first + plan.batch]]
+            codes, heard = (np.stack(some).astype(np.int64) for some in zip(*windows, strict=True))
+            yield Batch(torch.from_numpy(codes), torch.from_numpy(heard))
             step += 1
+
+
+def _recalling_words() -> list[int]:
+    """Words that ask for something said before, of which the beginning of a window may know nothing."""
+    words = dataset.heard_words()
+    return [words[word] for word in ("go", "continue", "carry", "keep")]
+
+
+def _window(
+    made: dataset.Conversations, index: int, frames: int, recalls: list[int], random: np.random.Generator
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Codes, [streams, frames], and heard words of a stretch that begins where nobody speaks, and knows all it
+    has to know."""
+    own, heard = made.own[index], made.heard[index]
+    loud = (own != own[:, :1]).any(axis=0)  # every conversation begins with a silent frame
+    starts = [0]
+    for start in range(1, len(heard) - frames + 1):
+        quiet = not loud[start - 1 : start + 4].any() and (heard[max(0, start - 2) : start + 14] < 0).all()
+        if quiet and not np.isin(heard[start:], recalls).any():
+            starts.append(start)
+    start = int(random.choice(starts))
+    codes = np.concatenate((made.text[index][None], own, made.person[index]))
+    return codes[:, start : start + frames], heard[start : start + frames]

@@ -1,0 +1,83 @@
+"""Scenes to learn from: the model answers after the phrase, stops when told to and goes on where it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtc_server.audio import FRAME_SAMPLES
+from tests.conftest import need_commands
+from training import own_voice, phrases
+from training.conversations import ANSWER_AFTER, FRAMES, STOP_AFTER, Playwright, Scene, Uttered
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    need_commands("espeak-ng")
+    playwright = Playwright(11)
+    return [playwright.scene() for _ in range(60)]
+
+
+def test_the_model_never_speaks_twice_at_once(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        for first, second in zip(scene.uttered, scene.uttered[1:], strict=False):
+            assert first.frame + first.frames <= second.frame
+
+
+def test_an_answer_begins_after_silence_of_the_person(scenes: list[Scene]) -> None:
+    answers = 0
+    for scene in scenes:
+        ends = {one.frame for one in scene.heard}
+        for before, one in zip([None, *scene.uttered], scene.uttered, strict=False):
+            begins = before is None or before.frame + own_voice.COUNT_FRAMES + 1 < one.frame
+            if begins and one.frame < FRAMES:
+                answers += 1
+                assert one.frame - ANSWER_AFTER - 1 in ends
+                quiet = scene.person[(one.frame - ANSWER_AFTER) * FRAME_SAMPLES : (one.frame - 1) * FRAME_SAMPLES]
+                assert np.abs(quiet).max(initial=0.0) < 0.01
+    assert answers > 100
+
+
+def test_a_count_that_was_stopped_goes_on_with_the_next_number(scenes: list[Scene]) -> None:
+    gone_on = 0
+    for scene in scenes:
+        said = [(frame, phrases.NUMBERS.index(word)) for frame, word in scene.words() if word in phrases.NUMBERS]
+        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(said, said[1:], strict=False)]
+        even = [length for length, step in steps if step == 1]
+        assert even.count(own_voice.COUNT_FRAMES) >= len(even) // 2
+        gone_on += sum(length > own_voice.COUNT_FRAMES for length in even)
+    assert gone_on > 5
+
+
+def test_stop_is_followed_by_silence(scenes: list[Scene]) -> None:
+    stopped = 0
+    for scene in scenes:
+        for one in scene.heard:
+            if one.word == "stop" and one.frame + STOP_AFTER < FRAMES:
+                covering = [o for o in scene.uttered if o.frame < one.frame < o.frame + o.frames]
+                for utterance in covering:
+                    stopped += 1
+                    # a longer wording, such as "stop that now", ends later than its first word
+                    assert utterance.frame + utterance.frames <= one.frame + STOP_AFTER + 12
+    assert stopped > 3
+
+
+def test_a_cut_leaves_what_was_said_before_it() -> None:
+    scene = Scene(uttered=[Uttered(10, "seven", 6), Uttered(20, "eight", 5), Uttered(30, "nine", 6)])
+    scene.cut(22)
+    assert scene.uttered == [Uttered(10, "seven", 6), Uttered(20, "eight", 2)]
+
+
+def test_a_part_that_is_cut_fades_and_is_silent() -> None:
+    need_commands("espeak-ng")
+    whole = own_voice.part("seventeen").pcm
+    cut = own_voice.cut(whole, 2)
+    np.testing.assert_array_equal(cut[: 2 * FRAME_SAMPLES], whole[: 2 * FRAME_SAMPLES])
+    assert not cut[3 * FRAME_SAMPLES :].any()
+
+
+def test_the_same_seed_makes_the_same_scene() -> None:
+    need_commands("espeak-ng")
+    first, second = (Playwright(5).scene() for _ in range(2))
+    assert first.uttered == second.uttered
+    np.testing.assert_array_equal(first.person, second.person)
