@@ -1,168 +1,145 @@
 """``python -m training.evaluate``: examines a checkpoint and prints how well it answers.
 
-Voices, wordings and noises are ones that no part of the training has heard. Owns the command line and the tables.
+Voices, wordings and noises are ones that no part of the training has heard. By default the model sits behind the
+product's server and is called over WebRTC, four calls at once, in real time; ``--through model`` steps it directly,
+which is faster. Owns the command line and the order of things.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import asyncio
 import json
 import math
 import random
 import sys
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
-from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions, load
-from training import direct
-from training.examination import Figures, Finding, Task, draw, figures
+from rtc_server.models.kyutai import KyutaiOptions, load
+from training import calls, direct
+from training.calls import Way
+from training.disturbance import Bystander
+from training.examination import Task, draw
 from training.person import Condition, Person
+from training.report import Disturbance, Evaluation, Result
 
 _SHIPPED: Final = Path(__file__).parent.parent / "rtc_server" / "models" / "pico"
 _TASKS_EACH: Final = 8
 """At most, of one person, who then leaves for another."""
-_FAILURES_SHOWN: Final = 40
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
-    condition: str
-    findings: list[Finding]
-    took_s: float
-
-    @property
-    def figures(self) -> Figures:
-        return figures(self.findings)
+_LATE_WORDS_S: Final = 2.0
+"""How long to wait for an answer's words where packets are lost: the data channel sends them again, the voice not."""
+_DEFAULTS: Final = {"webrtc": (100, 4), "model": (300, 16)}
+"""Questions, and conversations at a time."""
+_WAYS: Final[dict[Condition, tuple[Condition, Way]]] = {
+    "clean": ("clean", Way()),
+    "lossy": ("clean", Way(loss=True)),
+    "telephone": ("clean", Way(codec="audio/PCMU")),
+    "room": ("room", Way()),
+}
+"""What is done to the sound before it is sent, and how it is sent."""
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    model = load(KyutaiOptions(str(arguments.model), arguments.rows, threads=arguments.threads))
-    model.warm_up()
-    results = [_examine(model, condition, arguments) for condition in arguments.conditions]
-    false_answers = None
-    if arguments.disturbance:
-        false_answers = direct.disturb(model, arguments.disturbance, arguments.seed)
-    for result in results:
-        _print_failures(result, arguments.failures)
-    _print_topics(results)
-    _print_figures(results)
-    if false_answers is not None:
-        print(f"\nFalse answers in {arguments.disturbance:.0f} s of silence, noise and music: {len(false_answers)}")
-        for answer in false_answers[: arguments.failures]:
-            print(f"  {answer.scene} at {answer.at_s:.1f} s: {textwrap.shorten(answer.text, 80)!r}")
+    questions, rows = _DEFAULTS[arguments.through]
+    arguments.questions = questions if arguments.questions is None else arguments.questions
+    arguments.rows = arguments.rows or rows
+    if arguments.through == "model":
+        evaluation = _examine_model(arguments)
+    else:
+        evaluation = asyncio.run(_examine_server(arguments))
+    for line in evaluation.lines(arguments.failures):
+        print(line)
     if arguments.json:
-        arguments.json.write_text(json.dumps(_report(results, false_answers, arguments), indent=1) + "\n")
+        facts = {"model": str(arguments.model), "through": arguments.through, "seed": arguments.seed}
+        arguments.json.write_text(json.dumps(facts | evaluation.plain(), indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.partition("\n\n")[2])
-    parser.add_argument(
-        "--model", type=Path, default=_SHIPPED, help="directory of the checkpoint (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=(__doc__ or "").partition("\n\n")[2]
     )
-    parser.add_argument("--through", choices=("model",), default="model")
-    parser.add_argument("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "telephone", "lossy"])
-    parser.add_argument("--questions", type=int, default=300, help="in each condition (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--rows", type=int, default=16, help="conversations at a time (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own)")
-    parser.add_argument(
-        "--disturbance", type=float, default=600.0, metavar="SECONDS", help="of silence, noise and music; 0: none"
-    )
-    parser.add_argument("--failures", type=int, default=_FAILURES_SHOWN, help="shown at most, of each condition")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
+    add = parser.add_argument
+    add("--model", type=Path, default=_SHIPPED, metavar="DIR", help="the checkpoint (default: the shipped one)")
+    add("--through", choices=tuple(_DEFAULTS), default="webrtc", help="default: %(default)s")
+    add("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "lossy", "telephone"])
+    add("--questions", type=int, help="in each condition (default: 100 through webrtc, else 300)")
+    add("--seed", type=int, default=7, help="default: %(default)s")
+    add("--rows", type=int, help="conversations at a time (default: 4 through webrtc, else 16)")
+    add("--threads", type=int, help="of torch (default: its own choice)")
+    add("--disturbance", type=float, default=600.0, metavar="S", help="of silence, noise and music; 0: none")
+    add("--failures", type=int, default=40, help="shown at most, of each condition (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write everything there too")
     return parser
 
 
-def _examine(model: KyutaiModel, condition: Condition, arguments: argparse.Namespace) -> Result:
-    tasks = draw(arguments.questions, random.Random(arguments.seed))
-    began = time.monotonic()
-    done = 0
-
-    def progress(person: Person) -> None:
-        nonlocal done
-        done += len(person.findings)
-        took_s = time.monotonic() - began
-        print(f"\r{condition}: {done} of about {len(tasks)}, {took_s:.0f} s", end="", file=sys.stderr, flush=True)
-
-    each = min(_TASKS_EACH, math.ceil(len(tasks) / arguments.rows))
-    found = direct.examine(model, _people(tasks, condition, arguments.seed, each), progress)
-    print(file=sys.stderr)
-    return Result(condition, found, time.monotonic() - began)
+def _examine_model(arguments: argparse.Namespace) -> Evaluation:
+    model = load(KyutaiOptions(str(arguments.model), arguments.rows, threads=arguments.threads))
+    model.warm_up()
+    results = []
+    for condition in arguments.conditions:
+        progress = _Progress(condition, arguments.questions)
+        direct.converse(model, _people(arguments, condition), progress.add)
+        results.append(progress.result())
+    bystanders = _bystanders(arguments)
+    direct.converse(model, bystanders)
+    return _evaluation(results, bystanders, arguments)
 
 
-def _people(tasks: Sequence[Task], condition: Condition, seed: int, each: int) -> Iterator[Person]:
+async def _examine_server(arguments: argparse.Namespace) -> Evaluation:
+    results = []
+    async with calls.serving(arguments.model, arguments.rows, arguments.threads) as url:
+        for condition in arguments.conditions:
+            sound, way = _WAYS[condition]
+            people = list(_people(arguments, sound, _LATE_WORDS_S if way.loss else 1.0))
+            progress = _Progress(condition, arguments.questions)
+            before = await calls.counts(url)
+            await calls.converse(url, people, arguments.rows, way, progress.add)
+            results.append(progress.result(calls.pace(before, await calls.counts(url))))
+        bystanders = _bystanders(arguments)
+        await calls.converse(url, bystanders, arguments.rows, Way())
+    return _evaluation(results, bystanders, arguments)
+
+
+def _evaluation(results: list[Result], bystanders: Sequence[Bystander], arguments: argparse.Namespace) -> Evaluation:
+    answers = [answer for one in bystanders for answer in one.answers()]
+    return Evaluation(results, Disturbance(arguments.disturbance, answers) if bystanders else None)
+
+
+def _people(arguments: argparse.Namespace, condition: Condition, patience_s: float = 1.0) -> Iterator[Person]:
+    """The same tasks in every condition."""
+    tasks: Sequence[Task] = draw(arguments.questions, random.Random(arguments.seed))
+    each = max(1, min(_TASKS_EACH, math.ceil(len(tasks) / arguments.rows)))
     for index in range(0, len(tasks), each):
-        yield Person(tasks[index : index + each], condition, seed * 10_000 + index)
+        yield Person(tasks[index : index + each], condition, arguments.seed * 10_000 + index, patience_s)
 
 
-def _print_failures(result: Result, most: int) -> None:
-    wrong = [one for one in result.findings if not one.right]
-    print(f"\n{result.condition}: {len(wrong)} of {len(result.findings)} not right")
-    for one in wrong[:most]:
-        got = textwrap.shorten(one.got, 80)
-        print(f"  {one.topic}: {one.said!r} ({one.voice}): {one.expected!r}, got {got!r}: {one.why}")
+def _bystanders(arguments: argparse.Namespace) -> list[Bystander]:
+    if not arguments.disturbance:
+        return []
+    seconds = arguments.disturbance / arguments.rows
+    return [Bystander(seconds, arguments.seed * 10_000 + row) for row in range(arguments.rows)]
 
 
-def _print_topics(results: Sequence[Result]) -> None:
-    topics = sorted({topic for result in results for topic in result.figures.by_topic})
-    print(f"\n{'topic':24}" + "".join(f"{result.condition:>14}" for result in results))
-    for topic in topics:
-        cells = (result.figures.by_topic.get(topic, (0, 0)) for result in results)
-        print(f"{topic:24}" + "".join(f"{f'{right}/{asked}':>14}" for right, asked in cells))
+class _Progress:
+    """Gathers what the people of one condition found, and says how far they are."""
 
+    def __init__(self, condition: Condition, questions: int) -> None:
+        self._condition = condition
+        self._questions = questions
+        self._began = time.monotonic()
+        self._result = Result(condition, [], 0.0)
 
-def _print_figures(results: Sequence[Result]) -> None:
-    rows: dict[str, list[str]] = {}
-    for result in results:
-        made = result.figures
-        for name, cell in {
-            "right answers": _percent(made.right, made.questions),
-            "stop heard": _percent(made.stop_heard, made.stops),
-            "even counts": _percent(made.even),
-            "delay, median": _seconds(made.delay_median_s),
-            "delay, 95 %": _seconds(made.delay_p95_s),
-            "stop to silence": _seconds(made.stop_median_s),
-            "took": f"{result.took_s:.0f} s",
-        }.items():
-            rows.setdefault(name, []).append(cell)
-    print(f"\n{'':24}" + "".join(f"{result.condition:>14}" for result in results))
-    for name, cells in rows.items():
-        print(f"{name:24}" + "".join(f"{cell:>14}" for cell in cells))
+    def add(self, person: Person) -> None:
+        self._result.findings.extend(person.findings)
+        done, took_s = len(self._result.findings), time.monotonic() - self._began
+        print(f"{self._condition}: {done} of about {self._questions}, {took_s:.0f} s", file=sys.stderr, flush=True)
 
-
-def _percent(value: float | None, of: int | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 100:.1f} %" + (f" /{of}" if of is not None else "")
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} s"
-
-
-def _report(results: Sequence[Result], false_answers: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    def plain(one: Finding) -> dict[str, Any]:
-        return {key: value for key, value in dataclasses.asdict(one).items() if key != "pcm"}
-
-    return {
-        "model": str(arguments.model),
-        "through": arguments.through,
-        "seed": arguments.seed,
-        "conditions": {
-            result.condition: {
-                "figures": dataclasses.asdict(result.figures),
-                "findings": [plain(one) for one in result.findings],
-            }
-            for result in results
-        },
-        "disturbance_s": arguments.disturbance,
-        "false_answers": None if false_answers is None else [dataclasses.asdict(one) for one in false_answers],
-    }
+    def result(self, pace: calls.Pace | None = None) -> Result:
+        return Result(self._condition, self._result.findings, time.monotonic() - self._began, pace)
 
 
 if __name__ == "__main__":

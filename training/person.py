@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
@@ -37,8 +37,6 @@ Condition = Literal["clean", "telephone", "lossy", "room"]
 _AUDIBLE_RMS: Final = 0.01
 """-40 dB against full scale: what counts as sound, 20 dB below the model's voice."""
 _WINDOW: Final = MODEL_RATE_HZ // 100
-_OVER_S: Final = 1.0
-"""An answer is over after so much silence."""
 _ANSWER_WITHIN_S: Final = 3.0
 """There is none if it has not begun by then."""
 _LONGEST_S: Final = 10.0
@@ -50,6 +48,25 @@ _TAIL: Final = MODEL_RATE_HZ // 4
 
 _Talk = Generator[Callable[[], bool], None, None]
 """A conversation: yields what it waits for."""
+
+
+class Caller(Protocol):
+    """Whoever can have a conversation with the model, at whatever pace; times in seconds, of any one clock."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def microphone(self, count: int, now_s: float) -> FloatArray:
+        """The next ``count`` samples at 24 kHz, the last of which is captured at ``now_s``."""
+        ...
+
+    def hear(self, pcm: FloatArray, start_s: float) -> None:
+        """The model's voice, whole windows of 10 ms, from ``start_s`` on."""
+        ...
+
+    def read(self, text: str, now_s: float) -> None:
+        """What the model has just written."""
+        ...
 
 
 class Ear:
@@ -74,12 +91,14 @@ class Ear:
 
 
 class Person:
-    """One conversation. ``seed`` decides the voice, the level, the noise and the pauses."""
+    """One conversation. ``seed`` decides the voice, the level, the noise and the pauses. ``patience_s``: after so much
+    silence an answer is over; longer where its words may be late."""
 
-    def __init__(self, tasks: Sequence[Task], condition: Condition, seed: int) -> None:
+    def __init__(self, tasks: Sequence[Task], condition: Condition, seed: int, patience_s: float = 1.0) -> None:
         self._random = random.Random(seed)
         self._generator = np.random.default_rng([seed, 77])
         self._condition = condition
+        self._patience_s = patience_s
         self._voice = voices.held_out(self._random)
         self._gain = np.float32(10 ** (self._random.uniform(-16, 2) / 20))
         self._noise = self._make_noise()
@@ -92,30 +111,38 @@ class Person:
         self.findings: list[Finding] = []
         self._talk = self._converse(tasks)
         self._waits_for: Callable[[], bool] = lambda: True
-        self.done = False
-        self.saying = ""
-        """What is being said, or was last."""
+        # All at once, for a call in real time has none for it.
+        said = {text for task in tasks for text in (task.said, task.stop, task.go_on) if text}
+        self._spoken = {text: espeak.speak(text, self._voice).pcm * self._gain for text in said}
+        self._said = ""
+        self._done = False
+
+    @property
+    def done(self) -> bool:
+        return self._done
 
     @property
     def voice(self) -> str:
         return self._voice.name
 
+    @property
+    def saying(self) -> str:
+        """What is being said; empty while nothing is."""
+        return self._said if self._now_s < self._heard.phrase_end_s else ""
+
     def microphone(self, count: int, now_s: float) -> FloatArray:
-        """The next ``count`` samples at 24 kHz, the last of which is captured at ``now_s``."""
         self._now_s = now_s - count / MODEL_RATE_HZ
-        while not self.done and self._waits_for():
+        while not self._done and self._waits_for():
             try:
                 self._waits_for = next(self._talk)
             except StopIteration:
-                self.done = True
+                self._done = True
         return self._capture(count)
 
     def hear(self, pcm: FloatArray, start_s: float) -> None:
-        """The model's voice, whole windows of 10 ms, from ``start_s`` on."""
         self._ear.push(pcm, start_s)
 
     def read(self, text: str, now_s: float) -> None:
-        """What the model has just written."""
         self._letters += [(now_s, letter) for letter in text]
 
     def _converse(self, tasks: Sequence[Task]) -> _Talk:
@@ -157,12 +184,12 @@ class Person:
 
     def _say(self, text: str) -> _Talk:
         """Until the last sample is out. Forgets what was heard before."""
-        spoken = espeak.speak(text, self._voice)
+        spoken = self._spoken[text]
         lead = self._random.randrange(FRAME_SAMPLES)
-        clip = np.concatenate((silence(lead), spoken.pcm * self._gain, silence(_TAIL)))
-        self.saying = text
+        clip = np.concatenate((silence(lead), spoken, silence(_TAIL)))
+        self._said = text
         self._ear, self._letters = Ear(), []
-        self._heard = Heard(self._now_s + (lead + len(spoken.pcm)) / MODEL_RATE_HZ)
+        self._heard = Heard(self._now_s + (lead + len(spoken)) / MODEL_RATE_HZ)
         self._mouth.append(self._distorted(clip + self._next_noise(len(clip)), clip))
         yield lambda: self._now_s >= self._heard.phrase_end_s
 
@@ -174,7 +201,10 @@ class Person:
         def over() -> bool:
             last_s = max([end_s, *self._ear.sounds[-1:], *(at_s for at_s, _ in self._letters[-1:])])
             nothing = not self._ear.sounds and not self._letters
-            return self._now_s > last_s + (_ANSWER_WITHIN_S if nothing else _OVER_S) or self._now_s > end_s + longest_s
+            return (
+                self._now_s > last_s + (_ANSWER_WITHIN_S if nothing else self._patience_s)
+                or self._now_s > end_s + longest_s
+            )
 
         yield over
 
