@@ -40,10 +40,10 @@ def _step(model: StreamingModel, seats: Sequence[Caller | None], times: np.ndarr
     times += _FRAME_S
     for row, caller in enumerate(seats):
         if caller is not None:
-            pcm[row] = caller.microphone(FRAME_SAMPLES, times[row])
+            pcm[row] = caller.microphone(FRAME_SAMPLES, float(times[row]))
     outputs = model.step(pcm, np.array([caller is not None for caller in seats]))
     for row, (caller, output) in enumerate(zip(seats, outputs, strict=True)):
         if caller is None or output is None:
             continue
-        caller.read(output.text, times[row])
-        caller.hear(silence(FRAME_SAMPLES) if output.pcm is None else output.pcm, times[row])
+        caller.read(output.text, float(times[row]))
+        caller.hear(silence(FRAME_SAMPLES) if output.pcm is None else output.pcm, float(times[row]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import math
 import random
@@ -18,13 +19,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
-from rtc_server.models.kyutai import KyutaiOptions, load
 from training import calls, direct
 from training.calls import Way
 from training.disturbance import Bystander
 from training.examination import Task, draw
 from training.person import Condition, Person
-from training.report import Disturbance, Evaluation, Result
+from training.report import Disturbance, Evaluation, Hearing, Result
 
 _SHIPPED: Final = Path(__file__).parent.parent / "rtc_server" / "models" / "pico"
 _TASKS_EACH: Final = 8
@@ -43,14 +43,15 @@ _WAYS: Final[dict[Condition, tuple[Condition, Way]]] = {
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.hear and importlib.util.find_spec("pocketsphinx") is None:
+        parser.error("pocketsphinx is not installed: pip install '.[training]', or do without by --hear 0")
     questions, rows = _DEFAULTS[arguments.through]
     arguments.questions = questions if arguments.questions is None else arguments.questions
     arguments.rows = arguments.rows or rows
-    if arguments.through == "model":
-        evaluation = _examine_model(arguments)
-    else:
-        evaluation = asyncio.run(_examine_server(arguments))
+    through_model = arguments.through == "model"
+    evaluation = _examine_model(arguments) if through_model else asyncio.run(_examine_server(arguments))
     for line in evaluation.lines(arguments.failures):
         print(line)
     if arguments.json:
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate", description=(__doc__ or "").partition("\n\n")[2]
     )
     add = parser.add_argument
-    add("--model", type=Path, default=_SHIPPED, metavar="DIR", help="the checkpoint (default: the shipped one)")
+    add("--model", type=_directory, default=_SHIPPED, metavar="DIR", help="the checkpoint (default: the shipped one)")
     add("--through", choices=tuple(_DEFAULTS), default="webrtc", help="default: %(default)s")
     add("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "lossy", "telephone"])
     add("--questions", type=int, help="in each condition (default: 100 through webrtc, else 300)")
@@ -71,12 +72,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", type=int, help="conversations at a time (default: 4 through webrtc, else 16)")
     add("--threads", type=int, help="of torch (default: its own choice)")
     add("--disturbance", type=float, default=600.0, metavar="S", help="of silence, noise and music; 0: none")
+    add(
+        "--hear", type=int, default=150, metavar="N", help="replies that a recogniser listens to (default: %(default)s)"
+    )
     add("--failures", type=int, default=40, help="shown at most, of each condition (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything there too")
     return parser
 
 
+def _directory(text: str) -> Path:
+    """Absolute, for the server has a working directory of its own."""
+    return Path(text).resolve()
+
+
 def _examine_model(arguments: argparse.Namespace) -> Evaluation:
+    from rtc_server.models.kyutai import KyutaiOptions, load  # noqa: PLC0415 - calls need no torch here
+
     model = load(KyutaiOptions(str(arguments.model), arguments.rows, threads=arguments.threads))
     model.warm_up()
     results = []
@@ -106,7 +117,22 @@ async def _examine_server(arguments: argparse.Namespace) -> Evaluation:
 
 def _evaluation(results: list[Result], bystanders: Sequence[Bystander], arguments: argparse.Namespace) -> Evaluation:
     answers = [answer for one in bystanders for answer in one.answers()]
-    return Evaluation(results, Disturbance(arguments.disturbance, answers) if bystanders else None)
+    disturbance = Disturbance(arguments.disturbance, answers) if bystanders else None
+    return Evaluation(results, disturbance, _hearing(results, arguments.hear))
+
+
+def _hearing(results: list[Result], most: int) -> Hearing | None:
+    """Of what was said to clean questions, ``most`` replies at most."""
+    findings = [one for result in results if result.condition == "clean" for one in result.findings]
+    replies = [(one.got, one.pcm) for one in findings if one.got and one.pcm is not None and len(one.pcm)]
+    if not replies or not most:
+        return None
+    from training import recognise  # noqa: PLC0415 - an optional package
+
+    chosen = random.Random(0).sample(replies, min(most, len(replies)))
+    recogniser, own = recognise.Recogniser(), recognise.own_replies()
+    ceiling = 1 - len(recognise.differing(recogniser, own)) / len(own)
+    return Hearing(len(chosen), ceiling, recognise.differing(recogniser, chosen))
 
 
 def _people(arguments: argparse.Namespace, condition: Condition, patience_s: float = 1.0) -> Iterator[Person]:

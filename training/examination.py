@@ -11,9 +11,10 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
-from rtc_server.audio import FloatArray, silence
+from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, silence
 from training import own_voice, phrases
 from training.phrases import Question
 
@@ -26,7 +27,8 @@ STOP_WITHIN_S: Final = 0.6
 """From the end of "stop" to silence."""
 EVEN_WITHIN_S: Final = 0.165
 """By how much the time from one number of a count to the next may differ from the pace of the training: two frames."""
-PACE_S: Final = own_voice.COUNT_FRAMES * 0.08
+PACE_S: Final = own_voice.COUNT_FRAMES * FRAME_MS / 1000
+_MARGIN_S: Final = 0.2
 _LEAST_STOPPED: Final = 8
 """A count that is to be stopped goes at least so far."""
 _LEFT_OVER: Final = 4
@@ -66,6 +68,14 @@ class Heard:
         return " ".join(word for _, word in self.words)
 
     @property
+    def voice(self) -> FloatArray:
+        """The answer, from a little before its first sound to a little after its last."""
+        if not self.sounds:
+            return silence(0)
+        first, last = self.sounds[0] - self.pcm_from_s - _MARGIN_S, self.sounds[-1] - self.pcm_from_s + _MARGIN_S
+        return self.pcm[max(0, int(first * MODEL_RATE_HZ)) : int(last * MODEL_RATE_HZ)]
+
+    @property
     def delay_s(self) -> float | None:
         """From the end of the phrase to the first sound: negative if that came too soon, None if it never came."""
         return self.sounds[0] - self.phrase_end_s if self.sounds else None
@@ -74,8 +84,7 @@ class Heard:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One phrase and what became of it. ``why``: it is not ``right``. ``even``: of a count, whether it kept its
-    pace. ``delay_s``: to the first sound; of a stop, to the last. ``answer``: whether it counts among the
-    answers; a stop has none."""
+    pace. ``delay_s``: to the first sound; of a stop, to the last. ``pcm``: the answer's sound."""
 
     topic: str
     said: str
@@ -90,6 +99,7 @@ class Finding:
 
     @property
     def is_answer(self) -> bool:
+        """Whether it counts among the answers: a stop has none."""
         return self.topic != STOP
 
 
@@ -155,7 +165,7 @@ def counted(last: int, first: int = 1) -> str:
 
 def is_even(words: Sequence[tuple[float, str]]) -> bool:
     """Whether the numbers came at the pace of the training."""
-    gaps = (after - before for (before, _), (after, _) in zip(words, words[1:], strict=False))
+    gaps = (after - before for (before, _), (after, _) in pairwise(words))
     return all(abs(gap - PACE_S) <= EVEN_WITHIN_S for gap in gaps)
 
 
@@ -167,7 +177,7 @@ def judge_answer(topic: str, said: str, voice: str, expected: str, heard: Heard)
     elif not heard.sounds:
         why = "no sound"
     even = is_even(heard.words) if topic in {COUNT, GO_ON} and not why else None
-    return Finding(topic, said, voice, expected, heard.text, not why, why, heard.delay_s, even, heard.pcm)
+    return Finding(topic, said, voice, expected, heard.text, not why, why, heard.delay_s, even, heard.voice)
 
 
 def judge_count_begun(task: Task, voice: str, heard: Heard) -> Finding:

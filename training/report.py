@@ -21,6 +21,8 @@ STOP_GOAL: Final = 0.95
 DELAY_GOAL_S: Final = 0.6
 FALSE_GOAL: Final = 2
 """In ten minutes."""
+HEARD_GOAL: Final = 0.95
+"""Share of replies, of those that can be understood at all."""
 IN_TIME_GOAL: Final = 0.99
 """Of frames, while four talk at once."""
 
@@ -47,14 +49,17 @@ class Disturbance:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """What an independent recogniser makes of the model's voice: of ``replies``, those ``agree`` with the model's own
-    transcript. ``ceiling``: the share that it understands of the voice that the model learnt from."""
+    """What an independent recogniser makes of the model's voice: of ``replies``, all but the ``others`` agree with the
+    model's own transcript. ``ceiling``: the share that it understands of the voice that the model learnt from."""
 
     replies: int
-    agree: int
     ceiling: float
     others: list[tuple[str, str]]
     """Transcripts and what was heard instead."""
+
+    @property
+    def agree(self) -> float:
+        return 1 - len(self.others) / self.replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,9 @@ def _table(head: str, results: Sequence[Result], rows: Sequence[tuple[str, list[
 
 def _goals(evaluation: Evaluation) -> Iterator[str]:
     """What was asked of the model, what it does, and whether that is enough."""
-    yield "\ngoal                                               found"
+    yield f"\n{'':44} {'goal':>9} {'found':>9}"
     for name, wanted, found, met in _compared(evaluation):
-        yield f"{name:36} {wanted:>13} {found:>10}  {'met' if met else 'missed'}"
+        yield f"{name:44} {wanted:>9} {found:>9}  {'met' if met else 'missed'}"
 
 
 def _compared(evaluation: Evaluation) -> Iterator[tuple[str, str, str, bool]]:
@@ -180,9 +185,10 @@ def _compared(evaluation: Evaluation) -> Iterator[tuple[str, str, str, bool]]:
     if evaluation.disturbance is not None:
         per_ten = len(evaluation.disturbance.answers) / evaluation.disturbance.seconds * 600
         yield "false answers in ten minutes", f"<= {FALSE_GOAL}", f"{per_ten:.1f}", per_ten <= FALSE_GOAL
-    if evaluation.hearing is not None and evaluation.hearing.replies:
-        share, ceiling = evaluation.hearing.agree / evaluation.hearing.replies, evaluation.hearing.ceiling
-        yield "heard as written", f"({_percent(ceiling)})", _percent(share), share >= ceiling * GOALS["clean"]
+    if evaluation.hearing is not None:
+        agree, ceiling = evaluation.hearing.agree, evaluation.hearing.ceiling
+        goal = ceiling * HEARD_GOAL
+        yield f"heard as written (own voice: {_percent(ceiling)})", f">= {goal:.0%}", _percent(agree), agree >= goal
 
 
 def _percent(value: float | None) -> str:

@@ -1,0 +1,37 @@
+"""An independent recogniser tells the model's replies apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtc_server.audio import MODEL_RATE_HZ
+from tests.conftest import need_commands
+from training import own_voice
+from training.recognise import Recogniser, count, differing
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    need_commands("espeak-ng")
+    return Recogniser()
+
+
+def test_the_voice_that_the_model_learns_from_is_understood(recogniser: Recogniser) -> None:
+    replies = {
+        "that is seven": np.concatenate((own_voice.part("that is").pcm, own_voice.part("seven").pcm)),
+        "my name is pico": own_voice.part("my name is Pico").pcm,
+        "one two three four": count(["one", "two", "three", "four"]),
+    }
+    assert differing(recogniser, replies.items()) == []
+
+
+def test_another_reply_than_is_written_is_noticed(recogniser: Recogniser) -> None:
+    pcm = own_voice.part("I have no clock").pcm
+    assert differing(recogniser, [("i like music", pcm)]) == [("i like music", "i have no clock")]
+
+
+def test_silence_and_noise_are_no_reply(recogniser: Recogniser) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.05, MODEL_RATE_HZ).astype(np.float32)
+    assert recogniser.hear(np.zeros(MODEL_RATE_HZ, dtype=np.float32)) == ""
+    assert "my name is pico" not in recogniser.hear(noise)

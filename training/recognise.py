@@ -1,0 +1,83 @@
+"""An independent ear: does the model's voice say what its transcript says?
+
+Owns the recogniser, pocketsphinx with the English model that its package brings, held to a grammar of the model's
+replies: it has to tell them apart, not to spell. Knows no model and no examination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import soxr
+from pocketsphinx import Decoder
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence, to_int16
+from training import own_voice, phrases
+from training.examination import normalised
+
+_RATE_HZ: Final = 16_000
+_MARGIN: Final = silence(MODEL_RATE_HZ // 4)
+_HISS: Final = 3e-4
+"""Of full scale, RMS: digital silence is nothing that the recogniser has learnt."""
+_THAT_IS: Final = "that is"
+
+
+class Recogniser:
+    """Hears one reply at a time."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(lm=None, samprate=_RATE_HZ, loglevel="FATAL")
+        self._decoder.add_jsgf_string("reply", grammar())
+        self._decoder.activate_search("reply")
+
+    def hear(self, pcm: FloatArray) -> str:
+        """The words in ``pcm``, at 24 kHz; empty if it is none of the replies."""
+        padded = np.concatenate((_MARGIN, pcm, _MARGIN))
+        hiss = np.random.default_rng(0).normal(0.0, _HISS, len(padded))
+        narrow = soxr.resample((padded + hiss).astype(np.float32), MODEL_RATE_HZ, _RATE_HZ)
+        self._decoder.start_utt()
+        self._decoder.process_raw(to_int16(narrow).tobytes(), no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.hyp()
+        return found.hypstr if found else ""
+
+
+def grammar() -> str:
+    """All that the model may say, in JSGF: a sentence, the result of a sum, or some numbers in a row."""
+    numbers = set(phrases.NUMBERS)
+    sentences = {normalised(text) for text in own_voice.all_parts()} - numbers - {_THAT_IS}
+    return "\n".join(
+        (
+            "#JSGF V1.0;",
+            "grammar reply;",
+            f"<number> = {' | '.join(phrases.NUMBERS)};",
+            f"<sentence> = {' | '.join(sorted(sentences))};",
+            f"public <reply> = <sentence> | {_THAT_IS} <number> | <number>+;",
+        )
+    )
+
+
+def own_replies() -> list[tuple[str, FloatArray]]:
+    """Replies as the training teaches them: each sentence and sum, and some counts. Text, and mono at 24 kHz."""
+    that_is = own_voice.part(_THAT_IS).pcm
+    replies = [(normalised(text), own_voice.part(text).pcm) for text in own_voice.all_parts() if text != _THAT_IS]
+    replies += [(f"{_THAT_IS} {word}", np.concatenate((that_is, own_voice.part(word).pcm))) for word in phrases.NUMBERS]
+    return replies + [(" ".join(words), count(words)) for words in (phrases.NUMBERS[1:last] for last in (4, 8, 13))]
+
+
+def count(words: Sequence[str]) -> FloatArray:
+    """The model's voice counting, at its pace."""
+    pace = own_voice.COUNT_FRAMES * FRAME_SAMPLES
+    pcm = silence((len(words) + 1) * pace)
+    for index, word in enumerate(words):
+        said = own_voice.part(word).pcm[:pace]
+        pcm[index * pace :][: len(said)] += said
+    return pcm
+
+
+def differing(recogniser: Recogniser, replies: Iterable[tuple[str, FloatArray]]) -> list[tuple[str, str]]:
+    """Of ``replies``, those that sound otherwise than they read: what is written, what is heard."""
+    heard = ((text, recogniser.hear(pcm)) for text, pcm in replies)
+    return [(text, words) for text, words in heard if words != text]
