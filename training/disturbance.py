@@ -85,4 +85,5 @@ def _scene(name: str, random: np.random.Generator) -> FloatArray:
         return silence(length)
     make, range_db = (sounds.noise, _NOISE_DB) if name == "noise" else (sounds.music, _MUSIC_DB)
     amplitude = np.float32(10 ** (random.uniform(*range_db) / 20))
-    return np.clip(make(length, random) * amplitude, -1, 1).astype(np.float32)
+    pcm: FloatArray = np.clip(make(length, random) * amplitude, -1, 1)
+    return pcm

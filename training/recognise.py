@@ -28,7 +28,8 @@ class Recogniser:
     """Hears one reply at a time."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(lm=None, samprate=_RATE_HZ, loglevel="FATAL")
+        # Every reply is levelled by itself: most are too short for the recogniser to get used to a voice.
+        self._decoder = Decoder(lm=None, samprate=_RATE_HZ, cmn="batch", loglevel="FATAL")
         self._decoder.add_jsgf_string("reply", grammar())
         self._decoder.activate_search("reply")
 
@@ -45,16 +46,24 @@ class Recogniser:
 
 
 def grammar() -> str:
-    """All that the model may say, in JSGF: a sentence, the result of a sum, or some numbers in a row."""
-    numbers = set(phrases.NUMBERS)
-    sentences = {normalised(text) for text in own_voice.all_parts()} - numbers - {_THAT_IS}
+    """All that the model may say, in JSGF: a sentence, the result of a sum, or a count from any number to any other.
+
+    Numbers in any order would let the recogniser hear an "eight" in every breath.
+    """
+    numbers = phrases.NUMBERS
+    sentences = {normalised(text) for text in own_voice.all_parts()} - {*numbers, _THAT_IS}
+    last = len(numbers) - 1
+    counts = [f"<from{index}> = {numbers[index]} [<from{index + 1}>];" for index in range(last)]
     return "\n".join(
         (
             "#JSGF V1.0;",
             "grammar reply;",
-            f"<number> = {' | '.join(phrases.NUMBERS)};",
+            *counts,
+            f"<from{last}> = {numbers[last]};",
+            f"<number> = {' | '.join(numbers)};",
+            f"<count> = {' | '.join(f'<from{index}>' for index in range(last + 1))};",
             f"<sentence> = {' | '.join(sorted(sentences))};",
-            f"public <reply> = <sentence> | {_THAT_IS} <number> | <number>+;",
+            f"public <reply> = <sentence> | {_THAT_IS} <number> | <count>;",
         )
     )
 

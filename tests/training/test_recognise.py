@@ -31,6 +31,12 @@ def test_another_reply_than_is_written_is_noticed(recogniser: Recogniser) -> Non
     assert differing(recogniser, [("i like music", pcm)]) == [("i like music", "i have no clock")]
 
 
+def test_a_voice_that_is_not_intelligible_is_noticed(recogniser: Recogniser) -> None:
+    """As loud, as long and of the same sounds, but backwards."""
+    replies = [(text.lower(), own_voice.part(text).pcm[::-1]) for text in ("I have no clock", "apple", "two")]
+    assert len(differing(recogniser, replies)) == 3
+
+
 def test_silence_and_noise_are_no_reply(recogniser: Recogniser) -> None:
     noise = np.random.default_rng(1).normal(0, 0.05, MODEL_RATE_HZ).astype(np.float32)
     assert recogniser.hear(np.zeros(MODEL_RATE_HZ, dtype=np.float32)) == ""
