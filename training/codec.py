@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -72,15 +72,15 @@ def config() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, then ``speak``, in which
-    only the decoder and the codebooks for it learn, from the model's own voice."""
+    """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, and ``polish``, in which
+    the decoder learns (:mod:`training.polish`)."""
 
-    listen: int = 900
-    quantize: int = 700
-    speak: int = 1200
-    batch: int = 24
+    listen: int = 1600
+    quantize: int = 900
+    polish: int = 1000
+    batch: int = 16
     utterances: int = 9000
-    rate: float = 1.2e-3
+    rate: float = 2e-3
     seed: int = 1
 
 
@@ -101,20 +101,15 @@ class Clips:
         counted = Counter(phoneme for one in self._utterances for _, phoneme in one.phonemes)
         names = [name for name, _ in counted.most_common() if not name.startswith("_")]
         self._index = {name: 1 + min(place, _PHONEMES - 2) for place, name in enumerate(names)}
-        self._parts = [own_voice.part(text).pcm for text in own_voice.all_parts()]
         self._random = np.random.default_rng([plan.seed, step])
 
-    def foreign(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Heard, [batch, 1, samples], and phonemes, [batch, slots]."""
-        made = [self._foreign() for _ in range(self._plan.batch)]
+        made = [self._clip() for _ in range(self._plan.batch)]
         heard, slots = np.stack([pcm for pcm, _ in made]), np.stack([slot for _, slot in made])
         return torch.from_numpy(heard)[:, None], torch.from_numpy(slots)
 
-    def own(self) -> torch.Tensor:
-        """The model's own voice, [batch / 2, 1, samples]."""
-        return torch.from_numpy(np.stack([self._own() for _ in range(self._plan.batch // 2)]))[:, None]
-
-    def _foreign(self) -> tuple[FloatArray, np.ndarray[Any, Any]]:
+    def _clip(self) -> tuple[FloatArray, np.ndarray[Any, Any]]:
         pcm = np.zeros(_CLIP, dtype=np.float32)
         slots = np.zeros(_CLIP // _SLOT, dtype=np.int64)
         if self._random.random() < 0.06:
@@ -134,17 +129,6 @@ class Clips:
         for slot in np.flatnonzero((centres >= 0) & (centres < len(one.pcm))):
             name = names[max(0, int(np.searchsorted(starts, centres[slot], side="right")) - 1)]
             slots[slot] = self._index.get(name, 0)
-
-    def _own(self) -> FloatArray:
-        pcm = np.zeros(_CLIP, dtype=np.float32)
-        at = int(self._random.integers(-12, 8)) * FRAME_SAMPLES
-        while at < _CLIP:
-            part = self._parts[self._random.integers(len(self._parts))]
-            if self._random.random() < 0.1:
-                part = own_voice.cut(part, int(self._random.integers(1, max(2, len(part) // FRAME_SAMPLES))))
-            _add(pcm, part, at)
-            at += len(part) + int(self._random.choice([0, 0, 1, 2, 5])) * FRAME_SAMPLES
-        return pcm
 
 
 def spoken_by_many(count: int, seed: int) -> list[Utterance]:
@@ -166,6 +150,20 @@ def _speak_some(count: int, seed: int) -> list[Utterance]:
         spoken = espeak.speak(text, voices.trained(random_))
         made.append(Utterance((spoken.pcm * 32767).astype(np.int16), spoken.phonemes))
     return made
+
+
+class Task(Protocol):
+    """A stretch of the training, from step ``first`` to ``last``, at the learning rate ``rate``."""
+
+    first: int
+    last: int
+    rate: float
+
+    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
+        """What learns; the rest is frozen."""
+
+    def figures(self, trainee: Trainee, batch: Any) -> dict[str, torch.Tensor]:
+        """``loss``, and what else is worth writing down."""
 
 
 class PhonemeReader(nn.Module):
@@ -224,14 +222,31 @@ def train(directory: Path, plan: Plan) -> MimiModel:
             trainee.mimi.load_state_dict(saved["mimi"])
             trainee.reader.load_state_dict(saved["reader"])
             trainee.step = saved["step"]
-        end_of_hearing = plan.listen + plan.quantize
-        if trainee.step < end_of_hearing + plan.speak:
+        hearing = _Hearing(plan)
+        if trainee.step < hearing.last:
             clips = Clips(plan, trainee.step)
-            if trainee.step < end_of_hearing:
-                _learn(trainee, _Hearing(plan), clips.foreign, path, Journal(directory / "hearing.csv"), saved)
-                saved = None
-            _learn(trainee, _Speaking(plan), clips.own, path, Journal(directory / "speaking.csv"), saved)
+            if saved is None:
+                balance(trainee.mimi.encoder, clips.batch()[0])
+            learn(trainee, hearing, clips.batch, path, Journal(directory / "hearing.csv"), saved)
+        _settle(trainee.mimi.eval())
     return trainee.mimi.eval()
+
+
+@torch.no_grad()
+def balance(network: nn.Module, given: torch.Tensor) -> None:
+    """Scale each convolution of ``network`` so that what it is ``given`` leaves it with a deviation of one.
+
+    Without it the little that speech is drowns in the biases, and nothing is learnt for hundreds of steps
+    (layer-sequential unit-variance initialization, Mishkin and Matas, 2016).
+    """
+    for convolution in [module for module in network.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]:
+        if convolution.bias is not None:
+            convolution.bias.zero_()
+        made: list[torch.Tensor] = []
+        hook = convolution.register_forward_hook(lambda _module, _input, output, made=made: made.append(output))
+        network(given)
+        hook.remove()
+        convolution.weight /= made[0].std().clamp(min=1e-6)
 
 
 class _Hearing:
@@ -261,47 +276,49 @@ class _Hearing:
         return {"loss": phonemes + 0.5 * penalty, "right": right, "penalty": penalty.detach(), "size": size}
 
 
-class _Speaking:
-    """The decoder and the acoustic codebooks learn the model's own voice; what hears stays as it is."""
+@torch.no_grad()
+def _settle(mimi: MimiModel) -> None:
+    """Give the acoustic codebooks their centroids, from the model's own voice; nothing that hears changes.
 
-    def __init__(self, plan: Plan) -> None:
-        self.first = plan.listen + plan.quantize
-        self.last, self.rate = self.first + plan.speak, plan.rate
-        self._settled = self.first + plan.speak // 3
-
-    def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
-        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
-        modules = (mimi.decoder, mimi.decoder_transformer, mimi.upsample, quantizer.rvq_rest)
-        frozen = quantizer.rvq_first.input_proj, mimi.encoder, mimi.encoder_transformer, mimi.downsample
-        for module in frozen:
-            module.requires_grad_(False)  # type: ignore[union-attr]
-        return [parameter for module in modules for parameter in module.parameters()]  # type: ignore[union-attr]
-
-    def figures(self, trainee: Trainee, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
-        mimi, quantizer = trainee.mimi, _quantizer(trainee.mimi)
-        quantizer.rvq_first.eval()
-        settled = trainee.step >= self._settled  # from here on codes stay what they are: language models rely on them
-        quantizer.rvq_rest.train(not settled)
-        quantizer.rvq_rest.input_proj.requires_grad_(not settled)
-        with torch.no_grad():
-            latent = _latent(mimi, wanted)
-            semantic = quantizer.rvq_first(latent, mimi.frame_rate).x
-        acoustic = quantizer.rvq_rest(latent, mimi.frame_rate)
-        with torch.autocast("cpu", torch.bfloat16):
-            coded = mimi._to_encoder_framerate(semantic + acoustic.x)
-            (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
-            decoded = mimi.decoder(coded)
-        decoded = decoded.float()[..., : wanted.shape[-1]]
-        spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
-        wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
-        penalty = acoustic.penalty if not settled else torch.zeros(())
-        loss = spectral + wave + 0.25 * penalty
-        return {"loss": loss, "spectral": spectral.detach(), "wave": wave.detach(), "penalty": penalty.detach()}
+    What is quantized are the principal components of the latents, so that every sound of the one voice has
+    codes of its own. What the codes sound like is for the decoder to learn (:mod:`training.polish`).
+    """
+    pieces = []
+    for text in own_voice.all_parts():
+        for frames in {own_voice.part(text).frames, max(1, own_voice.part(text).frames // 2)}:
+            pcm = own_voice.cut(own_voice.part(text).pcm, frames)
+            padded = np.pad(pcm, (8 * FRAME_SAMPLES, 4 * FRAME_SAMPLES))
+            pieces.append(mimi._encode_to_unquantized_latent(torch.from_numpy(padded)[None, None])[0])
+    latents = torch.cat(pieces, dim=1)  # [width, frames]
+    rest = _quantizer(mimi).rvq_rest
+    directions = torch.linalg.svd(latents - latents.mean(dim=1, keepdim=True), full_matrices=False).U
+    rest.input_proj.weight.copy_(directions[:, : rest.dimension].T[:, :, None])
+    rest.output_proj.weight.copy_(directions[:, : rest.dimension][:, :, None])
+    torch.manual_seed(0)
+    rest.train()
+    for _ in rest.vq.layers:  # each pass initializes one more
+        rest(latents[None], mimi.frame_rate)
+    rest.eval()
+    coded = rest.vq.decode(rest.encode(latents[None]).transpose(0, 1))
+    left = (rest.input_proj(latents[None]) - coded).pow(2).mean() / rest.input_proj(latents[None]).var()
+    print(f"acoustic codebooks: {left:.2%} of the variance is lost", flush=True)
 
 
-def _learn(
+def speaking_losses(mimi: MimiModel, latent: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How far what the decoder makes of ``latent``, [batch, width, frames], is from ``wanted``, [batch, 1, samples]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        coded = mimi._to_encoder_framerate(latent)
+        (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
+        decoded = mimi.decoder(coded)
+    decoded = decoded.float()[..., : wanted.shape[-1]]
+    spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
+    wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
+    return {"loss": spectral + wave, "spectral": spectral.detach(), "wave": wave.detach()}
+
+
+def learn(
     trainee: Trainee,
-    task: _Hearing | _Speaking,
+    task: Task,
     make: Callable[[], Any],
     path: Path,
     journal: Journal,

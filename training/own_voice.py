@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -61,6 +62,16 @@ def cut(pcm: FloatArray, frames: int) -> FloatArray:
     tail = pcm[end : end + len(_FADE)]
     short[end : end + len(tail)] = tail * _FADE[: len(tail)]
     return short
+
+
+def sequence(uttered: Sequence[tuple[int, str, int]], frames: int) -> FloatArray:
+    """``frames`` frames in which parts are ``uttered``: from which frame on, which, and how much of it."""
+    pcm = np.zeros(frames * FRAME_SAMPLES, dtype=np.float32)
+    for at, text, length in uttered:
+        said = cut(part(text).pcm, length)
+        room = pcm[at * FRAME_SAMPLES : at * FRAME_SAMPLES + len(said)]
+        room += said[: len(room)]
+    return pcm
 
 
 def _placed(text: str, reported: tuple[tuple[float, str], ...], frames: int) -> tuple[tuple[int, str], ...]:

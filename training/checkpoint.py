@@ -1,0 +1,90 @@
+"""The files of the checkpoint that comes out: the moshi package's own format, in bfloat16.
+
+Owns names and types of the files. Knows no training.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from moshi.models import loaders
+from moshi.models.compression import MimiModel
+from moshi.models.lm import LMModel
+from safetensors.torch import save_file
+
+from training import codec, own_voice
+
+_NAMES = {
+    "moshi_name": "model.safetensors",
+    "mimi_name": "mimi.safetensors",
+    "mimi_config_name": "mimi.json",
+    "tokenizer_name": "tokenizer.model",
+}
+
+
+def write_codec(directory: Path, mimi: MimiModel) -> None:
+    """Mimi's weights and configuration."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state = mimi.state_dict()
+    for name in [name for name in state if name.endswith("cluster_usage")]:
+        centroids = state[name.replace("cluster_usage", "embedding_sum")]
+        usage = state[name].clamp(min=1e-5)
+        state[name.replace("cluster_usage", "embedding_sum")] = centroids / usage[:, None]  # over a usage of one
+        state[name] = torch.ones_like(usage)
+    save_file(_halved(state), directory / _NAMES["mimi_name"])
+    _write_json(directory / _NAMES["mimi_config_name"], codec.config())
+
+
+def load_codec(directory: Path) -> MimiModel:
+    """As the server loads it: what it hears in training is what it hears in use."""
+    config = json.loads((directory / _NAMES["mimi_config_name"]).read_text(encoding="utf-8"))
+    return loaders.get_mimi(directory / _NAMES["mimi_name"], config, num_codebooks=codec.CODEBOOKS)
+
+
+def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], **extra: Any) -> None:
+    """The language model's weights, and config.json."""
+    save_file(_halved(lm.state_dict()), directory / _NAMES["moshi_name"])
+    _write_json(directory / "config.json", config | _NAMES | extra)
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A SentencePiece model in which every word that the model says is one piece, bytes beside them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sentences = [" ".join(word for _, word in own_voice.part(text).words) for text in own_voice.all_parts()]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences * 8),
+        model_writer=model,
+        model_type="word",
+        vocab_size=4000,  # more than there are: every word is a piece
+        normalization_rule_name="identity",
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=3,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (directory / _NAMES["tokenizer_name"]).write_bytes(model.getvalue())
+
+
+def load_tokenizer(directory: Path) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(str(directory / _NAMES["tokenizer_name"]))
+
+
+def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name: (tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,217 @@
+"""Conversations to learn from: who says what when, for a person and for the model, frame by frame.
+
+Owns when the model answers, stops and goes on. A conversation is made as a score first (:class:`Scene`), then
+as sound for the person and as codes for the model. Knows no network and no loss.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from training import espeak, own_voice, phrases, sounds, voices
+from training.phrases import Question, Reply
+
+FRAMES: Final = 400
+"""Of one conversation: 32 s."""
+ANSWER_AFTER: Final = 3
+"""Whole frames of silence after the end of a phrase before the model answers."""
+STOP_AFTER: Final = 2
+"""The same, before it falls silent when told to."""
+_TOPICS: Final = {
+    "sums": 20,
+    "count": 20,
+    "repeat": 12,
+    "opposites": 10,
+    "days": 7,
+    "colours": 6,
+    "yes and no": 8,
+    "greeting": 6,
+    "self": 8,
+    "facts": 3,
+    "help": 3,
+    "go on": 2,
+    "stop": 3,
+    "strange": 14,
+}
+"""How often each is asked for, in parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A word of the person: the frame in which it ends, and the word."""
+
+    frame: int
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uttered:
+    """A part of the model's speech: from which frame on, and how many frames of it are left after a cut."""
+
+    frame: int
+    text: str
+    frames: int
+
+
+@dataclass
+class Scene:
+    """``person``: what the microphone hears, clean. ``uttered``: what the model says."""
+
+    person: FloatArray = field(default_factory=lambda: np.zeros(FRAMES * FRAME_SAMPLES, dtype=np.float32))
+    heard: list[Heard] = field(default_factory=list)
+    uttered: list[Uttered] = field(default_factory=list)
+
+    def cut(self, frame: int) -> None:
+        """The model falls silent from ``frame`` on."""
+        self.uttered = [
+            Uttered(one.frame, one.text, min(one.frames, frame - one.frame)) for one in self.uttered if one.frame < frame
+        ]
+
+    def words(self) -> list[tuple[int, str]]:
+        """The model's words by frame."""
+        return [
+            (one.frame + at, word)
+            for one in self.uttered
+            for at, word in own_voice.part(one.text).words
+            if at < one.frames
+        ]
+
+
+class Playwright:
+    """Writes scenes."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._numpy = np.random.default_rng(seed)
+        self._by_topic: dict[str, list[Question]] = {}
+        for question in phrases.questions():
+            self._by_topic.setdefault(question.topic, []).append(question)
+
+    def scene(self) -> Scene:
+        """One conversation, with one person in one place."""
+        scene = Scene()
+        if self._random.random() < 0.03:
+            return scene
+        voice = voices.trained(self._random)
+        count = _Count()
+        at = self._random.randint(2, 25)
+        while at < FRAMES - 12:
+            if self._random.random() < 0.08:
+                voice = voices.trained(self._random)
+            if self._random.random() < 0.12:
+                at = self._disturb(scene, at)
+                continue
+            text, reply = self._choose(count)
+            at = self._turn(scene, text, reply, at, voice, count)
+        return scene
+
+    def heard(self, scene: Scene) -> FloatArray:
+        """What a server gets to hear of it."""
+        if not scene.heard and not scene.uttered:
+            level = self._random.uniform(-60, -14)
+            return sounds.background(len(scene.person), self._numpy, level)
+        return sounds.captured(scene.person, self._numpy)
+
+    def _choose(self, count: _Count) -> tuple[str, Reply]:
+        topic = self._random.choices(list(_TOPICS), list(_TOPICS.values()))[0]
+        if count.interrupted and self._random.random() < 0.6:
+            topic = "go on"
+        if topic == "strange":
+            return phrases.strange(self._random, held_out=False), Reply("say", (phrases.NOT_UNDERSTOOD,))
+        question = self._random.choice(self._by_topic[topic])
+        return self._random.choice(question.trained()), question.reply
+
+    def _turn(self, scene: Scene, text: str, reply: Reply, at: int, voice: espeak.Voice, count: _Count) -> int:
+        """Say ``text`` at frame ``at`` and answer; the frame at which the next one may speak."""
+        end = self._say(scene, text, at, voice)
+        if reply.kind == "stop":
+            scene.cut(end + STOP_AFTER)
+            count.cut(end + STOP_AFTER)
+            return end + STOP_AFTER + self._pause()
+        start = end + ANSWER_AFTER + 1
+        scene.cut(start)
+        count.cut(start)
+        after = self._answer(scene, reply, start, count)
+        if after - start > 6 and self._random.random() < (0.6 if reply.kind in ("count", "go on") else 0.1):
+            return self._random.randint(max(start, at + 4), after)  # the next one speaks over the model's voice
+        return after + self._pause()
+
+    def _answer(self, scene: Scene, reply: Reply, start: int, count: _Count) -> int:
+        if reply.kind == "count":
+            count.begin(reply.count_to)
+        if reply.kind in ("count", "go on") and count.left():
+            return count.say(scene, start)
+        parts = reply.parts if reply.kind == "say" else (phrases.NOTHING_TO_GO_ON_WITH,)
+        for part in parts:
+            frames = own_voice.part(part).frames
+            scene.uttered.append(Uttered(start, part, frames))
+            start += frames
+        return start
+
+    def _say(self, scene: Scene, text: str, at: int, voice: espeak.Voice) -> int:
+        """The frame with which the phrase is over."""
+        spoken = espeak.speak(text, voice)
+        first = at * FRAME_SAMPLES + self._random.randrange(FRAME_SAMPLES)
+        room = scene.person[first : first + len(spoken.pcm)]
+        room += spoken.pcm[: len(room)]
+        ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
+        for (_, word), end_s in zip(spoken.words, ends, strict=True):
+            frame = math.ceil((first / MODEL_RATE_HZ + end_s) * MODEL_RATE_HZ / FRAME_SAMPLES)
+            if word.strip() and frame < FRAMES:
+                scene.heard.append(Heard(frame, word.strip().lower()))
+        return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
+
+    def _disturb(self, scene: Scene, at: int) -> int:
+        """A noise or a tune that nobody should answer."""
+        first = at * FRAME_SAMPLES
+        length = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
+        room = scene.person[first : first + length]
+        level = self._random.uniform(-40, -14)
+        room += sounds.background(length, self._numpy, level)[: len(room)]
+        return at + length // FRAME_SAMPLES + self._random.randint(2, 10)
+
+    def _pause(self) -> int:
+        return self._random.randint(3, 12) if self._random.random() < 0.7 else self._random.randint(12, 60)
+
+
+class _Count:
+    """The count that goes on, or that was interrupted and may go on."""
+
+    def __init__(self) -> None:
+        self._next, self._last = 1, 0
+        self._starts: list[int] = []
+
+    def begin(self, to: int) -> None:
+        self._next, self._last, self._starts = 1, to, []
+
+    def left(self) -> bool:
+        return self._next <= self._last
+
+    @property
+    def interrupted(self) -> bool:
+        return self.left()
+
+    def say(self, scene: Scene, start: int) -> int:
+        """The rest of the count from frame ``start`` on; the frame after it."""
+        self._starts = []
+        for number in range(self._next, self._last + 1):
+            word = phrases.NUMBERS[number]
+            frames = min(own_voice.part(word).frames, own_voice.COUNT_FRAMES)
+            scene.uttered.append(Uttered(start, word, frames))
+            self._starts.append(start)
+            start += own_voice.COUNT_FRAMES
+        self._next = self._last + 1
+        return start
+
+    def cut(self, frame: int) -> None:
+        """What has not begun by ``frame`` is left to be said."""
+        said = sum(start < frame for start in self._starts)
+        self._next -= len(self._starts) - said
+        self._starts = self._starts[:said]
+

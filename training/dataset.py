@@ -1,0 +1,190 @@
+"""Conversations as the language model sees them: text, its own codes, and the codes of what it hears.
+
+Owns the files of a data set, each made from a seed of its own, so that a data set travels as numbers and can
+grow while a training reads it. Knows no loss.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import sentencepiece
+import torch
+from moshi.models.compression import MimiModel
+from moshi.utils.compile import no_compile
+
+from rtc_server.audio import FRAME_SAMPLES
+from training import codec, own_voice, phrases
+from training.checkpoint import load_codec, load_tokenizer
+from training.conversations import FRAMES, Playwright, Scene
+
+PADDING: Final = 3
+BOUNDARY: Final = 0
+TAIL: Final = 4
+"""Frames after a part until its codes are those of silence."""
+_SETTLE: Final = 25
+_BATCH: Final = 8
+_CONVERSATIONS: Final = 160
+"""In one file."""
+
+Array = np.ndarray[Any, np.dtype[np.int16]]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """``text`` and ``heard``: [conversations, frames]; ``own`` and ``person``: [conversations, codebooks, frames].
+
+    ``heard`` holds the index of a word of the person in the frame after it ends, else -1.
+    """
+
+    text: Array
+    own: Array
+    person: Array
+    heard: Array
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+class OwnCodes:
+    """What the model's own codes are when it says a part, when it is cut, and when it is silent."""
+
+    def __init__(self, mimi: MimiModel) -> None:
+        self._mimi = mimi
+        self._made: dict[tuple[str, int], Array] = {}
+
+    @cached_property
+    def silence(self) -> Array:
+        """The codes of a frame of silence, [codebooks, 1]."""
+        return self._encode([np.zeros(2 * _SETTLE * FRAME_SAMPLES, dtype=np.float32)])[0][:, -1:]
+
+    def prepare(self, wanted: Sequence[tuple[str, int]]) -> None:
+        """Make the codes of all parts and cuts in ``wanted`` that are not there yet."""
+        missing = [key for key in dict.fromkeys(wanted) if key not in self._made]
+        before = np.zeros(_SETTLE * FRAME_SAMPLES, dtype=np.float32)
+        longest = max((frames for _, frames in missing), default=0) + TAIL
+        for first in range(0, len(missing), 32):
+            keys = missing[first : first + 32]
+            clips = []
+            for text, frames in keys:
+                pcm = own_voice.cut(own_voice.part(text).pcm, frames)
+                clip = np.zeros((_SETTLE + longest) * FRAME_SAMPLES, dtype=np.float32)
+                clip[len(before) : len(before) + len(pcm)] = pcm
+                clips.append(clip)
+            for (text, frames), codes in zip(keys, self._encode(clips), strict=True):
+                self._made[text, frames] = codes[:, _SETTLE : _SETTLE + frames + TAIL]
+
+    def sequence(self, uttered: Sequence[tuple[int, str, int]], frames: int) -> Array:
+        """The codes of ``frames`` frames, [codebooks, frames], in which parts are ``uttered``: from which frame
+        on, which, and how much of it."""
+        self.prepare([(text, length) for _, text, length in uttered])
+        codes = np.repeat(self.silence, frames, axis=1)
+        for at, text, length in uttered:
+            if at < frames:
+                made = self._made[text, length][:, : frames - at]
+                codes[:, at : at + made.shape[1]] = made
+        return codes
+
+    def of(self, scene: Scene) -> Array:
+        """The codes of the whole of ``scene``, [codebooks, frames]."""
+        return self.sequence([(one.frame, one.text, one.frames) for one in scene.uttered], FRAMES)
+
+    @torch.no_grad()
+    def _encode(self, clips: Sequence[np.ndarray[Any, Any]]) -> Array:
+        codes = self._mimi.encode(torch.from_numpy(np.stack(clips))[:, None])
+        return codes.numpy().astype(np.int16)
+
+
+def heard_words() -> dict[str, int]:
+    """An index for every word of every question; strange words share the last."""
+    words = sorted({word for question in phrases.questions() for text in question.wordings for word in text.lower().split()})
+    return {word: index for index, word in enumerate(words)}
+
+
+def text_of(scene: Scene, pieces: dict[str, int]) -> Array:
+    """The inner monologue: a word in the frame in which it begins, a boundary before it where there is room."""
+    text = np.full(FRAMES, PADDING, dtype=np.int16)
+    begins = {one.frame for one in scene.uttered}
+    before = -2
+    for frame, word in sorted(scene.words()):
+        if frame >= FRAMES:
+            break
+        if frame - 1 > before and frame not in begins and text[frame - 1] == PADDING:
+            text[frame - 1] = BOUNDARY
+        text[frame] = pieces[word]
+        before = frame
+    return text
+
+
+def pieces_of(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, int]:
+    """The one token of each word that the model says."""
+    words = {word for text in own_voice.all_parts() for _, word in own_voice.part(text).words}
+    pieces = {}
+    for word in words:
+        ids = tokenizer.encode(word)
+        assert len(ids) == 1, (word, ids)
+        pieces[word] = ids[0]
+    return pieces
+
+
+def make_file(directory: Path, checkpoint: Path, seed: int) -> Path:
+    """The conversations of ``seed``, unless they are there."""
+    path = directory / f"conversations-{seed:06d}.npz"
+    if path.exists():
+        return path
+    directory.mkdir(parents=True, exist_ok=True)
+    with no_compile():
+        mimi = load_codec(checkpoint)
+        own, pieces, words = OwnCodes(mimi), pieces_of(load_tokenizer(checkpoint)), heard_words()
+        playwright = Playwright(seed)
+        texts, owns, persons, heards = [], [], [], []
+        for _ in range(_CONVERSATIONS // _BATCH):
+            scenes = [playwright.scene() for _ in range(_BATCH)]
+            own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
+            heard = np.stack([playwright.heard(scene) for scene in scenes])
+            with torch.no_grad():
+                persons.append(mimi.encode(torch.from_numpy(heard)[:, None])[:, : codec.SEMANTIC].numpy().astype(np.int16))
+            texts += [text_of(scene, pieces) for scene in scenes]
+            owns += [own.of(scene) for scene in scenes]
+            heards += [_heard(scene, words) for scene in scenes]
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file, text=np.stack(texts), own=np.stack(owns), person=np.concatenate(persons), heard=np.stack(heards)
+        )
+    unfinished.replace(path)
+    return path
+
+
+def _heard(scene: Scene, words: dict[str, int]) -> Array:
+    heard = np.full(FRAMES, -1, dtype=np.int16)
+    for one in scene.heard:
+        heard[one.frame] = words.get(one.word, len(words))
+    return heard
+
+
+def make(directory: Path, checkpoint: Path, seeds: range, processes: int = 0) -> None:
+    """The files of ``seeds``, several at a time."""
+    with get_context("spawn").Pool(processes or os.cpu_count(), _one_thread) as pool:
+        for path in pool.starmap(make_file, [(directory, checkpoint, seed) for seed in seeds], chunksize=1):
+            assert path.exists()
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def load(directory: Path) -> Conversations:
+    """All files that are there by now."""
+    files = [np.load(path) for path in sorted(directory.glob("conversations-*.npz"))]
+    joined = {name: np.concatenate([file[name] for file in files]) for name in ("text", "own", "person", "heard")}
+    return Conversations(**joined)
+
+

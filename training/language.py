@@ -1,0 +1,229 @@
+"""Trains the language model: a small Moshi with inner monologue, codebook delays and two audio streams.
+
+Owns its sizes, its loss and its loop; the class is the moshi package's. A second small network, thrown away
+afterwards, has to tell which word the person has just said: so the model learns to hear before it knows what
+to answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from moshi.models import loaders
+from moshi.models.lm import LMModel
+from moshi.models.lm_utils import _delay_sequence
+from moshi.utils.compile import no_compile
+from torch import nn
+from torch.nn import functional
+
+from training import codec, dataset
+from training.checkpoint import load_codec, load_tokenizer, write_language_model
+from training.journal import Journal
+
+_OWN, _PERSON = slice(1, 1 + codec.CODEBOOKS), slice(1 + codec.CODEBOOKS, None)
+_DIM: Final = 256
+_QUIET_SHARE: Final = 0.08
+"""Of the frames in which the model is silent, those whose codes are learnt: they are all alike."""
+
+
+def config(text_card: int) -> dict[str, Any]:
+    """As Moshi's, narrow; of the person it gets the semantic codebooks alone."""
+    semantic, acoustic = [0] * codec.SEMANTIC, [1] * (codec.CODEBOOKS - codec.SEMANTIC)
+    return {
+        "dim": _DIM,
+        "text_card": text_card,
+        "existing_text_padding_id": dataset.PADDING,
+        "n_q": codec.CODEBOOKS + codec.SEMANTIC,
+        "dep_q": codec.CODEBOOKS,
+        "card": codec.CARD,
+        "num_heads": 4,
+        "num_layers": 4,
+        "hidden_scale": 4,
+        "causal": True,
+        "layer_scale": None,
+        "context": 250,
+        "max_period": 10000,
+        "gating": "silu",
+        "norm": "rms_norm_f32",
+        "positional_embedding": "rope",
+        "depformer_dim": 128,
+        "depformer_dim_feedforward": 192,
+        "depformer_num_heads": 4,
+        "depformer_num_layers": 2,
+        "depformer_layer_scale": None,
+        "depformer_multi_linear": True,
+        "depformer_context": codec.CODEBOOKS,
+        "depformer_max_period": 10000,
+        "depformer_gating": "silu",
+        "depformer_pos_emb": "none",
+        "depformer_weights_per_step": True,
+        "depformer_weights_per_step_schedule": [0, 1, 1, 1, 1, 1],
+        "delays": [0, *semantic, *acoustic, *semantic],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``steps`` of ``batch`` conversations of 32 s each."""
+
+    steps: int = 3000
+    batch: int = 16
+    rate: float = 1.5e-3
+    seed: int = 2
+
+
+class WordReader(nn.Module):
+    """Tells which word has just been heard."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(_DIM, words + 1)
+
+    def loss(self, hidden: torch.Tensor, heard: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``hidden``: [batch, frames, dim]; ``heard``: [batch, frames], asked one frame later."""
+        asked = functional.pad(heard, (1, 0), value=-1)[:, : hidden.shape[1]]
+        there = asked >= 0
+        logits = self.linear(hidden[there])
+        return functional.cross_entropy(logits, asked[there]), (logits.argmax(-1) == asked[there]).float().mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``codes``: [batch, 1 + own + person codebooks, frames]; ``heard``: [batch, frames]."""
+
+    codes: torch.Tensor
+    heard: torch.Tensor
+
+
+def losses(
+    lm: LMModel, reader: WordReader, batch: Batch, silence: torch.Tensor, random: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The loss of a batch, and its parts. ``silence``: the own codes of a silent frame, [codebooks]."""
+    initial = lm._get_initial_token().expand(len(batch.codes), -1, -1)
+    sequence = torch.cat((initial, _delay_sequence(lm.delays, batch.codes, initial)), dim=2)
+    wanted = sequence[:, :, 1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, text_logits = lm.forward_text(_spoilt(sequence[:, :, :-1], lm.card, random))
+    text = functional.cross_entropy(text_logits[:, 0].float().flatten(0, 1), wanted[:, 0].flatten(), reduction="none")
+    writes = (wanted[:, 0] != dataset.PADDING).flatten()
+    weights = torch.where(writes, 1.0, 0.4)
+    text_loss = (text * weights).sum() / weights.sum()
+    word_loss, word_right = reader.loss(hidden.float(), batch.heard)
+
+    own = wanted[:, _OWN]
+    speaks = (own != silence[None, :, None]).any(dim=1)
+    chosen = speaks | (torch.rand(speaks.shape, generator=random) < _QUIET_SHARE)
+    own_wanted = own.transpose(1, 2)[chosen]  # [chosen, codebooks]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = lm.forward_depformer_training(
+            wanted.transpose(1, 2)[chosen].T[None].contiguous(), hidden[chosen][None].contiguous()
+        )
+    audio = functional.cross_entropy(
+        logits[0].float().flatten(0, 1),
+        own_wanted.T.flatten(),
+        ignore_index=lm.card,  # the initial token of a delayed codebook
+    )
+    guesses = text_logits[:, 0].argmax(-1).flatten()
+    return {
+        "loss": text_loss + audio + 0.3 * word_loss,
+        "text": text_loss.detach(),
+        "wrote": (guesses == wanted[:, 0].flatten())[writes].float().mean(),
+        "audio": audio.detach(),
+        "codes": (logits[0].argmax(-1) == own_wanted.T).float().mean(),
+        "words": word_right,
+    }
+
+
+def _spoilt(sequence: torch.Tensor, card: int, random: torch.Generator) -> torch.Tensor:
+    """Some codes replaced by others, so that no single one decides, and slips of its own do not derail the model."""
+    shares = torch.tensor([0.0] + [0.03] * codec.CODEBOOKS + [0.02, 0.05, 0.08])[None, :, None]
+    hit = (torch.rand(sequence.shape, generator=random) < shares) & (sequence < card)
+    return torch.where(hit, torch.randint(0, card, sequence.shape, generator=random), sequence)
+
+
+def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
+    """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was; write the
+    language model into ``checkpoint``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path, journal = directory / "language.pt", Journal(directory / "language.csv")
+    made = config(load_tokenizer(checkpoint).piece_size())
+    torch.manual_seed(plan.seed)
+    with no_compile():
+        lm = loaders.get_moshi_lm(None, made, dtype=torch.float32)
+        lm.train()
+        reader = WordReader(len(dataset.heard_words()))
+        mimi = load_codec(checkpoint)
+        _hear_from_the_start(lm, mimi)
+        silence = torch.from_numpy(dataset.OwnCodes(mimi).silence[:, 0].astype(np.int64))
+        optimizer = _optimizer(lm, reader, plan)
+        step = 0
+        if path.exists():
+            saved = torch.load(path, weights_only=True)
+            lm.load_state_dict(saved["lm"])
+            reader.load_state_dict(saved["reader"])
+            optimizer.load_state_dict(saved["optimizer"])
+            step = saved["step"]
+        random = torch.Generator().manual_seed(plan.seed + step)
+        parameters = [*lm.parameters(), *reader.parameters()]
+        for batch in _batches(data, plan, step):
+            if step >= plan.steps:
+                break
+            for group in optimizer.param_groups:
+                warm = min(1.0, (step + 1) / 150)
+                group["lr"] = plan.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / plan.steps)) / 2)
+            figures = losses(lm, reader, batch, silence, random)
+            optimizer.zero_grad()
+            figures["loss"].backward()  # type: ignore[no-untyped-call]
+            figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            step += 1
+            journal.add(step, {name: float(value.detach()) for name, value in figures.items()})
+            if step % 200 == 0 or step == plan.steps:
+                state = {"lm": lm.state_dict(), "reader": reader.state_dict(), "step": step}
+                torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".new"))
+                path.with_suffix(".new").replace(path)
+                _write(checkpoint, lm, made)
+    return lm.eval()
+
+
+def _write(checkpoint: Path, lm: LMModel, made: dict[str, Any]) -> None:
+    generation = {"temp": 0.0, "temp_text": 0.0, "use_sampling": False}
+    write_language_model(checkpoint, lm, made, model_type="moshi", lm_gen_config=generation)
+
+
+@torch.no_grad()
+def _hear_from_the_start(lm: LMModel, mimi: Any) -> None:
+    """Begin with embeddings of the person's codes that lie as Mimi's centroids do: like sounds are alike."""
+    layers = mimi.quantizer.rvq_first.vq.layers
+    centroids = [layer._codebook.embedding for layer in layers]
+    project = torch.randn(centroids[0].shape[1], _DIM) / math.sqrt(centroids[0].shape[1])
+    scale = 0.5 / centroids[0].std()
+    for index, table in enumerate(centroids):
+        lm.emb[codec.CODEBOOKS + index].weight[: codec.CARD] = (table - table.mean(0)) @ project * scale * 0.2
+
+
+def _optimizer(lm: LMModel, reader: WordReader, plan: Plan) -> torch.optim.Optimizer:
+    matrices, rest = [], []
+    for name, parameter in [*lm.named_parameters(), *reader.named_parameters()]:
+        (rest if parameter.dim() < 2 or "emb" in name else matrices).append(parameter)
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95))
+
+
+def _batches(data: Path, plan: Plan, step: int) -> Iterator[Batch]:
+    """For ever, in an order that the seed gives; files that come later are taken up at the next round."""
+    while True:
+        made = dataset.load(data)
+        order = np.random.default_rng([plan.seed, step]).permutation(len(made))
+        for first in range(0, len(order) - plan.batch + 1, plan.batch):
+            chosen = np.sort(order[first : first + plan.batch])
+            codes = np.concatenate((made.text[chosen][:, None], made.own[chosen], made.person[chosen]), axis=1)
+            heard = made.heard[chosen].astype(np.int64)
+            yield Batch(torch.from_numpy(codes.astype(np.int64)), torch.from_numpy(heard))
+            step += 1
