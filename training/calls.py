@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ _LOSS: Final = LinkSettings(loss=0.05)
 _RESERVE: Final = MICROPHONE_HZ // 100
 """Samples that the microphone is behind, so that the resampler, which gives some more or fewer, never runs dry."""
 _POLL_S: Final = 0.05
+_LOAD_WITHIN_S: Final = 300.0
 _SERVICE: Final = "dialogue"
 
 
@@ -47,7 +49,8 @@ class Way:
 
 @contextlib.asynccontextmanager
 async def serving(model: Path, slots: int, threads: int | None) -> AsyncIterator[str]:
-    """The URL of a server of its own with ``model``. Raises RuntimeError with the end of its log."""
+    """The URL of a server of its own with ``model``, loaded. Raises RuntimeError with the end of its log,
+    TimeoutError."""
     options = [*("--model", str(model)), *("--device", "cpu"), *("--slots", str(slots))]
     options += ["--threads", str(threads)] if threads else []
     # All callers have one address; and a server that is too slow shall show it, not refuse them.
@@ -55,7 +58,18 @@ async def serving(model: Path, slots: int, threads: int | None) -> AsyncIterator
     serve = (sys.executable, "-m", "rtc_server", "serve", "--log-level", "warning")
     system = System("this server", "rtc-server", _FRAME_S, lambda port: [*serve, *options, "--port", str(port)])
     async with running(system) as server:
+        await _ready(server.url)
         yield server.url
+
+
+async def _ready(url: str) -> None:
+    """Until the model is loaded. Raises TimeoutError."""
+    async with asyncio.timeout(_LOAD_WITHIN_S), aiohttp.ClientSession() as http:
+        while True:
+            async with http.get(f"{url}/readyz") as response:
+                if response.status == HTTPStatus.OK:
+                    return
+            await asyncio.sleep(_POLL_S)
 
 
 async def converse(

@@ -122,16 +122,19 @@ def _evaluation(results: list[Result], bystanders: Sequence[Bystander], argument
 
 
 def _hearing(results: list[Result], most: int) -> Hearing | None:
-    """Of what was said to clean questions, ``most`` replies at most."""
+    """Of the replies to clean questions, ``most`` at most; what is none of the replies, the examination has counted."""
     findings = [one for result in results if result.condition == "clean" for one in result.findings]
-    replies = [(one.got, one.pcm) for one in findings if one.got and one.pcm is not None and len(one.pcm)]
-    if not replies or not most:
+    said = [(one.got, one.pcm) for one in findings if one.pcm is not None and len(one.pcm)]
+    if not said or not most:
         return None
     from training import recognise  # noqa: PLC0415 - an optional package
 
+    replies = [(text, pcm) for text, pcm in said if recognise.own(text) is not None]
+    if not replies:
+        return None
     chosen = random.Random(0).sample(replies, min(most, len(replies)))
-    recogniser, own = recognise.Recogniser(), recognise.own_replies()
-    ceiling = 1 - len(recognise.differing(recogniser, own)) / len(own)
+    recogniser = recognise.Recogniser()
+    ceiling = recognise.ceiling(recogniser, [text for text, _ in chosen])
     return Hearing(len(chosen), ceiling, recognise.differing(recogniser, chosen))
 
 

@@ -7,13 +7,14 @@ replies: it has to tell them apart, not to spell. Knows no model and no examinat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
 import soxr
 from pocketsphinx import Decoder
 
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence, to_int16
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence, to_int16
 from training import own_voice, phrases
 from training.examination import normalised
 
@@ -68,25 +69,38 @@ def grammar() -> str:
     )
 
 
-def own_replies() -> list[tuple[str, FloatArray]]:
-    """Replies as the training teaches them: each sentence and sum, and some counts. Text, and mono at 24 kHz."""
-    that_is = own_voice.part(_THAT_IS).pcm
-    replies = [(normalised(text), own_voice.part(text).pcm) for text in own_voice.all_parts() if text != _THAT_IS]
-    replies += [(f"{_THAT_IS} {word}", np.concatenate((that_is, own_voice.part(word).pcm))) for word in phrases.NUMBERS]
-    return replies + [(" ".join(words), count(words)) for words in (phrases.NUMBERS[1:last] for last in (4, 8, 13))]
+@cache
+def _sentences() -> dict[str, FloatArray]:
+    return {normalised(text): own_voice.part(text).pcm for text in own_voice.all_parts()}
+
+
+def own(text: str) -> FloatArray | None:
+    """A reply as the training teaches it, mono at 24 kHz; None for a text that is no reply."""
+    words = text.split()
+    if text in _sentences():
+        return _sentences()[text]
+    if text.startswith(f"{_THAT_IS} ") and words[2:] and words[2] in phrases.NUMBERS and len(words) == 3:
+        return np.concatenate((_sentences()[_THAT_IS], own_voice.part(words[2]).pcm))
+    if words and set(words) <= set(phrases.NUMBERS):
+        return count(words)
+    return None
 
 
 def count(words: Sequence[str]) -> FloatArray:
     """The model's voice counting, at its pace."""
-    pace = own_voice.COUNT_FRAMES * FRAME_SAMPLES
-    pcm = silence((len(words) + 1) * pace)
-    for index, word in enumerate(words):
-        said = own_voice.part(word).pcm[:pace]
-        pcm[index * pace :][: len(said)] += said
-    return pcm
+    pace = own_voice.COUNT_FRAMES
+    score = [(index * pace, word, min(pace, own_voice.part(word).frames)) for index, word in enumerate(words)]
+    return own_voice.sequence(score, (len(words) + 1) * pace)
 
 
 def differing(recogniser: Recogniser, replies: Iterable[tuple[str, FloatArray]]) -> list[tuple[str, str]]:
     """Of ``replies``, those that sound otherwise than they read: what is written, what is heard."""
     heard = ((text, recogniser.hear(pcm)) for text, pcm in replies)
     return [(text, words) for text, words in heard if words != text]
+
+
+def ceiling(recogniser: Recogniser, texts: Sequence[str]) -> float:
+    """The share of ``texts``, all of them replies, that is understood of the voice that the training teaches."""
+    taught = {text: pcm for text in texts if (pcm := own(text)) is not None}
+    misheard = {text for text, _ in differing(recogniser, taught.items())}
+    return sum(text not in misheard for text in texts) / len(texts)

@@ -50,7 +50,8 @@ class Disturbance:
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """What an independent recogniser makes of the model's voice: of ``replies``, all but the ``others`` agree with the
-    model's own transcript. ``ceiling``: the share that it understands of the voice that the model learnt from."""
+    model's own transcript. ``ceiling``: the share of the same texts that it understands in the
+    voice that the model learnt from."""
 
     replies: int
     ceiling: float

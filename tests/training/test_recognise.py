@@ -8,7 +8,7 @@ import pytest
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands
 from training import own_voice
-from training.recognise import Recogniser, count, differing
+from training.recognise import Recogniser, ceiling, count, differing, own
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,18 @@ def test_the_voice_that_the_model_learns_from_is_understood(recogniser: Recognis
         "one two three four": count(["one", "two", "three", "four"]),
     }
     assert differing(recogniser, replies.items()) == []
+
+
+def test_only_what_the_training_teaches_can_be_compared() -> None:
+    assert own("six seven eight") is not None
+    assert own("that is twenty") is not None
+    assert own("that is") is not None
+    assert [own(text) for text in ("", "that is blue", "seven blue", "that is six six")] == [None] * 4
+
+
+def test_the_ceiling_is_weighted_as_the_replies_are(recogniser: Recogniser) -> None:
+    """The recogniser takes "hot" in the taught voice for something else."""
+    assert ceiling(recogniser, ["yes", "yes", "yes", "hot"]) == 0.75
 
 
 def test_another_reply_than_is_written_is_noticed(recogniser: Recogniser) -> None:
