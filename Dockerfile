@@ -15,7 +15,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY rtc_server rtc_server
 COPY static static
 COPY turn/turnserver.conf turn/turnserver.conf
-# On x86-64 this is PyTorch's CUDA build, several gigabytes. For a relay or for echo alone, a CPU build will do:
+# On x86-64 this is PyTorch's CUDA build, several gigabytes. For a relay, or for the
+# model that comes with it, a CPU build will do:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu -t rtc-server .
 ARG PIP_EXTRA_INDEX_URL=""
 # moshi's own pins would hold back torch, aiohttp and numpy.

@@ -1,4 +1,4 @@
-"""Talk to a running server from Python: send a tone, say what comes back, hang up after five seconds of it.
+"""Talk to a running server from Python: send a tone to its echo, say what comes back, hang up after five seconds of it.
 
 python examples/echo_client.py [URL]
 """
@@ -29,7 +29,7 @@ class Tone:
 
 async def main(url: str) -> None:
     frames: asyncio.Queue[FloatArray] = asyncio.Queue()
-    async with VoiceClient(url, Tone(440), on_voice=frames.put_nowait) as client:
+    async with VoiceClient(url, Tone(440), service="echo", on_voice=frames.put_nowait) as client:
         print(await client.wait_for("connected"))
         for _ in range(5000 // FRAME_MS):
             print(f"\rheard {level_dbfs(await frames.get()):6.1f} dBFS", end="", flush=True)

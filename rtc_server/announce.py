@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+import textwrap
+from typing import Final
 
 import segno
 
-from rtc_server import addresses, config, hardware
+from rtc_server import addresses, hardware
 from rtc_server.app import Server
+from rtc_server.engine.model import ModelInfo
+
+_WIDTH: Final = 80
+_PHRASES: Final = 3
 
 
 def announce(server: Server) -> None:
@@ -35,9 +41,23 @@ def announce(server: Server) -> None:
         if engine.info is not None:
             print(f"  service {engine.service}: {engine.info.name} on {engine.info.device}, {engine.info.slots} slots")
     if server.registry.default_service == "echo":
-        print("\n  No speech model is loaded: you hear yourself. With a CUDA device:")
-        print(f'    make serve ARGS="--model {config.DEFAULT_MODEL}"')
+        print("\n  No speech model is loaded: you hear yourself. With one:")
+        print("    make serve")
+    default = server.engines.get(server.registry.default_service)
+    if default is not None and default.info is not None:
+        _print_about(default.info)
     print(flush=True)
+
+
+def _print_about(info: ModelInfo) -> None:
+    """What the model's makers want people to know, and what to say to it first."""
+    if info.notice:
+        print("\n" + textwrap.fill(info.notice, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+    if info.hint:
+        print(f"    {info.hint}")
+    if info.examples:
+        phrases = [f'"{example.say[0]}"' for example in info.examples[:_PHRASES]]
+        print(f"\n  Try saying: {', '.join(phrases)}.")
 
 
 def _urls(server: Server) -> tuple[str, str | None]:

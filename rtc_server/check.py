@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from rtc_server import hardware
+from rtc_server import bundled, hardware
 from rtc_server.config import DEFAULT_MODEL, Settings
-from rtc_server.services import resolve_model
+from rtc_server.services import ECHO, resolve_model
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
 _GIB: Final = 2**30
@@ -46,7 +46,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     model = resolve_model(settings, hardware.cuda_devices())
     stt = f"--stt {settings.stt}" if settings.stt else "no --stt model: nothing is transcribed"
     yield Finding(bool(settings.stt), stt, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
-    yield Finding(model != "echo", f"--model {settings.model} runs {model}", _model_hint(model))
+    yield _model(settings.model, model)
 
 
 def _package(name: str) -> Finding:
@@ -68,7 +68,7 @@ def _opus() -> Finding:
 
 def _cuda() -> Finding:
     count = hardware.cuda_devices()
-    hint = f"Without one, speech models as large as {DEFAULT_MODEL} cannot run in real time."
+    hint = f"{bundled.PICO} does without. Speech models as large as {DEFAULT_MODEL} cannot run in real time."
     return Finding(count > 0, f"{count} CUDA devices" if count else "no CUDA device", hint)
 
 
@@ -97,10 +97,17 @@ def _static() -> Finding:
         return Finding(False, "the page's files are missing", "Run from a checkout, or install the package anew.")
 
 
-def _model_hint(model: str) -> str | None:
-    if model != "echo":
-        return None
-    return f'echo is no speech model. On a machine with CUDA: make serve ARGS="--model {DEFAULT_MODEL}".'
+def _model(asked: str, model: str) -> Finding:
+    """What ``serve`` with the same settings would run; of a hub repository, not whether it can be had."""
+    what = f"--model {asked} runs {model}"
+    if model == ECHO:
+        return Finding(False, what, f"echo is no speech model: --model {bundled.PICO} comes with the server.")
+    directory = bundled.directory_of(model)
+    if directory is None:
+        return Finding(True, what)
+    missing = ", ".join(bundled.missing_files(directory))
+    lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
+    return Finding(not missing, what + lacks, "Install the package anew, or in a checkout restore the files.")
 
 
 def report(settings: Settings) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from rtc_server.bundled import PICO
 from rtc_server.errors import ConfigError
 
 ENV_PREFIX: Final = "RTC_SERVER_"
@@ -47,14 +48,14 @@ class Settings:
 
     model: str = _setting(
         "auto",
-        f"'auto' ({DEFAULT_MODEL} with CUDA, else echo), 'echo', a hub repository, or a local directory "
-        "with config.json, safetensors and tokenizer",
+        f"'auto' ({DEFAULT_MODEL} with CUDA, else {PICO}), '{PICO}' (comes with the server, for any machine), 'echo', "
+        "a hub repository, or a local directory with config.json, safetensors and tokenizer",
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
     stt: str = _setting("", "model of the service transcribe: a hub repository or a local directory, as for --model")
     stt_slots: int = _setting(0, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 0, 1024)
-    slots: int = _setting(0, "conversations at a time; 0: 1 on the CPU, 8 on CUDA", 0, 1024)
+    slots: int = _setting(0, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 0, 1024)
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
     context: int = _setting(0, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 0, 100_000)
     temperature: float = _setting(-1.0, "sampling temperature of the audio; -1: the checkpoint's own", -1, 10)

@@ -8,8 +8,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from rtc_server import __version__
-from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.model import ModelInfo
 from rtc_server.ice_servers import servers_for_anybody
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
@@ -86,7 +86,7 @@ def _no_model_notice() -> dict[str, str]:
     return {
         "code": "no_model",
         "message": "No speech model is loaded: you hear yourself.",
-        "hint": f'make serve ARGS="--model {DEFAULT_MODEL}"',
+        "hint": "make serve",
     }
 
 
@@ -103,7 +103,14 @@ def _service(name: str, engine: EngineClient) -> dict[str, Any]:
         "ready": engine.ready,
         "speaks": info.speaks,
         "writes": info.writes,
+        "notice": _model_notice(info),
+        "examples": [{"topic": example.topic, "say": example.say} for example in info.examples],
     }
+
+
+def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
+    """What the model's makers want people to know."""
+    return {"code": "model", "message": info.notice, "hint": info.hint or None} if info.notice else None
 
 
 def _engine_status(engine: EngineClient) -> dict[str, Any]:

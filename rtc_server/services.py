@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtc_server import hardware
+from rtc_server import bundled, hardware
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import make_model
@@ -24,6 +24,8 @@ TRANSCRIBE: Final = "transcribe"
 DETECTOR: Final = "vad"
 """Not a service: nobody asks for it by name."""
 _CPU_SLOTS: Final = 1
+_CPU_BUNDLED_SLOTS: Final = 4
+"""The model that comes with the package was made to converse with so many at a time on two cores."""
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
@@ -44,7 +46,7 @@ def resolve_model(settings: Settings, cuda_devices: int) -> str:
     if settings.model != "auto":
         return settings.model
     wants_cuda = settings.device == "auto" or settings.device.startswith("cuda")
-    return DEFAULT_MODEL if cuda_devices and wants_cuda else ECHO
+    return DEFAULT_MODEL if cuda_devices and wants_cuda else bundled.PICO
 
 
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
@@ -54,13 +56,17 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     on_cpu = device == "cpu"
     specs = []
     if model != ECHO:
-        slots = settings.slots or (_CPU_SLOTS if on_cpu else _CUDA_SLOTS)
+        slots = settings.slots or (_cpu_slots(model) if on_cpu else _CUDA_SLOTS)
         specs.append(_kyutai(DIALOGUE, model, slots, device, settings))
     if settings.stt:
         slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
         specs.append(_kyutai(TRANSCRIBE, settings.stt, slots, device, settings))
     in_process = settings.engine != "process" or bool(specs)
     return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", {"slots": settings.echo_slots}, in_process)]
+
+
+def _cpu_slots(model: str) -> int:
+    return _CPU_SLOTS if bundled.directory_of(model) is None else _CPU_BUNDLED_SLOTS
 
 
 def _kyutai(service: str, model: str, slots: int, device: str, settings: Settings) -> EngineSpec:

@@ -63,6 +63,7 @@ const transcribing = new Transcribing({
 
 let auth = 'none';
 let serverConfig = null;
+let firstPhrase = '';
 let afterKey = start;
 let unstable = false;
 let connectedBefore = false;
@@ -211,6 +212,7 @@ function showDetail() {
 }
 
 function liveDetail(state) {
+  if (state === 'listening' && views.current === 'talk' && firstPhrase) return strings.trySaying(firstPhrase);
   return strings.VIEWS[views.current].live[state] ?? strings.STATES[state].detail;
 }
 
@@ -237,6 +239,7 @@ function showConfig(config) {
   conversation.service = wanted;
   const service = config.services.find((one) => one.name === name);
   view.config(config, service);
+  firstPhrase = service?.examples?.[0]?.say[0] ?? '';
   if (service?.ready) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
   return service;
 }

@@ -31,6 +31,10 @@ export const UNSTABLE_DETAIL = 'The connection is unsteady.';
 export const ENDED_BY_SERVER = 'The conversation is over.';
 export const ENDED_BY_LEAVING = 'The conversation ended when you left the page.';
 
+export const quoted = (phrase) => `“${phrase}”`;
+/** In place of "Just talk", of a model that knows some phrases only. */
+export const trySaying = (phrase) => `Try saying ${quoted(phrase)}. You can interrupt at any time.`;
+
 export const SILENT_MICROPHONE = 'Nothing comes from this microphone. Is it switched off, or the wrong one?';
 export const NO_WORDS = 'This service answers with sound only: there are no words to show.';
 export const SOME_WORDS = 'The model’s words appear here while it talks.';

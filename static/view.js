@@ -1,6 +1,7 @@
 // Owns the rest of the page's elements: state, controls, meters, figures, notice. It shows what it is told and
 // reports clicks and keys; it decides nothing.
 
+import { Examples } from './examples.js';
 import { loudness, milliseconds, modelLine, percent, STATES, VIEWS } from './strings.js';
 
 const ARIA_INTERVAL_MS = 500;
@@ -39,6 +40,7 @@ export class View {
     this.key = { form: byId('key-form'), input: byId('key'), error: byId('key-error') };
     this.ending = byId('ending');
     this.views = { box: byId('views'), why: byId('views-why') };
+    this.examples = new Examples({ box: byId('examples'), fold: byId('examples-fold'), list: byId('examples-list') });
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
     this.#copyButton();
   }
@@ -124,7 +126,8 @@ export class View {
   config(config, service) {
     byId('model').textContent = modelLine(service);
     byId('version').textContent = config.version ? `Version ${config.version}.` : '';
-    const { notice } = config;
+    this.examples.show(service?.examples);
+    const notice = config.notice ?? service?.notice;
     byId('notice').hidden = !notice;
     if (!notice) return;
     byId('notice').dataset.code = notice.code;

@@ -49,7 +49,7 @@ async def running_server(*arguments: str) -> AsyncIterator[Server]:
 @contextlib.asynccontextmanager
 async def server_with(links: Mapping[str, Callable[[], EngineLink]], *arguments: str) -> AsyncIterator[Server]:
     """A server with engines of the test's own; the first is the default service."""
-    server = Server(parse(["--port", "0", *UNLIMITED, *arguments], environment={}))
+    server = Server(parse(["--port", "0", "--model", "echo", *UNLIMITED, *arguments], environment={}))
     server.engines = {name: EngineClient(name, link, server.metrics) for name, link in links.items()}
     server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
     async with started(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import time
 import tomllib
@@ -15,6 +16,7 @@ from rtc_server import auth, cli
 from rtc_server.announce import announce
 from rtc_server.app import Server
 from rtc_server.config import Settings
+from rtc_server.engine.model import Example, ModelInfo, ServiceKind
 from rtc_server.errors import Unauthorized
 
 SECRET = "s" * 40
@@ -139,6 +141,33 @@ def announced(
     )
     announce(cast(Server, server))
     return capsys.readouterr().out
+
+
+def announced_model(capsys: pytest.CaptureFixture[str], info: ModelInfo) -> str:
+    server: Any = SimpleNamespace(
+        settings=Settings(),
+        port=8080,
+        certificate=None,
+        engines={"first": SimpleNamespace(service="first", info=info)},
+        registry=SimpleNamespace(default_service="first"),
+    )
+    announce(cast(Server, server))
+    return capsys.readouterr().out
+
+
+def test_what_the_model_tells_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a few phrases to begin with."""
+    info = ModelInfo("pico", ServiceKind.DIALOGUE, 4, "cpu", True, True)
+    assert "Try saying" not in announced_model(capsys, info)
+    examples = tuple(Example(word, (f"say {word}", "stop")) for word in ("one", "two", "three", "four"))
+    notice = "It is small. " * 12
+    told = dataclasses.replace(info, notice=notice.strip(), hint="make serve", examples=examples)
+    out = announced_model(capsys, told)
+    assert "service first: pico on cpu, 4 slots" in out
+    assert " ".join(notice.split()) in " ".join(out.split())
+    assert "\n    make serve\n" in out
+    assert 'Try saying: "say one", "say two", "say three".\n' in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

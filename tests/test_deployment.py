@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 from rtc_server import config, coturn
 from rtc_server.cli import _parser
@@ -87,6 +88,16 @@ def test_the_image_is_made_of_what_is_there() -> None:
             assert source in let_in
     packages = re.findall(r"moshi==[\d.]+", DOCKERFILE)
     assert packages == re.findall(r"moshi==[\d.]+", (ROOT / "Makefile").read_text())
+
+
+def test_the_wheel_has_all_of_the_package_and_the_page() -> None:
+    """The bundled model's files among them, and those of nobody's working copy."""
+    files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    known = ["git", "ls-files", "rtc_server", "static", "turn/turnserver.conf"]
+    tracked = subprocess.run(known, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    moved = {path if path.startswith("rtc_server/") else f"rtc_server/{path.removeprefix('turn/')}" for path in tracked}
+    assert "rtc_server/models/pico/about.json" in moved
+    assert moved <= files
 
 
 def test_the_image_runs_as_nobody_and_tells_how_it_is() -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 
 # Lowest first. A module may import from lower levels, and from its own sub-package.
 LEVELS: list[set[str]] = [
-    {"errors", "metrics", "audio", "hardware"},
+    {"errors", "metrics", "audio", "hardware", "bundled"},
     {"config", "media_files", "addresses"},
     {
         "protocols",

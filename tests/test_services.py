@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rtc_server import hardware, services
-from rtc_server.config import Settings
+from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
-from rtc_server.services import EngineSpec, make_transcriber, plan
+from rtc_server.services import EngineSpec, make_transcriber, plan, resolve_model
 
 
 def planned(monkeypatch: pytest.MonkeyPatch, settings: Settings, streams: int, cuda: int) -> EngineSpec:
@@ -39,3 +39,42 @@ def test_without_a_model_there_is_nothing_to_plan() -> None:
     with pytest.raises(ConfigError) as caught:
         make_transcriber(Settings(), Metrics(), 1)
     assert "--stt" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "cuda", "runs"),
+    [
+        ("auto", "auto", 0, "pico"),
+        ("auto", "auto", 1, DEFAULT_MODEL),
+        ("auto", "cuda:1", 2, DEFAULT_MODEL),
+        ("auto", "cpu", 1, "pico"),
+        ("pico", "auto", 1, "pico"),
+        ("echo", "auto", 1, "echo"),
+        ("some/model", "cpu", 0, "some/model"),
+    ],
+)
+def test_what_a_name_means(model: str, device: str, cuda: int, runs: str) -> None:
+    assert resolve_model(Settings(model=model, device=device), cuda) == runs
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "cuda", "slots", "made"),
+    [
+        ("auto", "auto", 0, 0, 4),
+        ("pico", "auto", 0, 0, 4),
+        ("pico", "cpu", 1, 0, 4),
+        ("pico", "auto", 1, 0, 8),
+        ("pico", "auto", 0, 2, 2),
+        ("./pico", "auto", 0, 0, 1),
+        ("some/model", "auto", 0, 0, 1),
+        ("some/model", "auto", 1, 0, 8),
+    ],
+)
+def test_how_many_can_talk_at_a_time(model: str, device: str, cuda: int, slots: int, made: int) -> None:
+    spec = plan(Settings(model=model, device=device, slots=slots), cuda)[0]
+    assert (spec.service, spec.options["slots"]) == ("dialogue", made)
+
+
+def test_echo_is_alone_only_where_it_is_asked_for() -> None:
+    assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "echo"]
+    assert [spec.service for spec in plan(Settings(model="echo"), 1)] == ["echo"]

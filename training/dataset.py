@@ -74,7 +74,7 @@ class OwnCodes:
             keys = missing[first : first + 32]
             clips = []
             for text, frames in keys:
-                pcm = own_voice.cut(own_voice.part(text).pcm, frames)
+                pcm = own_voice.cut(own_voice.part(text).pcm, frames)[: (frames + TAIL) * FRAME_SAMPLES]
                 clip = np.zeros((_SETTLE + longest) * FRAME_SAMPLES, dtype=np.float32)
                 clip[len(before) : len(before) + len(pcm)] = pcm
                 clips.append(clip)

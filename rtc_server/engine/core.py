@@ -65,7 +65,8 @@ class EngineCore:
 
     def ready(self) -> Ready:
         info = self._model.info
-        return Ready(**dataclasses.asdict(info))
+        # Not asdict(), which takes the values apart as well.
+        return Ready(**{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
 
     def handle(self, message: ToEngine) -> FromEngine | None:
         """Take one message; returns the answer, if it has one."""

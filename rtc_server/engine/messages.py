@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rtc_server.engine.model import ServiceKind, TokenMark
+from rtc_server.engine.model import Example, ServiceKind, TokenMark
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -61,6 +61,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     delay_s: float = 0.0
     prefix_s: float = 0.0
     pause_heads: int = 0
+    notice: str = ""
+    hint: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):

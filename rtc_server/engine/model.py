@@ -41,14 +41,24 @@ class TokenMark(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """Something to try with a model: ``say`` are phrases for one conversation, in this order."""
+
+    topic: str
+    say: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is.
 
-    ``name`` is what the user asked for (``echo``, a hub repository, the name of a local directory, never
+    ``name`` is what the user asked for (``echo``, ``pico``, a hub repository, the name of a local directory, never
     a full path); ``device`` is ``cpu``, ``cuda`` or ``cuda:N``; ``speaks`` and ``writes`` say whether it
     makes audio and text. Of a model that transcribes: ``delay_s``, by which it writes after it has heard;
     ``prefix_s``, the silence that it wants before the first word; ``pause_heads``, how many probabilities of a
     pause it gives with each frame.
+    Where its makers say more of it: ``notice``, what everybody who talks with it should know; ``hint``, a command that
+    goes with that; ``examples``, what to say to it. All of it for people's eyes.
     """
 
     name: str
@@ -60,6 +70,9 @@ class ModelInfo:
     delay_s: float = 0.0
     prefix_s: float = 0.0
     pause_heads: int = 0
+    notice: str = ""
+    hint: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from moshi.models import loaders
 
+from rtc_server import bundled
 from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -26,27 +27,43 @@ _CONTENTS_HINT: Final = (
     "and the SentencePiece tokenizer, under the names that config.json gives."
 )
 _MODEL_HINT: Final = (
-    "Give a hub repository such as kyutai/moshiko-pytorch-bf16, or a directory that holds a checkpoint."
+    "Give pico, a hub repository such as kyutai/moshiko-pytorch-bf16, or a directory that holds a checkpoint."
+)
+_BUNDLED_HINT: Final = (
+    "It comes with the package: install that anew, or in a checkout restore the files. --model echo runs without."
 )
 _MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
 
 
 def checkpoint_name(model: str) -> str:
-    """What to call this model in public: the repository's id, or a directory's name without its path."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
+    """What to call this model in public: the name of a bundled one, the repository's id, or a directory's name without
+    its path."""
+    directory = checkpoint_directory(model)
+    return model if directory is None or bundled.directory_of(model) else directory.resolve().name
+
+
+def checkpoint_directory(model: str) -> Path | None:
+    """Where the files of ``model`` are: of a bundled model, or in the local directory of this name; None for what is
+    neither."""
+    directory = bundled.directory_of(model)
+    if directory is not None:
+        return directory
+    directory = Path(model).expanduser()
+    return directory if model and directory.is_dir() else None
 
 
 def open_checkpoint(model: str) -> loaders.CheckpointInfo:
-    """The checkpoint that ``model`` names: a local directory, else a hub repository id.
+    """The checkpoint that ``model`` names: a bundled one, a local directory, else a hub repository id.
 
     A repository is downloaded to the hub's cache unless it is there already. Raises
     :class:`ModelLoadError`, with a hint, for whatever goes wrong.
     """
-    directory = Path(model).expanduser()
-    if model and directory.is_dir():
+    directory = checkpoint_directory(model)
+    if directory is not None:
+        if bundled.directory_of(model):
+            _require_complete(model, directory)
         checkpoint = _open_directory(directory)
-    elif _HUB_ID.fullmatch(model) and not directory.exists():
+    elif _HUB_ID.fullmatch(model) and not Path(model).expanduser().exists():
         with load_errors(f"{model} is no directory and cannot be had from the hub", _MODEL_HINT):
             checkpoint = loaders.CheckpointInfo.from_hf_repo(model)
     else:
@@ -116,6 +133,12 @@ def _file(directory: Path, config: dict[str, Any], key: str, default: str | None
     if not path.is_file():
         raise ModelLoadError(f"{path} is missing.", _CONTENTS_HINT)
     return path
+
+
+def _require_complete(model: str, directory: Path) -> None:
+    missing = bundled.missing_files(directory)
+    if missing:
+        raise ModelLoadError(f"The bundled model {model} lacks {', '.join(missing)}.", _BUNDLED_HINT)
 
 
 def _require_safetensors(weights: Path | None) -> None:

@@ -25,7 +25,8 @@ from moshi.utils.compile import no_compile
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.checkpoint import checkpoint_name, load_errors, open_checkpoint
+from rtc_server.models.about import About, read_about
+from rtc_server.models.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.text import TextDecoder, piece_table
 from rtc_server.models.wipe import RowWiper
 
@@ -43,7 +44,8 @@ the third is the first to replay it."""
 class KyutaiOptions:
     """What to load and how to run it.
 
-    ``model``: a hub repository id or a directory. ``slots``: rows of the batch, fixed for the model's life.
+    ``model``: a hub repository id, a directory, or the name of a bundled model. ``slots``: rows of the batch, fixed
+    for the model's life.
     ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
     ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``context``: frames of 80 ms that attention looks back
     over; None takes the checkpoint's. A smaller one costs less memory and time.
@@ -79,12 +81,16 @@ def load(options: KyutaiOptions) -> KyutaiModel:
         torch.set_num_threads(options.threads)
     name = checkpoint_name(options.model)
     checkpoint = open_checkpoint(options.model)
+    directory = checkpoint_directory(options.model)
+    about = About() if directory is None else read_about(directory)
     hint = "Its config.json and its weights may not belong together."
     with load_errors(f"{name} cannot be loaded", hint), torch.no_grad(), _running_on(device):
-        return _build(name, checkpoint, options, device)
+        return _build(name, about, checkpoint, options, device)
 
 
-def _build(name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, device: torch.device) -> KyutaiModel:
+def _build(
+    name: str, about: About, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, device: torch.device
+) -> KyutaiModel:
     mimi = checkpoint.get_mimi(device)
     _check_frames(mimi)
     overrides = {} if options.context is None else {"context": options.context}
@@ -110,6 +116,9 @@ def _build(name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions
         delay_s=float(stt.get("audio_delay_seconds", 0.0)),
         prefix_s=float(stt.get("audio_silence_prefix_seconds", 0.0)),
         pause_heads=len(lm.extra_heads),
+        notice=about.notice,
+        hint=about.hint,
+        examples=about.examples,
     )
     return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 

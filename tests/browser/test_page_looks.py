@@ -23,16 +23,10 @@ from tests.support.browser import (
     wait_for_state,
 )
 from tests.support.calls import ROOT
+from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 
 pytestmark = pytest.mark.browser
 
-PHONE = ViewportSize(width=390, height=844)
-NARROW = ViewportSize(width=320, height=568)
-DESKTOP = ViewportSize(width=1200, height=900)
-TOUCH_PX = 44
-"""What a finger hits: WCAG 2.2, 2.5.5."""
-CONTRAST = 4.5
-"""Of text with its ground: WCAG 2.2, 1.4.3."""
 INDEX = ROOT / "static" / "index.html"
 
 _SENTENCES = (
@@ -40,62 +34,6 @@ _SENTENCES = (
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft, if you like long words. ",
     "https://example.org/a/very/long/address/that/has/no/space/in/it/and/does/not/end/where/it/should",
 )
-
-_TOO_WIDE = """
-() => [...document.querySelectorAll('body *')]
-  .filter((element) => element.checkVisibility() && !element.closest('.visually-hidden'))
-  .filter((element) => {
-    const { left, right } = element.getBoundingClientRect();
-    return left < -0.5 || right > document.documentElement.clientWidth + 0.5;
-  })
-  .filter((element) => !element.closest('.orb'))  // a glow may reach over the edge
-  .map((element) => element.outerHTML.slice(0, 120))
-"""
-
-_TOO_SMALL = """
-(least) => [...document.querySelectorAll('a[href], button, select, input, summary')]
-  .filter((element) => element.checkVisibility())
-  .filter((element) => {
-    const { width, height } = element.getBoundingClientRect();
-    return Math.min(width, height) < least;
-  })
-  .map((element) => element.outerHTML.slice(0, 120))
-"""
-
-# Every text that can be read, with its contrast; what cannot be pressed is exempt.
-_CONTRASTS = """
-() => {
-  const rgba = (text) => {
-    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
-    return [r, g, b, a];
-  };
-  const over = (top, ground) => top.slice(0, 3).map((value, i) => value * top[3] + ground[i] * (1 - top[3]));
-  const luminance = (colour) => {
-    const linear = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-    const [r, g, b] = colour.map((value) => linear(value / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    if (!element) return [255, 255, 255];
-    const colour = rgba(getComputedStyle(element).backgroundColor);
-    return colour[3] === 1 ? colour.slice(0, 3) : over(colour, ground(element.parentElement));
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility()) continue;
-    if (element.closest('.visually-hidden, script, noscript, option, :disabled, [aria-disabled=true]')) continue;
-    const behind = ground(element);
-    const style = getComputedStyle(element);
-    const [r, g, b, a] = rgba(style.color);
-    const ink = over([r, g, b, a * Number(style.opacity)], behind);
-    const [light, dark] = [luminance(ink), luminance(behind)].sort((x, y) => y - x);
-    found.push([node.data.trim().slice(0, 40), (light + 0.05) / (dark + 0.05)]);
-  }
-  return found;
-}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -141,8 +79,8 @@ async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, sch
         await screenshot(page, f"page-{name}-{scheme}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         assert await page.evaluate("window.innerWidth") == viewport["width"]
-        assert await page.evaluate(_TOO_WIDE) == []
-        assert await page.evaluate(_TOO_SMALL, TOUCH_PX) == []
+        assert await page.evaluate(TOO_WIDE) == []
+        assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
         await page.get_by_test_id("dismiss").tap()
         await page.get_by_test_id("start").tap()
         await wait_for_state(page, "ended")
@@ -162,13 +100,13 @@ async def test_text_stands_out_from_its_ground(server: Server, scheme: str) -> N
     ):
         await crowded(page, server)
         await screenshot(page, f"page-desktop-{scheme}")
-        assert await page.evaluate(_TOO_WIDE) == []
+        assert await page.evaluate(TOO_WIDE) == []
         for state in ("idle", "connecting", "listening", "speaking", "reconnecting", "ended"):
             await page.evaluate(
                 "(state) => document.querySelectorAll('[data-state]').forEach((one) => { one.dataset.state = state; })",
                 state,
             )
-            contrasts = await page.evaluate(_CONTRASTS)
+            contrasts = await page.evaluate(CONTRASTS)
             assert len(contrasts) > 20
             assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
 

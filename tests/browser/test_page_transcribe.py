@@ -70,8 +70,8 @@ def _needs() -> None:
 @contextlib.asynccontextmanager
 async def writing_server(*arguments: str) -> AsyncIterator[Server]:
     """It writes the pitch of tones; and there is the echo to talk with."""
-    settings = parse(["--port", "0", "--engine", "thread", "--vad", "off", *UNLIMITED, *arguments], environment={})
-    server = Server(settings)
+    options = ["--port", "0", "--model", "echo", "--engine", "thread", "--vad", "off", *UNLIMITED]
+    server = Server(parse([*options, *arguments], environment={}))
     stenographer = EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(4)), server.metrics)
     server.engines = {**server.engines, "transcribe": stenographer}
     server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ from rtc_server.engine.messages import (
     Stop,
     ToEngine,
 )
-from rtc_server.engine.model import BoolArray, FloatArray, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput, ServiceKind
 from rtc_server.engine.slots import QUEUE_FRAMES
 from tests.support.fake_models import MAGIC, CountingModel, FaultyModel
 
@@ -77,6 +78,10 @@ def engine() -> Engine:
 
 def test_it_is_ready_with_what_the_model_is(engine: Engine) -> None:
     assert engine.core.ready() == Ready("counting", ServiceKind.DIALOGUE, 3, "cpu", True, True)
+    examples = (Example("Count", ("count to ten", "stop")),)
+    engine.model.info = dataclasses.replace(engine.model.info, notice="It is small.", hint="make", examples=examples)
+    ready = engine.core.ready()
+    assert (ready.notice, ready.hint, ready.examples) == ("It is small.", "make", examples)
 
 
 def test_slots_are_opened_until_there_are_none(engine: Engine) -> None:

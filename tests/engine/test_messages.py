@@ -29,7 +29,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.model import ServiceKind
+from rtc_server.engine.model import Example, ServiceKind
 
 TO_ENGINE: list[ToEngine] = [
     Open(1),
@@ -41,6 +41,7 @@ TO_ENGINE: list[ToEngine] = [
 ]
 FROM_ENGINE: list[FromEngine] = [
     *(Ready("echo", kind, 64, "cuda:1", True, False) for kind in ServiceKind),
+    Ready("a", ServiceKind.DIALOGUE, 1, "cpu", True, True, 0.5, 1.0, 4, "Ä", "make", (Example("T", ("one", "two")),)),
     LoadFailed("There is no such model.", "Check the name."),
     LoadFailed("There is no such model.", None),
     Opened(1, 3, 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -19,10 +20,11 @@ from moshi.models import loaders
 from moshi.models.lm import LMGen
 from moshi.utils.compile import no_compile
 
+from rtc_server import bundled
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.engine.model import ModelInfo, RowOutput, ServiceKind, StreamingModel
+from rtc_server.engine.model import Example, ModelInfo, RowOutput, ServiceKind, StreamingModel
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.checkpoint import open_checkpoint
+from rtc_server.models.checkpoint import checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai import NO_TOKEN, KyutaiModel, KyutaiOptions, load
 
 Floats = npt.NDArray[np.float32]
@@ -315,6 +317,35 @@ def test_what_a_dialogue_model_says_of_itself(moshi_checkpoint: Path) -> None:
     assert model.info == ModelInfo("tiny-moshi", ServiceKind.DIALOGUE, 2, "cpu", speaks=True, writes=True)
 
 
+def test_a_checkpoint_may_tell_of_itself(moshi_checkpoint: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "talkative"
+    shutil.copytree(moshi_checkpoint, directory)
+    examples = [{"topic": "Count", "say": ["count to ten", "stop"]}]
+    (directory / "about.json").write_text(json.dumps({"notice": "It is small.", "hint": "make", "examples": examples}))
+    info = greedy(directory, 1).info
+    assert (info.name, info.notice, info.hint) == ("talkative", "It is small.", "make")
+    assert info.examples == (Example("Count", ("count to ten", "stop")),)
+
+
+def test_the_bundled_model_is_known_by_its_name_alone(moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever its files are; and it is a checkpoint like any other."""
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": moshi_checkpoint})
+    assert checkpoint_name("pico") == "pico"
+    info = load(KyutaiOptions("pico", 2, threads=1)).info
+    assert info == dataclasses.replace(greedy(moshi_checkpoint, 2).info, name="pico")
+
+
+def test_the_bundled_model_goes_before_a_directory_of_that_name(
+    moshi_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pico").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": moshi_checkpoint})
+    assert open_checkpoint("pico").moshi_weights == moshi_checkpoint / "model.safetensors"
+    with pytest.raises(ModelLoadError, match=r"config\.json"):
+        open_checkpoint("./pico")
+
+
 def test_a_dialogue_model_speaks_once_its_delay_is_over(moshi_checkpoint: Path) -> None:
     model = greedy(moshi_checkpoint, 2)
     frames = noise(np.random.default_rng(0), 2)
@@ -456,6 +487,16 @@ def test_a_missing_file(moshi_checkpoint: Path, tmp_path: Path, name: str) -> No
     directory = broken_copy(moshi_checkpoint, tmp_path)
     (directory / name).unlink()
     assert_refused(KyutaiOptions(str(directory), 1), name)
+
+
+@pytest.mark.parametrize("name", bundled.FILES)
+def test_a_bundled_model_that_is_not_all_there(
+    moshi_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    directory = broken_copy(moshi_checkpoint, tmp_path)
+    (directory / name).unlink()
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": directory})
+    assert_refused(KyutaiOptions("pico", 1), rf"^The bundled model pico lacks {name}\.$")
 
 
 @pytest.mark.parametrize("name", ["config.json", "mimi.json"])

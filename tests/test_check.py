@@ -1,0 +1,47 @@
+"""``rtc-server check`` says which model ``serve`` would run, and what to do where that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtc_server import bundled, check, hardware
+from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.models.tiny import write_tiny_checkpoint
+
+
+def reported(settings: Settings) -> str:
+    """The report's line of the model, and its hint."""
+    lines = check.report(settings)[0].splitlines()
+    at = next(index for index, line in enumerate(lines) if "--model" in line and " runs " in line)
+    return "\n".join(lines[at : at + 2])
+
+
+@pytest.fixture(autouse=True)
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+
+
+def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": write_tiny_checkpoint(tmp_path)})
+    assert reported(Settings()).startswith("ok       --model auto runs pico, which comes with the server")
+
+
+def test_an_installation_that_lacks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (write_tiny_checkpoint(tmp_path) / "model.safetensors").unlink()
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
+    said = reported(Settings(model="pico"))
+    assert said.startswith("missing  --model pico runs pico, but this installation lacks model.safetensors of it")
+    assert "hint: Install the package anew" in said
+
+
+def test_echo_is_no_model() -> None:
+    said = reported(Settings(model="echo"))
+    assert said.startswith("missing  --model echo runs echo")
+    assert "--model pico" in said
+
+
+def test_with_cuda_it_runs_moshi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    assert reported(Settings()).startswith(f"ok       --model auto runs {DEFAULT_MODEL}")
