@@ -63,7 +63,8 @@ class OwnCodes:
     @cached_property
     def silence(self) -> Array:
         """The codes of a frame of silence, [codebooks, 1]."""
-        return self._encode([np.zeros(2 * _SETTLE * FRAME_SAMPLES, dtype=np.float32)])[0][:, -1:]
+        codes: Array = self._encode([np.zeros(2 * _SETTLE * FRAME_SAMPLES, dtype=np.float32)])[0]
+        return codes[:, -1:]
 
     def prepare(self, wanted: Sequence[tuple[str, int]]) -> None:
         """Make the codes of all parts and cuts in ``wanted`` that are not there yet."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
+from rtc_server.bundled import PICO, directory_of
 from training import calls, direct
 from training.calls import Way
 from training.disturbance import Bystander
@@ -26,7 +27,6 @@ from training.examination import Task, draw
 from training.person import Condition, Person
 from training.report import Disturbance, Evaluation, Hearing, Result
 
-_SHIPPED: Final = Path(__file__).parent.parent / "rtc_server" / "models" / "pico"
 _TASKS_EACH: Final = 8
 """At most, of one person, who then leaves for another."""
 _LATE_WORDS_S: Final = 2.0
@@ -47,6 +47,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.hear and importlib.util.find_spec("pocketsphinx") is None:
         parser.error("pocketsphinx is not installed: pip install '.[training]', or do without by --hear 0")
+    if not (arguments.model / "config.json").is_file():
+        parser.error(f"{arguments.model} holds no checkpoint: python -m training makes one")
     questions, rows = _DEFAULTS[arguments.through]
     arguments.questions = questions if arguments.questions is None else arguments.questions
     arguments.rows = arguments.rows or rows
@@ -64,7 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate", description=(__doc__ or "").partition("\n\n")[2]
     )
     add = parser.add_argument
-    add("--model", type=_directory, default=_SHIPPED, metavar="DIR", help="the checkpoint (default: the shipped one)")
+    add(
+        "--model",
+        type=_directory,
+        default=directory_of(PICO),
+        metavar="DIR",
+        help="the checkpoint (default: the shipped one)",
+    )
     add("--through", choices=tuple(_DEFAULTS), default="webrtc", help="default: %(default)s")
     add("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "lossy", "telephone"])
     add("--questions", type=int, help="in each condition (default: 100 through webrtc, else 300)")

@@ -242,8 +242,8 @@ def _knowledge() -> Iterator[Question]:
     for pair in _listed(_OPPOSITES):
         first, second = pair.split()
         for word, other in ((first, second), (second, first)):
-            shapes = ("what is the opposite of {}", "the opposite of {}", "tell me the opposite of {}")
-            yield Question("opposites", _openings([shape.format(word) for shape in shapes]), _say(other))
+            ways = ("what is the opposite of {}", "the opposite of {}", "tell me the opposite of {}")
+            yield Question("opposites", _openings([way.format(word) for way in ways]), _say(other))
     for entry in _listed(_COLOURS):
         thing, colour = entry.rsplit(" ", 1)
         shapes = ("what colour is {}", "tell me the colour of {}", "which colour is {}", "what is the colour of {}")
