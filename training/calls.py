@@ -26,7 +26,7 @@ from bench.link import LinkSettings
 from bench.profiles import Profile
 from bench.servers import System, running
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, Resampler, silence
-from rtc_server.client import MICROPHONE_HZ, VoiceClient
+from rtc_server.client import MICROPHONE_HZ, OfferRefused, VoiceClient
 from training.direct import Who
 from training.person import Caller
 
@@ -74,27 +74,32 @@ async def _ready(url: str) -> None:
 
 async def converse(
     url: str, callers: Iterable[Who], at_a_time: int, way: Way, finished: Callable[[Who], None] = lambda _: None
-) -> None:
-    """Everybody's conversation to its end. ``finished``: told of each."""
+) -> list[str]:
+    """Everybody's conversation to its end. ``finished``: told of each. Returns why calls were lost before that."""
     waiting = iter(callers)
+    lost: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         if way.loss:
             proxy = await stack.enter_async_context(proxied(url, Profile("5 % loss", _LOSS, _LOSS)))
             url = f"http://127.0.0.1:{proxy.port}"
         async with asyncio.TaskGroup() as group:
             for number in range(at_a_time):
-                group.create_task(_line(url, waiting, way, finished), name=f"line-{number}")
+                group.create_task(_line(url, waiting, way, finished, lost), name=f"line-{number}")
+    return lost
 
 
-async def _line(url: str, waiting: Iterator[Who], way: Way, finished: Callable[[Who], None]) -> None:
+async def _line(url: str, waiting: Iterator[Who], way: Way, finished: Callable[[Who], None], lost: list[str]) -> None:
     """One caller after the other."""
     for caller in waiting:
-        await _call(url, caller, way)
+        try:
+            await _call(url, caller, way)
+        except (OfferRefused, aiohttp.ClientError, ConnectionError) as error:
+            lost.append(str(error) or type(error).__name__)
         finished(caller)
 
 
 async def _call(url: str, caller: Caller, way: Way) -> None:
-    """Raises OfferRefused, aiohttp.ClientError, ConnectionError if the server hangs up."""
+    """Raises OfferRefused, aiohttp.ClientError, ConnectionError if the call does not last as long as the caller."""
     telephone = _Telephone(caller)
     client = VoiceClient(url, telephone.microphone, on_voice=telephone.hear)
     telephone.client = client
@@ -104,7 +109,8 @@ async def _call(url: str, caller: Caller, way: Way) -> None:
         while not caller.done:
             await asyncio.sleep(_POLL_S)
             if client.closed.is_set():
-                raise ConnectionError("the server has hung up")
+                telephone.read()
+                raise ConnectionError(telephone.disconnected or f"connection {client.pc.connectionState}")
 
 
 def _offer_only(client: VoiceClient, mime_type: str) -> None:
@@ -123,9 +129,11 @@ class _Telephone:
         self._connected = False
         self._offset_s = math.inf
         self.client: VoiceClient | None = None
+        self.disconnected = ""
+        """Why the server has ended the call."""
 
     def microphone(self, count: int) -> FloatArray:
-        self._read()
+        self.read()
         if not self._connected:
             return silence(count)
         wanted = count * MODEL_RATE_HZ // MICROPHONE_HZ
@@ -140,7 +148,7 @@ class _Telephone:
         if self._connected:
             self._caller.hear(pcm, time.monotonic() - len(pcm) / MODEL_RATE_HZ)
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """What was written since the last time. When, the server says; what its clock is to ours, the event that came
         fastest: lost packets make others late."""
         assert self.client is not None
@@ -150,6 +158,8 @@ class _Telephone:
             self._offset_s = min(self._offset_s, time.monotonic() - said_s)
             if event["type"] == "connected":
                 self._connected = True
+            elif event["type"] == "disconnected":
+                self.disconnected = event["reason"]
             elif event["type"] == "text":
                 self._caller.read(event["delta"], said_s + self._offset_s)
 

@@ -116,8 +116,8 @@ async def _examine_server(arguments: argparse.Namespace) -> Evaluation:
             people = list(_people(arguments, sound, _LATE_WORDS_S if way.loss else 1.0))
             progress = _Progress(condition, arguments.questions)
             before = await calls.counts(url)
-            await calls.converse(url, people, arguments.rows, way, progress.add)
-            results.append(progress.result(calls.pace(before, await calls.counts(url))))
+            lost = await calls.converse(url, people, arguments.rows, way, progress.add)
+            results.append(progress.result(calls.pace(before, await calls.counts(url)), lost))
         bystanders = _bystanders(arguments)
         await calls.converse(url, bystanders, arguments.rows, Way())
     return _evaluation(results, bystanders, arguments)
@@ -175,8 +175,8 @@ class _Progress:
         done, took_s = len(self._result.findings), time.monotonic() - self._began
         print(f"{self._condition}: {done} of about {self._questions}, {took_s:.0f} s", file=sys.stderr, flush=True)
 
-    def result(self, pace: calls.Pace | None = None) -> Result:
-        return Result(self._condition, self._result.findings, time.monotonic() - self._began, pace)
+    def result(self, pace: calls.Pace | None = None, lost: Sequence[str] = ()) -> Result:
+        return Result(self._condition, self._result.findings, time.monotonic() - self._began, pace, tuple(lost))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ IN_TIME_GOAL: Final = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one condition. ``pace``: of calls in real time."""
+    """Of one condition. ``pace``: of calls in real time. ``lost``: why calls ended before their time."""
 
     condition: str
     findings: list[Finding]
     took_s: float
     pace: Pace | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def figures(self) -> Figures:
@@ -88,6 +89,7 @@ class Evaluation:
             "conditions": {
                 result.condition: {
                     "figures": dataclasses.asdict(result.figures),
+                    "lost": list(result.lost),
                     "pace": None if result.pace is None else dataclasses.asdict(result.pace),
                     "findings": [_plain(one) for one in result.findings],
                 }
@@ -105,6 +107,7 @@ def _plain(one: Finding) -> dict[str, Any]:
 def _failures(result: Result, most: int) -> Iterator[str]:
     wrong = [one for one in result.findings if not one.right]
     yield f"\n{result.condition}: {len(wrong)} of {len(result.findings)} not right"
+    yield from (f"  a call was lost: {reason}" for reason in result.lost)
     for one in wrong[:most]:
         got = textwrap.shorten(one.got, 80)
         yield f"  {one.topic}: {one.said!r} ({one.voice}): {one.expected!r}, got {got!r}: {one.why}"
@@ -150,6 +153,7 @@ def _figures(results: Sequence[Result]) -> Iterator[str]:
                 "step, mean": f"{pace.step_mean_ms:.0f} ms",
                 "dropped, filled frames": f"{pace.frames_dropped}, {pace.frames_filled}",
                 "gaps in the voice": str(pace.underruns),
+                "calls lost": str(len(result.lost)),
             }
         for name, cell in (cells | {"took": f"{result.took_s:.0f} s"}).items():
             rows.setdefault(name, []).append(cell)
@@ -178,7 +182,12 @@ def _compared(evaluation: Evaluation) -> Iterator[tuple[str, str, str, bool]]:
             yield "stop heard", f">= {STOP_GOAL:.0%}", _percent(made.stop_heard), made.stop_heard >= STOP_GOAL
         if result.condition == "clean" and made.delay_median_s is not None:
             median_s = made.delay_median_s
-            yield "delay to first sound, median", f"<= {DELAY_GOAL_S} s", _seconds(median_s), median_s <= DELAY_GOAL_S
+            yield (
+                "delay to first sound, median",
+                f"<= {DELAY_GOAL_S} s",
+                _seconds(median_s),
+                0 <= median_s <= DELAY_GOAL_S,
+            )
         if result.pace is not None:
             share = result.pace.frames_in_time
             name = f"frames in time, {result.condition}"

@@ -49,9 +49,18 @@ async def test_a_beep_comes_back_after_it_was_said(base_url: str, way: Way) -> N
     """From an echo server, and not before a frame has passed; two callers, one after the other."""
     beepers = [Beeper(), Beeper()]
     ended: list[Beeper] = []
-    await calls.converse(base_url, beepers, 1, way, ended.append)
+    assert await calls.converse(base_url, beepers, 1, way, ended.append) == []
     assert ended == beepers
     assert all(0.08 <= beeper.heard_after_s < 2.0 for beeper in beepers)
+
+
+async def test_a_call_that_is_lost_is_told_and_the_next_one_made() -> None:
+    """Nobody listens at this address."""
+    beepers = [Beeper(), Beeper()]
+    ended: list[Beeper] = []
+    lost = await calls.converse("http://127.0.0.1:1", beepers, 1, Way(), ended.append)
+    assert len(lost) == 2
+    assert ended == beepers
 
 
 async def test_the_servers_metrics_are_read(base_url: str) -> None:
