@@ -98,5 +98,5 @@ $(VENV)/.installed: pyproject.toml Makefile | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools of the tests"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,training]'
 	@touch $@

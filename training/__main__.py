@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--directory", type=Path, default=Path("training-run"), help="what a run needs to go on")
     parser.add_argument("--out", type=Path, default=Path("training-run/pico"), help="the checkpoint")
     parser.add_argument("--files", type=int, default=36, help="of 160 conversations of 32 s each; default: 36")
-    parser.add_argument("--steps", type=int, default=language.Plan.steps, help="of the language model")
+    parser.add_argument("--steps", type=int, default=language.Plan().steps, help="of the language model")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))
     chosen = parser.parse_args(arguments)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif stage == "polish":
             polish.train(chosen.directory, chosen.out, codec_plan)
         else:
-            from training.plots import plot
+            from training.plots import plot  # noqa: PLC0415 - an optional package
 
             plot(chosen.directory)
 

@@ -27,7 +27,7 @@ from moshi.utils.compile import no_compile
 from torch import nn
 from torch.nn import functional
 
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, from_int16
 from training import espeak, own_voice, phrases, sounds, voices
 from training.journal import Journal
 
@@ -117,7 +117,7 @@ class Clips:
         at = int(self._random.integers(-_CLIP // 3, _CLIP // 2))
         while at < _CLIP:
             one = self._utterances[self._random.integers(len(self._utterances))]
-            _add(pcm, one.pcm.astype(np.float32) / 32768, at)
+            _add(pcm, from_int16(one.pcm), at)
             self._label(slots, one, at)
             at += len(one.pcm) + int(self._random.uniform(0.05, 0.6) * MODEL_RATE_HZ)
         return sounds.captured(pcm, self._random), slots
@@ -356,8 +356,8 @@ def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         latent = mimi.encoder(pcm)
         (latent,) = mimi.encoder_transformer(latent)  # type: ignore[misc]
-        latent = mimi._to_framerate(latent)
-    return latent.float()
+        framed: torch.Tensor = mimi._to_framerate(latent)
+    return framed.float()
 
 
 def prefetched(make: Callable[[], Any]) -> Iterator[Any]:

@@ -70,7 +70,9 @@ class Scene:
     def cut(self, frame: int) -> None:
         """The model falls silent from ``frame`` on."""
         self.uttered = [
-            Uttered(one.frame, one.text, min(one.frames, frame - one.frame)) for one in self.uttered if one.frame < frame
+            Uttered(one.frame, one.text, min(one.frames, frame - one.frame))
+            for one in self.uttered
+            if one.frame < frame
         ]
 
     def words(self) -> list[tuple[int, str]]:
@@ -214,4 +216,3 @@ class _Count:
         said = sum(start < frame for start in self._starts)
         self._next -= len(self._starts) - said
         self._starts = self._starts[:said]
-

@@ -63,7 +63,8 @@ class OwnCodes:
     @cached_property
     def silence(self) -> Array:
         """The codes of a frame of silence, [codebooks, 1]."""
-        return self._encode([np.zeros(2 * _SETTLE * FRAME_SAMPLES, dtype=np.float32)])[0][:, -1:]
+        codes: Array = self._encode([np.zeros(2 * _SETTLE * FRAME_SAMPLES, dtype=np.float32)])[0]
+        return codes[:, -1:]
 
     def prepare(self, wanted: Sequence[tuple[str, int]]) -> None:
         """Make the codes of all parts and cuts in ``wanted`` that are not there yet."""
@@ -104,7 +105,9 @@ class OwnCodes:
 
 def heard_words() -> dict[str, int]:
     """An index for every word of every question; strange words share the last."""
-    words = sorted({word for question in phrases.questions() for text in question.wordings for word in text.lower().split()})
+    words = sorted(
+        {word for question in phrases.questions() for text in question.wordings for word in text.lower().split()}
+    )
     return {word: index for index, word in enumerate(words)}
 
 
@@ -150,15 +153,15 @@ def make_file(directory: Path, checkpoint: Path, seed: int) -> Path:
             own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
             heard = np.stack([playwright.heard(scene) for scene in scenes])
             with torch.no_grad():
-                persons.append(mimi.encode(torch.from_numpy(heard)[:, None])[:, : codec.SEMANTIC].numpy().astype(np.int16))
+                persons.append(
+                    mimi.encode(torch.from_numpy(heard)[:, None])[:, : codec.SEMANTIC].numpy().astype(np.int16)
+                )
             texts += [text_of(scene, pieces) for scene in scenes]
             owns += [own.of(scene) for scene in scenes]
             heards += [_heard(scene, words) for scene in scenes]
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
-        np.savez(
-            file, text=np.stack(texts), own=np.stack(owns), person=np.concatenate(persons), heard=np.stack(heards)
-        )
+        np.savez(file, text=np.stack(texts), own=np.stack(owns), person=np.concatenate(persons), heard=np.stack(heards))
     unfinished.replace(path)
     return path
 
@@ -186,5 +189,3 @@ def load(directory: Path) -> Conversations:
     files = [np.load(path) for path in sorted(directory.glob("conversations-*.npz"))]
     joined = {name: np.concatenate([file[name] for file in files]) for name in ("text", "own", "person", "heard")}
     return Conversations(**joined)
-
-

@@ -93,7 +93,9 @@ class _Library:
         self._words: list[tuple[float, int, int]] = []
         self._phonemes: list[tuple[float, str]] = []
 
-    def synthesize(self, text: str, voice: Voice) -> tuple[FloatArray, list[tuple[float, str]], list[tuple[float, str]]]:
+    def synthesize(
+        self, text: str, voice: Voice
+    ) -> tuple[FloatArray, list[tuple[float, str]], list[tuple[float, str]]]:
         """Samples at the library's own rate, words and phonemes in seconds."""
         if voice.name != self._voice:
             if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:

@@ -207,12 +207,14 @@ def _hear_from_the_start(lm: LMModel, mimi: Any) -> None:
     centroids = [layer._codebook.embedding for layer in layers]
     project = torch.randn(centroids[0].shape[1], _DIM) / math.sqrt(centroids[0].shape[1])
     scale = 0.5 / centroids[0].std()
+    embeddings: Any = lm.emb
     for index, table in enumerate(centroids):
-        lm.emb[codec.CODEBOOKS + index].weight[: codec.CARD] = (table - table.mean(0)) @ project * scale * 0.2
+        embeddings[codec.CODEBOOKS + index].weight[: codec.CARD] = (table - table.mean(0)) @ project * scale * 0.2
 
 
 def _optimizer(lm: LMModel, reader: WordReader, plan: Plan) -> torch.optim.Optimizer:
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in [*lm.named_parameters(), *reader.named_parameters()]:
         (rest if parameter.dim() < 2 or "emb" in name else matrices).append(parameter)
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]

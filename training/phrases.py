@@ -101,7 +101,11 @@ _TALK: Final[tuple[tuple[str, str, str], ...]] = (
         "help, help me, can you help me, I need help, I need some help",
         "say count to ten or ask me what is two plus three",
     ),
-    ("help", "what can I say, what should I say, what can I ask you, what shall I say", "ask me for the opposite of hot"),
+    (
+        "help",
+        "what can I say, what should I say, what can I ask you, what shall I say",
+        "ask me for the opposite of hot",
+    ),
     ("self", "who made you, who built you, who trained you, who created you", "a computer taught me to speak"),
     ("self", "how old are you, what is your age, when were you born, tell me your age", "I am very young"),
     ("self", "where are you, where do you live, where are you now, where is your home", "I live in this computer"),
@@ -109,7 +113,11 @@ _TALK: Final[tuple[tuple[str, str, str], ...]] = (
     ("self", "sing a song, sing me a song, can you sing, can you sing a song", "no, I can not sing"),
     ("self", "tell me a joke, do you know a joke, say something funny, make me laugh", "my jokes are too small"),
     ("self", "what time is it, what is the time, do you know the time, tell me the time", "I have no clock"),
-    ("self", "how is the weather, what is the weather like, is it raining, will it rain today", "I can not see outside"),
+    (
+        "self",
+        "how is the weather, what is the weather like, is it raining, will it rain today",
+        "I can not see outside",
+    ),
     ("self", "do you speak french, can you speak french, do you speak german", "no, only English"),
     ("self", "are you real, are you alive, are you human, are you awake", "I am only a model"),
     (
@@ -234,15 +242,17 @@ def _knowledge() -> Iterator[Question]:
     for pair in _listed(_OPPOSITES):
         first, second = pair.split()
         for word, other in ((first, second), (second, first)):
-            shapes = ("what is the opposite of {}", "the opposite of {}", "tell me the opposite of {}")
-            yield Question("opposites", _openings([shape.format(word) for shape in shapes]), _say(other))
+            ways = ("what is the opposite of {}", "the opposite of {}", "tell me the opposite of {}")
+            yield Question("opposites", _openings([way.format(word) for way in ways]), _say(other))
     for entry in _listed(_COLOURS):
         thing, colour = entry.rsplit(" ", 1)
         shapes = ("what colour is {}", "tell me the colour of {}", "which colour is {}", "what is the colour of {}")
         yield Question("colours", _openings([shape.format(thing) for shape in shapes]), _say(colour))
     for entry in _listed(_FACTS):
         question, answer = entry.rsplit(" ", 1)
-        yield Question("yes and no", _openings([question, f"tell me {question}", f"what do you think {question}"]), _say(answer))
+        yield Question(
+            "yes and no", _openings([question, f"tell me {question}", f"what do you think {question}"]), _say(answer)
+        )
 
 
 def _repetitions() -> Iterator[Question]:

@@ -15,7 +15,6 @@ from moshi.models.compression import MimiModel
 from moshi.utils.compile import no_compile
 from torch import nn
 
-from rtc_server.audio import FRAME_SAMPLES
 from training import codec, own_voice
 from training.checkpoint import load_codec, write_codec
 from training.codec import Plan, Trainee
