@@ -54,6 +54,14 @@ format: $(VENV)/.installed-dev ## Format the code and fix what can be fixed
 bench: $(VENV)/.installed-dev ## Measure: see docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: train
+train: $(VENV)/.installed-dev system ## Train the bundled model anew: see training/README.md
+	@$(BIN)/python -m training $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(VENV)/.installed-dev system ## Examine the bundled model: see rtc_server/models/pico/README.md
+	@$(BIN)/python -m training.evaluate $(ARGS)
+
 .PHONY: system
 system: ## Install what the browser and network tests need, where that is possible
 	@missing=""; \

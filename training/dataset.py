@@ -6,6 +6,7 @@ grow while a training reads it. Knows no loss.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ TAIL: Final = 4
 """Frames after a part until its codes are those of silence."""
 _SETTLE: Final = 25
 _BATCH: Final = 8
-_CONVERSATIONS: Final = 160
+CONVERSATIONS: Final = 160
 """In one file."""
 
 Array = np.ndarray[Any, np.dtype[np.int16]]
@@ -137,8 +138,8 @@ def pieces_of(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, int]
     return pieces
 
 
-def make_file(directory: Path, checkpoint: Path, seed: int) -> Path:
-    """The conversations of ``seed``, unless they are there."""
+def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERSATIONS) -> Path:
+    """The first ``count`` conversations of ``seed``, unless they are there."""
     path = directory / f"conversations-{seed:06d}.npz"
     if path.exists():
         return path
@@ -148,7 +149,7 @@ def make_file(directory: Path, checkpoint: Path, seed: int) -> Path:
         own, pieces, words = OwnCodes(mimi), pieces_of(load_tokenizer(checkpoint)), heard_words()
         playwright = Playwright(seed)
         texts, owns, persons, heards = [], [], [], []
-        for _ in range(_CONVERSATIONS // _BATCH):
+        for _ in range(math.ceil(count / _BATCH)):
             scenes = [playwright.scene() for _ in range(_BATCH)]
             own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
             heard = np.stack([playwright.heard(scene) for scene in scenes])
@@ -173,11 +174,11 @@ def _heard(scene: Scene, words: dict[str, int]) -> Array:
     return heard
 
 
-def make(directory: Path, checkpoint: Path, seeds: range, processes: int = 0) -> None:
-    """The files of ``seeds``, several at a time."""
-    with get_context("spawn").Pool(processes or os.cpu_count(), _one_thread) as pool:
-        for path in pool.starmap(make_file, [(directory, checkpoint, seed) for seed in seeds], chunksize=1):
-            assert path.exists()
+def make(directory: Path, checkpoint: Path, seeds: range, count: int = CONVERSATIONS) -> None:
+    """The files of ``seeds``, ``count`` conversations each, as many at a time as there are processors."""
+    wanted = [(directory, checkpoint, seed, count) for seed in seeds]
+    with get_context("spawn").Pool(min(len(wanted), os.cpu_count() or 1), _one_thread) as pool:
+        pool.starmap(make_file, wanted, chunksize=1)
 
 
 def _one_thread() -> None:

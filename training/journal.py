@@ -15,25 +15,34 @@ class Journal:
         self._path = path
         self._every = every
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
+        self._steps = 0
         self._since = time.monotonic()
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._steps += 1
         if step % self._every == 0:
             self._write(step)
 
     def _write(self, step: int) -> None:
-        means = {name: total / self._count for name, total in self._sums.items()}
-        seconds = (time.monotonic() - self._since) / self._count
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        seconds = (time.monotonic() - self._since) / self._steps
         row = {"step": str(step), **{name: f"{value:.5g}" for name, value in means.items()}, "s": f"{seconds:.3f}"}
-        new = not self._path.exists()
+        names = self._columns()
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
+            writer = csv.DictWriter(file, names or list(row))
+            if not names:
                 writer.writeheader()
             writer.writerow(row)
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
-        self._sums, self._count, self._since = {}, 0, time.monotonic()
+        self._sums, self._counts, self._steps, self._since = {}, {}, 0, time.monotonic()
+
+    def _columns(self) -> list[str]:
+        """Of the file, if it has been begun."""
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file))

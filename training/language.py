@@ -29,6 +29,7 @@ from training.journal import Journal
 
 _OWN, _PERSON = slice(1, 1 + codec.CODEBOOKS), slice(1 + codec.CODEBOOKS, None)
 _DIM: Final = 256
+_SPEAKS_BY: Final = 600
 _SPOKEN_SHARE: Final = 0.4
 _QUIET_SHARE: Final = 0.04
 """Of the frames in which the model speaks or is silent, those whose codes are learnt in a step: they repeat."""
@@ -74,7 +75,7 @@ def config(text_card: int) -> dict[str, Any]:
 class Plan:
     """``steps`` of ``batch`` stretches of ``frames`` each."""
 
-    steps: int = 3000
+    steps: int = 1300
     batch: int = 12
     frames: int = 288
     rate: float = 1.5e-3
@@ -105,9 +106,16 @@ class Batch:
 
 
 def losses(
-    lm: LMModel, reader: WordReader, batch: Batch, silence: torch.Tensor, random: torch.Generator
+    lm: LMModel,
+    reader: WordReader,
+    batch: Batch,
+    silence: torch.Tensor,
+    random: torch.Generator,
+    *,
+    speaks: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """The loss of a batch, and its parts. ``silence``: the own codes of a silent frame, [codebooks]."""
+    """The loss of a batch, and its parts. ``silence``: the own codes of a silent frame, [codebooks]; ``speaks``:
+    whether to learn them this time."""
     initial = lm._get_initial_token().expand(len(batch.codes), -1, -1)
     sequence = torch.cat((initial, _delay_sequence(lm.delays, batch.codes, initial)), dim=2)
     wanted = sequence[:, :, 1:]
@@ -119,6 +127,23 @@ def losses(
     text_loss = (text * weights).sum() / weights.sum()
     word_loss, word_right = reader.loss(hidden.float(), batch.heard)
 
+    guesses = text_logits[:, 0].argmax(-1).flatten()
+    figures = {
+        "loss": text_loss + 0.3 * word_loss,
+        "text": text_loss.detach(),
+        "wrote": (guesses == wanted[:, 0].flatten())[writes].float().mean(),
+        "words": word_right,
+    }
+    if speaks:
+        audio, codes = _speech_loss(lm, wanted, hidden, silence, random)
+        figures |= {"loss": figures["loss"] + audio, "audio": audio.detach(), "codes": codes}
+    return figures
+
+
+def _speech_loss(
+    lm: LMModel, wanted: torch.Tensor, hidden: torch.Tensor, silence: torch.Tensor, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of the model's own codes in some of the frames, and the share that is right."""
     own = wanted[:, _OWN]
     speaks = (own != silence[None, :, None]).any(dim=1)
     chosen = torch.rand(speaks.shape, generator=random) < torch.where(speaks, _SPOKEN_SHARE, _QUIET_SHARE)
@@ -132,15 +157,7 @@ def losses(
         own_wanted.T.flatten(),
         ignore_index=lm.card,  # the initial token of a delayed codebook
     )
-    guesses = text_logits[:, 0].argmax(-1).flatten()
-    return {
-        "loss": text_loss + audio + 0.3 * word_loss,
-        "text": text_loss.detach(),
-        "wrote": (guesses == wanted[:, 0].flatten())[writes].float().mean(),
-        "audio": audio.detach(),
-        "codes": (logits[0].argmax(-1) == own_wanted.T).float().mean(),
-        "words": word_right,
-    }
+    return audio, (logits[0].argmax(-1) == own_wanted.T).float().mean()
 
 
 def _spoilt(sequence: torch.Tensor, card: int, random: torch.Generator) -> torch.Tensor:
@@ -180,7 +197,8 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
             for group in optimizer.param_groups:
                 warm = min(1.0, (step + 1) / 150)
                 group["lr"] = plan.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / plan.steps)) / 2)
-            figures = losses(lm, reader, batch, silence, random)
+            speaks = step < _SPEAKS_BY or step % 3 == 0  # its one voice is learnt long before what to say
+            figures = losses(lm, reader, batch, silence, random, speaks=speaks)
             optimizer.zero_grad()
             figures["loss"].backward()  # type: ignore[no-untyped-call]
             figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -229,7 +247,9 @@ def _batches(data: Path, plan: Plan, step: int) -> Iterator[Batch]:
         random = np.random.default_rng([plan.seed, step])
         order = random.permutation(len(made))
         for first in range(0, len(order) - plan.batch + 1, plan.batch):
-            windows = [_window(made, index, plan.frames, recalls, random) for index in order[first : first + plan.batch]]
+            windows = [
+                _window(made, index, plan.frames, recalls, random) for index in order[first : first + plan.batch]
+            ]
             codes, heard = (np.stack(some).astype(np.int64) for some in zip(*windows, strict=True))
             yield Batch(torch.from_numpy(codes), torch.from_numpy(heard))
             step += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def scenes() -> list[Scene]:
 
 def test_the_model_never_speaks_twice_at_once(scenes: list[Scene]) -> None:
     for scene in scenes:
-        for first, second in zip(scene.uttered, scene.uttered[1:], strict=False):
+        for first, second in pairwise(scene.uttered):
             assert first.frame + first.frames <= second.frame
 
 
@@ -42,24 +44,23 @@ def test_a_count_that_was_stopped_goes_on_with_the_next_number(scenes: list[Scen
     gone_on = 0
     for scene in scenes:
         said = [(frame, phrases.NUMBERS.index(word)) for frame, word in scene.words() if word in phrases.NUMBERS]
-        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(said, said[1:], strict=False)]
-        even = [length for length, step in steps if step == 1]
-        assert even.count(own_voice.COUNT_FRAMES) >= len(even) // 2
-        gone_on += sum(length > own_voice.COUNT_FRAMES for length in even)
-    assert gone_on > 5
+        asked = [one.frame for one in scene.heard if one.word in ("on", "continue", "going")]
+        for (frame, number), (later, next_number) in pairwise(said):
+            resumed = any(frame < at < later for at in asked) and later - frame > own_voice.COUNT_FRAMES
+            gone_on += resumed and next_number == number + 1
+    assert gone_on >= 5
 
 
 def test_stop_is_followed_by_silence(scenes: list[Scene]) -> None:
     stopped = 0
     for scene in scenes:
         for one in scene.heard:
-            if one.word == "stop" and one.frame + STOP_AFTER < FRAMES:
-                covering = [o for o in scene.uttered if o.frame < one.frame < o.frame + o.frames]
-                for utterance in covering:
-                    stopped += 1
-                    # a longer wording, such as "stop that now", ends later than its first word
-                    assert utterance.frame + utterance.frames <= one.frame + STOP_AFTER + 12
-    assert stopped > 3
+            interrupted = [other for other in scene.uttered if other.frame < one.frame < other.frame + other.frames]
+            if one.word == "stop" and interrupted and one.frame + STOP_AFTER < FRAMES:
+                stopped += 1
+                # the wording may end later than the word, as in "stop it please"
+                assert interrupted[-1].frame + interrupted[-1].frames <= one.frame + STOP_AFTER + 14
+    assert stopped >= 3
 
 
 def test_a_cut_leaves_what_was_said_before_it() -> None:
@@ -80,4 +81,4 @@ def test_the_same_seed_makes_the_same_scene() -> None:
     need_commands("espeak-ng")
     first, second = (Playwright(5).scene() for _ in range(2))
     assert first.uttered == second.uttered
-    np.testing.assert_array_equal(first.person, second.person)
+    assert first.heard == second.heard

@@ -1,0 +1,51 @@
+"""A person opens the page, asks for a sum and hears what it comes to: by the bundled model, from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+
+from rtc_server.audio import MODEL_RATE_HZ
+from tests.conftest import need_commands, running_server
+from tests.support.browser import chromium, local_url, opened_page, record, screenshot, start_talking
+from tests.support.script import spoken
+from tests.support.speech import SPEECH_HZ, write_wav
+from training.recognise import Recogniser
+
+pytestmark = pytest.mark.browser
+PERIOD_S = 8.0
+"""Chromium says its file over and over: a question, then time for the answer."""
+
+
+async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> None:
+    need_commands("chromium", "espeak-ng")
+    question = soxr.resample(spoken("what is three plus four"), MODEL_RATE_HZ, SPEECH_HZ)
+    lead = np.zeros(2 * SPEECH_HZ, dtype=np.float32)
+    tail = np.zeros(round(PERIOD_S * SPEECH_HZ) - len(question) - len(lead), dtype=np.float32)
+    microphone = write_wav(tmp_path / "question.wav", np.concatenate((lead, question, tail)).astype(np.float32))
+    async with (
+        running_server("--model", "pico", "--slots", "1") as server,
+        chromium(microphone) as browser,
+        opened_page(browser, local_url(server)) as page,
+    ):
+        assert await page.get_by_test_id("examples").is_visible()
+        await start_talking(page)
+        recording = await record(page, 2 * PERIOD_S)
+        transcript = await page.get_by_test_id("transcript").inner_text()
+        await screenshot(page, "pico")
+    assert "that is seven" in " ".join(transcript.split())
+    played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
+    assert "that is seven" in answers_in(played)
+
+
+def answers_in(pcm: np.ndarray) -> list[str]:  # type: ignore[type-arg]
+    """What is said between the pauses of half a second."""
+    recogniser = Recogniser()
+    block = MODEL_RATE_HZ // 50
+    loud = np.abs(pcm[: len(pcm) // block * block]).reshape(-1, block).max(axis=1) > 0.02
+    edges = np.flatnonzero(loud)
+    groups = np.split(edges, np.flatnonzero(np.diff(edges) > 25) + 1) if len(edges) else []
+    return [recogniser.hear(pcm[group[0] * block : (group[-1] + 1) * block]) for group in groups]

@@ -1,0 +1,54 @@
+"""The recipe runs from one command, and what comes out is a checkpoint that the server loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.models import kyutai
+from rtc_server.models.kyutai import KyutaiOptions
+from tests.conftest import need_commands
+from training.checkpoint import load_codec
+
+
+def rehearse(directory: Path) -> str:
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "--rehearse",
+        "--directory",
+        str(directory),
+        "--out",
+        str(directory / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_rehearsal_of_all_stages_makes_a_checkpoint(tmp_path: Path) -> None:
+    need_commands("espeak-ng")
+    first = rehearse(tmp_path)
+    assert [line for line in first.splitlines() if line.startswith("==")] == [
+        f"== {stage}" for stage in ("codec", "data", "language", "polish", "plots")
+    ]
+    assert (tmp_path / "losses.png").stat().st_size > 1000
+    assert {path.stem for path in tmp_path.glob("*.pt")} == {"codec", "language", "polish"}
+    model = kyutai.load(KyutaiOptions(model=str(tmp_path / "out"), slots=2))
+    (output, _) = model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
+    assert output is not None
+    model.close()
+
+    # Interrupted after its last step and run again, it has nothing left to do: the weights stay what they are.
+    before = load_codec(tmp_path / "out").state_dict()
+    written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    rehearse(tmp_path)
+    after = load_codec(tmp_path / "out").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
