@@ -11,6 +11,7 @@ import segno
 
 from rtc_server import addresses, hardware
 from rtc_server.app import Server
+from rtc_server.config import speaking_command
 from rtc_server.engine.model import ModelInfo
 
 _WIDTH: Final = 80
@@ -42,7 +43,7 @@ def announce(server: Server) -> None:
             print(f"  service {engine.service}: {engine.info.name} on {engine.info.device}, {engine.info.slots} slots")
     if server.registry.default_service == "echo":
         print("\n  No speech model is loaded: you hear yourself. With one:")
-        print("    make serve")
+        print(f"    {speaking_command()}")
     default = server.engines.get(server.registry.default_service)
     if default is not None and default.info is not None:
         _print_about(default.info)

@@ -24,6 +24,12 @@ def directory_of(model: str) -> Path | None:
     return _DIRECTORIES.get(model)
 
 
+def is_complete(model: str) -> bool:
+    """Whether ``model`` is bundled, with all its files."""
+    directory = directory_of(model)
+    return directory is not None and not missing_files(directory)
+
+
 def missing_files(directory: Path) -> list[str]:
     """Those of :data:`FILES` that are not there."""
     return [name for name in FILES if not (directory / name).is_file()]

@@ -68,7 +68,7 @@ def _opus() -> Finding:
 
 def _cuda() -> Finding:
     count = hardware.cuda_devices()
-    hint = f"{bundled.PICO} does without. Speech models as large as {DEFAULT_MODEL} cannot run in real time."
+    hint = f"Echo and {bundled.PICO} do without. Speech models as large as {DEFAULT_MODEL} cannot run in real time."
     return Finding(count > 0, f"{count} CUDA devices" if count else "no CUDA device", hint)
 
 
@@ -101,13 +101,19 @@ def _model(asked: str, model: str) -> Finding:
     """What ``serve`` with the same settings would run; of a hub repository, not whether it can be had."""
     what = f"--model {asked} runs {model}"
     if model == ECHO:
-        return Finding(False, what, f"echo is no speech model: --model {bundled.PICO} comes with the server.")
+        return Finding(False, what, f"echo is no speech model: {_how_to_get_one()}.")
     directory = bundled.directory_of(model)
     if directory is None:
         return Finding(True, what)
     missing = ", ".join(bundled.missing_files(directory))
     lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
     return Finding(not missing, what + lacks, "Install the package anew, or in a checkout restore the files.")
+
+
+def _how_to_get_one() -> str:
+    if bundled.is_complete(bundled.PICO):
+        return f"--model {bundled.PICO} comes with the server"
+    return f"name one (--model {DEFAULT_MODEL}), or train {bundled.PICO} (make train)"
 
 
 def report(settings: Settings) -> tuple[str, bool]:

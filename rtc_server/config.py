@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from rtc_server import bundled
 from rtc_server.bundled import PICO
 from rtc_server.errors import ConfigError
 
@@ -24,6 +25,12 @@ DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def speaking_command() -> str:
+    """What to type to have a speech model instead of the sound check."""
+    return "make serve" if bundled.is_complete(PICO) else f'make serve ARGS="--model {DEFAULT_MODEL}"'
+
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -48,7 +55,7 @@ class Settings:
 
     model: str = _setting(
         "auto",
-        f"'auto' ({DEFAULT_MODEL} with CUDA, else {PICO}), '{PICO}' (comes with the server, for any machine), 'echo', "
+        f"'auto' ({DEFAULT_MODEL} with CUDA, else {PICO} where it has been trained, else echo), '{PICO}', 'echo', "
         "a hub repository, or a local directory with config.json, safetensors and tokenizer",
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from rtc_server import __version__
+from rtc_server.config import speaking_command
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.model import ModelInfo
 from rtc_server.ice_servers import servers_for_anybody
@@ -86,7 +87,7 @@ def _no_model_notice() -> dict[str, str]:
     return {
         "code": "no_model",
         "message": "No speech model is loaded: you hear yourself.",
-        "hint": "make serve",
+        "hint": speaking_command(),
     }
 
 

@@ -46,7 +46,9 @@ def resolve_model(settings: Settings, cuda_devices: int) -> str:
     if settings.model != "auto":
         return settings.model
     wants_cuda = settings.device == "auto" or settings.device.startswith("cuda")
-    return DEFAULT_MODEL if cuda_devices and wants_cuda else bundled.PICO
+    if cuda_devices and wants_cuda:
+        return DEFAULT_MODEL
+    return bundled.PICO if bundled.is_complete(bundled.PICO) else ECHO
 
 
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:

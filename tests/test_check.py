@@ -28,6 +28,13 @@ def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tm
     assert reported(Settings()).startswith("ok       --model auto runs pico, which comes with the server")
 
 
+def test_without_its_weights_the_sound_check_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
+    said = reported(Settings())
+    assert said.startswith("missing  --model auto runs echo")
+    assert "make train" in said
+
+
 def test_an_installation_that_lacks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (write_tiny_checkpoint(tmp_path) / "model.safetensors").unlink()
     monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})

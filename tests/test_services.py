@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtc_server import hardware, services
+from rtc_server import bundled, hardware, services
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
@@ -53,7 +53,8 @@ def test_without_a_model_there_is_nothing_to_plan() -> None:
         ("some/model", "cpu", 0, "some/model"),
     ],
 )
-def test_what_a_name_means(model: str, device: str, cuda: int, runs: str) -> None:
+def test_what_a_name_means(model: str, device: str, cuda: int, runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "missing_files", lambda _: [])
     assert resolve_model(Settings(model=model, device=device), cuda) == runs
 
 
@@ -70,7 +71,10 @@ def test_what_a_name_means(model: str, device: str, cuda: int, runs: str) -> Non
         ("some/model", "auto", 1, 0, 8),
     ],
 )
-def test_how_many_can_talk_at_a_time(model: str, device: str, cuda: int, slots: int, made: int) -> None:
+def test_how_many_can_talk_at_a_time(
+    model: str, device: str, cuda: int, slots: int, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "missing_files", lambda _: [])
     spec = plan(Settings(model=model, device=device, slots=slots), cuda)[0]
     assert (spec.service, spec.options["slots"]) == ("dialogue", made)
 
@@ -78,3 +82,11 @@ def test_how_many_can_talk_at_a_time(model: str, device: str, cuda: int, slots: 
 def test_echo_is_alone_only_where_it_is_asked_for() -> None:
     assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "echo"]
     assert [spec.service for spec in plan(Settings(model="echo"), 1)] == ["echo"]
+
+
+def test_a_bundled_model_without_its_weights_is_not_chosen_but_can_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bundled, "missing_files", lambda _: ["model.safetensors"])
+    assert resolve_model(Settings(), 0) == "echo"
+    assert resolve_model(Settings(model="pico"), 0) == "pico"

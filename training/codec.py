@@ -42,6 +42,8 @@ _SLOTS_ASKED: Final = range(-3, 2)
 _CLIP_FRAMES: Final = 26
 _CLIP: Final = _CLIP_FRAMES * FRAME_SAMPLES
 _PHONEMES: Final = 64
+_FLOOR: Final = 3e-3
+"""A magnitude of spectra that is next to silence."""
 
 
 def config() -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Plan:
 
     listen: int = 1600
     quantize: int = 900
-    polish: int = 1000
+    polish: int = 600
     batch: int = 16
     utterances: int = 9000
     rate: float = 2e-3
@@ -189,10 +191,13 @@ def spectral_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     for size in (256, 512, 1024, 2048):
         window = torch.hann_window(size)
         a, b = (
-            torch.stft(pcm, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+            torch.stft(pcm, size, size // 4, window=window, normalized=True, return_complex=True).abs()
             for pcm in (made, wanted)
         )
-        total = total + (a.log() - b.log()).abs().mean() * 0.25 + (a - b).norm() / b.norm().clamp(min=1e-3)
+        # Not the logarithm of the magnitudes alone: in silence its gradient has no bound.
+        total = (
+            total + ((a + _FLOOR).log() - (b + _FLOOR).log()).abs().mean() + (a - b).norm() / b.norm().clamp(min=1e-3)
+        )
     return total
 
 
@@ -306,11 +311,10 @@ def _settle(mimi: MimiModel) -> None:
 
 def speaking_losses(mimi: MimiModel, latent: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
     """How far what the decoder makes of ``latent``, [batch, width, frames], is from ``wanted``, [batch, 1, samples]."""
-    with torch.autocast("cpu", torch.bfloat16):
-        coded = mimi._to_encoder_framerate(latent)
-        (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
-        decoded = mimi.decoder(coded)
-    decoded = decoded.float()[..., : wanted.shape[-1]]
+    # In float32: torch 2.13 gets the gradients of transposed convolutions wrong in bfloat16 on a CPU.
+    coded = mimi._to_encoder_framerate(latent)
+    (coded,) = mimi.decoder_transformer(coded)  # type: ignore[misc]
+    decoded = mimi.decoder(coded)[..., : wanted.shape[-1]]
     spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
     wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
     return {"loss": spectral + wave, "spectral": spectral.detach(), "wave": wave.detach()}

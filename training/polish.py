@@ -34,7 +34,7 @@ class _Polishing:
     first = 0
 
     def __init__(self, plan: Plan) -> None:
-        self.last, self.rate = plan.polish, plan.rate / 3
+        self.last, self.rate = plan.polish, plan.rate / 2
 
     def parameters(self, trainee: Trainee) -> list[nn.Parameter]:
         mimi = trainee.mimi.requires_grad_(False)
@@ -58,7 +58,7 @@ class _Clips:
         self._parts = own_voice.all_parts()
         self._own.prepare([(text, own_voice.part(text).frames) for text in self._parts])
         self._random = np.random.default_rng([plan.seed, step, 7])
-        self._batch = plan.batch // 2
+        self._batch = plan.batch // 4
 
     def make(self) -> Clips:
         clips = [self._clip() for _ in range(self._batch)]
@@ -79,11 +79,14 @@ class _Clips:
 
 
 @torch.no_grad()
-def _begin(mimi: MimiModel) -> None:
-    """Put the untrained decoder where its output is about as loud as speech."""
+def _begin(mimi: MimiModel, codes: torch.Tensor) -> None:
+    """Put the untrained decoder where what it makes of ``codes`` is about as loud as speech."""
     decoder: Any = mimi.decoder
-    random = torch.randn(4, mimi.dimension, 50)
-    codec.balance(decoder, random)
+    latent = mimi._to_encoder_framerate(mimi.decode_latent(codes))
+    upsample: Any = mimi.upsample
+    upsample.convtr.convtr.convtr.weight /= latent.std()
+    (latent,) = mimi.decoder_transformer(latent / latent.std())  # type: ignore[misc]
+    codec.balance(decoder, latent)
     decoder.model[-1].conv.conv.weight *= _LOUDNESS
 
 
@@ -98,12 +101,12 @@ def train(directory: Path, checkpoint: Path, plan: Plan) -> MimiModel:
         if saved is not None:
             mimi.load_state_dict(saved["mimi"])
             trainee.step = saved["step"]
-        else:
-            _begin(mimi)
         task = _Polishing(plan)
         if trainee.step < task.last:
             frozen = load_codec(checkpoint)  # its encoder is the same, and no other thread is at work in it
             clips = _Clips(frozen, plan, trainee.step)
+            if saved is None:
+                _begin(mimi, clips.make()[0])
             codec.learn(trainee, task, clips.make, path, Journal(directory / "polishing.csv"), saved)
         write_codec(checkpoint, mimi)
     return mimi.eval()

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from rtc_server.app import Server
+from rtc_server.config import speaking_command
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import Example
 from rtc_server.models.echo import EchoModel
@@ -42,7 +43,7 @@ async def test_a_model_that_tells_of_itself(hint: str) -> None:
 async def test_without_a_model_it_says_how_to_get_one(server: Server, base_url: str) -> None:
     _, config = await get_json(f"{base_url}/api/config")
     assert config["default_service"] == "echo"
-    assert (config["notice"]["code"], config["notice"]["hint"]) == ("no_model", "make serve")
+    assert (config["notice"]["code"], config["notice"]["hint"]) == ("no_model", speaking_command())
 
 
 async def test_the_bundled_model_by_default(
