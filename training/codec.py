@@ -345,7 +345,8 @@ def learn(
         figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         trainee.step += 1
-        journal.add(trainee.step, {name: float(value.detach()) for name, value in figures.items()})
+        plain = {name: float(value.detach()) for name, value in figures.items()}
+        journal.add(trainee.step, plain, last=trainee.step == task.last)
         if trainee.step % 200 == 0 or trainee.step == task.last:
             trainee.save(path, optimizer)
 

@@ -109,7 +109,7 @@ class Playwright:
             if self._random.random() < 0.12:
                 at = self._disturb(scene, at)
                 continue
-            text, reply = self._choose(count)
+            text, reply = self._choose(count, at)
             at = self._turn(scene, text, reply, at, voice, count)
         return scene
 
@@ -120,9 +120,12 @@ class Playwright:
             return sounds.background(len(scene.person), self._numpy, level)
         return sounds.captured(scene.person, self._numpy)
 
-    def _choose(self, count: _Count) -> tuple[str, Reply]:
+    def _choose(self, count: _Count, at: int) -> tuple[str, Reply]:
+        """What somebody says at frame ``at``: over a count, mostly "stop"; after one that was stopped, "go on"."""
         topic = self._random.choices(list(_TOPICS), list(_TOPICS.values()))[0]
-        if count.interrupted and self._random.random() < 0.6:
+        if count.sounds_at(at) and self._random.random() < 0.7:
+            topic = "stop"
+        elif count.left() and self._random.random() < 0.6:
             topic = "go on"
         if topic == "strange":
             return phrases.strange(self._random, held_out=False), Reply("say", (phrases.NOT_UNDERSTOOD,))
@@ -195,9 +198,8 @@ class _Count:
     def left(self) -> bool:
         return self._next <= self._last
 
-    @property
-    def interrupted(self) -> bool:
-        return self.left()
+    def sounds_at(self, frame: int) -> bool:
+        return bool(self._starts) and self._starts[0] <= frame < self._starts[-1] + own_voice.COUNT_FRAMES
 
     def say(self, scene: Scene, start: int) -> int:
         """The rest of the count from frame ``start`` on; the frame after it."""

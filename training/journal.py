@@ -19,12 +19,13 @@ class Journal:
         self._steps = 0
         self._since = time.monotonic()
 
-    def add(self, step: int, figures: Mapping[str, float]) -> None:
+    def add(self, step: int, figures: Mapping[str, float], *, last: bool = False) -> None:
+        """``last``: of the run, so that nothing is kept back."""
         for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._steps += 1
-        if step % self._every == 0:
+        if last or step % self._every == 0:
             self._write(step)
 
     def _write(self, step: int) -> None:

@@ -204,7 +204,8 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
             figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
-            journal.add(step, {name: float(value.detach()) for name, value in figures.items()})
+            plain = {name: float(value.detach()) for name, value in figures.items()}
+            journal.add(step, plain, last=step == plan.steps)
             if step % 200 == 0 or step == plan.steps:
                 state = {"lm": lm.state_dict(), "reader": reader.state_dict(), "step": step}
                 torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".new"))

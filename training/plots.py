@@ -13,7 +13,6 @@ from matplotlib import pyplot
 
 _SHOWN: Final = {
     "hearing": ("loss", "right", "penalty"),
-    "settling": ("spectral", "wave", "penalty"),
     "language": ("text", "audio", "wrote", "codes", "words"),
     "polishing": ("spectral", "wave"),
 }
