@@ -100,12 +100,7 @@ def test_a_module_imports_only_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_package_needs_nothing_that_stands_beside_it(path: Path) -> None:
-    beside = {"training", "bench", "tests", "fuzz"}
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module}
-    assert not {name.partition(".")[0] for name in names} & beside
+    assert not {name.split(".")[0] for name in imported_names(path)} & {"training", "bench", "tests", "fuzz"}
 
 
 def test_an_upward_import_would_be_seen(tmp_path: Path) -> None:

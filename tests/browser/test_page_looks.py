@@ -23,7 +23,7 @@ from tests.support.browser import (
     wait_for_state,
 )
 from tests.support.calls import ROOT
-from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
+from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX, properties
 
 pytestmark = pytest.mark.browser
 
@@ -145,7 +145,7 @@ async def test_the_page_makes_sense_to_the_ear(server: Server) -> None:
         devtools = await page.context.new_cdp_session(page)
         tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
         nodes = [
-            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), _properties(node))
+            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), properties(node))
             for node in tree
             if not node["ignored"]
         ]
@@ -175,7 +175,3 @@ async def test_the_page_makes_sense_to_the_ear(server: Server) -> None:
         await expect(page.get_by_role("log", name="What it says")).to_be_visible()
         await expect(page.get_by_role("combobox", name="Microphone")).to_be_visible()
         assert await page.evaluate("document.documentElement.lang") == "en"
-
-
-def _properties(node: dict[str, Any]) -> dict[str, Any]:
-    return {entry["name"]: entry["value"].get("value") for entry in node.get("properties", [])}

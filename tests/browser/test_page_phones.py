@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from rtc_server.app import Server
-from tests.browser.test_page_looks import _TOO_SMALL, _TOO_WIDE, TOUCH_PX, crowded
+from tests.browser.test_page_looks import crowded
 from tests.conftest import need_commands
 from tests.support.browser import (
     call_of,
@@ -26,6 +26,7 @@ from tests.support.browser import (
     wait_for_events,
     wait_for_state,
 )
+from tests.support.looks import TOO_SMALL, TOO_WIDE, TOUCH_PX
 
 pytestmark = pytest.mark.browser
 
@@ -133,8 +134,8 @@ async def test_on_a_handset(server: Server, name: str) -> None:
     async with chromium() as browser, visited_page(browser, "about:blank", **device) as page:
         await crowded(page, server)
         assert await page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
-        assert await page.evaluate(_TOO_WIDE) == []
-        assert await page.evaluate(_TOO_SMALL, TOUCH_PX) == []
+        assert await page.evaluate(TOO_WIDE) == []
+        assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
         await page.get_by_test_id("dismiss").tap()
         await screenshot(page, f"handset-{name.replace(' ', '-').lower()}")
         await page.evaluate("scrollTo(0, 0)")

@@ -21,9 +21,9 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.protocols import events
 from rtc_server.registry import Registry
-from tests.browser import test_page_looks as looks
 from tests.browser.test_page_resume import wait_for_loss
 from tests.conftest import UNLIMITED, need_commands, running_server
+from tests.support import looks
 from tests.support.browser import (
     call_of,
     chromium,
@@ -578,8 +578,8 @@ async def test_on_a_phone(writing: Server, name: str, viewport: ViewportSize, sc
         await expect(page.get_by_test_id("word-time")).to_be_visible()
         await screenshot(page, f"transcribe-{name}-{scheme}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        assert await page.evaluate(looks._TOO_WIDE) == []
-        assert await page.evaluate(looks._TOO_SMALL, looks.TOUCH_PX) == []
+        assert await page.evaluate(looks.TOO_WIDE) == []
+        assert await page.evaluate(looks.TOO_SMALL, looks.TOUCH_PX) == []
         await page.get_by_test_id("start").tap()
         await wait_for_state(page, "ended")
 
@@ -600,10 +600,10 @@ async def test_text_stands_out_from_its_ground(writing: Server, scheme: str) -> 
         assert await page.evaluate("document.getAnimations().length") == 0
         await page.locator(WORDS).nth(20).hover()
         await screenshot(page, f"transcribe-desktop-{scheme}")
-        assert await page.evaluate(looks._TOO_WIDE) == []
+        assert await page.evaluate(looks.TOO_WIDE) == []
         for heard in ("listening", "speech", "turn-ended"):
             await page.get_by_test_id("heard").evaluate("(one, heard) => { one.dataset.heard = heard; }", heard)
-            contrasts = await page.evaluate(looks._CONTRASTS)
+            contrasts = await page.evaluate(looks.CONTRASTS)
             assert len(contrasts) > 50
             assert [pair for pair in contrasts if pair[1] < looks.CONTRAST] == [], heard
 
@@ -632,7 +632,7 @@ async def test_the_view_makes_sense_to_the_ear(writing: Server) -> None:
         devtools = await page.context.new_cdp_session(page)
         tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
         nodes = [
-            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), looks._properties(node))
+            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), looks.properties(node))
             for node in tree
             if not node["ignored"]
         ]

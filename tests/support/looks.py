@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from playwright.async_api import ViewportSize
 
 PHONE = ViewportSize(width=390, height=844)
@@ -67,3 +69,7 @@ CONTRASTS = """
   return found;
 }
 """
+
+
+def properties(node: dict[str, Any]) -> dict[str, Any]:
+    return {entry["name"]: entry["value"].get("value") for entry in node.get("properties", [])}
