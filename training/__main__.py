@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path("training-run"), help="what a run needs to go on")
     parser.add_argument("--out", type=Path, default=Path("training-run/pico"), help="the checkpoint")
-    parser.add_argument("--files", type=int, help=f"of 160 conversations of 32 s each; default: {Recipe().files}")
+    parser.add_argument(
+        "--files", type=int, help=f"of {dataset.CONVERSATIONS} conversations of 32 s each; default: {Recipe().files}"
+    )
     parser.add_argument("--steps", type=int, help=f"of the language model; default: {Recipe().language.steps}")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))

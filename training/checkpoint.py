@@ -53,7 +53,7 @@ def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], *
 
 
 def write_tokenizer(directory: Path) -> None:
-    """A SentencePiece model in which every word that the model says is one piece, bytes beside them."""
+    """A SentencePiece model in which every word that the model says is one piece."""
     directory.mkdir(parents=True, exist_ok=True)
     sentences = [" ".join(word for _, word in own_voice.part(text).words) for text in own_voice.all_parts()]
     model = io.BytesIO()

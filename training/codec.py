@@ -3,7 +3,7 @@
 The encoder and its first codebooks learn what is said: from each of their frames, a small network that is
 thrown away afterwards has to tell the phonemes of the last 200 ms, through noise, telephones and lost
 packets. (The real Mimi's first codebook learns from WavLM for the same end.) The decoder learns the model's
-own voice, and a little of everybody's. Owns this loss and this loop; the classes are the moshi package's.
+own voice and no other (:mod:`training.polish`). Owns this loss and this loop; the classes are the moshi package's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import copy
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +28,7 @@ from torch.nn import functional
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, from_int16
 from training import espeak, own_voice, phrases, sounds, voices
+from training.descent import descend, prefetched, rate_at, save
 from training.journal import Journal
 
 CODEBOOKS: Final = 6
@@ -203,16 +203,11 @@ def spectral_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Trainee:
-    """What is being trained, and how far it is: all that a run needs to go on."""
+    """What is being trained, and how far it is."""
 
     mimi: MimiModel
     reader: PhonemeReader
     step: int = 0
-
-    def save(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
-        state = {"mimi": self.mimi.state_dict(), "reader": self.reader.state_dict(), "step": self.step}
-        torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
 
 
 def train(directory: Path, plan: Plan) -> MimiModel:
@@ -328,27 +323,18 @@ def learn(
     journal: Journal,
     saved: dict[str, Any] | None,
 ) -> None:
-    parameters = task.parameters(trainee)
-    optimizer = torch.optim.AdamW(parameters, lr=task.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(task.parameters(trainee), lr=task.rate, betas=(0.9, 0.98), weight_decay=0.01)
     if saved is not None and trainee.step > task.first:
         optimizer.load_state_dict(saved["optimizer"])
     for batch in prefetched(make):
         if trainee.step >= task.last:
             return
-        done = (trainee.step - task.first) / (task.last - task.first)
-        warm = min(1.0, (trainee.step - task.first + 1) / 100)
-        for group in optimizer.param_groups:
-            group["lr"] = task.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-        figures = task.figures(trainee, batch)
-        optimizer.zero_grad()
-        figures["loss"].backward()  # type: ignore[no-untyped-call]
-        figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        rate = rate_at(trainee.step - task.first, task.last - task.first, task.rate, warm_up=100)
+        figures = descend(optimizer, task.figures(trainee, batch), rate)
         trainee.step += 1
-        plain = {name: float(value.detach()) for name, value in figures.items()}
-        journal.add(trainee.step, plain, last=trainee.step == task.last)
+        journal.add(trainee.step, figures, last=trainee.step == task.last)
         if trainee.step % 200 == 0 or trainee.step == task.last:
-            trainee.save(path, optimizer)
+            save(path, trainee.step, optimizer, mimi=trainee.mimi, reader=trainee.reader)
 
 
 def _quantizer(mimi: MimiModel) -> Any:
@@ -363,15 +349,6 @@ def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
         (latent,) = mimi.encoder_transformer(latent)  # type: ignore[misc]
         framed: torch.Tensor = mimi._to_framerate(latent)
     return framed.float()
-
-
-def prefetched(make: Callable[[], Any]) -> Iterator[Any]:
-    """Batches for ever, the next one made while the last is used."""
-    with ThreadPoolExecutor(1) as executor:
-        coming = executor.submit(make)
-        while True:
-            ready, coming = coming.result(), executor.submit(make)
-            yield ready
 
 
 def _add(pcm: FloatArray, other: FloatArray, at: int) -> None:

@@ -22,7 +22,7 @@ _RETRIEVAL: Final = 2
 _PHONEME_EVENTS: Final = 1
 _CHARACTERS_UTF8: Final = 1
 _WORD, _PHONEME = 1, 7
-_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+_RATE, _PITCH, _RANGE = 1, 3, 4
 
 
 class EspeakError(Exception):

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import codec, dataset
 from training.checkpoint import load_codec, load_tokenizer, write_language_model
+from training.descent import descend, prefetched, rate_at, save
 from training.journal import Journal
 
 _OWN, _PERSON = slice(1, 1 + codec.CODEBOOKS), slice(1 + codec.CODEBOOKS, None)
@@ -190,26 +191,16 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
             optimizer.load_state_dict(saved["optimizer"])
             step = saved["step"]
         random = torch.Generator().manual_seed(plan.seed + step)
-        parameters = [*lm.parameters(), *reader.parameters()]
-        for batch in codec.prefetched(_batches(data, plan, step).__next__):
+        for batch in prefetched(_batches(data, plan, step).__next__):
             if step >= plan.steps:
                 break
-            for group in optimizer.param_groups:
-                warm = min(1.0, (step + 1) / 150)
-                group["lr"] = plan.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / plan.steps)) / 2)
             speaks = step < _SPEAKS_BY or step % 3 == 0  # its one voice is learnt long before what to say
-            figures = losses(lm, reader, batch, silence, random, speaks=speaks)
-            optimizer.zero_grad()
-            figures["loss"].backward()  # type: ignore[no-untyped-call]
-            figures["gradient"] = nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            made_losses = losses(lm, reader, batch, silence, random, speaks=speaks)
+            figures = descend(optimizer, made_losses, rate_at(step, plan.steps, plan.rate, warm_up=150))
             step += 1
-            plain = {name: float(value.detach()) for name, value in figures.items()}
-            journal.add(step, plain, last=step == plan.steps)
+            journal.add(step, figures, last=step == plan.steps)
             if step % 200 == 0 or step == plan.steps:
-                state = {"lm": lm.state_dict(), "reader": reader.state_dict(), "step": step}
-                torch.save(state | {"optimizer": optimizer.state_dict()}, path.with_suffix(".new"))
-                path.with_suffix(".new").replace(path)
+                save(path, step, optimizer, lm=lm, reader=reader)
                 _write(checkpoint, lm, made)
     return lm.eval()
 

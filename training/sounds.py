@@ -121,11 +121,9 @@ def _store() -> list[FloatArray]:
     return [noise(count, random) for _ in range(_NOISES)] + [music(count, random) for _ in range(_TUNES)]
 
 
-def captured(pcm: FloatArray, random: Generator, *, clean: bool = False) -> FloatArray:
+def captured(pcm: FloatArray, random: Generator) -> FloatArray:
     """``pcm`` as a server may get it: louder or softer, in a room, with noise, by telephone, with packets lost."""
     pcm = pcm * np.float32(10 ** (random.uniform(-16, 4) / 20))
-    if clean:
-        return np.clip(pcm, -1, 1).astype(np.float32)
     if random.random() < 0.25:
         pcm = room(pcm, random)
     if random.random() < 0.8:
