@@ -107,7 +107,7 @@ def _model(asked: str, model: str) -> Finding:
         return Finding(True, what)
     missing = ", ".join(bundled.missing_files(directory))
     lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
-    return Finding(not missing, what + lacks, "Install the package anew, or in a checkout restore the files.")
+    return Finding(not missing, what + lacks, "Install the package anew, or train it (make train).")
 
 
 def _how_to_get_one() -> str:
