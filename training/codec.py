@@ -42,6 +42,9 @@ _SLOTS_ASKED: Final = range(-3, 2)
 _CLIP_FRAMES: Final = 26
 _CLIP: Final = _CLIP_FRAMES * FRAME_SAMPLES
 _PHONEMES: Final = 64
+_PIECE: Final = 4 * FRAME_SAMPLES
+_WAVE_WEIGHT: Final = 0.2
+"""Of the samples themselves beside their spectra: which way a wave begins is hard to learn and cannot be heard."""
 _FLOOR: Final = 3e-3
 """A magnitude of spectra that is next to silence."""
 
@@ -78,8 +81,8 @@ class Plan:
     the decoder learns (:mod:`training.polish`)."""
 
     listen: int = 1600
-    quantize: int = 900
-    polish: int = 600
+    quantize: int = 4900
+    polish: int = 3300
     batch: int = 16
     utterances: int = 9000
     rate: float = 2e-3
@@ -312,7 +315,7 @@ def speaking_losses(mimi: MimiModel, latent: torch.Tensor, wanted: torch.Tensor)
     decoded = mimi.decoder(coded)[..., : wanted.shape[-1]]
     spectral = spectral_loss(decoded[:, 0], wanted[:, 0])
     wave = (decoded - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
-    return {"loss": spectral + wave, "spectral": spectral.detach(), "wave": wave.detach()}
+    return {"loss": spectral + _WAVE_WEIGHT * wave, "spectral": spectral.detach(), "wave": wave.detach()}
 
 
 def learn(
@@ -337,6 +340,44 @@ def learn(
             save(path, trainee.step, optimizer, mimi=trainee.mimi, reader=trainee.reader)
 
 
+@torch.no_grad()
+def encoded(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
+    """What Mimi makes of ``pcm``, [batch, 1, samples], before it quantizes: [batch, width, frames].
+
+    The convolutions go through it in pieces that stay in the processor's cache: seven times as fast.
+    """
+    encoder: Any = mimi.encoder
+    with encoder.streaming(len(pcm)):
+        made = [encoder(piece) for piece in torch.split(pcm, _PIECE, dim=2)]
+    (latent,) = mimi.encoder_transformer(torch.cat(made, dim=2))  # type: ignore[misc]
+    framed: torch.Tensor = mimi._to_framerate(latent)
+    return framed
+
+
+@torch.no_grad()
+def semantic_latents(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
+    """What the semantic codebooks quantize, [batch, dimension, frames], of ``pcm``, [batch, 1, samples]."""
+    projected: torch.Tensor = _quantizer(mimi).rvq_first.input_proj(encoded(mimi, pcm))
+    return projected
+
+
+class SemanticCodes:
+    """Quantizes latents as Mimi does, or nearly so: what lies between two centroids may get either's code."""
+
+    def __init__(self, mimi: MimiModel) -> None:
+        self._vq = _quantizer(mimi).rvq_first.vq
+
+    @torch.no_grad()
+    def of(self, latents: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Codes, [batch, codebooks, frames], of ``latents``, [batch, dimension, frames], each moved by ``noise``
+        times the error of quantizing."""
+        codes: torch.Tensor = self._vq.encode(latents)
+        if noise is not None:
+            error = (latents - self._vq.decode(codes)).pow(2).mean().sqrt()
+            codes = self._vq.encode(latents + noise * error)
+        return codes.transpose(0, 1)
+
+
 def _quantizer(mimi: MimiModel) -> Any:
     """Typed loosely: what Mimi calls its quantizer is one with two halves."""
     return mimi.quantizer
@@ -344,8 +385,9 @@ def _quantizer(mimi: MimiModel) -> Any:
 
 def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
     """Before quantizing, [batch, width, frames]."""
+    # In float32: torch 2.13 leaves out half the taps of a strided convolution in bfloat16 on a CPU.
+    latent = mimi.encoder(pcm)
     with torch.autocast("cpu", torch.bfloat16):
-        latent = mimi.encoder(pcm)
         (latent,) = mimi.encoder_transformer(latent)  # type: ignore[misc]
         framed: torch.Tensor = mimi._to_framerate(latent)
     return framed.float()

@@ -24,18 +24,18 @@ ANSWER_AFTER: Final = 3
 STOP_AFTER: Final = 2
 """The same, before it falls silent when told to."""
 _TOPICS: Final = {
-    "sums": 20,
-    "count": 20,
+    "sums": 18,
+    "count": 14,
     "repeat": 12,
     "opposites": 10,
-    "days": 7,
-    "colours": 6,
-    "yes and no": 8,
-    "greeting": 6,
-    "self": 8,
-    "facts": 3,
-    "help": 3,
-    "go on": 2,
+    "days": 8,
+    "colours": 8,
+    "yes and no": 10,
+    "greeting": 8,
+    "self": 12,
+    "facts": 4,
+    "help": 4,
+    "go on": 3,
     "stop": 3,
     "strange": 14,
 }
@@ -130,7 +130,8 @@ class Playwright:
         if topic == "strange":
             return phrases.strange(self._random, held_out=False), Reply("say", (phrases.NOT_UNDERSTOOD,))
         question = self._random.choice(self._by_topic[topic])
-        return self._random.choice(question.trained()), question.reply
+        wordings = question.trained()
+        return self._random.choice(wordings[:1] if self._random.random() < 0.2 else wordings), question.reply
 
     def _turn(self, scene: Scene, text: str, reply: Reply, at: int, voice: espeak.Voice, count: _Count) -> int:
         """Say ``text`` at frame ``at`` and answer; the frame at which the next one may speak."""
@@ -167,7 +168,7 @@ class Playwright:
         room += spoken.pcm[: len(room)]
         ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
         for (_, word), end_s in zip(spoken.words, ends, strict=True):
-            frame = math.ceil((first / MODEL_RATE_HZ + end_s) * MODEL_RATE_HZ / FRAME_SAMPLES)
+            frame = math.ceil((first + round(end_s * MODEL_RATE_HZ)) / FRAME_SAMPLES)
             if frame < FRAMES:
                 scene.heard.append(Heard(frame, word.lower()))
         return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
@@ -182,7 +183,7 @@ class Playwright:
         return at + length // FRAME_SAMPLES + self._random.randint(2, 10)
 
     def _pause(self) -> int:
-        return self._random.randint(3, 12) if self._random.random() < 0.7 else self._random.randint(12, 60)
+        return self._random.randint(2, 9) if self._random.random() < 0.85 else self._random.randint(9, 60)
 
 
 class _Count:

@@ -1,7 +1,8 @@
-"""Conversations as the language model sees them: text, its own codes, and the codes of what it hears.
+"""Conversations as the language model sees them: text, its own codes, and what it hears.
 
-Owns the files of a data set, each made from a seed of its own, so that a data set travels as numbers and can
-grow while a training reads it. Knows no loss.
+What it hears is kept as latents, before they are quantized, so that every reading can quantize them a little
+differently. Owns the files of a data set, each made from a seed of its own, so that a data set travels as
+numbers and can grow while a training reads it. Knows no loss.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -36,18 +37,20 @@ CONVERSATIONS: Final = 160
 """In one file."""
 
 Array = np.ndarray[Any, np.dtype[np.int16]]
+Latents = np.ndarray[Any, np.dtype[np.float16]]
 
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
-    """``text`` and ``heard``: [conversations, frames]; ``own`` and ``person``: [conversations, codebooks, frames].
+    """``text`` and ``heard``: [conversations, frames]; ``own``: [conversations, codebooks, frames]; ``person``:
+    latents, [conversations, dimension, frames].
 
     ``heard`` holds the index of a word of the person in the frame after it ends, else -1.
     """
 
     text: Array
     own: Array
-    person: Array
+    person: Latents
     heard: Array
 
     def __len__(self) -> int:
@@ -100,8 +103,8 @@ class OwnCodes:
 
     @torch.no_grad()
     def _encode(self, clips: Sequence[np.ndarray[Any, Any]]) -> Array:
-        codes = self._mimi.encode(torch.from_numpy(np.stack(clips))[:, None])
-        return codes.numpy().astype(np.int16)
+        latents = codec.encoded(self._mimi, torch.from_numpy(np.stack(clips))[:, None])
+        return self._mimi.quantizer.encode(latents).numpy().astype(np.int16)
 
 
 def heard_words() -> dict[str, int]:
@@ -145,18 +148,15 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
         return path
     directory.mkdir(parents=True, exist_ok=True)
     with no_compile():
-        mimi = load_codec(checkpoint)
-        own, pieces, words = OwnCodes(mimi), pieces_of(load_tokenizer(checkpoint)), heard_words()
+        mimi, own = _loaded(checkpoint)
+        pieces, words = pieces_of(load_tokenizer(checkpoint)), heard_words()
         playwright = Playwright(seed)
         texts, owns, persons, heards = [], [], [], []
         for _ in range(math.ceil(count / _BATCH)):
             scenes = [playwright.scene() for _ in range(_BATCH)]
             own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
             heard = np.stack([playwright.heard(scene) for scene in scenes])
-            with torch.no_grad():
-                persons.append(
-                    mimi.encode(torch.from_numpy(heard)[:, None])[:, : codec.SEMANTIC].numpy().astype(np.int16)
-                )
+            persons.append(codec.semantic_latents(mimi, torch.from_numpy(heard)[:, None]).numpy().astype(np.float16))
             texts += [text_of(scene, pieces) for scene in scenes]
             owns += [own.of(scene) for scene in scenes]
             heards += [_heard(scene, words) for scene in scenes]
@@ -165,6 +165,13 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
         np.savez(file, text=np.stack(texts), own=np.stack(owns), person=np.concatenate(persons), heard=np.stack(heards))
     unfinished.replace(path)
     return path
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: Path) -> tuple[MimiModel, OwnCodes]:
+    """The codec, and the codes it has given to parts so far: once in a process."""
+    mimi = load_codec(checkpoint)
+    return mimi, OwnCodes(mimi)
 
 
 def _heard(scene: Scene, words: dict[str, int]) -> Array:
@@ -185,8 +192,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def load(directory: Path) -> Conversations:
-    """All files that are there by now."""
-    files = [np.load(path) for path in sorted(directory.glob("conversations-*.npz"))]
-    joined = {name: np.concatenate([file[name] for file in files]) for name in ("text", "own", "person", "heard")}
-    return Conversations(**joined)
+class Files:
+    """The files of a data set, each read once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: dict[Path, Conversations] = {}
+
+    def all(self) -> list[Conversations]:
+        """Those that are there by now."""
+        for path in sorted(self._directory.glob("conversations-*.npz")):
+            if path not in self._read:
+                with np.load(path) as file:
+                    self._read[path] = Conversations(file["text"], file["own"], file["person"], file["heard"])
+        return list(self._read.values())

@@ -68,8 +68,8 @@ class Question:
     reply: Reply
 
     def trained(self) -> tuple[str, ...]:
-        """The wordings that training may use: never empty."""
-        return tuple(wording for wording in self.wordings if not is_held_out(wording)) or self.wordings[:1]
+        """The wordings that training may use. The first, which is how most people say it, is always among them."""
+        return tuple(one for one in self.wordings if one == self.wordings[0] or not is_held_out(one))
 
     def held_out(self) -> tuple[str, ...]:
         """The wordings that training never uses; may be empty for a question that is asked in few ways."""

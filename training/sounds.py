@@ -12,10 +12,11 @@ import numpy as np
 import soxr
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+from rtc_server.codecs import ULAW
 
 _TELEPHONE_HZ: Final = 8_000
 _PACKET: Final = MODEL_RATE_HZ // 50
-_MU: Final = 255.0
+_LEVELS: Final = np.unique(ULAW)
 _STORED_S: Final = 40
 _NOISES: Final = 40
 _TUNES: Final = 24
@@ -86,9 +87,7 @@ def telephone(pcm: FloatArray) -> FloatArray:
     spectrum = np.fft.rfft(narrow)
     spectrum[np.fft.rfftfreq(len(narrow), 1 / _TELEPHONE_HZ) < 250] *= 0.1
     narrow = np.clip(np.fft.irfft(spectrum, len(narrow)), -1, 1)
-    folded = np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)
-    folded = np.round(folded * 127) / 127
-    narrow = np.sign(folded) * np.expm1(np.abs(folded) * np.log1p(_MU)) / _MU
+    narrow = _LEVELS[np.searchsorted((_LEVELS[1:] + _LEVELS[:-1]) / 2, narrow)]
     wide = np.asarray(soxr.resample(narrow, _TELEPHONE_HZ, MODEL_RATE_HZ), dtype=np.float32)
     return np.pad(wide, (0, max(0, len(pcm) - len(wide))))[: len(pcm)]
 
