@@ -55,7 +55,7 @@ class Settings:
 
     model: str = _setting(
         "auto",
-        f"'auto' ({DEFAULT_MODEL} with CUDA, else {PICO} where it has been trained, else echo), '{PICO}', 'echo', "
+        f"'auto' ({DEFAULT_MODEL} with CUDA, else {PICO}, which comes with the server), '{PICO}', 'echo', "
         "a hub repository, or a local directory with config.json, safetensors and tokenizer",
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")

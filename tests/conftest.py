@@ -7,12 +7,10 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from rtc_server import bundled
 from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
@@ -38,16 +36,6 @@ def need_commands(*commands: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def need_pico() -> None:
-    """Skip the test where the bundled model has no weights yet, or espeak-ng, to speak to it, is missing."""
-    need_commands("espeak-ng")
-    missing = bundled.missing_files(bundled.directory_of(bundled.PICO) or Path())
-    if missing:
-        pytest.skip(
-            f"needs the bundled model's {', '.join(missing)}: not trained well enough to ship (training/README.md)"
-        )
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ def test_it_lies_in_the_package() -> None:
     directory = bundled.directory_of("pico")
     assert directory is not None
     assert directory.is_relative_to(Path(rtc_server.__file__).parent)
-    assert directory.is_dir()
+    assert bundled.is_complete("pico")
 
 
 @pytest.mark.parametrize("model", ["", "echo", "./pico", "Pico", "pico/", "kyutai/pico", "/pico"])

@@ -30,7 +30,7 @@ _MODEL_HINT: Final = (
     "Give pico, a hub repository such as kyutai/moshiko-pytorch-bf16, or a directory that holds a checkpoint."
 )
 _BUNDLED_HINT: Final = (
-    "Its weights are not in the package yet: make train makes some (training/README.md). --model echo runs without."
+    "It comes with the package: install that anew, or train it (make train). --model echo runs without."
 )
 _MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
 

@@ -9,7 +9,7 @@ import pytest
 import soxr
 
 from rtc_server.audio import MODEL_RATE_HZ
-from tests.conftest import need_commands, need_pico, running_server
+from tests.conftest import need_commands, running_server
 from tests.support.browser import chromium, local_url, opened_page, record, screenshot, start_talking
 from tests.support.script import spoken
 from tests.support.speech import SPEECH_HZ, write_wav
@@ -21,8 +21,7 @@ PERIOD_S = 8.0
 
 
 async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> None:
-    need_commands("chromium")
-    need_pico()
+    need_commands("chromium", "espeak-ng")
     question = soxr.resample(spoken("what is three plus four"), MODEL_RATE_HZ, SPEECH_HZ)
     lead = np.zeros(2 * SPEECH_HZ, dtype=np.float32)
     tail = np.zeros(round(PERIOD_S * SPEECH_HZ) - len(question) - len(lead), dtype=np.float32)

@@ -9,7 +9,7 @@ import pytest
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.session import SessionState
-from tests.conftest import need_pico, running_server
+from tests.conftest import need_commands, running_server
 from tests.support.calls import Ear, until, vanish
 from tests.support.script import Speaker
 from training.phrases import NUMBERS
@@ -18,7 +18,7 @@ from training.recognise import Recogniser
 
 @pytest.fixture
 async def pico() -> AsyncIterator[Server]:
-    need_pico()
+    need_commands("espeak-ng")
     async with running_server("--model", "pico", "--slots", "2") as server:
         yield server
 

@@ -16,7 +16,7 @@ import pytest
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from rtc_server.models import kyutai
 from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions
-from tests.conftest import need_pico
+from tests.conftest import need_commands
 from tests.support.script import spoken
 from training.recognise import Recogniser
 
@@ -37,7 +37,7 @@ AUDIBLE = 0.01
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[KyutaiModel]:
-    need_pico()
+    need_commands("espeak-ng")
     loaded = kyutai.load(KyutaiOptions(model="pico", slots=len(QUESTIONS), threads=2))
     loaded.warm_up()
     yield loaded
@@ -135,13 +135,11 @@ def test_it_is_silent_in_silence_and_in_noise(model: KyutaiModel) -> None:
 
 
 def test_all_of_it_is_small_enough_to_ship() -> None:
-    need_pico()
     assert sum(path.stat().st_size for path in DIRECTORY.iterdir()) <= 16 * MEGABYTE
 
 
 def test_it_says_nothing_that_moshi_would_not() -> None:
     """The moshi package's own configuration: nothing in it is ours, so nothing in the engine has to be."""
-    need_pico()
     config = json.loads((DIRECTORY / "config.json").read_text(encoding="utf-8"))
     assert config["model_type"] == "moshi"
     assert config["n_q"] > config["dep_q"] > 0
