@@ -148,8 +148,8 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
         return path
     directory.mkdir(parents=True, exist_ok=True)
     with no_compile():
-        mimi, own = _loaded(checkpoint)
-        pieces, words = pieces_of(load_tokenizer(checkpoint)), heard_words()
+        mimi, own, pieces = _loaded(checkpoint)
+        words = heard_words()
         playwright = Playwright(seed)
         texts, owns, persons, heards = [], [], [], []
         for _ in range(math.ceil(count / _BATCH)):
@@ -168,10 +168,10 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
 
 
 @lru_cache(maxsize=1)
-def _loaded(checkpoint: Path) -> tuple[MimiModel, OwnCodes]:
-    """The codec, and the codes it has given to parts so far: once in a process."""
+def _loaded(checkpoint: Path) -> tuple[MimiModel, OwnCodes, dict[str, int]]:
+    """The codec, the codes it has given to parts so far, and the tokens: once in a process."""
     mimi = load_codec(checkpoint)
-    return mimi, OwnCodes(mimi)
+    return mimi, OwnCodes(mimi), pieces_of(load_tokenizer(checkpoint))
 
 
 def _heard(scene: Scene, words: dict[str, int]) -> Array:

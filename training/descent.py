@@ -1,5 +1,5 @@
-"""What every stretch of the training does alike: a step of the optimizer, its rate, batches in time, and a file to go
-on from.
+"""What the stretches of the training do alike: a step of the optimizer, its rate, batches ahead of time, and a file to
+go on from.
 
 Knows no model and no loss.
 """

@@ -28,7 +28,7 @@ from training.checkpoint import load_codec, load_tokenizer, write_language_model
 from training.descent import descend, rate_at, save
 from training.journal import Journal
 
-_OWN, _PERSON = slice(1, 1 + codec.CODEBOOKS), slice(1 + codec.CODEBOOKS, None)
+_OWN: Final = slice(1, 1 + codec.CODEBOOKS)
 _DIM: Final = 256
 _MOVED_BY: Final = 0.5
 """Of the error of quantizing: by how much at most what is heard is moved before it is quantized."""
@@ -249,7 +249,10 @@ def _optimizer(lm: LMModel, reader: WordReader, plan: Plan) -> torch.optim.Optim
 
 
 def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> Iterator[Batch]:
-    """For ever, in an order that the seed gives; files that come later are taken up at the next round."""
+    """For ever, in an order that the seed gives; files that come later are taken up at the next round.
+
+    Made when they are wanted: prefetched, their quantizing would fight with the step for the same processors.
+    """
     recalls, files = _recalling_words(), dataset.Files(data)
     while True:
         made = [(file, index) for file in files.all() for index in range(len(file))]
