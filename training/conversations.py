@@ -22,10 +22,10 @@ FRAMES: Final = 400
 ANSWER_AFTER: Final = 3
 """Whole frames of silence after the end of a phrase before the model answers."""
 STOP_AFTER: Final = 2
-"""The same, before it falls silent when told to."""
+"""The same after the word "stop", before it falls silent: whatever else the person may say."""
 _TOPICS: Final = {
     "sums": 18,
-    "count": 14,
+    "count": 24,
     "repeat": 12,
     "opposites": 10,
     "days": 8,
@@ -35,8 +35,8 @@ _TOPICS: Final = {
     "self": 12,
     "facts": 4,
     "help": 4,
-    "go on": 3,
-    "stop": 3,
+    "go on": 4,
+    "stop": 4,
     "strange": 14,
 }
 """How often each is asked for, in parts."""
@@ -137,8 +137,9 @@ class Playwright:
         """Say ``text`` at frame ``at`` and answer; the frame at which the next one may speak."""
         end = self._say(scene, text, at, voice)
         if reply.kind == "stop":
-            scene.cut(end + STOP_AFTER)
-            count.cut(end + STOP_AFTER)
+            told = next((one.frame for one in scene.heard if one.word == "stop" and one.frame > at), end)
+            scene.cut(told + STOP_AFTER)
+            count.cut(told + STOP_AFTER)
             return end + STOP_AFTER + self._pause()
         start = end + ANSWER_AFTER + 1
         scene.cut(start)

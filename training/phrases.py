@@ -137,7 +137,8 @@ _TALK: Final[tuple[tuple[str, str, str], ...]] = (
         "five fingers",
     ),
 )
-_STOP: Final = ("stop", "stop it", "stop now", "please stop", "stop please", "stop that")
+_STOP: Final = ("stop", "stop it", "stop now", "stop that", "stop counting", "stop talking")
+"""All with the one word, for the model falls silent as soon as it has heard that."""
 _GO_ON: Final = ("go on", "please go on", "go on please", "continue", "please continue", "carry on", "keep going")
 
 _WORDS: Final = {
@@ -266,5 +267,5 @@ def _counting() -> Iterator[Question]:
         word = NUMBERS[number]
         shapes = ("count to {}", "count up to {}", "can you count to {}", "count from one to {}")
         yield Question("count", _openings([shape.format(word) for shape in shapes]), Reply("count", count_to=number))
-    yield Question("stop", _STOP, Reply("stop"))
+    yield Question("stop", _openings(_STOP), Reply("stop"))
     yield Question("go on", _GO_ON, Reply("go on"))
