@@ -122,7 +122,7 @@ class EngineStream:
             self._in_flight.pop(next(iter(self._in_flight)))
         self._in_flight[self._seq] = time.monotonic()
         raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
-        taken = self._client.send(Frame(self.slot, self.generation, self._seq, raw))
+        taken = self._client.send(Frame(self.slot, self.generation, self._seq, raw, time.monotonic()))
         if not taken:
             self._in_flight.pop(self._seq, None)
         return taken

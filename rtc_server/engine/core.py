@@ -32,6 +32,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.engine.rhythm import Rhythm
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
 
@@ -43,9 +44,9 @@ _FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(np.float32).itemsize
 class EnginePort(Protocol):
     """The engine's end of a transport."""
 
-    def receive(self, block: bool) -> Iterable[ToEngine]:
-        """What has arrived. With ``block``, waits until something has (or until the other side is gone,
-        which reads as :class:`Stop`)."""
+    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+        """What has arrived. Waits up to ``wait_s`` until something has, for ever if that is None (or until the other
+        side is gone, which reads as :class:`Stop`)."""
 
     def send(self, message: FromEngine) -> None:
         """Never blocks: a reader that has stalled loses the message."""
@@ -57,11 +58,12 @@ class EngineCore:
     def __init__(self, model: StreamingModel) -> None:
         self._model = model
         self._table = SlotTable(model.info.slots)
+        self._rhythm = Rhythm(model.info.slots)
         self.stopped = False
 
-    @property
-    def has_frames(self) -> bool:
-        return self._table.has_frames
+    def wait_s(self, now_s: float) -> float | None:
+        """How long to wait before the next step: 0 if it is due, None as long as there is no frame."""
+        return self._rhythm.wait_s(now_s) if self._table.has_frames else None
 
     def ready(self) -> Ready:
         info = self._model.info
@@ -101,6 +103,7 @@ class EngineCore:
         started = clock()
         made = self._model.step(plan.pcm, plan.active)
         seconds = clock() - started
+        self._rhythm.stepped(seconds, self._table.has_frames)
         outputs = [_output(row, made[row[0]]) for row in plan.rows]
         return StepDone(seconds, self._table.take_dropped(), outputs)
 
@@ -109,7 +112,8 @@ class EngineCore:
             logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
             return
         pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=np.float32))
-        self._table.push(frame.slot, frame.generation, frame.seq, pcm)
+        if self._table.push(frame.slot, frame.generation, frame.seq, pcm):
+            self._rhythm.sent(frame.slot, frame.sent_s)
 
 
 def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
@@ -139,13 +143,15 @@ def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
     """The step loop: returns when it is told to stop. Anything the model raises goes through."""
     port.send(core.ready())
     while True:
-        for message in port.receive(block=not core.has_frames):
+        for message in port.receive(core.wait_s(clock())):
             reply = core.handle(message)
             if reply is not None:
                 port.send(reply)
         if core.stopped:
             return
         core.wipe()
+        if core.wait_s(clock()) != 0:
+            continue
         done = core.step(clock)
         if done is not None:
             port.send(done)

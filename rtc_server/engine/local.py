@@ -79,14 +79,13 @@ class _ThreadPort:
         self._inbox = inbox
         self._post = post
 
-    def receive(self, block: bool) -> Iterable[ToEngine]:
-        if block:
-            yield self._inbox.get()
-        while True:
-            try:
+    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+        try:
+            yield self._inbox.get(wait_s != 0, wait_s)
+            while True:
                 yield self._inbox.get_nowait()
-            except queue.Empty:
-                return
+        except queue.Empty:
+            return
 
     def send(self, message: FromEngine) -> None:
         self._post(message)

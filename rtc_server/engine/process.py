@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -152,8 +153,8 @@ class _ZmqPort:
         self._poller.register(self._inbox, zmq.POLLIN)
         self._poller.register(sys.stdin.fileno(), zmq.POLLIN)
 
-    def receive(self, block: bool) -> Iterable[ToEngine]:
-        ready = dict(self._poller.poll(None if block else 0))
+    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+        ready = dict(self._poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
         if sys.stdin.fileno() in ready:  # nothing is ever sent there after the first line: it has ended
             yield Stop()
             return

@@ -56,7 +56,7 @@ class Engine:
 
     def push(self, lease: tuple[int, int], raw: bytes | None = None) -> int:
         self._seq += 1
-        assert self.core.handle(Frame(*lease, self._seq, pcm() if raw is None else raw)) is None
+        assert self.core.handle(Frame(*lease, self._seq, pcm() if raw is None else raw, 0.0)) is None
         return self._seq
 
     def step(self) -> StepDone | None:
@@ -174,7 +174,7 @@ def test_what_is_late_is_ignored(engine: Engine) -> None:
     engine.core.handle(Reset(*old))
     lease = (old[0], old[1] + 1)
     engine.push(old)
-    assert not engine.core.has_frames
+    assert engine.core.wait_s(0.0) is None
     engine.push(lease)
     engine.core.handle(Reset(*old))
     engine.core.handle(Close(*old))
@@ -186,7 +186,7 @@ def test_frames_that_wait_when_a_slot_closes_are_never_played(engine: Engine) ->
     lease = engine.open()
     engine.push(lease)
     engine.core.handle(Close(*lease))
-    assert not engine.core.has_frames
+    assert engine.core.wait_s(0.0) is None
     assert engine.step() is None
 
 
@@ -242,7 +242,7 @@ def test_a_frame_of_the_wrong_length_costs_itself_only(engine: Engine, size: int
     engine.push(bad, b"\0" * size)
     engine.push(good)
     assert engine.texts() == [" 1", " 1"]
-    assert not engine.core.has_frames
+    assert engine.core.wait_s(0.0) is None
 
 
 @pytest.mark.parametrize("slot", [-1, 3, 2**40])
@@ -268,10 +268,10 @@ class Script:
 
     batches: list[list[ToEngine]]
     sent: list[FromEngine] = field(default_factory=list)
-    blocked: list[bool] = field(default_factory=list)
+    waits: list[float | None] = field(default_factory=list)
 
-    def receive(self, block: bool) -> Iterable[ToEngine]:
-        self.blocked.append(block)
+    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+        self.waits.append(wait_s)
         return self.batches.pop(0) if self.batches else [Stop()]
 
     def send(self, message: FromEngine) -> None:
@@ -280,7 +280,7 @@ class Script:
 
 def test_the_loop_says_ready_answers_steps_and_stops() -> None:
     model = CountingModel(1)
-    port = Script([[Open(5), Open(6)], [Frame(0, 1, 1, pcm())], [Close(0, 1)]])
+    port = Script([[Open(5), Open(6)], [Frame(0, 1, 1, pcm(), 0.0)], [Close(0, 1)]])
     run(EngineCore(model), port, lambda: 0.0)
     ready, opened, refused, done = port.sent
     assert isinstance(ready, Ready)
@@ -291,20 +291,20 @@ def test_the_loop_says_ready_answers_steps_and_stops() -> None:
 
 
 def test_the_loop_waits_only_when_it_has_nothing_to_do() -> None:
-    port = Script([[Open(1)], [Frame(0, 1, seq, pcm()) for seq in (1, 2, 3)], [], [], []])
+    port = Script([[Open(1)], [Frame(0, 1, seq, pcm(), 0.0) for seq in (1, 2, 3)], [], [], []])
     run(EngineCore(CountingModel(1)), port, lambda: 0.0)
-    assert port.blocked == [True, True, False, False, True, True]
+    assert port.waits == [None, None, 0, 0, None, None]
 
 
 def test_a_stop_comes_before_the_frames_that_wait() -> None:
     model = CountingModel(1)
-    run(EngineCore(model), Script([[Open(1), Frame(0, 1, 1, pcm()), Stop()]]), lambda: 0.0)
+    run(EngineCore(model), Script([[Open(1), Frame(0, 1, 1, pcm(), 0.0), Stop()]]), lambda: 0.0)
     assert not model.steps
 
 
 def test_what_the_model_raises_leaves_the_loop() -> None:
     """Its device cannot be trusted any more."""
-    port = Script([[Open(1), Frame(0, 1, 1, pcm(MAGIC))]])
+    port = Script([[Open(1), Frame(0, 1, 1, pcm(MAGIC), 0.0)]])
     with pytest.raises(RuntimeError, match="the device is gone"):
         run(EngineCore(FaultyModel(1)), port, lambda: 0.0)
 
