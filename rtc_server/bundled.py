@@ -1,6 +1,6 @@
-"""The model that comes with the package: its public name, and where its files are.
+"""The models that come with the package: their public names, and where their files are.
 
-It is a checkpoint directory like any other, and loaded like one; only its name is known here. Must not import
+They are checkpoint directories like any other, and loaded like them; only their names are known here. Must not import
 torch: the media plane asks as well.
 """
 
@@ -12,10 +12,15 @@ from typing import Final
 PICO: Final = "pico"
 """Some eight million parameters: it converses on a CPU, within what it has been taught."""
 
-FILES: Final = ("config.json", "model.safetensors", "mimi.json", "mimi.safetensors", "tokenizer.model")
-"""What there has to be in its directory."""
+PICO_STT: Final = "pico-stt"
+"""It writes down what pico understands, and hears through the same codec."""
 
-_DIRECTORIES: Final = {PICO: Path(__file__).parent / "models" / PICO}
+FILES: Final = ("config.json", "model.safetensors", "mimi.json", "mimi.safetensors", "tokenizer.model")
+"""What there has to be of a model."""
+
+_DIRECTORIES: Final = {name: Path(__file__).parent / "models" / name for name in (PICO, PICO_STT)}
+_CODEC_OF: Final = {PICO_STT: PICO}
+"""Who has no codec of its own hears through another's."""
 
 
 def directory_of(model: str) -> Path | None:
@@ -26,10 +31,13 @@ def directory_of(model: str) -> Path | None:
 
 def is_complete(model: str) -> bool:
     """Whether ``model`` is bundled, with all its files."""
-    directory = directory_of(model)
-    return directory is not None and not missing_files(directory)
+    return model in _DIRECTORIES and not missing_files(model)
 
 
-def missing_files(directory: Path) -> list[str]:
-    """Those of :data:`FILES` that are not there."""
-    return [name for name in FILES if not (directory / name).is_file()]
+def missing_files(model: str) -> list[str]:
+    """Those of :data:`FILES` of the bundled ``model`` that are not there."""
+    return [name for name in FILES if not (_DIRECTORIES[_owner(model, name)] / name).is_file()]
+
+
+def _owner(model: str, name: str) -> str:
+    return _CODEC_OF.get(model, model) if name.startswith("mimi") else model

@@ -105,7 +105,7 @@ def _model(asked: str, model: str) -> Finding:
     directory = bundled.directory_of(model)
     if directory is None:
         return Finding(True, what)
-    missing = ", ".join(bundled.missing_files(directory))
+    missing = ", ".join(bundled.missing_files(model))
     lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
     return Finding(not missing, what + lacks, "Install the package anew, or train it (make train).")
 

@@ -10,11 +10,12 @@ import rtc_server
 from rtc_server import bundled
 
 
-def test_it_lies_in_the_package() -> None:
-    directory = bundled.directory_of("pico")
+@pytest.mark.parametrize("model", [bundled.PICO, bundled.PICO_STT])
+def test_it_lies_in_the_package(model: str) -> None:
+    directory = bundled.directory_of(model)
     assert directory is not None
     assert directory.is_relative_to(Path(rtc_server.__file__).parent)
-    assert bundled.is_complete("pico")
+    assert bundled.is_complete(model)
 
 
 @pytest.mark.parametrize("model", ["", "echo", "./pico", "Pico", "pico/", "kyutai/pico", "/pico"])
@@ -22,10 +23,24 @@ def test_other_names_are_others(model: str) -> None:
     assert bundled.directory_of(model) is None
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert bundled.missing_files(tmp_path) == list(bundled.FILES)
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
+    assert bundled.missing_files("pico") == list(bundled.FILES)
     for name in bundled.FILES[1:]:
         (tmp_path / name).touch()
-    assert bundled.missing_files(tmp_path) == ["config.json"]
+    assert bundled.missing_files("pico") == ["config.json"]
     (tmp_path / "config.json").touch()
-    assert bundled.missing_files(tmp_path) == []
+    assert bundled.missing_files("pico") == []
+
+
+def test_who_hears_through_the_codec_of_another_needs_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    other.mkdir()
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico-stt": own, "pico": other})
+    for name in bundled.FILES:
+        (own / name).touch()
+    assert bundled.missing_files("pico-stt") == ["mimi.json", "mimi.safetensors"]
+    for name in bundled.missing_files("pico-stt"):
+        (other / name).touch()
+    assert bundled.is_complete("pico-stt")

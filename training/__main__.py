@@ -13,10 +13,10 @@ from typing import Final
 
 import torch
 
-from training import codec, dataset, language, polish
+from training import codec, dataset, language, own_voice, polish, transcription
 from training.checkpoint import write_codec, write_tokenizer
 
-_STAGES: Final = ("codec", "data", "language", "polish", "plots")
+_STAGES: Final = ("codec", "data", "language", "polish", "transcription", "plots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Recipe:
     files: int = 50
     conversations: int = dataset.CONVERSATIONS
     language: language.Plan = language.Plan()
+    transcription: transcription.Plan = transcription.Plan()
 
 
 _REHEARSAL: Final = Recipe(
@@ -34,6 +35,7 @@ _REHEARSAL: Final = Recipe(
     files=1,
     conversations=8,
     language=language.Plan(steps=2, batch=4),
+    transcription=transcription.Plan(steps=2, batch=4),
 )
 """A minute's run of everything, to see that all of it works; what comes out can say nothing."""
 
@@ -42,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stages that were asked for, in their order."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path("training-run"), help="what a run needs to go on")
-    parser.add_argument("--out", type=Path, default=Path("training-run/pico"), help="the checkpoint")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("training-run/pico"),
+        help="the checkpoint; of the model that transcribes, the same with -stt",
+    )
     parser.add_argument(
         "--files", type=int, help=f"of {dataset.CONVERSATIONS} conversations of 32 s each; default: {Recipe().files}"
     )
@@ -66,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(stage: str, recipe: Recipe, directory: Path, out: Path) -> None:
     data = directory / "data"
     if stage == "codec":
-        write_tokenizer(out)
+        write_tokenizer(out, own_voice.all_words())
         write_codec(out, codec.train(directory, recipe.codec))
     elif stage == "data":
         dataset.make(data, out, range(1, recipe.files + 1), recipe.conversations)
@@ -74,6 +81,8 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path) -> None:
         language.train(directory, out, data, recipe.language)
     elif stage == "polish":
         polish.train(directory, out, recipe.codec)
+    elif stage == "transcription":
+        transcription.train(directory, out, out.with_name(f"{out.name}-stt"), data, recipe.transcription)
     else:
         from training.plots import plot  # noqa: PLC0415 - an optional package
 

@@ -17,7 +17,7 @@ from moshi.models.compression import MimiModel
 from moshi.models.lm import LMModel
 from safetensors.torch import save_file
 
-from training import codec, own_voice
+from training import codec
 
 _NAMES = {
     "moshi_name": "model.safetensors",
@@ -52,10 +52,14 @@ def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], *
     _write_json(directory / "config.json", config | _NAMES | extra)
 
 
-def write_tokenizer(directory: Path) -> None:
-    """A SentencePiece model in which every word that the model says is one piece."""
+def codec_beside(path: str) -> dict[str, str]:
+    """What config.json says of a codec that lies in another directory, at ``path`` from it."""
+    return {name: f"{path}/{_NAMES[name]}" for name in ("mimi_name", "mimi_config_name")}
+
+
+def write_tokenizer(directory: Path, sentences: list[str]) -> None:
+    """A SentencePiece model in which every word of ``sentences`` is one piece."""
     directory.mkdir(parents=True, exist_ok=True)
-    sentences = [" ".join(word for _, word in own_voice.part(text).words) for text in own_voice.all_parts()]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences * 8),

@@ -44,10 +44,11 @@ _TOPICS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A word of the person: the frame in which it ends, and the word."""
+    """A word of the person: the frame in which it ends, the word, and the frame in which it begins."""
 
     frame: int
     word: str
+    begins: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,11 @@ class Playwright:
         room = scene.person[first : first + len(spoken.pcm)]
         room += spoken.pcm[: len(room)]
         ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
-        for (_, word), end_s in zip(spoken.words, ends, strict=True):
+        for (start_s, word), end_s in zip(spoken.words, ends, strict=True):
             frame = math.ceil((first + round(end_s * MODEL_RATE_HZ)) / FRAME_SAMPLES)
             if frame < FRAMES:
-                scene.heard.append(Heard(frame, word.lower()))
+                begins = (first + round(start_s * MODEL_RATE_HZ)) // FRAME_SAMPLES
+                scene.heard.append(Heard(frame, word.lower(), begins))
         return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
 
     def _disturb(self, scene: Scene, at: int) -> int:

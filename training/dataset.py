@@ -42,16 +42,18 @@ Latents = np.ndarray[Any, np.dtype[np.float16]]
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
-    """``text`` and ``heard``: [conversations, frames]; ``own``: [conversations, codebooks, frames]; ``person``:
-    latents, [conversations, dimension, frames].
+    """``text``, ``heard`` and ``said``: [conversations, frames]; ``own``: [conversations, codebooks, frames];
+    ``person``: latents, [conversations, dimension, frames].
 
-    ``heard`` holds the index of a word of the person in the frame after it ends, else -1.
+    ``heard`` holds the index of a word of the person in the frame after it ends, else -1; ``said`` the place in
+    :func:`phrases.vocabulary` of the same word in the frame in which it begins.
     """
 
     text: Array
     own: Array
     person: Latents
     heard: Array
+    said: Array
 
     def __len__(self) -> int:
         return len(self.text)
@@ -149,9 +151,9 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
     directory.mkdir(parents=True, exist_ok=True)
     with no_compile():
         mimi, own, pieces = _loaded(checkpoint)
-        words = heard_words()
+        words, vocabulary = heard_words(), {word: index for index, word in enumerate(phrases.vocabulary())}
         playwright = Playwright(seed)
-        texts, owns, persons, heards = [], [], [], []
+        texts, owns, persons, heards, saids = [], [], [], [], []
         for _ in range(math.ceil(count / _BATCH)):
             scenes = [playwright.scene() for _ in range(_BATCH)]
             own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
@@ -160,9 +162,17 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
             texts += [text_of(scene, pieces) for scene in scenes]
             owns += [own.of(scene) for scene in scenes]
             heards += [_heard(scene, words) for scene in scenes]
+            saids += [_said(scene, vocabulary) for scene in scenes]
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
-        np.savez(file, text=np.stack(texts), own=np.stack(owns), person=np.concatenate(persons), heard=np.stack(heards))
+        np.savez(
+            file,
+            text=np.stack(texts),
+            own=np.stack(owns),
+            person=np.concatenate(persons),
+            heard=np.stack(heards),
+            said=np.stack(saids),
+        )
     unfinished.replace(path)
     return path
 
@@ -179,6 +189,17 @@ def _heard(scene: Scene, words: dict[str, int]) -> Array:
     for one in scene.heard:
         heard[one.frame] = words.get(one.word, len(words))
     return heard
+
+
+def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
+    said = np.full(FRAMES, -1, dtype=np.int16)
+    free = 0
+    for one in scene.heard:
+        frame = max(one.begins, free)  # two short words may begin in one frame
+        if frame < FRAMES:
+            said[frame] = vocabulary[one.word]
+        free = frame + 1
+    return said
 
 
 def make(directory: Path, checkpoint: Path, seeds: range, count: int = CONVERSATIONS) -> None:
@@ -204,5 +225,5 @@ class Files:
         for path in sorted(self._directory.glob("conversations-*.npz")):
             if path not in self._read:
                 with np.load(path) as file:
-                    self._read[path] = Conversations(file["text"], file["own"], file["person"], file["heard"])
+                    self._read[path] = Conversations(**file)
         return list(self._read.values())

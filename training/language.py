@@ -8,7 +8,7 @@ to answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,9 @@ _OWN: Final = slice(1, 1 + codec.CODEBOOKS)
 _DIM: Final = 256
 _MOVED_BY: Final = 0.5
 """Of the error of quantizing: by how much at most what is heard is moved before it is quantized."""
+SPOILT_HEARD: Final = (0.03, 0.06, 0.1)
+"""Of the person's codes, codebook by codebook, the share that is replaced by others."""
+_SPOILT: Final = (0.0, *[0.03] * codec.CODEBOOKS, *SPOILT_HEARD)
 _SPEAKS_BY: Final = 600
 _SPOKEN_SHARE: Final = 0.4
 _QUIET_SHARE: Final = 0.04
@@ -85,7 +88,7 @@ class Plan:
     seed: int = 2
 
 
-class _PlainAttention(TorchFunctionMode):
+class PlainAttention(TorchFunctionMode):
     """Attention by plain products in bfloat16: on a CPU, and backwards, five times as fast as torch's own."""
 
     def __torch_function__(
@@ -137,25 +140,29 @@ def losses(
     initial = lm._get_initial_token().expand(len(batch.codes), -1, -1)
     sequence = torch.cat((initial, _delay_sequence(lm.delays, batch.codes, initial)), dim=2)
     wanted = sequence[:, :, 1:]
-    with torch.autocast("cpu", torch.bfloat16), _PlainAttention():
-        hidden, text_logits = lm.forward_text(_spoilt(sequence[:, :, :-1], lm.card, random))
-    text = functional.cross_entropy(text_logits[:, 0].float().flatten(0, 1), wanted[:, 0].flatten(), reduction="none")
-    writes = (wanted[:, 0] != dataset.PADDING).flatten()
-    weights = torch.where(writes, 1.0, 0.4)
-    text_loss = (text * weights).sum() / weights.sum()
+    with torch.autocast("cpu", torch.bfloat16), PlainAttention():
+        hidden, text_logits = lm.forward_text(spoilt(sequence[:, :, :-1], _SPOILT, lm.card, random))
+    text_loss, wrote = writing_loss(text_logits[:, 0], wanted[:, 0])
     word_loss, word_right = reader.loss(hidden.float(), batch.heard)
-
-    guesses = text_logits[:, 0].argmax(-1).flatten()
     figures = {
         "loss": text_loss + 0.3 * word_loss,
         "text": text_loss.detach(),
-        "wrote": (guesses == wanted[:, 0].flatten())[writes].float().mean(),
+        "wrote": wrote,
         "words": word_right,
     }
     if speaks:
         audio, codes = _speech_loss(lm, wanted, hidden, silence, random)
         figures |= {"loss": figures["loss"] + audio, "audio": audio.detach(), "codes": codes}
     return figures
+
+
+def writing_loss(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of what to write, [batch, frames], and the share of it that is right: padding counts for less."""
+    each = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
+    writes = (wanted != dataset.PADDING).flatten()
+    weights = torch.where(writes, 1.0, 0.4)
+    right = (logits.argmax(-1).flatten() == wanted.flatten())[writes].float().mean()
+    return (each * weights).sum() / weights.sum(), right
 
 
 def _speech_loss(
@@ -166,7 +173,7 @@ def _speech_loss(
     speaks = (own != silence[None, :, None]).any(dim=1)
     chosen = torch.rand(speaks.shape, generator=random) < torch.where(speaks, _SPOKEN_SHARE, _QUIET_SHARE)
     own_wanted = own.transpose(1, 2)[chosen]  # [chosen, codebooks]
-    with torch.autocast("cpu", torch.bfloat16), _PlainAttention():
+    with torch.autocast("cpu", torch.bfloat16), PlainAttention():
         logits = lm.forward_depformer_training(
             wanted.transpose(1, 2)[chosen].T[None].contiguous(), hidden[chosen][None].contiguous()
         )
@@ -178,10 +185,10 @@ def _speech_loss(
     return audio, (logits[0].argmax(-1) == own_wanted.T).float().mean()
 
 
-def _spoilt(sequence: torch.Tensor, card: int, random: torch.Generator) -> torch.Tensor:
-    """Some codes replaced by others, so that no single one decides, and slips of its own do not derail the model."""
-    shares = torch.tensor([0.0] + [0.03] * codec.CODEBOOKS + [0.03, 0.06, 0.1])[None, :, None]
-    hit = (torch.rand(sequence.shape, generator=random) < shares) & (sequence < card)
+def spoilt(sequence: torch.Tensor, shares: Sequence[float], card: int, random: torch.Generator) -> torch.Tensor:
+    """``shares`` of the codes of each stream replaced by others, so that no single one decides, and slips of its own
+    do not derail the model."""
+    hit = (torch.rand(sequence.shape, generator=random) < torch.tensor(shares)[None, :, None]) & (sequence < card)
     return torch.where(hit, torch.randint(0, card, sequence.shape, generator=random), sequence)
 
 
@@ -199,7 +206,7 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
         mimi = load_codec(checkpoint)
         _hear_from_the_start(lm, mimi)
         silence = torch.from_numpy(dataset.OwnCodes(mimi).silence[:, 0].astype(np.int64))
-        optimizer = _optimizer(lm, reader, plan)
+        optimizer = optimizer_of(lm, reader, rate=plan.rate)
         step = 0
         if path.exists():
             saved = torch.load(path, weights_only=True)
@@ -239,13 +246,14 @@ def _hear_from_the_start(lm: LMModel, mimi: Any) -> None:
         embeddings[codec.CODEBOOKS + index].weight[: codec.CARD] = (table - table.mean(0)) @ project * scale * 0.2
 
 
-def _optimizer(lm: LMModel, reader: WordReader, plan: Plan) -> torch.optim.Optimizer:
+def optimizer_of(*modules: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay, and none that embeds."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    for name, parameter in [*lm.named_parameters(), *reader.named_parameters()]:
+    for name, parameter in [named for module in modules for named in module.named_parameters()]:
         (rest if parameter.dim() < 2 or "emb" in name else matrices).append(parameter)
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
 def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> Iterator[Batch]:
@@ -263,13 +271,13 @@ def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> I
             windows = [_window(file, index, plan.frames, recalls, random) for file, index in chosen]
             written, latents, heard = (np.stack(some) for some in zip(*windows, strict=True))
             yield Batch(
-                torch.cat((torch.from_numpy(written), hears.of(*_moved(latents, random))), dim=1),
+                torch.cat((torch.from_numpy(written), hears.of(*moved(latents, random))), dim=1),
                 torch.from_numpy(heard),
             )
             step += 1
 
 
-def _moved(latents: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def moved(latents: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """``latents``, [batch, dimension, frames], and by how much to move them: each conversation by its own share."""
     shares = random.uniform(0, _MOVED_BY, (len(latents), 1, 1)).astype(np.float32)
     noise = random.standard_normal(latents.shape, dtype=np.float32) * shares

@@ -54,6 +54,11 @@ def all_parts() -> list[str]:
     return sorted(texts)
 
 
+def all_words() -> list[str]:
+    """The words of each part, as the tokenizer has to know them."""
+    return [" ".join(word for _, word in part(text).words) for text in all_parts()]
+
+
 def cut(pcm: FloatArray, frames: int) -> FloatArray:
     """``pcm`` with nothing after ``frames`` frames but a fade of 20 ms."""
     end = frames * FRAME_SAMPLES

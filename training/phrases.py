@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -154,6 +155,21 @@ _WORDS: Final = {
     "last thursday, after breakfast, before the concert, across the street, in the afternoon, at home, "
     "in the attic, by accident, without a word, every weekend, for a friend, on purpose, long ago, in spring",
 }
+_STRANGE: Final = (
+    "{who} {does} {what}",
+    "{who} {does} {what} {where}",
+    "{does} {what} {where}",
+    "{what} {where}",
+    "why has {who} {does} {what}",
+    "when was {what} {where}",
+    "what is the opposite of {what}",
+    "what colour is {what}",
+    "is {who} {where}",
+    "how many {noun} {where}",
+    "who {does} {what}",
+    "tell me about {what}",
+    "{who} {where}",
+)
 
 
 def questions() -> list[Question]:
@@ -181,23 +197,15 @@ def strange(random_: random.Random, *, held_out: bool) -> str:
 
 def _strange(random_: random.Random) -> str:
     who, does, what, where = (random_.choice(_WORDS[key].split(", ")) for key in ("who", "does", "what", "where"))
-    noun = what.split()[-1]
-    shapes = (
-        f"{who} {does} {what}",
-        f"{who} {does} {what} {where}",
-        f"{does} {what} {where}",
-        f"{what} {where}",
-        f"why has {who} {does} {what}",
-        f"when was {what} {where}",
-        f"what is the opposite of {what}",
-        f"what colour is {what}",
-        f"is {who} {where}",
-        f"how many {noun} {where}",
-        f"who {does} {what}",
-        f"tell me about {what}",
-        f"{who} {where}",
-    )
-    return random_.choice(shapes)
+    shape = random_.choice(_STRANGE)
+    return shape.format(who=who, does=does, what=what, where=where, noun=what.split()[-1])
+
+
+def vocabulary() -> list[str]:
+    """Every word that a person may say, sorted."""
+    strange_words = (re.sub(r"{\w+}|,", " ", text) for text in (*_STRANGE, *_WORDS.values()))
+    texts = [*(text for one in questions() for text in one.wordings), *strange_words]
+    return sorted({word for text in texts for word in text.lower().split()})
 
 
 def _say(*parts: str) -> Reply:

@@ -61,7 +61,7 @@ def open_checkpoint(model: str) -> loaders.CheckpointInfo:
     directory = checkpoint_directory(model)
     if directory is not None:
         if bundled.directory_of(model):
-            _require_complete(model, directory)
+            _require_complete(model)
         checkpoint = _open_directory(directory)
     elif _HUB_ID.fullmatch(model) and not Path(model).expanduser().exists():
         with load_errors(f"{model} is no directory and cannot be had from the hub", _MODEL_HINT):
@@ -135,8 +135,8 @@ def _file(directory: Path, config: dict[str, Any], key: str, default: str | None
     return path
 
 
-def _require_complete(model: str, directory: Path) -> None:
-    missing = bundled.missing_files(directory)
+def _require_complete(model: str) -> None:
+    missing = bundled.missing_files(model)
     if missing:
         raise ModelLoadError(f"The bundled model {model} lacks {', '.join(missing)}.", _BUNDLED_HINT)
 

@@ -1,0 +1,168 @@
+"""``python -m training.dictation``: examines the model that transcribes and prints how well it writes.
+
+Voices, wordings and sentences are ones that no part of the training has heard, as in ``training.evaluate``. Owns what
+is read out, the alignment of what was written with it, and the figures. Steps the model directly: what a network
+does to sound is done to it before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+
+from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
+from rtc_server.bundled import PICO_STT, directory_of
+from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
+from rtc_server.transcript import Word, WordAssembler
+from training import espeak, phrases, sounds, voices
+from training.person import Condition
+
+_CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
+_LOST: Final = 0.05
+_PAUSE_S: Final = (0.4, 1.5)
+_NOISE_DB: Final = (25.0, 40.0)
+"""Below the voice."""
+_STRANGE: Final = 0.25
+"""Of what is read, the share that is no question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one person reads out: ``pcm`` at 24 kHz, and the words, each with the second in which it begins."""
+
+    pcm: FloatArray
+    words: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``errors``: words left out, put in, or other ones, of ``words`` read. ``starts_s``: of words that were written
+    rightly, by how much their time is off."""
+
+    words: int
+    errors: int
+    starts_s: tuple[float, ...]
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.words + other.words, self.errors + other.errors, self.starts_s + other.starts_s)
+
+
+def read_out(sentences: int, condition: Condition, seed: int) -> Reading:
+    """``sentences``, with pauses, by one person in one place. The same ``seed`` reads the same in every condition."""
+    random_, generator = random.Random(seed), np.random.default_rng(seed)
+    voice = voices.held_out(random_)
+    gain = np.float32(10 ** (random_.uniform(-16, 2) / 20))
+    parts, words, at = [], [], 0
+    for _ in range(sentences):
+        spoken = espeak.speak(_sentence(random_), voice)
+        pause = silence(round(random_.uniform(*_PAUSE_S) * MODEL_RATE_HZ))
+        begins_s = (at + len(pause)) / MODEL_RATE_HZ
+        words += [(begins_s + at_s, word.lower()) for at_s, word in spoken.words]
+        parts += [pause, spoken.pcm * gain]
+        at += len(pause) + len(spoken.pcm)
+    pcm = np.concatenate(parts)
+    level_db = 20 * np.log10(0.1 * gain) - random_.uniform(*_NOISE_DB)
+    pcm = pcm + sounds.noise(len(pcm), generator) * np.float32(10 ** (level_db / 20))
+    if condition == "telephone":
+        pcm = sounds.telephone(pcm.astype(np.float32))
+    elif condition == "lossy":
+        pcm = sounds.lose_packets(pcm, _LOST, generator)
+    elif condition == "room":
+        pcm = sounds.room(pcm, generator)
+    return Reading(np.clip(pcm, -1, 1).astype(np.float32), tuple(words))
+
+
+def _sentence(random_: random.Random) -> str:
+    if random_.random() < _STRANGE:
+        return phrases.strange(random_, held_out=True)
+    question = random_.choice(phrases.questions())
+    return random_.choice(question.held_out() or question.wordings)
+
+
+def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Word]]:
+    """What ``model``, with as many rows, writes of ``readings``."""
+    info = model.info
+    prefix, flush = frames_of(info.prefix_s), frames_of(info.delay_s + FLUSH_EXTRA_S)
+    frames = prefix + max(-(-len(one.pcm) // FRAME_SAMPLES) for one in readings) + flush
+    pcm = np.zeros((len(readings), frames * FRAME_SAMPLES), dtype=np.float32)
+    for row, one in enumerate(readings):
+        first = prefix * FRAME_SAMPLES
+        pcm[row, first : first + len(one.pcm)] = one.pcm
+    assemblers = [WordAssembler(info.delay_s, prefix * FRAME_MS / 1000) for _ in readings]
+    words: list[list[Word]] = [[] for _ in readings]
+    everybody = np.ones(len(readings), dtype=np.bool_)
+    model.reset(everybody)
+    for frame in range(frames):
+        outputs = model.step(pcm[:, frame * FRAME_SAMPLES : (frame + 1) * FRAME_SAMPLES], everybody)
+        for row, output in enumerate(outputs):
+            words[row] += _push(assemblers[row], frame + 1, output)
+    return words
+
+
+def _push(assembler: WordAssembler, frame: int, output: RowOutput | None) -> Iterable[Word]:
+    made = [] if output is None else assembler.push(frame, output.mark, output.text)
+    return [one for one in made if isinstance(one, Word)]
+
+
+def score(read: Sequence[tuple[float, str]], wrote: Sequence[Word]) -> Score:
+    """The least number of words that have to be changed, and the times of the others (Levenshtein's alignment)."""
+    # The cheapest way to each pair of places: errors, and the times of the words that are right.
+    best: list[tuple[int, tuple[float, ...]]] = [(place, ()) for place in range(len(wrote) + 1)]
+    for line, (begins_s, word) in enumerate(read, 1):
+        before, best = best, [(line, ())]
+        for place, one in enumerate(wrote, 1):
+            right = one.text.lower() == word
+            cost, times = before[place - 1]
+            met = (cost, (*times, one.start_s - begins_s)) if right else (cost + 1, times)
+            left_out, put_in = before[place], best[place - 1]
+            ways = (met, (left_out[0] + 1, left_out[1]), (put_in[0] + 1, put_in[1]))
+            best.append(min(ways, key=lambda way: way[0]))
+    errors, times = best[-1]
+    return Score(len(read), errors, times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.dictation", description=(__doc__ or "").partition("\n\n")[2]
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=directory_of(PICO_STT), metavar="DIR", help="default: the shipped one")
+    add("--conditions", nargs="*", choices=get_args(Condition), default=list(_CONDITIONS))
+    add("--readers", type=int, default=16, help="at a time (default: %(default)s)")
+    add("--sentences", type=int, default=15, help="each reads out (default: %(default)s)")
+    add("--seed", type=int, default=7, help="default: %(default)s")
+    add("--failures", type=int, default=0, help="readings shown beside what was written")
+    arguments = parser.parse_args()
+    from rtc_server.models.kyutai import KyutaiOptions, load  # noqa: PLC0415 - help needs no torch
+
+    model = load(KyutaiOptions(str(arguments.model), arguments.readers))
+    print(f"{'':12}{'words':>8}{'errors':>10}{'start, median':>16}{'start, 95 %':>14}")
+    for condition in arguments.conditions:
+        seeds = range(arguments.seed * 1000, arguments.seed * 1000 + arguments.readers)
+        readings = [read_out(arguments.sentences, condition, seed) for seed in seeds]
+        wrote = written(model, readings)
+        scores = [score(one.words, words) for one, words in zip(readings, wrote, strict=True)]
+        print(_line(condition, sum(scores, Score(0, 0, ()))))
+        for one, words in list(zip(readings, wrote, strict=True))[: arguments.failures]:
+            print(
+                f"  read:  {' '.join(word for _, word in one.words)}\n  wrote: {' '.join(word.text for word in words)}"
+            )
+    model.close()
+
+
+def _line(condition: str, made: Score) -> str:
+    off = sorted(abs(value) for value in made.starts_s) or [float("nan")]
+    median, p95 = statistics.median(off) * 1000, off[int(len(off) * 0.95)] * 1000
+    return f"{condition:12}{made.words:8}{made.errors / made.words:10.1%}{median:13.0f} ms{p95:11.0f} ms"
+
+
+if __name__ == "__main__":
+    main()

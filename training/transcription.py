@@ -1,0 +1,175 @@
+"""Trains the model that transcribes: words, each as long after it began as the longest of them lasts.
+
+Owns its sizes, its delay and its loop; the class is the moshi package's, and so is the form: Kyutai's delayed streams,
+with a boundary before each word. It hears through the codec that the language model speaks through, reads the same
+conversations, and begins with what the language model knows of the person's speech.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import sentencepiece
+import torch
+from moshi.models import loaders
+from moshi.models.lm import LMModel
+from moshi.utils.compile import no_compile
+
+from rtc_server.audio import FRAME_MS
+from training import codec, dataset, language, phrases
+from training.checkpoint import codec_beside, load_codec, load_tokenizer, write_language_model, write_tokenizer
+from training.descent import descend, rate_at, save
+from training.journal import Journal
+
+DELAY: Final = 12
+"""Frames from the beginning of a word until it is written."""
+_NOT_HEARD: Final = 1
+"""Frames at the beginning of a stream that a model does not hear; silence, then."""
+_LONGEST: Final = 14
+"""Frames that a word lasts at most."""
+_BETWEEN: Final = 2
+"""Frames of a word: its boundary, and itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``steps`` of ``batch`` stretches of ``frames`` each."""
+
+    steps: int = 3000
+    batch: int = 12
+    frames: int = 288
+    rate: float = 1e-3
+    seed: int = 3
+
+
+def config(text_card: int) -> dict[str, Any]:
+    """As the language model's, without a voice, and with a shorter memory."""
+    made = language.config(text_card)
+    mute = {"dep_q": 0, "depformer_weights_per_step_schedule": None}
+    return made | mute | {"n_q": codec.SEMANTIC, "delays": [0] * (1 + codec.SEMANTIC), "context": 125}
+
+
+def text_of(said: np.ndarray[Any, Any], pieces: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What to write in each frame. ``said``: [frames], the word that begins there, else -1; ``pieces``: its token."""
+    text = np.full(len(said), dataset.PADDING, dtype=np.int64)
+    free = 0
+    for begins in np.flatnonzero(said >= 0):
+        at = max(int(begins) + 1 + DELAY, free)
+        if at >= len(text):
+            break
+        text[at - 1], text[at] = dataset.BOUNDARY, pieces[said[begins]]
+        free = at + _BETWEEN
+    return text
+
+
+def train(directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan) -> LMModel:
+    """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was, into ``out``.
+    ``checkpoint``: the language model's, whose codec is used where it lies."""
+    path, journal = directory / "transcription.pt", Journal(directory / "transcription.csv")
+    words = phrases.vocabulary()
+    write_tokenizer(out, [" ".join(words)])
+    tokenizer = load_tokenizer(out)
+    made = config(tokenizer.piece_size())
+    torch.manual_seed(plan.seed)
+    with no_compile():
+        lm = loaders.get_moshi_lm(None, made, dtype=torch.float32)
+        lm.train()
+        hears = codec.SemanticCodes(load_codec(checkpoint))
+        optimizer = language.optimizer_of(lm, rate=plan.rate)
+        step = 0
+        if path.exists():
+            saved = torch.load(path, weights_only=True)
+            lm.load_state_dict(saved["lm"])
+            optimizer.load_state_dict(saved["optimizer"])
+            step = saved["step"]
+        else:
+            _know_what_it_knows(lm, directory / "language.pt")
+        random = torch.Generator().manual_seed(plan.seed + step)
+        for codes in _batches(data, plan, step, hears, _pieces(tokenizer, words)):
+            if step >= plan.steps:
+                break
+            figures = descend(optimizer, _losses(lm, codes, random), rate_at(step, plan.steps, plan.rate, warm_up=100))
+            step += 1
+            journal.add(step, figures, last=step == plan.steps)
+            if step % 200 == 0 or step == plan.steps:
+                save(path, step, optimizer, lm=lm)
+                _write(out, checkpoint, lm, made)
+    return lm.eval()
+
+
+def _write(out: Path, checkpoint: Path, lm: LMModel, made: dict[str, Any]) -> None:
+    seconds = {"audio_silence_prefix_seconds": _NOT_HEARD, "audio_delay_seconds": DELAY}
+    write_language_model(
+        out,
+        lm,
+        made,
+        **codec_beside(os.path.relpath(checkpoint, out)),
+        model_type="stt",
+        lm_gen_config={"temp": 0.0, "temp_text": 0.0, "use_sampling": False},
+        stt_config={name: frames * FRAME_MS / 1000 for name, frames in seconds.items()},
+    )
+
+
+def _pieces(tokenizer: sentencepiece.SentencePieceProcessor, words: list[str]) -> np.ndarray[Any, Any]:
+    """The one token of each word."""
+    made = tokenizer.encode(words)
+    assert all(len(pieces) == 1 for pieces in made)
+    return np.array(made)[:, 0]
+
+
+@torch.no_grad()
+def _know_what_it_knows(lm: LMModel, path: Path) -> None:
+    """Take over what of the language model in ``path`` hears and understands; its words are others."""
+    known = torch.load(path, weights_only=True)["lm"]
+    first = codec.CODEBOOKS
+    heard = {name.replace(f"emb.{first + index}.", f"emb.{index}."): tensor for index in range(codec.SEMANTIC)
+             for name, tensor in known.items() if name.startswith(f"emb.{first + index}.")}  # fmt: skip
+    understood = {name: tensor for name, tensor in known.items() if name.startswith(("transformer.", "out_norm."))}
+    missing, unexpected = lm.load_state_dict(understood | heard, strict=False)
+    assert not unexpected
+    assert all(name.startswith("text_") for name in missing), missing
+
+
+def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[str, torch.Tensor]:
+    """``codes``: [batch, 1 + heard codebooks, frames]."""
+    initial = lm._get_initial_token().expand(len(codes), -1, -1)
+    before = torch.cat((initial, codes[:, :, :-1]), dim=2)
+    with torch.autocast("cpu", torch.bfloat16), language.PlainAttention():
+        _, logits = lm.forward_text(language.spoilt(before, (0.0, *language.SPOILT_HEARD), lm.card, random))
+    loss, wrote = language.writing_loss(logits[:, 0], codes[:, 0])
+    return {"loss": loss, "wrote": wrote}
+
+
+def _batches(
+    data: Path, plan: Plan, step: int, hears: codec.SemanticCodes, pieces: np.ndarray[Any, Any]
+) -> Iterator[torch.Tensor]:
+    """For ever, in an order that the seed gives."""
+    files = dataset.Files(data)
+    while True:
+        made = [(file, index) for file in files.all() for index in range(len(file))]
+        random = np.random.default_rng([plan.seed, step])
+        order = random.permutation(len(made))
+        for first in range(0, len(order) - plan.batch + 1, plan.batch):
+            chosen = [made[place] for place in order[first : first + plan.batch]]
+            windows = [_window(file, index, plan.frames, pieces, random) for file, index in chosen]
+            written, latents = (np.stack(some) for some in zip(*windows, strict=True))
+            yield torch.cat((torch.from_numpy(written)[:, None], hears.of(*language.moved(latents, random))), dim=1)
+            step += 1
+
+
+def _window(
+    made: dataset.Conversations, index: int, frames: int, pieces: np.ndarray[Any, Any], random: np.random.Generator
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Text, [frames], and latents, [dimension, frames], of a stretch before which nothing is left to be written."""
+    said = made.said[index]
+    begun = np.concatenate(([0], np.cumsum(said >= 0)))
+    starts = np.arange(1, len(said) - frames + 1)
+    quiet = starts[begun[starts] == begun[np.maximum(0, starts - DELAY - _LONGEST)]]
+    start = int(random.choice([0, *quiet]))
+    stretch = slice(start, start + frames)
+    return text_of(said, pieces)[stretch], made.person[index][:, stretch]
