@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.engine.model import ServiceKind
 from rtc_server.models import kyutai
 from rtc_server.models.kyutai import KyutaiOptions
 from tests.conftest import need_commands
@@ -36,14 +37,16 @@ def test_a_rehearsal_of_all_stages_makes_a_checkpoint(tmp_path: Path) -> None:
     need_commands("espeak-ng")
     first = rehearse(tmp_path)
     assert [line for line in first.splitlines() if line.startswith("==")] == [
-        f"== {stage}" for stage in ("codec", "data", "language", "polish", "plots")
+        f"== {stage}" for stage in ("codec", "data", "language", "polish", "transcription", "plots")
     ]
     assert (tmp_path / "losses.png").stat().st_size > 1000
-    assert {path.stem for path in tmp_path.glob("*.pt")} == {"codec", "language", "polish"}
-    model = kyutai.load(KyutaiOptions(model=str(tmp_path / "out"), slots=2))
-    (output, _) = model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
-    assert output is not None
-    model.close()
+    assert {path.stem for path in tmp_path.glob("*.pt")} == {"codec", "language", "polish", "transcription"}
+    for name, kind in (("out", ServiceKind.DIALOGUE), ("out-stt", ServiceKind.TRANSCRIBE)):
+        model = kyutai.load(KyutaiOptions(model=str(tmp_path / name), slots=2))
+        assert model.info.kind is kind
+        (output, _) = model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
+        assert output is not None
+        model.close()
 
     # Interrupted after its last step and run again, it has nothing left to do: the weights stay what they are.
     before = load_codec(tmp_path / "out").state_dict()
