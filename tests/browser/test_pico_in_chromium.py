@@ -1,16 +1,19 @@
-"""A person opens the page, asks for a sum and hears what it comes to: by the bundled model, from end to end."""
+"""A person opens the page, asks for a sum and hears what it comes to, or reads what was said: by the bundled models,
+from end to end."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soxr
+from playwright.async_api import expect
 
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands, running_server
-from tests.support.browser import chromium, local_url, opened_page, record, screenshot, start_talking
+from tests.support.browser import chromium, local_url, opened_page, record, screenshot, start_talking, visited_page
 from tests.support.script import spoken
 from tests.support.speech import SPEECH_HZ, write_wav
 from training.recognise import Recogniser
@@ -39,6 +42,24 @@ async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> N
     assert "that is seven" in " ".join(transcript.split())
     played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
     assert "that is seven" in answers_in(played)
+
+
+async def test_chromium_says_a_sentence_and_reads_it(tmp_path: Path) -> None:
+    need_commands("chromium", "espeak-ng")
+    sentence = soxr.resample(spoken("the captain lost his wallet"), MODEL_RATE_HZ, SPEECH_HZ)
+    pause = np.zeros(2 * SPEECH_HZ, dtype=np.float32)
+    microphone = write_wav(tmp_path / "sentence.wav", np.concatenate((pause, sentence, pause)).astype(np.float32))
+    async with (
+        running_server("--model", "pico", "--slots", "1", "--stt-slots", "1") as server,
+        chromium(microphone) as browser,
+        visited_page(browser, local_url(server, "?view=transcribe")) as page,
+    ):
+        await expect(page.get_by_test_id("model")).to_have_text("pico-stt on cpu")
+        await start_talking(page)
+        await expect(page.get_by_test_id("captions")).to_contain_text(
+            re.compile(r"the\s+captain\s+lost\s+his\s+wallet"), timeout=20_000
+        )
+        await screenshot(page, "pico-stt")
 
 
 def answers_in(pcm: np.ndarray) -> list[str]:  # type: ignore[type-arg]
