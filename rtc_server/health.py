@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from aiohttp import web
 from rtc_server import __version__
 from rtc_server.config import speaking_command
 from rtc_server.engine.client import EngineClient
-from rtc_server.engine.model import ModelInfo
+from rtc_server.engine.model import MemoryUse, ModelInfo
 from rtc_server.ice_servers import servers_for_anybody
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
@@ -124,5 +125,13 @@ def _engine_status(engine: EngineClient) -> dict[str, Any]:
         "slots": info.slots if info else None,
         "slots_used": engine.slots_used,
         "step_p50_ms": None if step_ms is None else round(step_ms, 1),
+        "memory": _memory(engine.memory, info.slots) if info else None,
         "restarts": engine.restarts,
     }
+
+
+def _memory(memory: MemoryUse, slots: int) -> dict[str, int] | None:
+    """None of a model that has nothing to tell of. ``session_bytes``: what each slot takes of the cache."""
+    if not memory.weights_bytes:
+        return None
+    return dataclasses.asdict(memory) | {"session_bytes": memory.cache_bytes // slots}

@@ -44,6 +44,18 @@ class Metrics:
         self.offers_refused = Counter("rtc_offers_refused", "Offers refused.", ["code"], registry=r)
         self.slots = Gauge("rtc_slots", "Slots of an engine.", ["service"], registry=r)
         self.slots_used = Gauge("rtc_slots_used", "Slots in use.", ["service"], registry=r)
+        self.engine_memory_bytes = Gauge(
+            "rtc_engine_memory_bytes",
+            "Memory that a model holds: weights, cache (the state of all its slots), and the rest on a GPU.",
+            ["service", "kind"],
+            registry=r,
+        )
+        self.device_memory_bytes = Gauge(
+            "rtc_device_memory_bytes",
+            "Memory of the GPU that a model is on, free and in total, whoever uses it.",
+            ["service", "kind"],
+            registry=r,
+        )
         self.step_seconds = Histogram(
             "rtc_step_seconds", "Time of one batched model step.", ["service"], buckets=_STEP_BUCKETS_S, registry=r
         )

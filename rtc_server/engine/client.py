@@ -26,6 +26,7 @@ from rtc_server.engine.messages import (
     Frame,
     FromEngine,
     LoadFailed,
+    MemoryChanged,
     Open,
     Opened,
     Output,
@@ -35,7 +36,7 @@ from rtc_server.engine.messages import (
     StepDone,
     ToEngine,
 )
-from rtc_server.engine.model import FloatArray, ModelInfo, TokenMark
+from rtc_server.engine.model import FloatArray, MemoryUse, ModelInfo, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
 from rtc_server.metrics import Metrics
@@ -186,6 +187,7 @@ class EngineClient:
         self.service = service
         self.state = EngineState.LOADING
         self.info: ModelInfo | None = None
+        self.memory = MemoryUse()
         self.failure: ModelLoadError | None = None
         self.restarts = 0
         self._make_link = make_link
@@ -346,6 +348,7 @@ class EngineClient:
             self.state = EngineState.RESTARTING
             logger.error("engine %s ended: restarting it", self.service)
         self._steps.clear()
+        self._on_memory(MemoryUse())
         self._fail_opening()
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
@@ -371,17 +374,30 @@ class EngineClient:
                     future.set_exception(ServerFull())
             case Ready():
                 self._on_ready(message)
+            case MemoryChanged():
+                self._on_memory(message.memory)
             case LoadFailed():
                 self._on_load_failed(message)
             case _:
                 assert_never(message)
 
     def _on_ready(self, ready: Ready) -> None:
-        self.info = ModelInfo(**msgspec.structs.asdict(ready))
+        told = msgspec.structs.asdict(ready)
+        self._on_memory(told.pop("memory"))
+        self.info = ModelInfo(**told)
         self.state = EngineState.READY
         self._metrics.slots.labels(self.service).set(ready.slots)
         logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)
         self._settled.set()
+
+    def _on_memory(self, memory: MemoryUse) -> None:
+        self.memory = memory
+        held = {"weights": memory.weights_bytes, "cache": memory.cache_bytes, "rest": memory.rest_bytes}
+        for kind, amount in held.items():
+            self._metrics.engine_memory_bytes.labels(self.service, kind).set(amount)
+        if memory.device_total_bytes:
+            self._metrics.device_memory_bytes.labels(self.service, "free").set(memory.device_free_bytes)
+            self._metrics.device_memory_bytes.labels(self.service, "total").set(memory.device_total_bytes)
 
     def _on_load_failed(self, failed: LoadFailed) -> None:
         if self._settled.is_set():  # it loaded before: the disk or the card may come back

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol, assert_never
 
@@ -21,6 +22,7 @@ from rtc_server.engine.messages import (
     Frame,
     FromEngine,
     LoadFailed,
+    MemoryChanged,
     Open,
     Opened,
     Output,
@@ -39,6 +41,7 @@ from rtc_server.errors import ModelLoadError
 logger = logging.getLogger(__name__)
 
 _FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(np.float32).itemsize
+_MEMORY_EVERY_S = 10.0
 
 
 class EnginePort(Protocol):
@@ -59,6 +62,8 @@ class EngineCore:
         self._model = model
         self._table = SlotTable(model.info.slots)
         self._rhythm = Rhythm(model.info.slots)
+        self._memory = model.memory()
+        self._memory_due_s = -math.inf
         self.stopped = False
 
     def wait_s(self, now_s: float) -> float | None:
@@ -68,7 +73,19 @@ class EngineCore:
     def ready(self) -> Ready:
         info = self._model.info
         # Not asdict(), which takes the values apart as well.
-        return Ready(**{field.name: getattr(info, field.name) for field in dataclasses.fields(info)})
+        told = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+        return Ready(**told, memory=self._memory)
+
+    def memory_change(self, now: float) -> MemoryChanged | None:
+        """What the model holds, if that has changed since it was told; looked up every ten seconds."""
+        if now < self._memory_due_s:
+            return None
+        self._memory_due_s = now + _MEMORY_EVERY_S
+        memory = self._model.memory()
+        if memory == self._memory:
+            return None
+        self._memory = memory
+        return MemoryChanged(memory)
 
     def handle(self, message: ToEngine) -> FromEngine | None:
         """Take one message; returns the answer, if it has one."""
@@ -155,3 +172,6 @@ def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
         done = core.step(clock)
         if done is not None:
             port.send(done)
+            change = core.memory_change(clock())
+            if change is not None:
+                port.send(change)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rtc_server.engine.model import Example, ServiceKind, TokenMark
+from rtc_server.engine.model import Example, MemoryUse, ServiceKind, TokenMark
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -52,7 +52,7 @@ ToEngine = Open | Frame | Reset | Close | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`."""
+    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`, and what it holds."""
 
     name: str
     kind: ServiceKind
@@ -66,6 +66,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     notice: str = ""
     hint: str = ""
     examples: tuple[Example, ...] = ()
+    memory: MemoryUse = MemoryUse()
+
+
+class MemoryChanged(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What the model holds is no longer what was told last."""
+
+    memory: MemoryUse
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -110,7 +117,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     outputs: list[Output]
 
 
-FromEngine = Ready | LoadFailed | Opened | Refused | StepDone
+FromEngine = Ready | MemoryChanged | LoadFailed | Opened | Refused | StepDone
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_engine: Final = msgspec.msgpack.Decoder(ToEngine)

@@ -76,6 +76,22 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a model holds of its device's memory; 0 where that is not known.
+
+    ``weights_bytes``: parameters and buffers. ``cache_bytes``: the streaming states of all slots, which are there for
+    the model's life, in use or not. ``rest_bytes``: what is reserved besides (working memory, graphs, what the
+    allocator keeps). ``device_free_bytes`` and ``device_total_bytes``: of an accelerator, whoever else uses it.
+    """
+
+    weights_bytes: int = 0
+    cache_bytes: int = 0
+    rest_bytes: int = 0
+    device_free_bytes: int = 0
+    device_total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RowOutput:
     """What one row made in one step.
 
@@ -114,6 +130,9 @@ class StreamingModel(Protocol):
         are not active are ignored. ``active``: bool, shape [slots].
         Returns one entry a slot: None for rows that were not active.
         """
+
+    def memory(self) -> MemoryUse:
+        """What it holds now. Must not wait for the device."""
 
     def close(self) -> None:
         """Release the device. Idempotent."""

@@ -5,7 +5,7 @@ It is the server's sound check: the whole media path and nothing behind it.
 
 from __future__ import annotations
 
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 
 
 class EchoModel:
@@ -26,6 +26,9 @@ class EchoModel:
 
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return [RowOutput(pcm=pcm[i]) if on else None for i, on in enumerate(active)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

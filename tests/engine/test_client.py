@@ -29,6 +29,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import (
     Close,
     Frame,
+    MemoryChanged,
     Open,
     Opened,
     Output,
@@ -41,7 +42,7 @@ from rtc_server.engine.messages import (
     decode_from_engine,
     encode,
 )
-from rtc_server.engine.model import FloatArray, ModelInfo, ServiceKind, StreamingModel
+from rtc_server.engine.model import FloatArray, MemoryUse, ModelInfo, ServiceKind, StreamingModel
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
 from rtc_server.metrics import Metrics
@@ -249,6 +250,24 @@ async def test_a_model_that_raises_is_started_again(kind: str, no_restart_pause:
         ear = Ear()
         (await client.open(ear)).push(frame())
         await until(lambda: ear.texts == [" 1"])
+
+
+async def test_what_the_model_holds_can_be_read_off() -> None:
+    """From the moment it is ready, whenever it changes, and no longer once the engine is gone."""
+    scripted = Scripted()
+
+    def gauges() -> list[float]:
+        held = [scripted.count("rtc_engine_memory_bytes", service="fake", kind=k) for k in ("weights", "cache", "rest")]
+        return [*held, scripted.count("rtc_device_memory_bytes", service="fake", kind="free")]
+
+    async with running(scripted.client) as client:
+        scripted.link.say(msgspec.structs.replace(READY, memory=MemoryUse(100, 20, 0, 7, 200)))
+        assert (client.memory, gauges()) == (MemoryUse(100, 20, 0, 7, 200), [100, 20, 0, 7])
+        scripted.link.say(MemoryChanged(MemoryUse(100, 20, 5, 6, 200)))
+        assert (client.memory, gauges()) == (MemoryUse(100, 20, 5, 6, 200), [100, 20, 5, 6])
+        scripted.link.end()
+        await until(lambda: client.memory == MemoryUse())
+        assert gauges()[:3] == [0, 0, 0]
 
 
 async def test_nothing_is_opened_before_the_engine_is_ready() -> None:

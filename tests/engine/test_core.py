@@ -15,6 +15,7 @@ from rtc_server.engine.messages import (
     Close,
     Frame,
     FromEngine,
+    MemoryChanged,
     Open,
     Opened,
     Output,
@@ -25,7 +26,7 @@ from rtc_server.engine.messages import (
     Stop,
     ToEngine,
 )
-from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, Example, FloatArray, MemoryUse, RowOutput, ServiceKind
 from rtc_server.engine.slots import QUEUE_FRAMES
 from tests.support.fake_models import MAGIC, CountingModel, FaultyModel
 
@@ -82,6 +83,24 @@ def test_it_is_ready_with_what_the_model_is(engine: Engine) -> None:
     engine.model.info = dataclasses.replace(engine.model.info, notice="It is small.", hint="make", examples=examples)
     ready = engine.core.ready()
     assert (ready.notice, ready.hint, ready.examples) == ("It is small.", "make", examples)
+
+
+class Growing(CountingModel):
+    """Holds a byte more each time it is asked, until it is full."""
+
+    held = 0
+
+    def memory(self) -> MemoryUse:
+        self.held = min(3, self.held + 1)
+        return MemoryUse(weights_bytes=100, cache_bytes=self.held)
+
+
+def test_what_the_model_holds_is_told_when_it_is_ready_and_when_it_changes() -> None:
+    """Looked up every ten seconds, whatever the model does meanwhile."""
+    core = EngineCore(Growing(1))
+    assert core.ready().memory == MemoryUse(100, 1)
+    told = [core.memory_change(now) for now in (0.0, 5.0, 9.9, 10.0, 20.0, 30.0)]
+    assert told == [MemoryChanged(MemoryUse(100, 2)), None, None, MemoryChanged(MemoryUse(100, 3)), None, None]
 
 
 def test_slots_are_opened_until_there_are_none(engine: Engine) -> None:

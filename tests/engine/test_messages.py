@@ -16,6 +16,7 @@ from rtc_server.engine.messages import (
     Frame,
     FromEngine,
     LoadFailed,
+    MemoryChanged,
     Open,
     Opened,
     Output,
@@ -29,7 +30,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.model import Example, ServiceKind
+from rtc_server.engine.model import Example, MemoryUse, ServiceKind
 
 TO_ENGINE: list[ToEngine] = [
     Open(1),
@@ -42,6 +43,8 @@ TO_ENGINE: list[ToEngine] = [
 FROM_ENGINE: list[FromEngine] = [
     *(Ready("echo", kind, 64, "cuda:1", True, False) for kind in ServiceKind),
     Ready("a", ServiceKind.DIALOGUE, 1, "cpu", True, True, 0.5, 1.0, 4, "Ä", "make", (Example("T", ("one", "two")),)),
+    Ready("b", ServiceKind.DIALOGUE, 1, "cuda", True, True, memory=MemoryUse(2**34, 2**31, 5, 2**36, 2**37)),
+    MemoryChanged(MemoryUse(2**34, 2**31, 6, 0, 0)),
     LoadFailed("There is no such model.", "Check the name."),
     LoadFailed("There is no such model.", None),
     Opened(1, 3, 5),

@@ -66,4 +66,8 @@ async def test_the_bundled_model_by_default(
     assert service["examples"] == [{"topic": "T", "say": ["hello"]}]
     assert [each["name"] for each in config["services"]] == ["dialogue", "echo"]
     assert status["engines"]["dialogue"]["model"] == "pico"
+    memory = status["engines"]["dialogue"]["memory"]
+    assert memory["weights_bytes"] > memory["cache_bytes"] > 0
+    assert memory["session_bytes"] == memory["cache_bytes"] // 4
+    assert status["engines"]["echo"]["memory"] is None
     assert "stand-in" not in f"{config['services']}{status}".replace("A stand-in.", "")

@@ -7,7 +7,7 @@ import numpy as np
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.client import VoiceClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.engine.model import BoolArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from tests.conftest import need_commands, server_with
 from tests.support.calls import leaves_nothing, until
 from tests.support.speech import SPEECH_HZ, speak
@@ -32,6 +32,9 @@ class Chatterbox:
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         self._steps += 1
         return [RowOutput(pcm=self._hum if self._steps < QUIET_AT else silence(FRAME_SAMPLES))]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

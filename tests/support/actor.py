@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from training import own_voice, phrases
 from training.person import Person
 
@@ -47,6 +47,9 @@ class Actor:
 
     def reset(self, rows: BoolArray) -> None:
         pass
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from rtc_server.errors import ModelLoadError
 
 MAGIC = 0.875
@@ -46,6 +46,9 @@ class CountingModel:
         self.heard.append(pcm.copy())
         self.steps.append(np.flatnonzero(active).tolist())
         return [self._row(row, pcm[row]) if active[row] else None for row in range(self.info.slots)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         self.closed = True

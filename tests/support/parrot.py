@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from rtc_server import audio
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 
 DELAY_FRAMES, PREFIX_FRAMES = 3, 2
 BREAK = 0.5
@@ -38,6 +38,9 @@ class Parrot:
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         time.sleep(self._step_s)
         return [self._row(row, pcm[row]) if active[row] else None for row in range(self.info.slots)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

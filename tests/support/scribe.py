@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 
 DELAY_FRAMES, PREFIX_FRAMES = 2, 1
 BREAK = 999
@@ -39,6 +39,9 @@ class Scribe:
             assert self._gate.wait(30)
         self.most_rows = max(self.most_rows, int(active.sum()))
         return [self._row(row, pcm[row]) if active[row] else None for row in range(self.info.slots)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 
 DELAY_FRAMES = 6
 DELAY_S = DELAY_FRAMES * 0.08
@@ -44,6 +44,9 @@ class Stenographer:
 
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return [self._step(self._rows[n], pcm[n]) if active[n] else None for n in range(self.info.slots)]
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from training import direct
 from training.disturbance import Bystander
 
@@ -25,6 +25,9 @@ class Chatterbox:
 
     def reset(self, rows: BoolArray) -> None:
         pass
+
+    def memory(self) -> MemoryUse:
+        return MemoryUse()
 
     def close(self) -> None:
         pass

@@ -1,0 +1,36 @@
+"""Counts the bytes that the modules of the moshi package hold: weights, and what they keep while they stream.
+
+Counts what is allocated, tensor by tensor, on whatever device; on torch's ``meta`` device that is what would be. Knows
+no checkpoint and no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from moshi.modules.streaming import State
+from moshi.modules.transformer import RingKVCache
+
+
+def weight_bytes(*modules: torch.nn.Module) -> int:
+    """Of their parameters and buffers; what several share counts once."""
+    return _total(tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+
+
+def state_bytes(states: Mapping[str, State]) -> int:
+    """Of streaming states, for all rows, with the attention caches in them."""
+    return _total(tensor for state in states.values() for tensor in _tensors(state))
+
+
+def _tensors(holder: object) -> Iterator[torch.Tensor]:
+    for value in vars(holder).values():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, State | RingKVCache):
+            yield from _tensors(value)
+
+
+def _total(tensors: Iterator[torch.Tensor]) -> int:
+    once = {id(tensor): tensor for tensor in tensors}
+    return sum(tensor.numel() * tensor.element_size() for tensor in once.values())
