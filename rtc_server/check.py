@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rtc_server import bundled, hardware
 from rtc_server.config import DEFAULT_MODEL, Settings
-from rtc_server.services import ECHO, resolve_model
+from rtc_server.errors import ModelLoadError
+from rtc_server.services import ECHO, plan, resolve_model
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
 _GIB: Final = 2**30
-MOSHI_GIB: Final = 24
-"""Moshi 7B in bfloat16: 14.3 GiB of weights, 1.5 GiB of cache a conversation, Mimi and working memory."""
+_MIB: Final = 2**20
+_WORKING_BYTES: Final = _GIB
+"""What a model takes beside weights and sessions: CUDA's own context, graphs, intermediate results. An allowance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,6 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _opus()
     yield Finding(True, f"{hardware.cpu_cores()} CPU cores")
     yield _cuda()
-    yield from _memory()
     yield _static()
     yield Finding(
         shutil.which("turnserver") is not None,
@@ -47,6 +48,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     stt = f"--stt {settings.stt}" if settings.stt else "no --stt model: nothing is transcribed"
     yield Finding(bool(settings.stt), stt, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
     yield _model(settings.model, model)
+    yield from _fit(settings)
 
 
 def _package(name: str) -> Finding:
@@ -72,20 +74,67 @@ def _cuda() -> Finding:
     return Finding(count > 0, f"{count} CUDA devices" if count else "no CUDA device", hint)
 
 
-def _memory() -> Iterator[Finding]:
-    if not hardware.cuda_devices():
-        return
+def _fit(settings: Settings) -> Iterator[Finding]:
+    """How many sessions there is memory for, model by model: each beside all that the others want."""
     try:
-        import torch  # noqa: PLC0415 - takes seconds, and only matters beside a device
+        import torch  # noqa: PLC0415 - takes seconds, and a broken install must be a finding
 
-        usable = torch.cuda.is_available()
+        from rtc_server.models.estimate import footprint_with  # noqa: PLC0415
     except ImportError:
         return
-    yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
-    for index in range(torch.cuda.device_count() if usable else 0):
-        size_gib = torch.cuda.get_device_properties(index).total_memory / _GIB
-        what = f"device {index}: {size_gib:.0f} GiB"
-        yield Finding(size_gib >= MOSHI_GIB * 0.95, what, f"Moshi 7B in bfloat16 wants {MOSHI_GIB} GiB.")
+    devices = hardware.cuda_devices()
+    if devices:
+        usable = torch.cuda.is_available()
+        yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
+    wants: list[Want] = []
+    for spec in plan(settings, devices):
+        if spec.service == ECHO:
+            continue
+        try:
+            held = footprint_with(**spec.options)
+        except ModelLoadError as error:
+            yield Finding(False, f"{spec.service}: {error.message}", error.hint)
+            continue
+        wants.append(Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes))
+        sizes = f"{_size(held.weights_bytes)} of weights, {_size(held.session_bytes)} a session"
+        yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
+    if settings.device == "cpu" or not devices:
+        yield from how_many_fit("this machine", hardware.memory_free_bytes(), wants)
+        return
+    for index in range(torch.cuda.device_count()):
+        if settings.device in {"auto", "cuda", f"cuda:{index}"}:
+            yield from how_many_fit(f"device {index}", torch.cuda.mem_get_info(index)[0], wants)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a model will ask for."""
+
+    service: str
+    slots: int
+    weights_bytes: int
+    session_bytes: int
+
+    @property
+    def in_all_bytes(self) -> int:
+        return self.weights_bytes + _WORKING_BYTES + self.slots * self.session_bytes
+
+
+def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator[Finding]:
+    """Of each model as many sessions as there is room for, beside the others with the slots that they are to have."""
+    if not free_bytes:
+        return
+    for want in wants:
+        others = sum(other.in_all_bytes for other in wants if other is not want)
+        fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
+        what = f"{where}, {_size(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}, {want.slots} asked for"
+        hint = f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, or a smaller --context."
+        yield Finding(fit >= want.slots, what, hint)
+
+
+def _size(amount: int) -> str:
+    """In GiB from 10 on, else in MiB: a session of Moshi's is 1,516 of them."""
+    return f"{amount / _GIB:,.1f} GiB" if amount >= 10 * _GIB else f"{amount / _MIB:,.1f} MiB"
 
 
 def _static() -> Finding:

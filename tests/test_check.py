@@ -23,6 +23,33 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
 
 
+def lines_with(text: str, settings: Settings) -> list[str]:
+    return [line for line in check.report(settings)[0].splitlines() if text in line]
+
+
+def test_it_says_how_many_sessions_there_is_memory_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hardware, "memory_free_bytes", lambda: 3 * 2**30)
+    settings = Settings(model=str(write_tiny_checkpoint(tmp_path / "tiny")), slots=2)
+    (sizes,) = lines_with("a session", settings)
+    assert sizes.startswith("ok       dialogue (")
+    (room,) = lines_with("memory for", settings)
+    assert room.startswith("ok       this machine, 3,072.0 MiB free: memory for ")
+    assert room.endswith("sessions of dialogue, 2 asked for")
+
+
+@pytest.mark.parametrize(("free_gib", "fits"), [(140, [80, 1073]), (33, [8, 19]), (20, [0, 0])])
+def test_each_model_has_what_the_others_leave(free_gib: int, fits: list[int]) -> None:
+    """Moshi in bfloat16 and a speech-to-text model of 1B, on one card."""
+    gib, mib = 2**30, 2**20
+    wants = [check.Want("dialogue", 8, 15 * gib, 1536 * mib), check.Want("transcribe", 8, 2 * gib, 104 * mib)]
+    found = list(check.how_many_fit("device 0", free_gib * gib, wants))
+    assert [finding.what.split("memory for ")[1].split(",")[0] for finding in found] == [
+        f"{fits[0]} sessions of dialogue",
+        f"{fits[1]} sessions of transcribe",
+    ]
+    assert [finding.ok for finding in found] == [fit >= 8 for fit in fits]
+
+
 def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": write_tiny_checkpoint(tmp_path)})
     assert reported(Settings()).startswith("ok       --model auto runs pico, which comes with the server")

@@ -6,6 +6,7 @@ no engine, no slots and no streaming.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from huggingface_hub import try_to_load_from_cache
 from moshi.models import loaders
 
 from rtc_server import bundled
@@ -32,6 +34,10 @@ _MODEL_HINT: Final = (
 _BUNDLED_HINT: Final = (
     "It comes with the package: install that anew, or train it (make train). --model echo runs without."
 )
+_MOSHI_7B: Final = frozenset(f"kyutai/{name}-pytorch-bf16" for name in ("moshiko", "moshika"))
+"""Repositories whose configuration the moshi package has by heart."""
+_UNREAD: Final[Any] = None
+"""Weights that the moshi package shall do without, where it makes a model of them."""
 _MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
 
 
@@ -71,6 +77,42 @@ def open_checkpoint(model: str) -> loaders.CheckpointInfo:
     for weights in (checkpoint.moshi_weights, checkpoint.mimi_weights, checkpoint.lora_weights):
         _require_safetensors(weights)
     return checkpoint
+
+
+def read_configuration(model: str) -> loaders.CheckpointInfo:
+    """What ``model`` says of itself without its weights, which the result lacks. Never downloads anything.
+
+    Raises :class:`ModelLoadError`, with a hint, for a model whose configuration is not on this machine.
+    """
+    directory = checkpoint_directory(model)
+    path = _cached(model, "config.json") if directory is None else directory / "config.json"
+    if path is None:
+        if model not in _MOSHI_7B:
+            raise ModelLoadError(
+                f"The size of {model} is known once it has been downloaded.", "Start the server with it once."
+            )
+        return loaders.CheckpointInfo(_UNREAD, _UNREAD, _UNREAD)
+    config = _read_config(path)
+    mimi_config: Path | None = None
+    if config.get("mimi_config_name"):
+        name = str(config["mimi_config_name"])
+        mimi_config = _cached(model, name) if directory is None else directory / name
+        if mimi_config is None:
+            raise ModelLoadError(f"{name} of {model} is not on this machine.", "Start the server with it once.")
+        _read_config(mimi_config)
+    with load_errors(f"The configuration of {checkpoint_name(model)} cannot be read", _CONTENTS_HINT):
+        found = loaders.CheckpointInfo.from_hf_repo(
+            model, path, path, path, path, mimi_config, path if config.get("lora_name") else None
+        )  # a path that is given is not looked for
+        return dataclasses.replace(found, moshi_weights=_UNREAD, mimi_weights=_UNREAD, lora_weights=None)
+
+
+def _cached(repository: str, name: str) -> Path | None:
+    """The file of a hub repository, where it has been downloaded before."""
+    if not _HUB_ID.fullmatch(repository) or name.startswith("hf://"):
+        return None
+    path = try_to_load_from_cache(repository, name)
+    return Path(path) if isinstance(path, str) else None
 
 
 @contextmanager

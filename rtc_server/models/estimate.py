@@ -1,0 +1,47 @@
+"""Says what a model will hold, from its configuration alone: no weights are read, nothing is downloaded.
+
+The architecture is built on torch's ``meta`` device, where tensors have shapes and no contents, by the same calls that
+load the real one, and counted in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rtc_server.models.checkpoint import checkpoint_name, load_errors, read_configuration
+from rtc_server.models.footprint import state_bytes, weight_bytes
+from rtc_server.models.kyutai import KyutaiOptions, lm_dtype, lm_overrides, make_generator, streaming_states
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """``weights_bytes`` are there once; ``session_bytes`` for each slot, in use or not."""
+
+    weights_bytes: int
+    session_bytes: int
+
+
+def footprint(options: KyutaiOptions) -> Footprint:
+    """What :func:`rtc_server.models.kyutai.load` would allocate with these options, of which ``slots`` does not matter.
+
+    Working memory comes on top. Raises ModelLoadError, with a hint, where the configuration is not at hand.
+    """
+    checkpoint = read_configuration(options.model)
+    hint = "Its config.json may not be that of a Kyutai model."
+    with load_errors(f"{checkpoint_name(options.model)} cannot be sized up", hint), torch.no_grad():
+        with torch.device("meta"):
+            mimi = checkpoint.get_mimi("meta")
+            lm = checkpoint.get_moshi("meta", lm_dtype(options), lm_kwargs_overrides=lm_overrides(options))
+        weights = weight_bytes(mimi, lm)
+        lm_gen = make_generator(lm, checkpoint, options)
+        mimi.streaming_forever(options.slots)
+        lm_gen.streaming_forever(options.slots)
+        return Footprint(weights, state_bytes(streaming_states(mimi, lm_gen)) // options.slots)
+
+
+def footprint_with(**options: Any) -> Footprint:
+    """:func:`footprint` with the fields of KyutaiOptions as keywords, as an engine's plan has them."""
+    return footprint(KyutaiOptions(**options))
