@@ -117,17 +117,21 @@ def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
 
 def _engine_status(engine: EngineClient) -> dict[str, Any]:
     info = engine.info
-    step_ms = engine.step_p50_ms
     return {
         "state": engine.state,
         "model": info.name if info else None,
         "device": info.device if info else None,
         "slots": info.slots if info else None,
         "slots_used": engine.slots_used,
-        "step_p50_ms": None if step_ms is None else round(step_ms, 1),
+        "step_p50_ms": _rounded(engine.step_p50_ms),
+        "step_p95_ms": _rounded(engine.step_p95_ms),
         "memory": _memory(engine.memory, info.slots) if info else None,
         "restarts": engine.restarts,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def _memory(memory: MemoryUse, slots: int) -> dict[str, int] | None:

@@ -211,6 +211,8 @@ class Registry:
             self._settings.sessions_per_address
         ):
             raise TooManySessions
+        # The median, not the tail: the whole batch is computed in each step, so one conversation less makes no step
+        # shorter. A slow one in twenty is caught up by the next; that every other is slow does not pass by itself.
         step_ms = engine.step_p50_ms
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded

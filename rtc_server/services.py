@@ -14,6 +14,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
+from rtc_server.engine.pace import RealTime
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
@@ -33,12 +34,14 @@ _CUDA_STT_SLOTS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One service: ``factory`` (``module:function``) called with ``options`` makes its model."""
+    """One service: ``factory`` (``module:function``) called with ``options`` makes its model, which has to keep up with
+    speech or not."""
 
     service: str
     factory: str
     options: dict[str, Any]
     in_process: bool
+    real_time: RealTime = RealTime.UNMEASURED
 
 
 def resolve_model(settings: Settings, cuda_devices: int) -> str:
@@ -88,7 +91,8 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
     if service == TRANSCRIBE:
         # What was said does not depend on chance, nor on how long the dialogue model remembers.
         options |= {"temp_text": 0.0, "context": None}
-    return EngineSpec(service, "rtc_server.models.kyutai:load_with", options, settings.engine == "thread")
+    real_time = RealTime.WANTED if settings.allow_slow else RealTime.REQUIRED
+    return EngineSpec(service, "rtc_server.models.kyutai:load_with", options, settings.engine == "thread", real_time)
 
 
 def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec | None:
@@ -112,19 +116,21 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
 
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:
-    """The engine client of ``transcribe`` alone, not started yet, with no more slots than ``streams``. Raises
-    ConfigError where no model is named."""
+    """The engine client of ``transcribe`` alone, for files, which can wait: not started yet, with no more slots than
+    ``streams``. Raises ConfigError where no model is named."""
     spec = next((spec for spec in plan(settings, hardware.cuda_devices()) if spec.service == TRANSCRIBE), None)
     if spec is None:
         raise ConfigError("There is no model to transcribe with.", hint="Name one: --stt kyutai/stt-1b-en_fr")
-    few = dataclasses.replace(spec, options=spec.options | {"slots": min(streams, spec.options["slots"])})
+    options = spec.options | {"slots": min(streams, spec.options["slots"])}
+    few = dataclasses.replace(spec, options=options, real_time=RealTime.UNMEASURED)
     return EngineClient(few.service, _link_maker(few, settings), metrics)
 
 
 def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink]:
     if spec.in_process:
-        return lambda: LocalLink(lambda: make_model(spec.factory, spec.options))
-    child = ChildSpec(spec.factory, spec.options, log_level=getattr(logging, settings.log_level.upper()))
+        return lambda: LocalLink(lambda: make_model(spec.factory, spec.options), spec.real_time)
+    log_level = getattr(logging, settings.log_level.upper())
+    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level=log_level)
     return lambda: ProcessLink(child)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from rtc_server import bundled, hardware, services
@@ -33,6 +35,16 @@ def test_slots_are_those_that_fit_and_are_needed(
     served = next(spec for spec in plan(settings, cuda) if spec.service == "transcribe")
     assert spec.options == served.options | {"slots": slots}
     assert (spec.service, spec.factory, spec.in_process) == (served.service, served.factory, served.in_process)
+
+
+def test_models_that_people_talk_to_have_to_keep_up_and_those_for_files_need_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings(model="some/model", stt="some/model")
+    assert [spec.real_time for spec in plan(settings, 0)] == ["required", "required", "unmeasured"]
+    allowed = dataclasses.replace(settings, allow_slow=True)
+    assert [spec.real_time for spec in plan(allowed, 0)] == ["wanted", "wanted", "unmeasured"]
+    assert planned(monkeypatch, settings, 1, cuda=0).real_time == "unmeasured"
 
 
 def test_without_a_model_there_is_nothing_to_plan() -> None:

@@ -224,6 +224,13 @@ class EngineClient:
             return None
         return statistics.median(self._steps) * 1000
 
+    @property
+    def step_p95_ms(self) -> float | None:
+        """What one in twenty of the same steps exceeds."""
+        if len(self._steps) < _RECENT_STEPS // 2:
+            return None
+        return statistics.quantiles(self._steps, n=20)[-1] * 1000
+
     def start(self) -> None:
         """Start loading; :meth:`wait_settled` tells how it went."""
         assert self._supervisor is None, "started once"

@@ -34,6 +34,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.engine.pace import RealTime, check_pace
 from rtc_server.engine.rhythm import Rhythm
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
@@ -141,14 +142,21 @@ def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
     return Output(slot, generation, seq, pcm, made.text, made.pauses, made.mark)
 
 
-def serve(load: Callable[[], StreamingModel], port: EnginePort, clock: Callable[[], float]) -> bool:
-    """One life of an engine: load a model, warm it, step it until told to stop. False if it could not be loaded,
-    which the other side has then been told. Anything else that the model raises goes through."""
+def serve(
+    load: Callable[[], StreamingModel],
+    port: EnginePort,
+    clock: Callable[[], float],
+    real_time: RealTime = RealTime.UNMEASURED,
+) -> bool:
+    """One life of an engine: load a model, warm it, see whether it keeps up, step it until told to stop. False if it
+    could not be loaded, or is too slow, which the other side has then been told. Anything else that the model raises
+    goes through."""
     with contextlib.ExitStack() as stack:
         try:
             model = load()
             stack.callback(model.close)
             model.warm_up()
+            check_pace(model, clock, real_time)
         except ModelLoadError as error:
             port.send(LoadFailed(error.message, error.hint))
             return False

@@ -15,6 +15,7 @@ from rtc_server.engine.core import serve
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
+from rtc_server.engine.pace import RealTime
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,9 @@ _INBOX_MESSAGES: Final = 10_000
 class LocalLink:
     """``load`` makes the model; it runs in the engine's thread."""
 
-    def __init__(self, load: Callable[[], StreamingModel]) -> None:
+    def __init__(self, load: Callable[[], StreamingModel], real_time: RealTime = RealTime.UNMEASURED) -> None:
         self._load = load
+        self._real_time = real_time
         self._inbox: queue.Queue[ToEngine] = queue.Queue(_INBOX_MESSAGES)
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
@@ -50,7 +52,7 @@ class LocalLink:
         def main() -> None:
             port = _ThreadPort(self._inbox, lambda message: post(lambda: on_message(message)))
             try:
-                serve(self._load, port, time.monotonic)
+                serve(self._load, port, time.monotonic, self._real_time)
             except Exception:  # the border of a thread: the engine is lost, its owner restarts it
                 logger.exception("the engine failed")
             finally:

@@ -37,6 +37,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
+from rtc_server.engine.pace import RealTime
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
     factory: str
     options: dict[str, Any]
+    real_time: RealTime = RealTime.UNMEASURED
     inbox: str = ""
     outbox: str = ""
     log_level: int = logging.INFO
@@ -195,7 +197,7 @@ def main() -> int:
     logging.basicConfig(level=spec.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
     port = _ZmqPort(spec)
     try:
-        loaded = serve(lambda: make_model(spec.factory, spec.options), port, time.monotonic)
+        loaded = serve(lambda: make_model(spec.factory, spec.options), port, time.monotonic, spec.real_time)
         if not loaded:
             port.wait_for_end()  # so that the reason is read before the exit is seen
     finally:
