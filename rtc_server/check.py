@@ -12,7 +12,7 @@ from typing import Final
 from rtc_server import bundled, hardware
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ModelLoadError
-from rtc_server.services import ECHO, plan, resolve_model
+from rtc_server.services import ECHO, plan, resolve_model, resolve_stt
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
 _GIB: Final = 2**30
@@ -45,8 +45,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
     )
     model = resolve_model(settings, hardware.cuda_devices())
-    stt = f"--stt {settings.stt}" if settings.stt else "no --stt model: nothing is transcribed"
-    yield Finding(bool(settings.stt), stt, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
+    stt = resolve_stt(settings, model)
+    what = f"--stt {settings.stt} runs {stt}" if stt else "no --stt model: nothing is transcribed"
+    yield Finding(bool(stt), what, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
     yield _model(settings.model, model)
     yield from _fit(settings)
 
@@ -95,9 +96,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         except ModelLoadError as error:
             yield Finding(False, f"{spec.service}: {error.message}", error.hint)
             continue
-        wants.append(
-            Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes)
-        )
+        wants.append(Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes))
         sizes = f"{_size(held.weights_bytes)} of weights, {_size(held.session_bytes)} a session"
         yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
     if settings.device == "cpu" or not devices:
@@ -130,9 +129,7 @@ def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator
         others = sum(other.in_all_bytes for other in wants if other is not want)
         fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
         room = f"{where}, {_size(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
-        hint = (
-            f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, or a smaller --context."
-        )
+        hint = f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, or a smaller --context."
         yield Finding(fit >= want.slots, f"{room}, {want.slots} asked for", hint)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server import bundled
-from rtc_server.bundled import PICO
+from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.errors import ConfigError
 
 ENV_PREFIX: Final = "RTC_SERVER_"
@@ -60,7 +60,11 @@ class Settings:
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
-    stt: str = _setting("", "model of the service transcribe: a hub repository or a local directory, as for --model")
+    stt: str = _setting(
+        "auto",
+        f"model of the service transcribe: 'auto' ({PICO_STT} beside {PICO}, else none), 'none', a hub repository, "
+        "or a local directory, as for --model",
+    )
     stt_slots: int = _setting(0, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 0, 1024)
     slots: int = _setting(0, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 0, 1024)
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)

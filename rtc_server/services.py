@@ -54,6 +54,13 @@ def resolve_model(settings: Settings, cuda_devices: int) -> str:
     return bundled.PICO if bundled.is_complete(bundled.PICO) else ECHO
 
 
+def resolve_stt(settings: Settings, model: str) -> str:
+    """What ``--stt`` means beside ``model``; empty for none."""
+    if settings.stt != "auto":
+        return "" if settings.stt == "none" else settings.stt
+    return bundled.PICO_STT if model == bundled.PICO and bundled.is_complete(bundled.PICO_STT) else ""
+
+
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     """The engines to start, the default service first. ``echo`` is always there: it is the sound check."""
     model = resolve_model(settings, cuda_devices)
@@ -63,9 +70,10 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     if model != ECHO:
         slots = settings.slots or (_cpu_slots(model) if on_cpu else _CUDA_SLOTS)
         specs.append(_kyutai(DIALOGUE, model, slots, device, settings))
-    if settings.stt:
+    stt = resolve_stt(settings, model)
+    if stt:
         slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
-        specs.append(_kyutai(TRANSCRIBE, settings.stt, slots, device, settings))
+        specs.append(_kyutai(TRANSCRIBE, stt, slots, device, settings))
     in_process = settings.engine != "process" or bool(specs)
     return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", {"slots": settings.echo_slots}, in_process)]
 
@@ -117,8 +125,10 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:
     """The engine client of ``transcribe`` alone, for files, which can wait: not started yet, with no more slots than
-    ``streams``. Raises ConfigError where no model is named."""
-    spec = next((spec for spec in plan(settings, hardware.cuda_devices()) if spec.service == TRANSCRIBE), None)
+    ``streams``. Raises ConfigError where no model is named: the one that comes with the server knows a few words, and
+    nobody would guess that from what it makes of a file."""
+    specs = [] if settings.stt == "auto" else plan(settings, hardware.cuda_devices())
+    spec = next((spec for spec in specs if spec.service == TRANSCRIBE), None)
     if spec is None:
         raise ConfigError("There is no model to transcribe with.", hint="Name one: --stt kyutai/stt-1b-en_fr")
     options = spec.options | {"slots": min(streams, spec.options["slots"])}

@@ -54,6 +54,31 @@ def test_without_a_model_there_is_nothing_to_plan() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "stt", "cuda", "runs"),
+    [
+        ("auto", "auto", 0, "pico-stt"),
+        ("pico", "auto", 1, "pico-stt"),
+        ("auto", "auto", 1, None),
+        ("echo", "auto", 0, None),
+        ("some/model", "auto", 0, None),
+        ("auto", "none", 0, None),
+        ("auto", "", 0, None),
+        ("auto", "some/model", 0, "some/model"),
+        ("echo", "pico-stt", 0, "pico-stt"),
+    ],
+)
+def test_what_transcribes_beside_a_model(model: str, stt: str, cuda: int, runs: str | None) -> None:
+    specs = plan(Settings(model=model, stt=stt), cuda)
+    transcribers = [spec.options["model"] for spec in specs if spec.service == "transcribe"]
+    assert transcribers == ([runs] if runs else [])
+
+
+def test_a_bundled_model_that_is_not_all_there_transcribes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "missing_files", lambda model: ["config.json"] if model == bundled.PICO_STT else [])
+    assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "echo"]
+
+
+@pytest.mark.parametrize(
     ("model", "device", "cuda", "runs"),
     [
         ("auto", "auto", 0, "pico"),

@@ -30,7 +30,7 @@ async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> N
     tail = np.zeros(round(PERIOD_S * SPEECH_HZ) - len(question) - len(lead), dtype=np.float32)
     microphone = write_wav(tmp_path / "question.wav", np.concatenate((lead, question, tail)).astype(np.float32))
     async with (
-        running_server("--model", "pico", "--slots", "1") as server,
+        running_server("--model", "pico", "--slots", "1", "--stt", "none") as server,
         chromium(microphone) as browser,
         opened_page(browser, local_url(server)) as page,
     ):

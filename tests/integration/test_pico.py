@@ -19,7 +19,7 @@ from training.recognise import Recogniser
 @pytest.fixture
 async def pico() -> AsyncIterator[Server]:
     need_commands("espeak-ng")
-    async with running_server("--model", "pico", "--slots", "2") as server:
+    async with running_server("--model", "pico", "--slots", "2", "--stt", "none") as server:
         yield server
 
 
