@@ -36,6 +36,7 @@ NO_TOKEN: Final = -2
 
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _GENERATION_OPTIONS: Final = ("temp", "temp_text", "top_k", "top_k_text", "use_sampling")
+_NOTHING_KNOWN: Final = About()
 _WARM_UP_STEPS: Final = 4
 """Steps with audio in a warm-up. On CUDA the first call of a part compiles, the second is captured as a graph,
 the third is the first to replay it."""
@@ -75,15 +76,20 @@ def load(options: KyutaiOptions) -> KyutaiModel:
 
     Raises :class:`ModelLoadError`, with a hint, when the device, a file or the kind of model is not usable.
     """
-    device = _device(options.device)
-    if options.slots < 1:
-        raise ModelLoadError("A model needs at least one slot.", "Set the number of slots to 1 or more.")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _usable_device(options)  # before anything is downloaded
     name = checkpoint_name(options.model)
     checkpoint = open_checkpoint(options.model)
     directory = checkpoint_directory(options.model)
-    about = About() if directory is None else read_about(directory)
+    return build(name, checkpoint, options, _NOTHING_KNOWN if directory is None else read_about(directory))
+
+
+def build(
+    name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, about: About = _NOTHING_KNOWN
+) -> KyutaiModel:
+    """:func:`load`, from a checkpoint that is open already: wherever its parts come from."""
+    device = _usable_device(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     hint = "Its config.json and its weights may not belong together."
     with load_errors(f"{name} cannot be loaded", hint), torch.no_grad(), _running_on(device):
         return _build(name, about, checkpoint, options, device)
@@ -146,6 +152,13 @@ def streaming_states(mimi: MimiModel, lm_gen: LMGen) -> dict[str, State]:
         for name, module in modules.items()
         for path, state in module.get_streaming_state().items()
     }
+
+
+def _usable_device(options: KyutaiOptions) -> torch.device:
+    device = _device(options.device)
+    if options.slots < 1:
+        raise ModelLoadError("A model needs at least one slot.", "Set the number of slots to 1 or more.")
+    return device
 
 
 def _device(wanted: str) -> torch.device:
@@ -263,8 +276,14 @@ class KyutaiModel:
         return tokens
 
     @property
+    def modules(self) -> tuple[MimiModel, LMModel]:
+        """Mimi and the language model, for those who measure them: not to be changed."""
+        return self._open.mimi, self._open.lm_gen.lm_model
+
+    @property
     def streaming_states(self) -> Mapping[str, State]:
-        """The streaming states inside, by name, for tests of what :meth:`reset` leaves: not to be changed."""
+        """The streaming states inside, by name, for tests of what :meth:`reset` leaves, and for those who measure
+        them: not to be changed."""
         return self._open.states()
 
     def warm_up(self) -> None:
