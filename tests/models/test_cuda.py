@@ -1,0 +1,133 @@
+"""What only a device can do wrong: graphs that outlive a conversation, and errors after which nothing on it works.
+
+That rows are independent, that a wiped row holds nothing and that poison stays in its row is tested in
+``test_kyutai.py``, on CUDA as well where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from moshi.utils.compile import CUDAGraphed
+
+from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
+from rtc_server.errors import EngineFailed
+from rtc_server.models.kyutai import KyutaiModel, load_with
+from tests.engine.test_client import Ear, child, frame, running
+from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
+from tests.support.fake_models import MAGIC
+from tests.support.waiting import until
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+COMPILE_S = 300.0
+"""An engine's start, and the compiler's at that."""
+
+
+def graphs(model: KyutaiModel) -> Iterator[CUDAGraphed]:
+    """Every part that is captured as a graph, the setting of masks included."""
+    for state in model.streaming_states.values():
+        yield from (value for value in vars(state).values() if isinstance(value, CUDAGraphed))
+
+
+def addresses(model: KyutaiModel) -> dict[str, int]:
+    """Where the attention caches are: a graph reads and writes there for ever."""
+    return {
+        path: tensor.data_ptr()
+        for name, state in model.streaming_states.items()
+        for path, tensor in tensors_in(name, state)
+        if path.endswith("kv_cache.cache")
+    }
+
+
+@needs_cuda
+@pytest.mark.timeout(600)
+def test_graphs_are_captured_in_the_warm_up_and_survive_resets(
+    moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very same graphs go on over the very same memory, and say what a fresh model of one slot would."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    model = greedy(moshi_checkpoint, 4, device="cuda")
+    model.warm_up()
+    captured = [graph._graph for graph in graphs(model)]
+    # Mimi's four halves, the language model's two, and the masks of both; one more only runs inside another.
+    assert sum(graph is not None for graph in captured) == 8
+    before = addresses(model)
+
+    conversations = random_schedule(model, steps=60, seed=7)
+    assert len(conversations) > 4, "no slot was used again"
+    assert [graph._graph for graph in graphs(model)] == captured
+    assert addresses(model) == before
+    for conversation in conversations:
+        assert_same(conversation, alone(greedy(moshi_checkpoint, 1, device="cuda"), conversation.heard))
+
+
+@needs_cuda
+@pytest.mark.timeout(600)
+def test_bfloat16_as_it_is_served(moshi_checkpoint: Path) -> None:
+    """The default on CUDA: every row that is ready speaks, in finite numbers."""
+    model = load_with(model=str(moshi_checkpoint), slots=3, device="cuda", seed=1)
+    model.warm_up()
+    rng = np.random.default_rng(0)
+    for step in range(24):
+        if step == 12:
+            model.reset(only(3, 1))
+        made = model.step(noise(rng, 3), np.ones(3, dtype=np.bool_))
+        for row, output in enumerate(made):
+            assert output is not None
+            ready = step >= 13 if row == 1 and step >= 12 else step >= 1
+            assert (output.pcm is not None) == ready
+            assert output.pcm is None or np.isfinite(output.pcm).all()
+
+
+class FragileModel:
+    """A real model whose device fails when a row hears :data:`MAGIC` first: on CUDA by an assertion in a kernel, after
+    which nothing in the process can use it any more."""
+
+    def __init__(self, model: KyutaiModel) -> None:
+        self._model = model
+        self.warm_up, self.reset, self.close = model.warm_up, model.reset, model.close
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._model.info
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        if (pcm[active, 0] == MAGIC).any():
+            beyond = torch.tensor([99], device=self.info.device)
+            torch.zeros(4, device=self.info.device)[beyond].cpu()
+        return self._model.step(pcm, active)
+
+
+def fragile(**options: object) -> FragileModel:
+    return FragileModel(load_with(**options))
+
+
+async def test_an_engine_whose_device_fails_is_started_again(
+    moshi_checkpoint: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, for the old one's device is lost: everybody is told, and the next may speak."""
+    monkeypatch.setattr("rtc_server.engine.client._RESTART_PAUSES_S", (0.0,))
+    options = {"model": str(moshi_checkpoint), "slots": 2, "device": device, "threads": 1}
+    async with running(child(f"{__name__}:fragile", **options)) as client:
+        ears = [Ear(), Ear()]
+        streams = [await client.open(ear) for ear in ears]
+        streams[1].push(frame())
+        await until(lambda: ears[1].frames == [1])
+        pid = client.pid
+        streams[0].push(frame(MAGIC))
+        await until(lambda: all(ear.errors for ear in ears), COMPILE_S)
+        assert [type(error) for ear in ears for error in ear.errors] == [EngineFailed, EngineFailed]
+        await until(lambda: client.ready, COMPILE_S)
+        assert client.restarts == 1
+        assert client.pid != pid
+        ear = Ear()
+        stream = await client.open(ear)
+        for _ in range(3):
+            assert await stream.feed(frame())
+        await until(lambda: len(ear.frames) == 3)
+        assert ear.pcm[0] is None
+        assert ear.pcm[2] is not None
