@@ -6,7 +6,7 @@ import argparse
 import importlib
 import logging
 
-_NAMES = ("calls", "loss", "matrix", "engine", "browser", "quality", "relay", "resume", "transcribe", "words")
+_NAMES = ("calls", "loss", "matrix", "engine", "floor", "browser", "quality", "relay", "resume", "transcribe", "words")
 
 
 def main() -> None:

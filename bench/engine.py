@@ -1,8 +1,9 @@
-"""``python -m bench engine``: step times of a tiny checkpoint in the product's own engine process.
+"""``python -m bench engine``: what the product's engine does with so many sessions, and what it takes.
 
-Frames come as calls send them, every 80 ms at a phase of their own, so that the batching is the one that the
-step loop makes of them. The tiny model says what the loop and the moshi package's calls cost, not what a real
-model costs.
+The model runs in the product's own engine process, behind its own step loop; sessions come and go as callers do. In
+the same run, for comparison: the moshi package's own calls without a server around them, and the least time that the
+memory's bandwidth allows. ``moshi-7b`` is the real architecture with random weights: as much work as the real model,
+and nothing to download.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import random
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,45 +22,172 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.apart import apart
+from bench.callers import Figures, keep_calling
+from bench.floor import Memory, counts, size
+from bench.operations import Operation, grouped, operations
+from bench.plain import Device, Lockstep, device_of, lockstep
 from bench.table import publish, spread
-from rtc_server.audio import FRAME_MS, FRAME_SAMPLES
-from rtc_server.engine.client import EngineClient, StreamOutput
+from rtc_server.audio import FRAME_MS
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, StepDone, ToEngine
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import ServerError
 from rtc_server.metrics import Metrics
 
-HELP = "step and frame times of the engine with a tiny model"
+HELP = "step and frame times of the engine, beside the plain model and the memory's bandwidth"
 
-_FRAME_S: Final = FRAME_MS / 1000
-_FACTORY: Final = "rtc_server.models.kyutai:load_with"
+_FACTORY: Final = "bench.architectures:engine"
+_TINY: Final = {"tiny": "moshi", "tiny-stt": "stt"}
+_TOP: Final = 25
+_HEAD: Final = (
+    "",
+    "sessions",
+    "step p50, ms",
+    "p95",
+    "p99",
+    "max",
+    "rows a step",
+    "frame p50, ms",
+    "frame p99",
+    f"later than {FRAME_MS} ms",
+    "lost",
+    "weights",
+    "a session",
+    "in all",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", default="1,4,16", help="slots in use, one run for each")
+    parser.add_argument(
+        "--arch", default="tiny", help="moshi-7b (random weights), tiny, tiny-stt, pico, a directory, a hub repository"
+    )
+    parser.add_argument("--slots", type=counts, default="1,4,16", help="sessions at a time, one run for each")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", default="auto", help="of the language model")
+    parser.add_argument("--context", type=int, help="frames that attention looks back over (default: the model's)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model's process")
     parser.add_argument("--seconds", type=float, default=10, help="measured for so long")
     parser.add_argument("--warm", type=float, default=2, help="seconds before that")
     parser.add_argument("--rounds", type=int, default=3, help="times each")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the engine")
-    parser.add_argument("--kind", choices=("moshi", "stt"), default="moshi", help="which tiny checkpoint")
+    parser.add_argument("--life", type=float, default=5, help="seconds a session lives in the mean; 0: to the end")
+    parser.add_argument("--steps", type=int, default=100, help="of the plain model, and of a profile")
+    parser.add_argument(
+        "--compare", action=argparse.BooleanOptionalAction, default=True, help="with the plain model and the bandwidth"
+    )
+    parser.add_argument("--profile", type=int, metavar="SLOTS", help="only: where the time of a step of so many goes")
 
 
 @dataclass(slots=True)
-class Figures:
-    """Seconds. ``steps``: in the model, by the engine's clock. ``frames``: from push to output, by ours."""
+class Runs:
+    """Of one number of sessions, an entry a round. ``failure``: why there are no more, in a few words."""
 
-    steps: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    frames: list[float] = field(default_factory=list)
-    pushed: int = 0
-    dropped: int = 0
+    figures: list[Figures] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    plain: list[Lockstep] = field(default_factory=list)
+    failure: str = ""
+    plain_failure: str = ""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    logging.getLogger("rtc_server.engine").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as directory:
+        options = _options(arguments, Path(directory))
+        if arguments.profile:
+            _publish_profile(arguments, options)
+        else:
+            runs, device = measure(arguments, options, Path(directory) / "memory.json")
+            _publish(arguments, runs, device)
+
+
+def _options(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """The product's options for a model, but for the number of slots."""
+    model = arguments.arch
+    if model in _TINY:
+        model = apart(_write_tiny, directory / model, _TINY[model])
+    return {
+        "model": model,
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "context": arguments.context,
+        "threads": arguments.threads,
+        "seed": 1,
+    }
+
+
+def _write_tiny(directory: Path, kind: Any) -> str:
+    from rtc_server.models.tiny import write_tiny_checkpoint  # noqa: PLC0415 - imports torch
+
+    return str(write_tiny_checkpoint(directory, kind))
+
+
+def measure(
+    arguments: argparse.Namespace, options: dict[str, Any], report: Path
+) -> tuple[dict[int, Runs], Device | None]:
+    """Each number of sessions in each round, in turn: what else the machine does meets all of them alike. One that
+    fails, for want of memory perhaps, is not tried again, and hinders no other."""
+    runs: dict[int, Runs] = defaultdict(Runs)
+    device = apart(device_of, arguments.device, arguments.threads) if arguments.compare else None
+    for _ in range(arguments.rounds):
+        if arguments.compare and 1 not in arguments.slots:
+            _measure_plain(runs[1], 1, arguments, options)
+        for slots in arguments.slots:
+            _measure_engine(runs[slots], slots, arguments, options, report)
+            if arguments.compare:
+                _measure_plain(runs[slots], slots, arguments, options)
+    return dict(sorted(runs.items())), device
+
+
+def _measure_engine(
+    runs: Runs, slots: int, arguments: argparse.Namespace, options: dict[str, Any], report: Path
+) -> None:
+    if runs.failure:
+        return
+    try:
+        figures = asyncio.run(_call(slots, arguments, options | {"slots": slots, "report": str(report)}))
+    except ServerError as error:
+        runs.failure = str(error)
+    else:
+        runs.figures.append(figures)
+        runs.memory.append(Memory.read(report))
+
+
+def _measure_plain(runs: Runs, batch: int, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    if runs.plain_failure:
+        return
+    wanted = [options[name] for name in ("device", "dtype", "context", "threads")]
+    try:
+        runs.plain.append(apart(lockstep, options["model"], batch, arguments.steps, *wanted))
+    except RuntimeError as error:
+        runs.plain_failure = str(error)
+
+
+async def _call(slots: int, arguments: argparse.Namespace, options: dict[str, Any]) -> Figures:
+    """One engine, from its start to its end. Raises ServerError."""
+    figures = Figures(begins_at=float("inf"))
+    spec = ChildSpec(_FACTORY, options, log_level=logging.CRITICAL)
+    client = EngineClient("bench", lambda: TappedLink(ProcessLink(spec), figures.on_step), Metrics())
+    client.start()
+    try:
+        await client.wait_settled()
+        figures.begins_at = time.monotonic() + arguments.warm
+        ends_at = figures.begins_at + arguments.seconds
+        async with asyncio.TaskGroup() as group:
+            for slot in range(slots):
+                dice = random.Random(f"{slots} {slot}")
+                group.create_task(keep_calling(client, figures, dice, arguments.life, ends_at), name=f"slot-{slot}")
+    except ExceptionGroup as errors:  # of the sessions, which all end for the same reason
+        raise errors.exceptions[0] from None
+    finally:
+        await client.close()
+    return figures
 
 
 class TappedLink:
-    """A link that tells of each step on its way to the client."""
+    """A link that tells of each step on its way to the client, and when it came."""
 
-    def __init__(self, link: EngineLink, on_step: Callable[[StepDone], None]) -> None:
+    def __init__(self, link: EngineLink, on_step: Callable[[StepDone, float], None]) -> None:
         self._link = link
         self._on_step = on_step
 
@@ -69,7 +198,7 @@ class TappedLink:
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
         def tapped(message: FromEngine) -> None:
             if isinstance(message, StepDone):
-                self._on_step(message)
+                self._on_step(message, time.monotonic())
             on_message(message)
 
         await self._link.start(tapped, on_exit)
@@ -81,101 +210,101 @@ class TappedLink:
         await self._link.close()
 
 
-class _Ear:
-    def __init__(self, frames: list[float]) -> None:
-        self._frames = frames
-
-    def on_output(self, output: StreamOutput) -> None:
-        if output.engine_s is not None:
-            self._frames.append(output.engine_s)
-
-    def on_engine_error(self, error: ServerError) -> None:
-        raise error
-
-
-def run(arguments: argparse.Namespace) -> None:
-    from rtc_server.models.tiny import write_tiny_checkpoint  # noqa: PLC0415 - imports torch, for the table's sake
-
-    counts = [int(text) for text in arguments.rows.split(",")]
-    runs: dict[int, list[Figures]] = {count: [] for count in counts}
-    with tempfile.TemporaryDirectory() as directory:
-        checkpoint = write_tiny_checkpoint(Path(directory) / f"tiny-{arguments.kind}", arguments.kind)
-        for _ in range(arguments.rounds):
-            for count in counts:
-                runs[count].append(asyncio.run(_measure(str(checkpoint), count, arguments)))
-    publish(
-        f"Engine: tiny {arguments.kind}, {arguments.threads} thread(s)",
-        ["rows", *("step p50, ms", "p95", "p99", "max", "rows a step", "frame p50, ms", "frame p99", "lost frames")],
-        [[str(count), *_cells(runs[count])] for count in counts],
-        [
-            f"{arguments.rounds} rounds of {arguments.seconds:g} s: median (least–most) of the rounds' figures. A "
-            f"frame of {FRAME_MS} ms for each row every {FRAME_MS} ms, each row at a random phase.",
-            "Step: the batched call of the model, by the engine's clock. Frame: from the media plane's push to the "
-            "output's arrival there, waiting for the step before included.",
-        ],
-    )
-
-
-async def _measure(checkpoint: str, rows: int, arguments: argparse.Namespace) -> Figures:
-    logging.getLogger("rtc_server.engine").setLevel(logging.ERROR)
-    figures = Figures()
-    measuring = False
-
-    def on_step(done: StepDone) -> None:
-        if measuring:
-            figures.steps.append(done.seconds)
-            figures.rows.append(len(done.outputs))
-            figures.dropped += done.dropped
-
-    options: dict[str, Any] = {
-        "model": checkpoint,
-        "slots": rows,
-        "device": "cpu",
-        "threads": arguments.threads,
-        "seed": 1,
-    }
-    spec = ChildSpec(_FACTORY, options, log_level=logging.WARNING)
-    client = EngineClient("bench", lambda: TappedLink(ProcessLink(spec), on_step), Metrics())
-    client.start()
-    try:
-        await client.wait_settled()
-        phases = random.Random(rows)
-        ends_at = time.monotonic() + arguments.warm + arguments.seconds
-        tasks = [
-            asyncio.create_task(_speak(client, figures, phases.uniform(0, _FRAME_S), ends_at), name=f"row-{row}")
-            for row in range(rows)
+def _publish(arguments: argparse.Namespace, runs: dict[int, Runs], device: Device | None) -> None:
+    rows = [row for sessions, each in runs.items() for row in _rows(sessions, each, device)]
+    failures = [
+        f"Of {sessions}: {what}"
+        for sessions, each in runs.items()
+        for what in (each.failure, each.plain_failure)
+        if what
+    ]
+    cuda = arguments.device.startswith("cuda")
+    held = "what torch has reserved on the device" if cuda else "the resident memory of the model's process"
+    notes = [
+        f"{arguments.rounds} round(s) of {arguments.seconds:g} s: median (least–most) of the rounds' figures.",
+        f"{FRAME_MS} ms of audio for each session every {FRAME_MS} ms, each at a random phase. {_life(arguments)}",
+        "Step: the batched call of the model, by the engine's clock. Frame: from the media plane's push to the "
+        f"output's arrival there, waiting for the step before included. Later than {FRAME_MS} ms: or never.",
+        f"In all: {held}, at its peak.",
+    ]
+    if device is not None:
+        notes += [
+            f"moshi.server's loop, and the same calls on more rows in lockstep, without masks and resets: "
+            f"{arguments.steps} steps, one right after the other, in a process of their own.",
+            "Bandwidth alone: weights and whole caches, read once at the speed of a copy on this device, "
+            f"{device.bytes_per_s / 1e9:,.0f} GB/s ({device.name}; {device.software}).",
         ]
-        await asyncio.sleep(arguments.warm)
-        measuring = True
-        figures.frames.clear()
-        figures.pushed = 0
-        await asyncio.gather(*tasks)
-    finally:
-        await client.close()
-    return figures
+    kind = f"{arguments.arch} on {device.name if device else arguments.device}"
+    publish(f"Engine: {kind}", _HEAD, rows, [*notes, *failures])
 
 
-async def _speak(client: EngineClient, figures: Figures, phase_s: float, ends_at: float) -> None:
-    stream = await client.open(_Ear(figures.frames))
-    pcm = (0.1 * np.random.default_rng(1).standard_normal(FRAME_SAMPLES)).astype(np.float32)
-    due = time.monotonic() + phase_s
-    while due < ends_at:
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        stream.push(pcm)
-        figures.pushed += 1
-        due += _FRAME_S
-    await asyncio.sleep(_FRAME_S)
-    stream.close()
+def _life(arguments: argparse.Namespace) -> str:
+    if not arguments.life:
+        return "Sessions stay to the end."
+    return f"A session lives {arguments.life:g} s in the mean; then another takes its slot."
 
 
-def _cells(runs: list[Figures]) -> list[str]:
-    def milliseconds(name: str, percentile: float) -> str:
-        every = (getattr(one, name) for one in runs)
-        return spread([float(np.percentile(values, percentile)) * 1000 for values in every if values], digits=1)
+def _rows(sessions: int, runs: Runs, device: Device | None) -> list[list[str]]:
+    """What is in the table for so many sessions."""
+    rows = [["this server's engine", str(sessions), *_engine_cells(runs)]] if runs.figures or runs.failure else []
+    if runs.plain or runs.plain_failure:
+        name = "moshi.server's loop" if sessions == 1 else "a batch in lockstep"
+        held = spread_size([each.total_bytes for each in runs.plain])
+        steps = _percentiles([each.steps for each in runs.plain], (50, 95, 99, 100))
+        rows.append([name, str(sessions), *steps, *["–"] * 7, held])
+    if runs.memory and device is not None:
+        floor_ms = runs.memory[0].sizes.floor_s(sessions, device.bytes_per_s) * 1000
+        rows.append(["bandwidth alone", str(sessions), f"{floor_ms:.1f}", *["–"] * 11])
+    return rows
 
+
+def _engine_cells(runs: Runs) -> list[str]:
+    late = [each.late for each in runs.figures]
     return [
-        *(milliseconds("steps", percentile) for percentile in (50, 95, 99, 100)),
-        spread([float(np.mean(one.rows)) for one in runs if one.rows], digits=1),
-        *(milliseconds("frames", percentile) for percentile in (50, 99)),
-        spread([float(max(one.pushed - len(one.frames), one.dropped)) for one in runs]),
+        *_percentiles([each.steps for each in runs.figures], (50, 95, 99, 100)),
+        spread([float(np.mean(each.rows)) for each in runs.figures if each.rows], digits=1),
+        *_percentiles([each.frames for each in runs.figures], (50, 99)),
+        spread([share * 100 for share in late if share is not None], "%", digits=1),
+        spread([float(each.lost) for each in runs.figures]),
+        spread_size([each.sizes.weights for each in runs.memory]),
+        spread_size([each.sizes.session for each in runs.memory]),
+        spread_size([each.total_bytes for each in runs.memory]),
+    ]
+
+
+def _percentiles(runs: list[list[float]], percentiles: tuple[int, ...]) -> list[str]:
+    """In milliseconds."""
+    return [
+        spread([float(np.percentile(seconds, percentile)) * 1000 for seconds in runs if seconds], digits=1)
+        for percentile in percentiles
+    ]
+
+
+def spread_size(values: list[int]) -> str:
+    """The most of some sizes: rounds differ by nothing that matters."""
+    return size(max(values)) if values else "–"
+
+
+def _publish_profile(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    found = apart(operations, options | {"slots": arguments.profile}, arguments.steps)
+    kind = f"{arguments.arch} on {arguments.device}, {arguments.profile} slots"
+    where = "on the device" if arguments.device.startswith("cuda") else "on the CPU, under the profiler"
+    for title, operations_, note in (
+        ("kinds of work", grouped(found), f"{arguments.steps} steps; own time {where}, in the mean of a step."),
+        ("operations", found[:_TOP], f"The {_TOP} longest of {len(found)}."),
+    ):
+        head = [title, "calls a step", "ms a step", "share"]
+        publish(f"Where a step goes: {kind}", head, _profile_rows(operations_, found, arguments.steps), [note])
+
+
+def _profile_rows(shown: list[Operation], every: list[Operation], steps: int) -> list[list[str]]:
+    total = sum(each.seconds for each in every) or 1.0
+    return [
+        [
+            each.name[:100].replace("|", "/"),
+            f"{each.calls / steps:.1f}",
+            f"{each.seconds / steps * 1000:.3f}",
+            f"{each.seconds / total:.1%}",
+        ]
+        for each in shown
     ]

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import multiprocessing
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import numpy as np
 
+from bench.apart import apart
 from bench.table import publish, spread
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.config import parse
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
             for count in counts:
                 took_s, texts = asyncio.run(_ours(checkpoint, paths[:count], arguments.threads))
                 ours[count].append(count * arguments.seconds / took_s)
-                took_s, expected = _in_process(_plain, checkpoint, paths[:count], arguments.threads)
+                took_s, expected = apart(_plain, checkpoint, paths[:count], arguments.threads)
                 plain[count].append(count * arguments.seconds / took_s)
                 words.add(texts == expected)
     publish(
@@ -119,11 +118,6 @@ async def _ours(checkpoint: Path, paths: list[Path], threads: int) -> tuple[floa
 
 async def _ignore(_: Progress) -> None:
     pass
-
-
-def _in_process(function: Any, *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def _plain(checkpoint: Path, paths: list[Path], threads: int) -> tuple[float, list[str]]:
