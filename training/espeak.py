@@ -90,7 +90,7 @@ class _Library:
         self._library.espeak_SetSynthCallback(self._callback)
         self._voice = ""
         self._chunks: list[np.ndarray[Any, Any]] = []
-        self._words: list[tuple[float, int, int]] = []
+        self._words: list[tuple[float, int]] = []
         self._phonemes: list[tuple[float, str]] = []
 
     def synthesize(
@@ -107,9 +107,7 @@ class _Library:
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARACTERS_UTF8, None, None)
         pcm = np.concatenate(self._chunks) if self._chunks else np.zeros(0, dtype=np.int16)
-        named = [(at, text[position : position + length].strip()) for at, position, length in self._words]
-        words = [(at, word) for at, word in named if word]  # the pause after a clause is reported as one
-        return audio.from_int16(pcm), words, self._phonemes
+        return audio.from_int16(pcm), _words(text, self._words, len(pcm) / self.rate_hz), self._phonemes
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count:
@@ -118,12 +116,26 @@ class _Library:
         while events[index].type != 0:
             event = events[index]
             at = event.audio_position / 1000.0
-            if event.type == _WORD:
-                self._words.append((at, event.text_position - 1, event.length))
+            if event.type == _WORD and event.length:  # the pause after a clause is reported as one without letters
+                self._words.append((at, event.text_position - 1))
             elif event.type == _PHONEME:
                 self._phonemes.append((at, event.id.string.decode("utf-8", "replace")))
             index += 1
         return 0
+
+
+def _words(text: str, begun: list[tuple[float, int]], duration_s: float) -> list[tuple[float, str]]:
+    """Every word of ``text`` and when it begins. ``begun``: when, and at which letter, a word begins that is spoken by
+    itself: "in the" is spoken as one, and its time is shared out by letters."""
+    words = []
+    nexts = [*begun[1:], (duration_s, len(text))]
+    for (at, first), (until, last) in zip(begun, nexts, strict=True):
+        spoken_as_one = [word.strip(",.?!") for word in text[first:last].split()]
+        letters, before = sum(map(len, spoken_as_one)), 0
+        for word in spoken_as_one:
+            words.append((at + (until - at) * before / letters, word))
+            before += len(word)
+    return words
 
 
 @cache

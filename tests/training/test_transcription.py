@@ -9,8 +9,9 @@ from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ
 from rtc_server.engine.model import TokenMark
 from rtc_server.transcript import Word, WordAssembler
 from tests.conftest import need_commands
-from training import dataset, phrases
+from training import dataset, espeak, phrases
 from training.dictation import Score, read_out, score
+from training.espeak import Voice
 from training.transcription import DELAY, text_of
 
 PIECES = np.array([10, 11, 12])
@@ -96,3 +97,12 @@ def test_a_reading_is_the_same_words_in_every_condition() -> None:
         assert one.words[-1][0] < len(one.pcm) / MODEL_RATE_HZ
         assert np.abs(one.pcm).max() <= 1.0
     assert {word for _, word in readings[0].words} <= set(phrases.vocabulary())
+
+
+def test_words_that_are_spoken_as_one_are_two() -> None:
+    need_commands("espeak-ng")
+    spoken = espeak.speak("good night, in the attic", Voice("en-us+f2"))
+    starts = [at for at, _ in spoken.words]
+    assert [word for _, word in spoken.words] == ["good", "night", "in", "the", "attic"]
+    assert starts == sorted(set(starts))
+    assert starts[-1] < spoken.duration_s
