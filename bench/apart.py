@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+_LINE: Final = 120
 
 Result = TypeVar("Result")
 
@@ -23,4 +25,5 @@ def _plainly(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Res
     try:
         return function(*arguments)
     except Exception as error:  # the border of a process: not every exception can be sent through it
-        raise RuntimeError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+        first_line = str(error).partition("\n")[0]
+        raise RuntimeError(f"{type(error).__name__}: {first_line[:_LINE]}") from None

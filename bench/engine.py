@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import random
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -93,12 +94,15 @@ class Runs:
 def run(arguments: argparse.Namespace) -> None:
     logging.getLogger("rtc_server.engine").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as directory:
-        options = _options(arguments, Path(directory))
-        if arguments.profile:
-            _publish_profile(arguments, options)
-        else:
+        try:
+            options = _options(arguments, Path(directory))
+            if arguments.profile:
+                _publish_profile(arguments, options)
+                return
             runs, device = measure(arguments, options, Path(directory) / "memory.json")
-            _publish(arguments, runs, device)
+        except RuntimeError as error:
+            raise SystemExit(f"error: {arguments.arch} on {arguments.device}: {error}") from None
+    _publish(arguments, runs, device)
 
 
 def _options(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
@@ -129,10 +133,12 @@ def measure(
     fails, for want of memory perhaps, is not tried again, and hinders no other."""
     runs: dict[int, Runs] = defaultdict(Runs)
     device = apart(device_of, arguments.device, arguments.threads) if arguments.compare else None
-    for _ in range(arguments.rounds):
+    for number in range(1, arguments.rounds + 1):
+        print(f"round {number} of {arguments.rounds}", file=sys.stderr)
         if arguments.compare and 1 not in arguments.slots:
             _measure_plain(runs[1], 1, arguments, options)
         for slots in arguments.slots:
+            print(f"  {slots} sessions", file=sys.stderr)
             _measure_engine(runs[slots], slots, arguments, options, report)
             if arguments.compare:
                 _measure_plain(runs[slots], slots, arguments, options)
@@ -226,6 +232,7 @@ def _publish(arguments: argparse.Namespace, runs: dict[int, Runs], device: Devic
         "Step: the batched call of the model, by the engine's clock. Frame: from the media plane's push to the "
         f"output's arrival there, waiting for the step before included. Later than {FRAME_MS} ms: or never.",
         f"In all: {held}, at its peak.",
+        f"{sum(each.sessions for some in runs.values() for each in some.figures)} sessions came and went meanwhile.",
     ]
     if device is not None:
         notes += [

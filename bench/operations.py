@@ -15,12 +15,13 @@ _ACTIVE: Final = 0.7
 """The share of rows that have a frame in a step, at random: masks change from step to step, as they do in calls."""
 
 _GROUPS: Final = (
-    ("attention", r"fmha|flash|attention|attn|softmax"),
+    ("fused by torch's compiler", r"^triton_"),
+    ("attention", r"fmha|flash|attention|attn"),
+    ("softmax", r"softmax"),
     ("convolutions", r"conv|cudnn|winograd|implicit|dgrad|wgrad"),
     ("matrix products", r"gemm|gemv|cutlass|nvjet|xmma|cublas|splitk|addmm|\bmm\b|\bbmm\b|matmul|linear|cdist"),
     ("sampling", r"topk|sort|radix|exponential|argmax|argmin|multinomial|distribution"),
     ("copies", r"memcpy|memset|copy|\bcat\b|clone|_to\b|fill|zero|where|index|gather|scatter|embedding|contiguous"),
-    ("launching", r"cudalaunch|cudagraph|cudastream|cudaevent|synchron|cudamalloc|cudafree"),
 )
 """By name, the first that matches: CUDA's kernels, and on a CPU the operators that do the work."""
 
@@ -60,7 +61,7 @@ def operations(options: dict[str, object], steps: int) -> list[Operation]:
     found = [
         Operation(event.key, event.count, (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6)
         for event in profiler.key_averages()
-        if event.device_type == wanted
+        if event.device_type == wanted and not event.is_user_annotation  # a span over others
     ]
     model.close()
     return sorted((each for each in found if each.seconds > 0), key=lambda each: -each.seconds)

@@ -185,6 +185,8 @@ def test_nothing_counts_before_the_beginning() -> None:
         ("Memcpy HtoD (Pageable -> Device)", "copies"),
         ("aten::copy_", "copies"),
         ("void at::native::sbtopk::gatherTopK<float, unsigned int, 2, false>", "sampling"),
+        ("triton_per_fused__to_copy_add_mean_mul_pow_rsqrt_0", "fused by torch's compiler"),
+        ("aten::_softmax", "softmax"),
         ("aten::mul", "elementwise and others"),
     ],
 )
@@ -264,3 +266,8 @@ def test_a_function_apart_returns_what_it_returns_and_says_what_it_raises() -> N
     assert apart(divmod, 7, 2) == (3, 1)
     with pytest.raises(RuntimeError, match=r"^ZeroDivisionError: "):
         apart(divmod, 7, 0)
+
+
+def test_a_device_that_is_not_there_is_one_line_on_the_terminal() -> None:
+    with pytest.raises(SystemExit, match=r"^error: tiny on cuda:99: "):
+        engine.run(arguments("--device", "cuda:99", "--rounds", "1"))
