@@ -96,7 +96,9 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         except ModelLoadError as error:
             yield Finding(False, f"{spec.service}: {error.message}", error.hint)
             continue
-        wants.append(Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes))
+        wants.append(
+            Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes + held.working_bytes)
+        )
         sizes = f"{_size(held.weights_bytes)} of weights, {_size(held.session_bytes)} a session"
         yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
     if settings.device == "cpu" or not devices:
@@ -129,7 +131,9 @@ def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator
         others = sum(other.in_all_bytes for other in wants if other is not want)
         fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
         room = f"{where}, {_size(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
-        hint = f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, or a smaller --context."
+        hint = (
+            f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, a smaller --context, or --kv-dtype float8."
+        )
         yield Finding(fit >= want.slots, f"{room}, {want.slots} asked for", hint)
 
 

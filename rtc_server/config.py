@@ -60,6 +60,9 @@ class Settings:
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
+    kv_dtype: Literal["auto", "bfloat16", "float16", "float8"] = _setting(
+        "auto", "type of what attention remembers, most of a session's memory; auto: as the weights"
+    )
     stt: str = _setting(
         "auto",
         f"model of the service transcribe: 'auto' ({PICO_STT} beside {PICO}, else none), 'none', a hub repository, "

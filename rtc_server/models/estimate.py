@@ -13,21 +13,24 @@ import torch
 
 from rtc_server.models.checkpoint import checkpoint_name, load_errors, read_configuration
 from rtc_server.models.footprint import state_bytes, weight_bytes
+from rtc_server.models.kv_cache import widened_bytes
 from rtc_server.models.kyutai import KyutaiOptions, lm_dtype, lm_overrides, make_generator, streaming_states
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """``weights_bytes`` are there once; ``session_bytes`` for each slot, in use or not."""
+    """``weights_bytes`` are there once; ``session_bytes`` for each slot, in use or not, and ``working_bytes`` for each
+    while a step runs."""
 
     weights_bytes: int
     session_bytes: int
+    working_bytes: int = 0
 
 
 def footprint(options: KyutaiOptions) -> Footprint:
     """What :func:`rtc_server.models.kyutai.load` would allocate with these options, of which ``slots`` does not matter.
 
-    Working memory comes on top. Raises ModelLoadError, with a hint, where the configuration is not at hand.
+    Other working memory comes on top. Raises ModelLoadError, with a hint, where the configuration is not at hand.
     """
     checkpoint = read_configuration(options.model)
     hint = "Its config.json may not be that of a Kyutai model."
@@ -39,7 +42,8 @@ def footprint(options: KyutaiOptions) -> Footprint:
         lm_gen = make_generator(lm, checkpoint, options)
         mimi.streaming_forever(options.slots)
         lm_gen.streaming_forever(options.slots)
-        return Footprint(weights, state_bytes(streaming_states(mimi, lm_gen)) // options.slots)
+        cache = state_bytes(streaming_states(mimi, lm_gen))
+        return Footprint(weights, cache // options.slots, widened_bytes(lm) // options.slots)
 
 
 def footprint_with(**options: Any) -> Footprint:

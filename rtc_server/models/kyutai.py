@@ -28,6 +28,7 @@ from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, read_about
 from rtc_server.models.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.footprint import state_bytes, weight_bytes
+from rtc_server.models.kv_cache import KvDtype, set_kv_dtype
 from rtc_server.models.text import TextDecoder, piece_table
 from rtc_server.models.wipe import RowWiper
 
@@ -49,7 +50,8 @@ class KyutaiOptions:
     ``model``: a hub repository id, a directory, or the name of a bundled model. ``slots``: rows of the batch, fixed
     for the model's life.
     ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
-    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``context``: frames of 80 ms that attention looks back
+    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``kv_dtype``: of what attention remembers; ``auto`` is the
+    weights'. ``context``: frames of 80 ms that attention looks back
     over; None takes the checkpoint's. A smaller one costs less memory and time.
     ``temp`` and ``top_k`` are for audio, ``temp_text`` and ``top_k_text`` for text; temperature 0 always takes
     the likeliest token. None takes the checkpoint's ``lm_gen_config``, else the moshi package's default.
@@ -61,6 +63,7 @@ class KyutaiOptions:
     slots: int
     device: str = "cpu"
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "auto"
+    kv_dtype: KvDtype = "auto"
     context: int | None = None
     temp: float | None = None
     temp_text: float | None = None
@@ -135,6 +138,7 @@ def lm_dtype(options: KyutaiOptions) -> torch.dtype:
 
 def make_generator(lm: LMModel, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> LMGen:
     """The generator around a language model, not streaming yet."""
+    set_kv_dtype(lm, options.kv_dtype)
     return LMGen(
         lm,
         cfg_coef=options.cfg_coef,

@@ -266,7 +266,10 @@ def tensors_in(name: str, holder: object) -> Iterator[tuple[str, torch.Tensor]]:
     for attribute, value in vars(holder).items():
         if isinstance(value, torch.Tensor) and attribute != "exec_mask":
             yield f"{name}.{attribute}", value
-        elif type(value).__module__.startswith("moshi.") and type(value).__name__ != "CUDAGraphed":
+        elif (
+            type(value).__module__.startswith(("moshi.", "rtc_server.models.kv_cache"))
+            and type(value).__name__ != "CUDAGraphed"
+        ):
             yield from tensors_in(f"{name}.{attribute}", value)
 
 
