@@ -118,7 +118,7 @@ def test_how_many_can_talk_at_a_time(
 
 def test_echo_is_alone_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "missing_files", lambda _: [])
-    assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "echo"]
+    assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "transcribe", "echo"]
     assert [spec.service for spec in plan(Settings(model="echo"), 1)] == ["echo"]
 
 

@@ -23,6 +23,7 @@ from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcript import Word, WordAssembler
 from training import espeak, phrases, sounds, voices
+from training.disturbance import Bystander
 from training.person import Condition
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
@@ -107,6 +108,13 @@ def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Wor
     return words
 
 
+def in_disturbance(model: StreamingModel, seconds: float, seed: int) -> int:
+    """How many words ``model`` writes in so much silence, noise and music, shared out to its rows."""
+    count = round(seconds / model.info.slots * MODEL_RATE_HZ)
+    bystanders = [Bystander(seconds / model.info.slots, seed + row) for row in range(model.info.slots)]
+    return sum(map(len, written(model, [Reading(one.microphone(count, 0.0), ()) for one in bystanders])))
+
+
 def _push(assembler: WordAssembler, frame: int, output: RowOutput | None) -> Iterable[Word]:
     made = [] if output is None else assembler.push(frame, output.mark, output.text)
     return [one for one in made if isinstance(one, Word)]
@@ -138,6 +146,13 @@ def main() -> None:
     add("--conditions", nargs="*", choices=get_args(Condition), default=list(_CONDITIONS))
     add("--readers", type=int, default=16, help="at a time (default: %(default)s)")
     add("--sentences", type=int, default=15, help="each reads out (default: %(default)s)")
+    add(
+        "--disturbance",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="of silence, noise and music (default: %(default)s)",
+    )
     add("--seed", type=int, default=7, help="default: %(default)s")
     add("--failures", type=int, default=0, help="readings shown beside what was written")
     arguments = parser.parse_args()
@@ -155,6 +170,9 @@ def main() -> None:
             print(
                 f"  read:  {' '.join(word for _, word in one.words)}\n  wrote: {' '.join(word.text for word in words)}"
             )
+    if arguments.disturbance:
+        false = in_disturbance(model, arguments.disturbance, arguments.seed)
+        print(f"{false} words in {arguments.disturbance:.0f} s of silence, noise and music")
     model.close()
 
 
