@@ -78,7 +78,7 @@ class Settings:
     text_top_k: int = _setting(-1, "text tokens to sample among; -1: the checkpoint's own", -1, 1_000_000)
     seed: int = _setting(-1, "seed of the sampling; -1: a new one at each start", -1)
     allow_slow: bool = _setting(False, "start a model although it cannot keep up with even one conversation")
-    threads: int = _setting(0, "CPU threads of the engine; 0: torch's own choice", 0, 1024)
+    threads: int = _setting(0, f"CPU threads of the engine; 0: torch's own choice ({PICO}: 1)", 0, 1024)
     engine: Literal["auto", "process", "thread"] = _setting(
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )

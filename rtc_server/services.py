@@ -27,6 +27,8 @@ DETECTOR: Final = "vad"
 _CPU_SLOTS: Final = 1
 _CPU_BUNDLED_SLOTS: Final = 4
 """The model that comes with the package was made to converse with so many at a time on two cores."""
+_BUNDLED_THREADS: Final = 1
+"""They are so small that a second thread makes a step no shorter, and takes a core from those who talk to them."""
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
@@ -95,7 +97,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         "top_k": _unless(settings.top_k, -1),
         "top_k_text": _unless(settings.text_top_k, -1),
         "seed": _unless(settings.seed, -1),
-        "threads": _unless(settings.threads, 0),
+        "threads": settings.threads or (_BUNDLED_THREADS if device == "cpu" and bundled.directory_of(model) else None),
     }
     if service == TRANSCRIBE:
         # What was said does not depend on chance, nor on how long the dialogue model remembers.

@@ -116,6 +116,15 @@ def test_how_many_can_talk_at_a_time(
     assert (spec.service, spec.options["slots"]) == ("dialogue", made)
 
 
+@pytest.mark.parametrize(
+    ("model", "device", "threads", "made"),
+    [("pico", "cpu", 0, 1), ("pico", "cpu", 2, 2), ("pico", "cuda", 0, None), ("some/model", "cpu", 0, None)],
+)
+def test_a_bundled_model_leaves_the_other_cores_alone(model: str, device: str, threads: int, made: int | None) -> None:
+    spec = plan(Settings(model=model, device=device, threads=threads), 1)[0]
+    assert spec.options["threads"] == made
+
+
 def test_echo_is_alone_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "missing_files", lambda _: [])
     assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "transcribe", "echo"]

@@ -26,6 +26,7 @@ from bench.link import LinkSettings
 from bench.profiles import Profile
 from bench.servers import System, running
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, Resampler, silence
+from rtc_server.bundled import PICO, directory_of
 from rtc_server.client import MICROPHONE_HZ, OfferRefused, VoiceClient
 from training.direct import Who
 from training.person import Caller
@@ -51,7 +52,9 @@ class Way:
 async def serving(model: Path, slots: int, threads: int | None) -> AsyncIterator[str]:
     """The URL of a server of its own with ``model``, loaded. Raises RuntimeError with the end of its log,
     TimeoutError."""
-    options = [*("--model", str(model)), *("--device", "cpu"), *("--slots", str(slots))]
+    shipped = model == directory_of(PICO)  # by its name, for the server has settings for that
+    options = [*("--model", PICO if shipped else str(model)), *("--stt", "none")]
+    options += [*("--device", "cpu"), *("--slots", str(slots))]
     options += ["--threads", str(threads)] if threads else []
     # All callers have one address; and a server that is too slow shall show it, not refuse them.
     options += [*("--offers-per-minute", "100000"), *("--sessions-per-address", "1000"), *("--max-step-ms", "10000")]
