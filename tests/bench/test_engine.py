@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,15 +13,19 @@ import pytest
 from bench import engine
 from bench.apart import apart
 from bench.architectures import MOSHI_7B, Untrained, Weighed, checkpoint_of, product_model, shape
-from bench.callers import FRAME_S, Call, Figures
+from bench.callers import FRAME_S, Call, Figures, keep_calling
 from bench.floor import Memory, Sizes, counts, size
 from bench.operations import Operation, group_of, grouped, operations
 from bench.plain import Device, Lockstep
-from rtc_server.engine.client import StreamOutput
+from rtc_server.engine.client import EngineClient, StreamOutput
+from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import StepDone
 from rtc_server.engine.model import TokenMark
+from rtc_server.metrics import Metrics
+from rtc_server.models.echo import load
 from rtc_server.models.kyutai import KyutaiOptions, build
 from rtc_server.models.tiny import write_tiny_checkpoint
+from tests.support.waiting import until
 
 GIB = 2**30
 
@@ -212,31 +218,35 @@ def test_a_profile_of_a_real_model(tiny: Path) -> None:
 
 
 def test_a_short_run_from_the_command_to_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The product's engine process, with sessions that come and go, and everything that it is compared with."""
+    """The product's engine process with a tiny model, and everything that it is compared with."""
     engine.run(
-        arguments("--slots", "2", "--seconds", "1.5", "--warm", "0.2", "--rounds", "1", "--life", "0.3", "--steps", "3")
+        arguments("--slots", "2", "--seconds", "0.5", "--warm", "0", "--rounds", "1", "--life", "0.2", "--steps", "2")
     )
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
     rows = {(line[0], line[1]): line[2:] for line in table if len(line) > 2}
     names = ["this server's engine", "a batch in lockstep", "bandwidth alone"]
     assert set(rows) >= {(name, "2") for name in names} | {("moshi.server's loop", "1")}
-    ours = rows["this server's engine", "2"]
-    assert "–" not in ours
-    assert ours[-1].endswith("MiB")
+    weights, session, in_all = rows["this server's engine", "2"][-3:]
+    assert (weights[-3:], session[-3:], in_all[-3:]) == ("KiB", "KiB", "MiB")
+    assert "–" not in rows["a batch in lockstep", "2"][:4]
+    assert "- Of " not in printed, "something has failed"
 
 
-def test_sessions_come_and_go_while_it_is_measured(tiny: Path, tmp_path: Path) -> None:
-    given = arguments(
-        "--slots", "2", "--seconds", "1.5", "--warm", "0", "--rounds", "1", "--life", "0.2", "--no-compare"
-    )
-    runs, device = engine.measure(given, {"model": str(tiny), "threads": 1, "seed": 1}, tmp_path / "report")
-    assert device is None
-    figures = runs[2].figures[0]
-    assert figures.sessions > 2
-    assert figures.steps
-    assert figures.frames
-    assert set(figures.rows) <= {1, 2}
-    assert runs[2].memory[0].total_bytes > runs[2].memory[0].sizes.weights
+async def test_sessions_come_and_go_and_their_frames_are_counted() -> None:
+    figures = Figures(begins_at=0.0)
+    client = EngineClient("bench", lambda: engine.TappedLink(LocalLink(lambda: load(2)), figures.on_step), Metrics())
+    client.start()
+    await client.wait_settled()
+    calling = asyncio.create_task(keep_calling(client, figures, random.Random(1), 0.2, float("inf")))
+    try:
+        await until(lambda: figures.sessions >= 3 and figures.frames and figures.steps)
+    finally:
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        await client.close()
+    assert client.slots_used == 0
+    assert set(figures.rows) == {1}
 
 
 def test_what_cannot_be_measured_is_said_and_does_not_hinder_the_rest(
