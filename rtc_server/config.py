@@ -60,6 +60,7 @@ class Settings:
     )
     device: str = _setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _setting("auto", "type of the model's weights")
+    quantize: Literal["none", "int8"] = _setting("none", "make the weights int8 when they are loaded (bitsandbytes)")
     kv_dtype: Literal["auto", "bfloat16", "float16", "float8"] = _setting(
         "auto", "type of what attention remembers, most of a session's memory; auto: as the weights"
     )

@@ -90,6 +90,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         "slots": slots,
         "device": device,
         "dtype": settings.dtype,
+        "quantize": settings.quantize,
         "kv_dtype": settings.kv_dtype,
         "context": _unless(settings.context, 0),
         "temp": _unless(settings.temperature, -1),

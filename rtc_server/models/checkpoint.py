@@ -34,8 +34,12 @@ _MODEL_HINT: Final = (
 _BUNDLED_HINT: Final = (
     "It comes with the package: install that anew, or train it (make train). --model echo runs without."
 )
-_MOSHI_7B: Final = frozenset(f"kyutai/{name}-pytorch-bf16" for name in ("moshiko", "moshika"))
-"""Repositories whose configuration the moshi package has by heart."""
+_MOSHI_7B: Final[dict[str, dict[str, Any]]] = {
+    f"kyutai/{name}-pytorch-{kind}": {"quantize": kind == "q8"}
+    for name in ("moshiko", "moshika")
+    for kind in ("bf16", "q8")
+}
+"""Repositories whose configuration the moshi package has by heart, but for this."""
 _UNREAD: Final[Any] = None
 """Weights that the moshi package shall do without, where it makes a model of them."""
 _MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
@@ -91,7 +95,7 @@ def read_configuration(model: str) -> loaders.CheckpointInfo:
             raise ModelLoadError(
                 f"The size of {model} is known once it has been downloaded.", "Start the server with it once."
             )
-        return loaders.CheckpointInfo(_UNREAD, _UNREAD, _UNREAD)
+        return loaders.CheckpointInfo(_UNREAD, _UNREAD, _UNREAD, lm_config=loaders._lm_kwargs | _MOSHI_7B[model])
     config = _read_config(path)
     mimi_config: Path | None = None
     if config.get("mimi_config_name"):

@@ -29,6 +29,7 @@ from rtc_server.models.about import About, read_about
 from rtc_server.models.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.footprint import state_bytes, weight_bytes
 from rtc_server.models.kv_cache import KvDtype, set_kv_dtype
+from rtc_server.models.quantize import Quantize, load_lm
 from rtc_server.models.text import TextDecoder, piece_table
 from rtc_server.models.wipe import RowWiper
 
@@ -50,7 +51,8 @@ class KyutaiOptions:
     ``model``: a hub repository id, a directory, or the name of a bundled model. ``slots``: rows of the batch, fixed
     for the model's life.
     ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
-    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``kv_dtype``: of what attention remembers; ``auto`` is the
+    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``quantize``: its linear layers to int8 while it is loaded.
+    ``kv_dtype``: of what attention remembers; ``auto`` is the
     weights'. ``context``: frames of 80 ms that attention looks back
     over; None takes the checkpoint's. A smaller one costs less memory and time.
     ``temp`` and ``top_k`` are for audio, ``temp_text`` and ``top_k_text`` for text; temperature 0 always takes
@@ -63,6 +65,7 @@ class KyutaiOptions:
     slots: int
     device: str = "cpu"
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "auto"
+    quantize: Quantize = "none"
     kv_dtype: KvDtype = "auto"
     context: int | None = None
     temp: float | None = None
@@ -103,7 +106,7 @@ def _build(
 ) -> KyutaiModel:
     mimi = checkpoint.get_mimi(device)
     _check_frames(mimi)
-    lm = checkpoint.get_moshi(device, lm_dtype(options), lm_kwargs_overrides=lm_overrides(options))
+    lm = load_lm(checkpoint, device, lm_dtype(options), options.quantize, lm_overrides(options))
     lm_gen = make_generator(lm, checkpoint, options)
     silent = (lm.text_padding_token_id, lm.end_of_text_padding_id)
     table = piece_table(checkpoint.get_text_tokenizer(), silent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_the_real_moshi_is_as_large_as_its_makers_say() -> None:
     found = footprint(KyutaiOptions(DEFAULT_MODEL, slots=2, device="cuda"))
     assert found.weights_bytes == pytest.approx(14.32 * GIB + MIMI_WEIGHTS, rel=0.001)
     assert found.session_bytes == pytest.approx(1500 * MIB + MIMI_SESSION, rel=0.001)
+
+
+def test_moshi_in_int8_with_small_caches() -> None:
+    """A byte for each weight of a linear layer and four for each of its rows; embeddings stay. The cache: a byte for a
+    number, or two. Known without bitsandbytes."""
+    moshi = KyutaiOptions(DEFAULT_MODEL, slots=1, device="cuda", quantize="int8")
+    found = footprint(moshi)
+    assert 7.2 * GIB < found.weights_bytes - MIMI_WEIGHTS < 8 * GIB
+    assert found == footprint(KyutaiOptions("kyutai/moshiko-pytorch-q8", slots=1, device="cuda"))
+    assert (found.session_bytes, found.working_bytes) == (pytest.approx(1500 * MIB + MIMI_SESSION, rel=0.001), 0)
+    small = footprint(dataclasses.replace(moshi, kv_dtype="float8"))
+    assert small.session_bytes == pytest.approx(750 * MIB + MIMI_SESSION, rel=0.001)
+    assert small.working_bytes == 1500 * MIB // 32
 
 
 def test_a_repository_that_was_downloaded_before(moshi_checkpoint: Path, empty_hub_cache: Path) -> None:
