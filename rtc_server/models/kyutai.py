@@ -7,6 +7,7 @@ transport and no clock; this and its neighbours are the only modules that import
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -188,6 +189,12 @@ def _running_on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else no_compile()
 
 
+def _counting_nothing(device: torch.device) -> AbstractContextManager[Any]:
+    """Inference mode on a CPU, where a small model's step is a thousand calls that compute next to nothing: it takes a
+    tenth of them. On CUDA they are made once, when a graph is captured."""
+    return torch.inference_mode() if device.type == "cpu" else contextlib.nullcontext()
+
+
 def _check_frames(mimi: MimiModel) -> None:
     if (mimi.sample_rate, mimi.frame_size, mimi.channels) != (MODEL_RATE_HZ, FRAME_SAMPLES, 1):
         raise ModelLoadError(
@@ -307,13 +314,13 @@ class KyutaiModel:
         if not rows.any():
             return
         indexes: list[int] = np.flatnonzero(rows).tolist()
-        with _running_on(self._device):
+        with _running_on(self._device), _counting_nothing(self._device):
             self._open.reset(rows, indexes)
+            if self._last_tokens is not None:
+                self._last_tokens[indexes] = NO_TOKEN
         self._steps[rows] = 0
         for row in indexes:
             self._decoders[row].reset()
-            if self._last_tokens is not None:
-                self._last_tokens[row] = NO_TOKEN
 
     @torch.no_grad()
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
@@ -324,7 +331,7 @@ class KyutaiModel:
             return [None] * self._info.slots
         nets = self._open
         heard = active & (self._steps > 0)
-        with _running_on(self._device):
+        with _running_on(self._device), _counting_nothing(self._device):
             codes = nets.encode(self._upload(pcm, heard), heard)
             tokens, heads = nets.advance(codes, active)
             self._steps[active] += 1

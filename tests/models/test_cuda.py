@@ -89,7 +89,7 @@ class FragileModel:
 
     def __init__(self, model: KyutaiModel) -> None:
         self._model = model
-        self.warm_up, self.reset, self.close = model.warm_up, model.reset, model.close
+        self.warm_up, self.reset, self.memory, self.close = model.warm_up, model.reset, model.memory, model.close
 
     @property
     def info(self) -> ModelInfo:
