@@ -6,18 +6,18 @@ that hold a model; whoever measures from outside must not import it, for it impo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from moshi.models import loaders
 from moshi.modules.streaming import State
-from moshi.modules.transformer import RingKVCache
 
 from bench.floor import Memory, Sizes
-from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput
 from rtc_server.models.checkpoint import checkpoint_name, open_checkpoint
+from rtc_server.models.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions, build
 
 MOSHI_7B: Final = "moshi-7b"
@@ -92,6 +92,9 @@ class Weighed:
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return self._model.step(pcm, active)
 
+    def memory(self) -> MemoryUse:
+        return self._model.memory()
+
     def close(self) -> None:
         self._write()
         self._model.close()
@@ -111,19 +114,9 @@ def peak_bytes(device: torch.device) -> int:
 def sizes_of(modules: Sequence[torch.nn.Module], states: Mapping[str, State], slots: int) -> Sizes:
     """``states``: all streaming states of ``modules``, for so many slots."""
     parameters = sum(tensor.nbytes for module in modules for tensor in module.parameters())
-    codebooks = sum(tensor.nbytes for module in modules for tensor in module.buffers())
     inside = [inner for module in modules for inner in module.modules()]
     tables = sum(inner.weight.nbytes for inner in inside if isinstance(inner, torch.nn.Embedding))
-    held = sum(tensor.nbytes for state in states.values() for tensor in _tensors(state))
-    return Sizes(parameters + codebooks, parameters - tables, held // slots)
-
-
-def _tensors(holder: State | RingKVCache) -> Iterator[torch.Tensor]:
-    for value in vars(holder).values():
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, State | RingKVCache):
-            yield from _tensors(value)
+    return Sizes(weight_bytes(*modules), parameters - tables, state_bytes(states) // slots)
 
 
 def shape(arch: str, context: int | None, dtype: str) -> Sizes:
