@@ -24,7 +24,7 @@ class Recipe:
     """How much of everything. ``files``: of ``conversations`` of 32 s each."""
 
     codec: codec.Plan = codec.Plan()
-    files: int = 50
+    files: int = 80
     conversations: int = dataset.CONVERSATIONS
     language: language.Plan = language.Plan()
     transcription: transcription.Plan = transcription.Plan()

@@ -82,7 +82,7 @@ class Plan:
 
     listen: int = 1600
     quantize: int = 4900
-    polish: int = 3300
+    polish: int = 6300
     batch: int = 16
     utterances: int = 9000
     rate: float = 2e-3

@@ -81,7 +81,7 @@ def config(text_card: int) -> dict[str, Any]:
 class Plan:
     """``steps`` of ``batch`` stretches of ``frames`` each."""
 
-    steps: int = 4400
+    steps: int = 6700
     batch: int = 12
     frames: int = 288
     rate: float = 1.5e-3

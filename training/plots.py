@@ -15,6 +15,7 @@ _SHOWN: Final = {
     "hearing": ("loss", "right", "penalty"),
     "language": ("text", "audio", "wrote", "codes", "words"),
     "polishing": ("spectral", "wave"),
+    "transcription": ("loss", "wrote"),
 }
 
 

@@ -40,7 +40,7 @@ _BETWEEN: Final = 2
 class Plan:
     """``steps`` of ``batch`` stretches of ``frames`` each."""
 
-    steps: int = 1800
+    steps: int = 2700
     batch: int = 12
     frames: int = 288
     rate: float = 1e-3

@@ -55,6 +55,7 @@ async def test_chromium_says_a_sentence_and_reads_it(tmp_path: Path) -> None:
         visited_page(browser, local_url(server, "?view=transcribe")) as page,
     ):
         await expect(page.get_by_test_id("model")).to_have_text("pico-stt on cpu")
+        await expect(page.get_by_test_id("examples-list")).to_contain_text("the captain lost his wallet at the station")
         await start_talking(page)
         await expect(page.get_by_test_id("captions")).to_contain_text(
             re.compile(r"the\s+captain\s+lost\s+his\s+wallet"), timeout=20_000
