@@ -140,7 +140,7 @@ const handlers = {
       connectedBefore = true;
       transcript.describe(message.writes ? strings.SOME_WORDS : strings.NO_WORDS);
     } else if (message.type === 'text' && typeof message.delta === 'string') {
-      transcript.add(message.delta);
+      transcript.add(message.delta, message.time_ms);
     } else if (message.type === 'state' && message.reason === 'reset') {
       transcript.begin();
       view.announce('A new conversation begins.');

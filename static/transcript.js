@@ -1,12 +1,15 @@
-// Owns the transcript's element: a paragraph for each conversation, deltas appended as text, the end kept in view.
+// Owns the transcript's element: a paragraph for each conversation, deltas appended as text, a line for what is said
+// after a pause, the end kept in view.
 
 const KEPT_CHARACTERS = 200_000;
 const NEAR_THE_END_PX = 48;
+const PAUSE_MS = 1500;
 
 export class Transcript {
   #log;
   #empty;
   #paragraph = null;
+  #lastMs = 0;
 
   constructor(log, empty) {
     this.#log = log;
@@ -28,9 +31,12 @@ export class Transcript {
     this.#paragraph = null;
   }
 
-  add(delta) {
+  /** @param {string} delta  @param {number} atMs  when it was written, in the conversation */
+  add(delta, atMs) {
     const atEnd = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR_THE_END_PX;
     if (!this.#paragraph) this.#open();
+    else if (atMs - this.#lastMs > PAUSE_MS) this.#paragraph.append('\n');
+    this.#lastMs = atMs;
     this.#paragraph.append(delta);
     this.#empty.hidden = true;
     this.#forget();

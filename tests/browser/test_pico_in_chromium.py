@@ -39,7 +39,7 @@ async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> N
         recording = await record(page, 2 * PERIOD_S)
         transcript = await page.get_by_test_id("transcript").inner_text()
         await screenshot(page, "pico")
-    assert "that is seven" in " ".join(transcript.split())
+    assert "that is seven" in [line.strip() for line in transcript.splitlines()], "each answer has its line"
     played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
     assert "that is seven" in answers_in(played)
 
