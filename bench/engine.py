@@ -28,6 +28,7 @@ from bench.callers import Figures, keep_calling
 from bench.floor import Memory, counts, size
 from bench.operations import Operation, grouped, operations
 from bench.plain import Device, Lockstep, device_of, lockstep
+from bench.quiet import errors_only
 from bench.table import publish, spread
 from rtc_server.audio import FRAME_MS
 from rtc_server.engine.client import EngineClient
@@ -91,8 +92,8 @@ class Runs:
     plain_failure: str = ""
 
 
+@errors_only("rtc_server.engine")
 def run(arguments: argparse.Namespace) -> None:
-    logging.getLogger("rtc_server.engine").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as directory:
         try:
             options = _options(arguments, Path(directory))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import av
 import numpy as np
 
 from bench.apart import apart
+from bench.quiet import errors_only
 from bench.table import publish, spread
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.config import parse
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model, in both")
 
 
+@errors_only("rtc_server")
 def run(arguments: argparse.Namespace) -> None:
     from rtc_server.models.tiny import write_tiny_checkpoint  # noqa: PLC0415 - imports torch, for the table's sake
 
-    logging.getLogger("rtc_server").setLevel(logging.ERROR)
     counts = [int(text) for text in arguments.files.split(",")]
     ours: dict[int, list[float]] = {count: [] for count in counts}
     plain: dict[int, list[float]] = {count: [] for count in counts}
