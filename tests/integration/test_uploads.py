@@ -85,8 +85,13 @@ async def server() -> AsyncIterator[Held]:
         yield running
 
 
-async def post(url: str, data: Any, **more: Any) -> tuple[int, aiohttp.typedefs.LooseHeaders, str]:
+async def post(
+    url: str, data: Any, begun: asyncio.Event | None = None, **more: Any
+) -> tuple[int, aiohttp.typedefs.LooseHeaders, str]:
+    """``begun``: set when the answer has."""
     async with aiohttp.ClientSession() as http, http.post(url, data=data, **more) as response:
+        if begun:
+            begun.set()
         return response.status, response.headers, await response.text()
 
 
@@ -425,11 +430,11 @@ async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.Mo
 async def test_a_shutdown_ends_it_with_a_word() -> None:
     """Those who wait for an answer get one, and are told to come again."""
     async with serving() as server:
-        hold = asyncio.Event()
+        hold, begun = asyncio.Event(), asyncio.Event()
         sending = asyncio.create_task(post(server.url, stream(WORDS, hold, 100)), name="sending")
         body = encode(numbered(*[7] * 8000))
-        waiting = asyncio.create_task(post(server.url, body, headers=EVENTS), name="waiting")
-        await until(lambda: server.uploads._receiving and server.engine.slots_used)
+        waiting = asyncio.create_task(post(server.url, body, begun, headers=EVENTS), name="waiting")
+        await until(lambda: server.uploads._receiving and begun.is_set())  # before that, the answer would be a 503
         stopping = asyncio.create_task(server.stop(0.0), name="stopping")
         hold.set()
         status, headers, text = await sending
