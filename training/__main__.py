@@ -15,6 +15,7 @@ import torch
 
 from training import codec, dataset, language, own_voice, polish, transcription
 from training.checkpoint import write_codec, write_tokenizer
+from training.language import Plan
 
 _STAGES: Final = ("codec", "data", "language", "polish", "transcription", "plots")
 
@@ -27,7 +28,7 @@ class Recipe:
     files: int = 80
     conversations: int = dataset.CONVERSATIONS
     language: language.Plan = language.Plan()
-    transcription: transcription.Plan = transcription.Plan()
+    transcription: Plan = transcription.PLAN
 
 
 _REHEARSAL: Final = Recipe(
@@ -35,7 +36,7 @@ _REHEARSAL: Final = Recipe(
     files=1,
     conversations=8,
     language=language.Plan(steps=2, batch=4),
-    transcription=transcription.Plan(steps=2, batch=4),
+    transcription=replace(transcription.PLAN, steps=2, batch=4),
 )
 """A minute's run of everything, to see that all of it works; what comes out can say nothing."""
 

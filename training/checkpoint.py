@@ -27,6 +27,9 @@ _NAMES = {
 }
 
 
+_GREEDY = {"temp": 0.0, "temp_text": 0.0, "use_sampling": False}
+
+
 def write_codec(directory: Path, mimi: MimiModel) -> None:
     """Mimi's weights and configuration."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,9 +50,9 @@ def load_codec(directory: Path) -> MimiModel:
 
 
 def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], **extra: Any) -> None:
-    """The language model's weights, and config.json."""
+    """The language model's weights, and config.json: always the likeliest token, for chance adds nothing."""
     save_file(_halved(lm.state_dict()), directory / _NAMES["moshi_name"])
-    _write_json(directory / "config.json", config | _NAMES | extra)
+    _write_json(directory / "config.json", config | _NAMES | {"lm_gen_config": _GREEDY} | extra)
 
 
 def codec_beside(path: str) -> dict[str, str]:

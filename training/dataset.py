@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from multiprocessing import get_context
@@ -211,6 +211,21 @@ def make(directory: Path, checkpoint: Path, seeds: range, count: int = CONVERSAT
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def drawn(
+    directory: Path, batch: int, seed: int, step: int
+) -> Iterator[tuple[list[tuple[Conversations, int]], np.random.Generator]]:
+    """For ever, ``batch`` conversations each: their files and places in them, in an order that ``seed`` gives from
+    ``step`` on, and the generator of that order. Files that come later are taken up at the next round."""
+    files = Files(directory)
+    while True:
+        made = [(file, index) for file in files.all() for index in range(len(file))]
+        random = np.random.default_rng([seed, step])
+        order = random.permutation(len(made))
+        for first in range(0, len(order) - batch + 1, batch):
+            yield [made[place] for place in order[first : first + batch]], random
+            step += 1
 
 
 class Files:

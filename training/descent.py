@@ -41,6 +41,17 @@ def save(path: Path, step: int, optimizer: torch.optim.Optimizer, **modules: nn.
     unfinished.replace(path)
 
 
+def resume(path: Path, optimizer: torch.optim.Optimizer, **modules: nn.Module) -> int:
+    """Go on from what :func:`save` wrote, if it did; the step that was reached."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    for name, module in modules.items():
+        module.load_state_dict(saved[name])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["step"])
+
+
 def prefetched(make: Callable[[], Any]) -> Iterator[Any]:
     """Batches for ever, the next one made while the last is used."""
     with ThreadPoolExecutor(1) as executor:

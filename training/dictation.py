@@ -22,15 +22,13 @@ from rtc_server.bundled import PICO_STT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcript import Word, WordAssembler
-from training import espeak, phrases, sounds, voices
+from training import espeak, phrases, voices
 from training.disturbance import Bystander
-from training.person import Condition
+from training.examination import wording
+from training.person import Condition, distorted, light_noise, loudness
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
-_LOST: Final = 0.05
 _PAUSE_S: Final = (0.4, 1.5)
-_NOISE_DB: Final = (25.0, 40.0)
-"""Below the voice."""
 _STRANGE: Final = 0.25
 """Of what is read, the share that is no question."""
 
@@ -60,7 +58,7 @@ def read_out(sentences: int, condition: Condition, seed: int) -> Reading:
     """``sentences``, with pauses, by one person in one place. The same ``seed`` reads the same in every condition."""
     random_, generator = random.Random(seed), np.random.default_rng(seed)
     voice = voices.held_out(random_)
-    gain = np.float32(10 ** (random_.uniform(-16, 2) / 20))
+    gain = loudness(random_)
     parts, words, at = [], [], 0
     for _ in range(sentences):
         spoken = espeak.speak(_sentence(random_), voice)
@@ -69,23 +67,15 @@ def read_out(sentences: int, condition: Condition, seed: int) -> Reading:
         words += [(begins_s + at_s, word.lower()) for at_s, word in spoken.words]
         parts += [pause, spoken.pcm * gain]
         at += len(pause) + len(spoken.pcm)
-    pcm = np.concatenate(parts)
-    level_db = 20 * np.log10(0.1 * gain) - random_.uniform(*_NOISE_DB)
-    pcm = pcm + sounds.noise(len(pcm), generator) * np.float32(10 ** (level_db / 20))
-    if condition == "telephone":
-        pcm = sounds.telephone(pcm.astype(np.float32))
-    elif condition == "lossy":
-        pcm = sounds.lose_packets(pcm, _LOST, generator)
-    elif condition == "room":
-        pcm = sounds.room(pcm, generator)
-    return Reading(np.clip(pcm, -1, 1).astype(np.float32), tuple(words))
+    spoken_pcm = np.concatenate(parts)
+    noise = light_noise(len(spoken_pcm), gain, random_, generator)
+    return Reading(distorted(spoken_pcm + noise, spoken_pcm, condition, generator), tuple(words))
 
 
 def _sentence(random_: random.Random) -> str:
     if random_.random() < _STRANGE:
         return phrases.strange(random_, held_out=True)
-    question = random_.choice(phrases.questions())
-    return random_.choice(question.held_out() or question.wordings)
+    return wording(random_.choice(phrases.questions()), random_)
 
 
 def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Word]]:

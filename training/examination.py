@@ -134,7 +134,7 @@ def draw(count: int, random_: random.Random) -> list[Task]:
 
 
 def _task(question: Question, topics: dict[str, list[Question]], random_: random.Random) -> Task:
-    said = _wording(question, random_)
+    said = wording(question, random_)
     match question.reply.kind:
         case "say":
             return Task(question.topic, said, normalised(question.reply.text))
@@ -146,15 +146,16 @@ def _task(question: Question, topics: dict[str, list[Question]], random_: random
             count = random_.choice([one for one in topics[COUNT] if one.reply.count_to >= _LEAST_STOPPED])
             return Task(
                 STOP,
-                _wording(count, random_),
+                wording(count, random_),
                 count_to=count.reply.count_to,
                 stop=said,
-                go_on=_wording(topics[GO_ON][0], random_),
+                go_on=wording(topics[GO_ON][0], random_),
                 wait_s=random_.uniform(0.3, (count.reply.count_to - _LEFT_OVER) * PACE_S),
             )
 
 
-def _wording(question: Question, random_: random.Random) -> str:
+def wording(question: Question, random_: random.Random) -> str:
+    """One that was kept from the training, where there is one."""
     return random_.choice(question.held_out() or question.wordings)
 
 

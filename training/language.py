@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from training import codec, dataset
 from training.checkpoint import load_codec, load_tokenizer, write_language_model
-from training.descent import descend, rate_at, save
+from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
 
 _OWN: Final = slice(1, 1 + codec.CODEBOOKS)
@@ -207,13 +207,7 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
         _hear_from_the_start(lm, mimi)
         silence = torch.from_numpy(dataset.OwnCodes(mimi).silence[:, 0].astype(np.int64))
         optimizer = optimizer_of(lm, reader, rate=plan.rate)
-        step = 0
-        if path.exists():
-            saved = torch.load(path, weights_only=True)
-            lm.load_state_dict(saved["lm"])
-            reader.load_state_dict(saved["reader"])
-            optimizer.load_state_dict(saved["optimizer"])
-            step = saved["step"]
+        step = resume(path, optimizer, lm=lm, reader=reader)
         random = torch.Generator().manual_seed(plan.seed + step)
         for batch in _batches(data, plan, step, codec.SemanticCodes(mimi)):
             if step >= plan.steps:
@@ -230,8 +224,7 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
 
 
 def _write(checkpoint: Path, lm: LMModel, made: dict[str, Any]) -> None:
-    generation = {"temp": 0.0, "temp_text": 0.0, "use_sampling": False}
-    write_language_model(checkpoint, lm, made, model_type="moshi", lm_gen_config=generation)
+    write_language_model(checkpoint, lm, made, model_type="moshi")
 
 
 @torch.no_grad()
@@ -257,24 +250,13 @@ def optimizer_of(*modules: nn.Module, rate: float) -> torch.optim.Optimizer:
 
 
 def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> Iterator[Batch]:
-    """For ever, in an order that the seed gives; files that come later are taken up at the next round.
-
-    Made when they are wanted: prefetched, their quantizing would fight with the step for the same processors.
-    """
-    recalls, files = _recalling_words(), dataset.Files(data)
-    while True:
-        made = [(file, index) for file in files.all() for index in range(len(file))]
-        random = np.random.default_rng([plan.seed, step])
-        order = random.permutation(len(made))
-        for first in range(0, len(order) - plan.batch + 1, plan.batch):
-            chosen = [made[place] for place in order[first : first + plan.batch]]
-            windows = [_window(file, index, plan.frames, recalls, random) for file, index in chosen]
-            written, latents, heard = (np.stack(some) for some in zip(*windows, strict=True))
-            yield Batch(
-                torch.cat((torch.from_numpy(written), hears.of(*moved(latents, random))), dim=1),
-                torch.from_numpy(heard),
-            )
-            step += 1
+    """Made when they are wanted: prefetched, their quantizing would fight with the step for the same processors."""
+    recalls = _recalling_words()
+    for chosen, random in dataset.drawn(data, plan.batch, plan.seed, step):
+        windows = [_window(file, index, plan.frames, recalls, random) for file, index in chosen]
+        written, latents, heard = (np.stack(some) for some in zip(*windows, strict=True))
+        codes = torch.cat((torch.from_numpy(written), hears.of(*moved(latents, random))), dim=1)
+        yield Batch(codes, torch.from_numpy(heard))
 
 
 def moved(latents: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -69,6 +69,28 @@ class Caller(Protocol):
         ...
 
 
+def loudness(random_: random.Random) -> np.float32:
+    """Of a voice, as a factor: people are as loud as they like."""
+    return np.float32(10 ** (random_.uniform(-16, 2) / 20))
+
+
+def light_noise(count: int, gain: np.float32, random_: random.Random, generator: np.random.Generator) -> FloatArray:
+    """``count`` samples, 25 to 40 dB below a voice with ``gain``."""
+    level_db = 20 * np.log10(0.1 * gain) - random_.uniform(25, 40)
+    return sounds.noise(count, generator) * np.float32(10 ** (level_db / 20))
+
+
+def distorted(pcm: FloatArray, voice: FloatArray, condition: Condition, generator: np.random.Generator) -> FloatArray:
+    """``pcm`` under ``condition``; ``voice``: what of it is not noise."""
+    if condition == "room":
+        pcm = pcm - voice + sounds.room(voice, generator)
+    elif condition == "telephone":
+        pcm = sounds.telephone(pcm)
+    elif condition == "lossy":
+        pcm = sounds.lose_packets(pcm, _LOST, generator)
+    return np.clip(pcm, -1, 1).astype(np.float32)
+
+
 class Ear:
     """When there was sound, and all of it, on a timeline that the caller names."""
 
@@ -100,7 +122,7 @@ class Person:
         self._condition = condition
         self._patience_s = patience_s
         self._voice = voices.held_out(self._random)
-        self._gain = np.float32(10 ** (self._random.uniform(-16, 2) / 20))
+        self._gain = loudness(self._random)
         self._noise = self._make_noise()
         self._at = 0
         self._mouth: deque[FloatArray] = deque()
@@ -247,8 +269,7 @@ class Person:
 
     def _make_noise(self) -> tuple[FloatArray, FloatArray]:
         """As it is, and as the condition leaves it: 25 to 40 dB below the voice."""
-        level_db = 20 * np.log10(0.1 * self._gain) - self._random.uniform(25, 40)
-        noise = sounds.noise(_NOISE_S * MODEL_RATE_HZ, self._generator) * np.float32(10 ** (level_db / 20))
+        noise = light_noise(_NOISE_S * MODEL_RATE_HZ, self._gain, self._random, self._generator)
         return noise, self._distorted(noise, noise)
 
     def _next_noise(self, count: int, *, distorted: bool = False) -> FloatArray:
@@ -259,11 +280,4 @@ class Person:
         return noise[indexes]
 
     def _distorted(self, pcm: FloatArray, voice: FloatArray) -> FloatArray:
-        """``pcm`` under the condition; ``voice``: what of it is not noise."""
-        if self._condition == "room":
-            pcm = pcm - voice + sounds.room(voice, self._generator)
-        elif self._condition == "telephone":
-            pcm = sounds.telephone(pcm)
-        elif self._condition == "lossy":
-            pcm = sounds.lose_packets(pcm, _LOST, self._generator)
-        return np.clip(pcm, -1, 1).astype(np.float32)
+        return distorted(pcm, voice, self._condition, self._generator)

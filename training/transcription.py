@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,9 @@ from moshi.utils.compile import no_compile
 from rtc_server.audio import FRAME_MS
 from training import codec, dataset, language, phrases
 from training.checkpoint import codec_beside, load_codec, load_tokenizer, write_language_model, write_tokenizer
-from training.descent import descend, rate_at, save
+from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
+from training.language import Plan
 
 DELAY: Final = 12
 """Frames from the beginning of a word until it is written."""
@@ -36,15 +36,7 @@ _BETWEEN: Final = 2
 """Frames of a word: its boundary, and itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``steps`` of ``batch`` stretches of ``frames`` each."""
-
-    steps: int = 2700
-    batch: int = 12
-    frames: int = 288
-    rate: float = 1e-3
-    seed: int = 3
+PLAN: Final = Plan(steps=2700, rate=1e-3, seed=3)
 
 
 def config(text_card: int) -> dict[str, Any]:
@@ -81,13 +73,8 @@ def train(directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan) 
         lm.train()
         hears = codec.SemanticCodes(load_codec(checkpoint))
         optimizer = language.optimizer_of(lm, rate=plan.rate)
-        step = 0
-        if path.exists():
-            saved = torch.load(path, weights_only=True)
-            lm.load_state_dict(saved["lm"])
-            optimizer.load_state_dict(saved["optimizer"])
-            step = saved["step"]
-        else:
+        step = resume(path, optimizer, lm=lm)
+        if not step:
             _know_what_it_knows(lm, directory / "language.pt")
         random = torch.Generator().manual_seed(plan.seed + step)
         for codes in _batches(data, plan, step, hears, _pieces(tokenizer, words)):
@@ -110,7 +97,6 @@ def _write(out: Path, checkpoint: Path, lm: LMModel, made: dict[str, Any]) -> No
         made,
         **codec_beside(os.path.relpath(checkpoint, out)),
         model_type="stt",
-        lm_gen_config={"temp": 0.0, "temp_text": 0.0, "use_sampling": False},
         stt_config={name: frames * FRAME_MS / 1000 for name, frames in seconds.items()},
     )
 
@@ -126,9 +112,10 @@ def _pieces(tokenizer: sentencepiece.SentencePieceProcessor, words: list[str]) -
 def _know_what_it_knows(lm: LMModel, path: Path) -> None:
     """Take over what of the language model in ``path`` hears and understands; its words are others."""
     known = torch.load(path, weights_only=True)["lm"]
-    first = codec.CODEBOOKS
-    heard = {name.replace(f"emb.{first + index}.", f"emb.{index}."): tensor for index in range(codec.SEMANTIC)
-             for name, tensor in known.items() if name.startswith(f"emb.{first + index}.")}  # fmt: skip
+    heard: dict[str, torch.Tensor] = {}
+    for index in range(codec.SEMANTIC):
+        theirs, ours = f"emb.{codec.CODEBOOKS + index}.", f"emb.{index}."
+        heard |= {name.replace(theirs, ours): known[name] for name in known if name.startswith(theirs)}
     understood = {name: tensor for name, tensor in known.items() if name.startswith(("transformer.", "out_norm."))}
     missing, unexpected = lm.load_state_dict(understood | heard, strict=False)
     assert not unexpected
@@ -148,18 +135,10 @@ def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[s
 def _batches(
     data: Path, plan: Plan, step: int, hears: codec.SemanticCodes, pieces: np.ndarray[Any, Any]
 ) -> Iterator[torch.Tensor]:
-    """For ever, in an order that the seed gives."""
-    files = dataset.Files(data)
-    while True:
-        made = [(file, index) for file in files.all() for index in range(len(file))]
-        random = np.random.default_rng([plan.seed, step])
-        order = random.permutation(len(made))
-        for first in range(0, len(order) - plan.batch + 1, plan.batch):
-            chosen = [made[place] for place in order[first : first + plan.batch]]
-            windows = [_window(file, index, plan.frames, pieces, random) for file, index in chosen]
-            written, latents = (np.stack(some) for some in zip(*windows, strict=True))
-            yield torch.cat((torch.from_numpy(written)[:, None], hears.of(*language.moved(latents, random))), dim=1)
-            step += 1
+    for chosen, random in dataset.drawn(data, plan.batch, plan.seed, step):
+        windows = [_window(file, index, plan.frames, pieces, random) for file, index in chosen]
+        written, latents = (np.stack(some) for some in zip(*windows, strict=True))
+        yield torch.cat((torch.from_numpy(written)[:, None], hears.of(*language.moved(latents, random))), dim=1)
 
 
 def _window(

@@ -53,9 +53,8 @@ class KyutaiOptions:
     for the model's life.
     ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
     ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``quantize``: its linear layers to int8 while it is loaded.
-    ``kv_dtype``: of what attention remembers; ``auto`` is the
-    weights'. ``context``: frames of 80 ms that attention looks back
-    over; None takes the checkpoint's. A smaller one costs less memory and time.
+    ``kv_dtype``: of what attention remembers; ``auto`` is the weights'. ``context``: frames of 80 ms that attention
+    looks back over; None takes the checkpoint's. A smaller one costs less memory and time.
     ``temp`` and ``top_k`` are for audio, ``temp_text`` and ``top_k_text`` for text; temperature 0 always takes
     the likeliest token. None takes the checkpoint's ``lm_gen_config``, else the moshi package's default.
     ``seed``: of sampling; None draws one. ``threads``: of torch in this process (not of this model alone).

@@ -20,6 +20,15 @@ def rhythm(slots: int = 4, step_s: float = STEP_S) -> Rhythm:
     return made
 
 
+def with_frames(last_s: float, now_s: float) -> Rhythm:
+    """Stream 1 had a frame at ``last_s``, which a step took; stream 0 has one at ``now_s``."""
+    made = rhythm()
+    made.sent(1, last_s)
+    made.stepped(STEP_S, more_waits=False)
+    made.sent(0, now_s)
+    return made
+
+
 def test_a_single_stream_never_waits() -> None:
     made = rhythm()
     for number in range(5):
@@ -29,37 +38,25 @@ def test_a_single_stream_never_waits() -> None:
 
 
 def test_a_frame_waits_for_another_that_is_due_within_a_step() -> None:
-    made = rhythm()
-    made.sent(1, 0.01)
-    made.stepped(STEP_S, more_waits=False)
-    made.sent(0, 0.08)
+    made = with_frames(0.01, 0.08)
     assert made.wait_s(0.08) == pytest.approx(0.02), "due in 10 ms; 10 ms more before it counts as late"
     made.sent(1, 0.09)
     assert made.wait_s(0.09) == 0, "both are there"
 
 
 def test_it_does_not_wait_for_what_is_due_later_than_that() -> None:
-    made = rhythm()
-    made.sent(1, 0.03)
-    made.stepped(STEP_S, more_waits=False)
-    made.sent(0, 0.08)
+    made = with_frames(0.03, 0.08)
     assert made.wait_s(0.08) == 0
 
 
 def test_it_does_not_wait_for_what_is_late_or_has_left() -> None:
-    made = rhythm()
-    made.sent(1, 0.0)
-    made.stepped(STEP_S, more_waits=False)
-    made.sent(0, 0.08)
+    made = with_frames(0.0, 0.08)
     assert 0 < made.wait_s(0.085) <= 0.005 + 1e-9
     assert made.wait_s(0.0901) == 0
 
 
 def test_what_came_during_the_last_step_has_waited_by_then() -> None:
-    made = rhythm()
-    made.sent(1, 0.01)
-    made.stepped(STEP_S, more_waits=False)
-    made.sent(0, 0.06)
+    made = with_frames(0.01, 0.06)
     assert made.wait_s(0.08) == 0
 
 
