@@ -125,6 +125,8 @@ class Call:
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
         self.end_reason: EndReason | None = None
+        self.end_detail = ""
+        """A sentence for the client on why it ended; empty if the reason says it all."""
         self._timers: list[asyncio.TimerHandle] = []
         self._bucket = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, now)
         self._bad_messages = 0
@@ -249,6 +251,9 @@ class Call:
             self.end(EndReason.BYE)
         elif self.state is SessionState.WAITING:
             self._drop_connection()
+        elif self.state is SessionState.CONNECTING and (failure := connection.handshake_failure) is not None:
+            self.end_detail = f"The DTLS handshake failed: {failure.cause}."
+            self.end(EndReason.HANDSHAKE_FAILED)
         else:
             self._lose_path()
 

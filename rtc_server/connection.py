@@ -14,6 +14,7 @@ from aiortc.rtp import RtpPacket
 
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
+from rtc_server.dtls import HandshakeFailure
 from rtc_server.errors import RestartUnsupported
 from rtc_server.ice import MediaAddresses
 from rtc_server.opus import make_encoder
@@ -82,6 +83,11 @@ class Connection:
             if theirs is not None and theirs != ours:
                 raise RestartUnsupported
         self._peer.add_candidates(fragment.candidates)
+
+    @property
+    def handshake_failure(self) -> HandshakeFailure | None:
+        """Why its DTLS handshake failed; None if it did not."""
+        return self._peer.handshake_failure
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """Voice for the other side; none is kept for one that does not want any."""

@@ -25,6 +25,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParamete
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtpPacket
 
+from rtc_server.dtls import Certificate, DtlsTransport, HandshakeFailure
 from rtc_server.ice import IceConnection, MediaAddresses
 
 logger = logging.getLogger(__name__)
@@ -157,9 +158,13 @@ class LeanPeerConnection(RTCPeerConnection):
     def __init__(self, configuration: RTCConfiguration | None = None, addresses: MediaAddresses | None = None) -> None:
         self._addresses = addresses
         super().__init__(configuration)
+        private: Any = self
+        private._RTCPeerConnection__certificates = [
+            Certificate.of(each) for each in private._RTCPeerConnection__certificates
+        ]
 
     def _RTCPeerConnection__createDtlsTransport(self) -> Any:  # noqa: N802 - aiortc's name
-        dtls = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
+        dtls = self._replace_dtls(super()._RTCPeerConnection__createDtlsTransport())  # type: ignore[misc]
         if self._addresses is not None:
             ice: Any = dtls.transport
             before = ice._connection
@@ -171,6 +176,15 @@ class LeanPeerConnection(RTCPeerConnection):
             )
             ice._connection = ice.iceGatherer._connection = connection
             ice._recv, ice._send = connection.recv, connection.send
+        return dtls
+
+    def _replace_dtls(self, before: Any) -> DtlsTransport:
+        private: Any = self
+        dtls = DtlsTransport(before.transport, private._RTCPeerConnection__certificates)
+        dtls.on("statechange", private._RTCPeerConnection__updateConnectionState)
+        transports: set[Any] = private._RTCPeerConnection__dtlsTransports
+        transports.discard(before)
+        transports.add(dtls)
         return dtls
 
     def _RTCPeerConnection__createTransceiver(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - aiortc's name
@@ -208,12 +222,20 @@ class LeanPeerConnection(RTCPeerConnection):
         for connection in self._ice_connections():
             connection.query_consent = ask_nobody
 
-    def _ice_connections(self) -> list[Any]:
+    def _dtls_transports(self) -> list[Any]:
         """One if the peer bundles, as browsers do; else one for each section."""
         dtls = [transceiver.receiver.transport for transceiver in self.getTransceivers()]
         if self.sctp is not None:
             dtls.append(self.sctp.transport)
-        return list({id(each): each.transport._connection for each in dtls}.values())
+        return list(dict.fromkeys(dtls))
+
+    def _ice_connections(self) -> list[Any]:
+        return [each.transport._connection for each in self._dtls_transports()]
+
+    @property
+    def handshake_failure(self) -> HandshakeFailure | None:
+        """Why a DTLS handshake failed; None if none did."""
+        return next((each.failure for each in self._dtls_transports() if each.failure is not None), None)
 
     @property
     def answers(self) -> int:

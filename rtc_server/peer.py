@@ -30,6 +30,7 @@ from aiortc.stats import (
 )
 
 from rtc_server.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
+from rtc_server.dtls import HandshakeFailure
 from rtc_server.errors import BadCandidate, BadSdp
 from rtc_server.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
 from rtc_server.lean_rtp import LeanPeerConnection
@@ -151,6 +152,11 @@ class Peer:
         if not lookup.cancelled() and lookup.exception() is not None:
             logger.info("session %s: a candidate was of no use (%s)", self._log_id, type(lookup.exception()).__name__)
 
+    @property
+    def handshake_failure(self) -> HandshakeFailure | None:
+        """Why the DTLS handshake failed; None if it did not."""
+        return self._pc.handshake_failure
+
     def send(self, message: str) -> bool:
         """Queue a message on the data channel. False if there is no open channel, or too much is waiting."""
         channel = self._channel
@@ -227,6 +233,9 @@ class Peer:
         if state == "connected":
             self._listener.on_connected()
         elif state in ("closed", "failed") and self._closing is None:
+            if (failure := self.handshake_failure) is not None:
+                reason = failure.reason or "no reason of OpenSSL's"
+                logger.warning("session %s: the DTLS handshake failed: %s (%s)", self._log_id, failure.cause, reason)
             self._listener.on_gone(orderly=state == "closed")
 
 

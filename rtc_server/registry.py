@@ -76,7 +76,7 @@ class Registry:
         self._metrics = metrics
         self._addresses = MediaAddresses.from_settings(settings)
         self._calls: dict[str, Call] = {}
-        self._ends: OrderedDict[str, tuple[float, EndReason]] = OrderedDict()
+        self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
         for state in SessionState:
@@ -129,10 +129,10 @@ class Registry:
 
     def why_ended(self, session_id: str) -> SessionEnded | None:
         """What became of a session that ended a short while ago, if nobody asked for its end."""
-        at, reason = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL))
+        at, reason, detail = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL, ""))
         if time.monotonic() - at > _END_IS_KEPT_S:
             return None
-        return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else "")
+        return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else detail)
 
     async def end(self, session_id: str, visitor: Visitor) -> None:
         """End a session because somebody who has its id asks for it. Raises UnknownSession."""
@@ -233,7 +233,7 @@ class Registry:
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.id.text, None)
         if call.end_reason is not None and call.end_reason not in _WANTED_ENDS:
-            self._ends[call.id.text] = (time.monotonic(), call.end_reason)
+            self._ends[call.id.text] = (time.monotonic(), call.end_reason, call.end_detail)
             if len(self._ends) > _KEPT_ENDS:
                 self._ends.popitem(last=False)
         if not self._calls:

@@ -65,6 +65,8 @@ class EndReason(enum.StrEnum):
     DELETED = "deleted"
     CONNECT_TIMEOUT = "connect_timeout"
     PEER_LOST = "peer_lost"
+    HANDSHAKE_FAILED = "handshake_failed"
+    """The media path came up, but client and server could not agree on keys."""
     ENGINE_FAILED = "engine_failed"
     SERVER_SHUTDOWN = "server_shutdown"
     TIME_LIMIT = "time_limit"

@@ -1,15 +1,16 @@
-"""What ``rtc_server.lean_rtp`` assumes of aiortc's private parts. A version that differs fails here, by name, before
-it fails in a call."""
+"""What ``rtc_server.lean_rtp`` and ``rtc_server.dtls`` assume of aiortc's private parts. A version that differs fails
+here, by name, before it fails in a call."""
 
 from __future__ import annotations
 
 import inspect
 
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
-from aiortc.rtcdtlstransport import RtpRouter
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
+from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
 from aiortc.rtcrtpreceiver import StreamStatistics
 
+from rtc_server.dtls import Certificate, DtlsTransport
 from rtc_server.ice import IceConnection, MediaAddresses
 from rtc_server.lean_rtp import LeanPeerConnection, LeanReceiver, LeanSender
 
@@ -37,6 +38,27 @@ async def test_transports_and_their_connecting_are_made_in_one_place() -> None:
     assert {"_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__connect"} <= set(vars(RTCPeerConnection))
     for method in (RTCPeerConnection.setLocalDescription, RTCPeerConnection.setRemoteDescription):
         assert "self.__connect()" in inspect.getsource(method)
+
+
+async def test_certificates_and_dtls_transports_are_ours(lean: LeanPeerConnection) -> None:
+    private = vars(lean)
+    (certificate,) = private["_RTCPeerConnection__certificates"]
+    (transport,) = private["_RTCPeerConnection__dtlsTransports"]
+    assert isinstance(certificate, Certificate)
+    assert isinstance(transport, DtlsTransport)
+    assert {"_key", "_cert"} <= set(vars(certificate))
+    assert list(inspect.signature(RTCCertificate._create_ssl_context).parameters) == ["self", "srtp_profiles"]
+    assert "_create_ssl_context(" in inspect.getsource(RTCDtlsTransport.start)
+
+
+def test_a_handshake_goes_the_way_that_is_watched() -> None:
+    """aiortc makes the connection before the handshake, and reads it by these two calls alone while it lasts."""
+    start = inspect.getsource(RTCDtlsTransport.start)
+    steps = ("SSL.Connection(", "self._do_handshake()", "self._validate_peer_identity(", "self._setup_srtp()")
+    assert [start.index(step) for step in steps] == sorted(start.index(step) for step in steps)
+    assert "self._ssl.do_handshake()" in inspect.getsource(RTCDtlsTransport._do_handshake)
+    assert "self._ssl.recv(" in inspect.getsource(RTCDtlsTransport._recv_next)
+    assert "State.FAILED" in start
 
 
 async def test_addresses_of_ours_are_gathered_on(lean: LeanPeerConnection) -> None:

@@ -35,7 +35,7 @@ LEVELS: list[set[str]] = [
     {"engine"},
     {"transcript", "speech"},
     {"models"},
-    {"ice"},
+    {"ice", "dtls"},
     {"tracks", "services", "lean_rtp"},
     {"transcribe_client"},
     {"peer", "client"},

@@ -87,8 +87,8 @@ def test_live_means_connected(state: SessionState, live: bool) -> None:
 def test_end_reasons_are_those_of_the_protocol() -> None:
     """The words of docs/protocol.md, and ``refused``, which nobody is told."""
     assert set(EndReason) == {
-        *("bye", "deleted", "connect_timeout", "peer_lost", "engine_failed", "server_shutdown"),
-        *("time_limit", "protocol_abuse", "internal", "refused"),
+        *("bye", "deleted", "connect_timeout", "peer_lost", "handshake_failed", "engine_failed"),
+        *("server_shutdown", "time_limit", "protocol_abuse", "internal", "refused"),
     }
 
 
