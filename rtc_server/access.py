@@ -135,11 +135,8 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
     """As the settings say. Raises ConfigError for what cannot be, and for a server that would be open to a network
     without anybody having said so."""
     local = is_loopback(settings.host)
-    if not (local or settings.auth or settings.allow_anonymous):
-        raise ConfigError(
-            f"--host {settings.host} can be reached from other machines, and there is nobody at the door.",
-            hint="--auth FILE lets in who has a key (rtc-server auth-key makes one); --allow-anonymous, everybody.",
-        )
+    if not (settings.auth or settings.allow_anonymous):
+        _refuse_open_door(settings, local)
     per_minute = settings.offers_per_minute
     return Access(
         authenticator=auth.load(Path(settings.auth)) if settings.auth else None,
@@ -147,6 +144,16 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
         proxies=Proxies(settings.trusted_proxies),
         offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),
         request_timeout_s=request_timeout_s,
+    )
+
+
+def _refuse_open_door(settings: Settings, local: bool) -> None:
+    if local and not settings.trusted_proxies:
+        return
+    way = f"--host {settings.host}" if not local else "A server behind a proxy (--trusted-proxies)"
+    raise ConfigError(
+        f"{way} can be reached from other machines, and there is nobody at the door.",
+        hint="--auth FILE lets in who has a key (rtc-server auth-key makes one); --allow-anonymous, everybody.",
     )
 
 

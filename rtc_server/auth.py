@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from rtc_server.errors import ConfigError, Unauthorized
+from rtc_server.spelling import did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -255,12 +256,17 @@ class _Table:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._left = dict(values)
         self._where = where
+        self._asked: list[str] = []
 
     def wrong(self, what: str, hint: str | None = None) -> ConfigError:
         return ConfigError(f"{self._where}: {what}", hint)
 
+    def _take(self, name: str, default: Any = None) -> Any:
+        self._asked.append(name)
+        return self._left.pop(name, default)
+
     def text(self, name: str) -> str | None:
-        value = self._left.pop(name, None)
+        value = self._take(name)
         if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_NAME):
             raise self.wrong(f"{name} must be a text of 1 to {_MAX_NAME} characters.")
         return value
@@ -268,36 +274,40 @@ class _Table:
     def needed(self, name: str, hint: str | None = None) -> str:
         value = self.text(name)
         if value is None:
-            raise self.wrong(f"{name} is missing.", hint)
+            similar = nearest(name, self._left)
+            raise self.wrong(
+                f"{name} is missing{'' if similar is None else f', and there is no setting {similar}'}.", hint
+            )
         return value
 
     def seconds(self, name: str, low: float) -> float | None:
-        value = self._left.pop(name, None)
+        value = self._take(name)
         if value is not None and not (_is_number(value) and value >= low):
             raise self.wrong(f"{name} must be a number of seconds, at least {low:g}.")
         return None if value is None else float(value)
 
     def names(self, name: str) -> frozenset[str] | None:
-        value = self._left.pop(name, None)
+        value = self._take(name)
         if value is not None and not _are_names(value):
             raise self.wrong(f'{name} must be a list of names, as ["echo"].')
         return None if value is None else frozenset(value)
 
     def table(self, name: str) -> Mapping[str, Any] | None:
-        value = self._left.pop(name, None)
+        value = self._take(name)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(f"{name} must be a table: [{name}].")
         return value
 
     def tables(self, name: str) -> list[Mapping[str, Any]]:
-        value = self._left.pop(name, [])
+        value = self._take(name, [])
         if not (isinstance(value, list) and all(isinstance(each, dict) for each in value)):
             raise self.wrong(f"{name} must be tables: [[{name}]].")
         return value
 
     def nothing_else(self) -> None:
         if self._left:
-            raise self.wrong(f"there is no such setting: {', '.join(sorted(self._left))}.")
+            guess = "".join(did_you_mean(name, self._asked) for name in sorted(self._left)[:1])
+            raise self.wrong(f"there is no such setting: {', '.join(sorted(self._left))}.{guess}")
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import auth, config
+from rtc_server.command_line import Parser
 from rtc_server.errors import ConfigError
+from rtc_server.services import SERVICES
+from rtc_server.spelling import did_you_mean
 
 COMMANDS: Final = ("auth-key", "auth-token")
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     key = commands.add_parser(
         "auth-key",
         help="make a key for --auth",
@@ -29,8 +32,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     token.add_argument("--auth", metavar="FILE", help=f"the file of keys and tokens (or {config.ENV_PREFIX}AUTH)")
     token.add_argument("--sub", help="who it is for")
     token.add_argument("--ttl-s", type=_positive, default=600.0, help="seconds until it expires (default: 600)")
+    example = ",".join(SERVICES[:2])
     for command in (key, token):
-        command.add_argument("--services", type=_names, help="what it is good for, as echo,moshi (default: everything)")
+        command.add_argument("--services", type=_names, help=f"what it is good for, as {example} (default: everything)")
         command.add_argument("--max-session-s", type=_positive, help="seconds after which its sessions end")
 
 
@@ -40,11 +44,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in SERVICES:
+            raise argparse.ArgumentTypeError(
+                f"there is no service {name[:80]!r}.{did_you_mean(name, SERVICES)} There are: {', '.join(SERVICES)}"
+            )
+    if not names:
+        raise argparse.ArgumentTypeError(f"it names none of the services: {', '.join(SERVICES)}")
+    return names
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a number") from None
     if not 1 <= value < float("inf"):
         raise argparse.ArgumentTypeError("must be at least 1")
     return value

@@ -14,6 +14,7 @@ from rtc_server import __version__, auth_cli, config, transcribe_files, turn_cli
 from rtc_server.announce import announce
 from rtc_server.app import serve
 from rtc_server.check import report
+from rtc_server.command_line import Parser
 from rtc_server.config import Settings
 from rtc_server.errors import StartupError
 from rtc_server.protocols.captions import CaptionFormat
@@ -60,27 +61,25 @@ def _configure_logging(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rtc-server", description="A WebRTC real-time media server for full-duplex speech models."
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="rtc-server", description="A WebRTC real-time media server for full-duplex speech models.")
     parser.add_argument("--version", action="version", version=f"rtc-server {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("serve", "start the server"),
-        ("check", "say what this machine can run"),
-        ("transcribe", "write down what is said in audio and video files"),
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text, only in (
+        ("serve", "start the server", None),
+        ("check", "say what this machine can run", None),
+        ("transcribe", "write down what is said in audio and video files", transcribe_files.SETTINGS),
     ):
         command = commands.add_parser(
             name,
             help=text,
-            allow_abbrev=False,  # --turn-secret would pass for --turn-secret-file
-            description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
-            f"--log-level as {config.ENV_PREFIX}LOG_LEVEL.",
+            usage=f"%(prog)s [OPTION ...]{' FILE ...' if name == 'transcribe' else ''}",
+            description=config.describe(text, "log_level"),
+            elsewhere=config.SECRETS_ELSEWHERE,
         )
         if name == "transcribe":
             _add_file_arguments(command)
-        config.add_arguments(command)
+        config.add_arguments(command, only=only)
     turn_cli.add_to(commands)
     auth_cli.add_to(commands)
     return parser

@@ -2,7 +2,8 @@
 
 Every setting has one name: the field here, ``--the-field`` on the command line, ``RTC_SERVER_THE_FIELD`` in
 the environment. The command line wins over the environment, the environment over the default. Lists are separated
-by commas. Secrets come from the environment alone.
+by commas. Secrets come from the environment alone. What is no setting is refused, and so is what is set to nothing
+where nothing could be meant.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import argparse
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
+from rtc_server.command_line import Parser
+from rtc_server.environment import LINK_HINT, PREFIX, is_service_link, refuse_unknown
 from rtc_server.errors import ConfigError
+from rtc_server.spelling import did_you_mean
 
-ENV_PREFIX: Final = "RTC_SERVER_"
+ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -36,10 +41,17 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def _setting(
-    default: Any, help_text: str, low: float | None = None, high: float | None = None, secret: bool = False
+    default: Any,
+    help_text: str,
+    low: float | None = None,
+    high: float | None = None,
+    secret: bool = False,
+    may_be_empty: bool = False,
 ) -> Any:
-    """``secret``: only from the environment, where other users of the machine cannot read it; never shown."""
-    metadata = {"help": help_text, "low": low, "high": high, "secret": secret}
+    """``secret``: only from the environment, where other users of the machine cannot read it; never shown.
+    ``may_be_empty``: a text that is set to nothing is as good as one that is not set. Elsewhere it is a mistake, as of
+    a variable that was to be filled in: a server with an empty ``--auth`` would be an open one."""
+    metadata = {"help": help_text, "low": low, "high": high, "secret": secret, "may_be_empty": may_be_empty}
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -84,11 +96,12 @@ class Settings:
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )
 
-    udp_ports: str = _setting("", "UDP ports of the media, as 50000-50100; empty: any")
+    udp_ports: str = _setting("", "UDP ports of the media, as 50000-50100; empty: any", may_be_empty=True)
     public_ip: str = _setting(
         "",
         "address under which this machine is reached from outside (1:1 NAT), as PUBLIC or PUBLIC/PRIVATE; "
         "answers name it in place of the private one",
+        may_be_empty=True,
     )
     interfaces: tuple[str, ...] = _setting((), "network interfaces or addresses for the media; empty: all but loopback")
     stun_urls: tuple[str, ...] = _setting((), "stun: URLs that clients are given")
@@ -137,6 +150,8 @@ class Settings:
             raise ConfigError("--tls-cert and --tls-key go together.")
         if self.tls_cert and self.tls != "off":
             raise ConfigError("--tls self-signed makes a certificate of its own: leave --tls-cert out, or --tls.")
+        if self.auth and self.allow_anonymous:
+            raise ConfigError("--auth wants a key of everybody, --allow-anonymous of nobody: leave one of them out.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +162,9 @@ class RelaySettings:
     turn_port: int = _setting(3478, "UDP and TCP port of the relay", 1, 65535)
     turn_tls_port: int = _setting(5349, "TLS port of the relay, with --turn-cert", 1, 65535)
     turn_relay_ports: str = _setting("49160-49659", "UDP ports that are lent to clients, one for each allocation")
-    turn_relay_ip: str = _setting("", "address that relayed packets leave from; empty: the one the client came to")
+    turn_relay_ip: str = _setting(
+        "", "address that relayed packets leave from; empty: the one the client came to", may_be_empty=True
+    )
     turn_realm: str = _setting("rtc-server", "realm of the credentials; any name")
     turn_cert: str = _setting("", "PEM file of the relay's certificate chain, for turns:")
     turn_key: str = _setting("", "PEM file of that certificate's private key")
@@ -165,22 +182,73 @@ class RelaySettings:
             raise ConfigError("--turn-cert and --turn-key go together.")
 
 
+def option(name: str) -> str:
+    """A setting's name on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """A setting's name in the environment."""
+    return ENV_PREFIX + name.upper()
+
+
+def _names(of: type[Settings] | type[RelaySettings]) -> list[str]:
+    return [spec.name for spec in dataclasses.fields(of)]
+
+
 AnySettings = TypeVar("AnySettings", Settings, RelaySettings)
 
 
-def add_arguments(parser: argparse.ArgumentParser, of: type[Settings] | type[RelaySettings] = Settings) -> None:
-    """One option for each setting."""
+_GROUPS: Final = {
+    "host": "the server",
+    "model": "the model",
+    "udp_ports": "the network",
+    "auth": "who may come in",
+    "vad": "speech and turns",
+    "connect_timeout_s": "conversations",
+    "turn_listen": "the relay",
+}
+"""Where a group of options begins, and what it is about."""
+
+SECRETS_ELSEWHERE: Final = {
+    option(spec.name): f"Others see the command line: {variable(spec.name)} is for the environment, and "
+    f"{option(spec.name)}-file names a file."
+    for spec in dataclasses.fields(Settings)
+    if spec.metadata["secret"]
+}
+"""What to say of secrets on the command line, by the option that they do not have."""
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    of: type[Settings] | type[RelaySettings] = Settings,
+    only: Collection[str] | None = None,
+) -> None:
+    """One option for each setting, or for those that are named in ``only``."""
+    group: argparse._ActionsContainer = parser
     for spec in dataclasses.fields(of):
-        option = "--" + spec.name.replace("_", "-")
+        if spec.name in _GROUPS and only is None:
+            group = parser.add_argument_group(_GROUPS[spec.name])
+        if spec.metadata["secret"] or (only is not None and spec.name not in only):
+            continue
+        kind = get_type_hints(of)[spec.name]
+        if kind is bool:
+            group.add_argument(
+                option(spec.name), action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"]
+            )
+            continue
         shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
         help_text = f"{spec.metadata['help']} (default: {shown})" if shown != "" else spec.metadata["help"]
-        kind = get_type_hints(of)[spec.name]
-        if spec.metadata["secret"]:
-            continue
-        if kind is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"])
-        else:
-            parser.add_argument(option, default=None, metavar=spec.name.upper(), help=help_text.replace("%", "%%"))
+        choices = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else spec.name.upper()
+        group.add_argument(option(spec.name), default=None, metavar=choices, help=help_text.replace("%", "%%"))
+
+
+def describe(what: str, example: str) -> str:
+    """A command's description: what it does, and how its options are set elsewhere."""
+    return (
+        f"{what[0].upper()}{what[1:]}. Each option can also be set in the environment: {option(example)} as "
+        f"{variable(example)}."
+    )
 
 
 def from_arguments(
@@ -202,23 +270,24 @@ def _from_arguments(
     defaults: Mapping[str, Any],
 ) -> AnySettings:
     environment = os.environ if environment is None else environment
+    refuse_unknown(environment, map(variable, (*_names(Settings), *_names(RelaySettings))))
     types = get_type_hints(of)
     values = dict(defaults)
     for spec in dataclasses.fields(of):
         value = getattr(arguments, spec.name, None)
-        source = "--" + spec.name.replace("_", "-")
+        source = option(spec.name)
         if value is None:
-            source = ENV_PREFIX + spec.name.upper()
+            source = variable(spec.name)
             value = environment.get(source)
         if value is not None:
             values[spec.name] = _convert(source, value, types[spec.name])
+            _refuse_odd_text(source, values[spec.name], spec)
     return of(**values)
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from a command line alone; for tests and tools."""
-    # Without abbreviations: --turn-secret would pass for --turn-secret-file.
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = Parser(elsewhere=SECRETS_ELSEWHERE)
     add_arguments(parser)
     return from_arguments(parser.parse_args(argv), environment)
 
@@ -231,16 +300,14 @@ def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     return (named if named.is_absolute() else Path.home() / ".local" / "state") / "rtc-server"
 
 
-def _types() -> dict[str, Any]:
-    return get_type_hints(Settings)
-
-
 def _convert(source: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, str):
         return value
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"{source} must be one of: {', '.join(get_args(kind))}.")
+            raise ConfigError(
+                f"{source} must be one of: {', '.join(get_args(kind))}.{did_you_mean(value, get_args(kind))}"
+            )
         return value
     if get_origin(kind) is tuple:
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -251,12 +318,31 @@ def _convert(source: str, value: Any, kind: Any) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise ConfigError(f"{source}: {value!r} is not {'a whole number' if kind is int else 'a number'}.") from None
+        raise ConfigError(
+            f"{source}: {value!r} is not {'a whole number' if kind is int else 'a number'}.",
+            hint=LINK_HINT if is_service_link(value) else None,
+        ) from None
+
+
+def _refuse_odd_text(source: str, value: Any, spec: dataclasses.Field[Any]) -> None:
+    """What a file of variables leaves around a value is not part of it. Raises ConfigError, without the value."""
+    if value == "" and not spec.metadata["may_be_empty"]:
+        raise ConfigError(f"{source} is empty.", hint="Give it a value, or leave it out.")
+    for text in value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ():
+        if text != text.strip():
+            raise ConfigError(f"{source} has a space or a line break around its value.", hint="Take it away.")
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise ConfigError(f"{source} has a control character in it.")
+        if text[:1] in ("'", '"') and text[:1] == text[-1:]:
+            raise ConfigError(
+                f"{source} has quotes around its value.",
+                hint="Take them away: they are not part of it, and what read the file left them there.",
+            )
 
 
 def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     low, high = spec.metadata["low"], spec.metadata["high"]
-    name = "--" + spec.name.replace("_", "-")
+    name = option(spec.name)
     if low is not None and not value >= low:
         raise ConfigError(f"{name} must be at least {low}.")
     if high is not None and not value <= high:

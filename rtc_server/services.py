@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rtc_server import bundled, hardware
+from rtc_server.bundled import PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import make_model
@@ -22,6 +23,8 @@ from rtc_server.metrics import Metrics
 ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
 TRANSCRIBE: Final = "transcribe"
+SERVICES: Final = (DIALOGUE, TRANSCRIBE, ECHO)
+"""All that a server can have."""
 DETECTOR: Final = "vad"
 """Not a service: nobody asks for it by name."""
 _CPU_SLOTS: Final = 1
@@ -134,7 +137,11 @@ def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> Engi
     specs = [] if settings.stt == "auto" else plan(settings, hardware.cuda_devices())
     spec = next((spec for spec in specs if spec.service == TRANSCRIBE), None)
     if spec is None:
-        raise ConfigError("There is no model to transcribe with.", hint="Name one: --stt kyutai/stt-1b-en_fr")
+        small = f", or --stt {PICO_STT}, which comes with the server and knows a few hundred words"
+        raise ConfigError(
+            "There is no model to transcribe with.",
+            hint=f"Name one: --stt kyutai/stt-1b-en_fr{small if bundled.is_complete(PICO_STT) else ''}.",
+        )
     options = spec.options | {"slots": min(streams, spec.options["slots"])}
     few = dataclasses.replace(spec, options=options, real_time=RealTime.UNMEASURED)
     return EngineClient(few.service, _link_maker(few, settings), metrics)

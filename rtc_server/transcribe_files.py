@@ -31,6 +31,11 @@ from rtc_server.protocols.captions import CaptionFormat, render
 from rtc_server.recordings import Progress, transcribe
 from rtc_server.services import make_transcriber
 
+SETTINGS: Final = (
+    *("stt", "stt_slots", "device", "dtype", "quantize", "kv_dtype", "threads", "engine"),
+    *("turn_ms", "pause_threshold", "log_level"),
+)
+"""What can be set of it."""
 _RESTART_S: Final = 60.0
 """For which files wait for an engine that is being restarted."""
 _POLL_S: Final = 0.2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import config, coturn
+from rtc_server.command_line import Parser
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.turn import IceServers
@@ -20,22 +21,29 @@ COMMANDS: Final = {
 }
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+_RELAY: Final = ("public_ip", "interfaces", "turn_secret_file", "log_level")
+"""What coturn has in common with the server."""
+_CREDENTIALS: Final = ("stun_urls", "turn_urls", "turn_secret_file", "turn_ttl_s", "log_level")
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     for name, text in COMMANDS.items():
+        credentials = name == "turn-credentials"
+        example = "turn_urls" if credentials else "turn_port"
         command = commands.add_parser(
             name,
             help=text,
-            allow_abbrev=False,  # --turn-secret would pass for --turn-secret-file
-            description=f"{text[0].upper()}{text[1:]}. Each option can also be set in the environment: "
-            f"--turn-port as {config.ENV_PREFIX}TURN_PORT.",
+            usage="%(prog)s [OPTION ...]",
+            description=config.describe(text, example),
+            elsewhere=config.SECRETS_ELSEWHERE,
         )
-        if name == "turn-credentials":
+        if credentials:
             command.add_argument("--user", default="debug", help="whose credentials (default: %(default)s)")
         else:
             config.add_arguments(command, RelaySettings)
         if name == "turn-config":
             command.add_argument("--output", metavar="FILE", help="write it there, readable by its owner alone")
-        config.add_arguments(command)
+        config.add_arguments(command, only=_CREDENTIALS if credentials else _RELAY)
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:

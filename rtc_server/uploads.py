@@ -39,6 +39,7 @@ from rtc_server.protocols.captions import CaptionFormat, Transcript
 from rtc_server.recordings import Progress, transcribe
 from rtc_server.registry import Registry
 from rtc_server.services import TRANSCRIBE
+from rtc_server.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ _EVENT_S: Final = 30.0
 """For which somebody who reads no events keeps a slot."""
 _KEEP_ALIVE_S: Final = 15.0
 _EVENTS: Final = "text/event-stream"
+_FORMAT: Final = "format"
+_SHOWN: Final = 80
+"""Characters of a parameter's name that are told back."""
 _TYPES: Final[dict[CaptionFormat, str]] = {
     "json": "application/json",
     "txt": "text/plain",
@@ -169,7 +173,10 @@ routes: Final = [web.post("/api/transcribe", transcribe_file, expect_handler=_wh
 
 def _answer_to(request: web.Request) -> _Answer:
     """Raises BadRequest, NotAudio."""
-    wanted = request.query.get("format", "json")
+    for name in request.query:
+        if name != _FORMAT:
+            raise BadRequest(f"There is no parameter {name[:_SHOWN]!r}.{did_you_mean(name, [_FORMAT])}")
+    wanted = request.query.get(_FORMAT, "json")
     form = next((form for form in _TYPES if form == wanted), None)
     if form is None:
         raise BadRequest(f"format must be one of: {', '.join(_TYPES)}.")

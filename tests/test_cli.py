@@ -44,12 +44,12 @@ def made_key(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, 
 
 
 def test_a_key_and_the_lines_that_go_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    key, lines = made_key(capsys, "--name", "kiosk", "--services", "echo, moshi", "--max-session-s", "600")
+    key, lines = made_key(capsys, "--name", "kiosk", "--services", "echo, dialogue", "--max-session-s", "600")
     assert key not in lines
     path = tmp_path / "auth.toml"
     path.write_text(lines)
     found = auth.load(path).authenticate(key, time.time())
-    assert found == auth.Principal("key/kiosk", frozenset({"echo", "moshi"}), 600, operator=True)
+    assert found == auth.Principal("key/kiosk", frozenset({"echo", "dialogue"}), 600, operator=True)
     other, _ = made_key(capsys, "--name", "kiosk")
     assert other != key
 

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtc_server.config import ENV_PREFIX, Settings, add_arguments, from_arguments, parse, state_directory
+from rtc_server.config import (
+    ENV_PREFIX,
+    RelaySettings,
+    Settings,
+    add_arguments,
+    from_arguments,
+    parse,
+    relay_from_arguments,
+    state_directory,
+)
 from rtc_server.errors import ConfigError
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Settings)}
@@ -151,7 +160,70 @@ def test_a_bad_environment_does_not_matter_where_the_command_line_speaks() -> No
 
 
 def test_the_environment_of_others_is_left_alone() -> None:
-    assert parse([], {"PORT": "1", "RTC_SERVER_": "x", "RTC_SERVER_UNKNOWN": "y", "rtc_server_port": "2"}) == Settings()
+    assert parse([], {"PORT": "1", "RTC_SERVER_": "x", "RTP_SERVER_PORT": "2", "TURN_URLS": "y"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("RTC_SERVER_TRUN_URLS", "RTC_SERVER_TURN_URLS"), ("RTC_SERVER_AHTU", "RTC_SERVER_AUTH")]
+)
+def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    """By every command, and without what it is set to."""
+    with pytest.raises(ConfigError, match=f"^{name} ") as refused:
+        parse([], {name: "hush"})
+    assert refused.value.hint == f"Did you mean {meant}?"
+    assert "hush" not in f"{refused.value.message} {refused.value.hint}"
+    with pytest.raises(ConfigError, match=f"^{name} "):
+        relay_from_arguments(argparse.Namespace(), {name: "hush"})
+
+
+def test_a_variable_of_another_command_is_none_of_this_ones() -> None:
+    """Server and relay may share one file of variables."""
+    assert parse([], {"RTC_SERVER_TURN_PORT": "4000"}) == Settings()
+    assert relay_from_arguments(argparse.Namespace(), {"RTC_SERVER_PORT": "4000"}) == RelaySettings()
+
+
+MAY_BE_EMPTY = {"udp_ports", "public_ip"}
+TEXTS = [name for name, kind in TYPES.items() if kind is str and name not in MAY_BE_EMPTY]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_set_to_nothing_is_refused(name: str) -> None:
+    """RTC_SERVER_AUTH=$FILE without FILE would be an open server."""
+    with pytest.raises(ConfigError, match=f"^{variable(name)} is empty"):
+        parse([], {variable(name): ""})
+    if name not in SECRETS:
+        with pytest.raises(ConfigError, match=f"^{option(name)} is empty"):
+            parse([f"{option(name)}="], {})
+
+
+@pytest.mark.parametrize("name", MAY_BE_EMPTY)
+def test_unless_nothing_is_what_can_be_meant(name: str) -> None:
+    assert parse([], {variable(name): ""}) == Settings()
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *MAY_BE_EMPTY, *LISTS])
+@pytest.mark.parametrize("text", ['"{}"', "'{}'", " {}", "{} ", "{}\r", "{}\x00"])
+def test_what_is_around_a_value_or_in_it_by_mistake_is_refused(name: str, text: str) -> None:
+    """As a file of variables with quotes in it, read by a program that leaves them there, or written on Windows."""
+    odd = text.format("somewhere")
+    if name in LISTS and odd.strip() == "somewhere":
+        assert parse([], {variable(name): odd}) == defaults_but(**{name: ("somewhere",)})
+        return
+    with pytest.raises(ConfigError, match=f"^{variable(name)} has") as refused:
+        parse([], {variable(name): odd})
+    assert "somewhere" not in refused.value.message
+
+
+def test_a_door_is_open_or_closed() -> None:
+    with pytest.raises(ConfigError, match=r"--auth.*--allow-anonymous"):
+        parse(["--auth", "keys.toml", "--allow-anonymous"], {})
+
+
+def test_a_port_that_the_container_platform_sets() -> None:
+    """Kubernetes sets RTC_SERVER_PORT for a service that is called rtc-server."""
+    with pytest.raises(ConfigError) as refused:
+        parse([], {"RTC_SERVER_PORT": "tcp://10.0.0.7:8080"})
+    assert "enableServiceLinks" in (refused.value.hint or "")
 
 
 def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 
 # Lowest first. A module may import from lower levels, and from its own sub-package.
 LEVELS: list[set[str]] = [
-    {"errors", "metrics", "audio", "hardware", "bundled"},
+    {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
+    {"environment", "command_line"},
     {"config", "media_files", "addresses"},
     {
         "protocols",

@@ -94,7 +94,15 @@ async def test_a_key_with_a_time_limit(guarded: Server) -> None:
 
 async def test_so_many_sessions_from_one_address() -> None:
     """By the address that the proxy tells of: another has its own."""
-    arguments = ("--model", "echo", "--sessions-per-address", "2", "--trusted-proxies", "127.0.0.1")
+    arguments = (
+        "--model",
+        "echo",
+        "--sessions-per-address",
+        "2",
+        "--trusted-proxies",
+        "127.0.0.1",
+        "--allow-anonymous",
+    )
     async with running_server(*arguments) as server, leaves_nothing(server), aiohttp.ClientSession() as http:
         url, sessions = url_of(server), []
         async with offering() as body:

@@ -82,7 +82,9 @@ async def test_keys_are_read_again_while_it_runs(keys: Path, caplog: pytest.LogC
 
 
 async def test_too_many_offers() -> None:
-    async with running_server(*ECHO, "--offers-per-minute", "1", "--trusted-proxies", "127.0.0.1") as server:
+    async with running_server(
+        *ECHO, "--offers-per-minute", "1", "--trusted-proxies", "127.0.0.1", "--allow-anonymous"
+    ) as server:
         url = f"http://127.0.0.1:{server.port}"
         async with aiohttp.ClientSession() as http:
 

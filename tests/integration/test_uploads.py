@@ -151,6 +151,15 @@ async def test_other_formats(server: Held, form: str, kind: str, expected: str) 
     assert headers["Content-Type"] == f"{kind}; charset=utf-8"  # type: ignore[index, call-overload]
 
 
+@pytest.mark.parametrize("query", ["fromat=txt", "Format=txt", "format=txt&language=en"])
+async def test_a_parameter_that_does_not_exist(server: Held, query: str) -> None:
+    """Left out without a word, the answer would be of another kind than was asked for."""
+    status, _, text = await post(f"{server.url}?{query}", WORDS)
+    error = json.loads(text)["error"]
+    assert (status, error["code"]) == (400, "bad_request")
+    assert ("Did you mean format?" in error["message"]) is ("language" not in query)
+
+
 @pytest.mark.parametrize("headers", [{"Content-Type": "audio/wav"}, {"Content-Type": "nonsense"}, {}])
 async def test_any_type_any_container_any_framing(server: Held, headers: dict[str, str]) -> None:
     """The name and the type of a file say nothing."""
