@@ -9,15 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rtc_server import bundled, hardware
+from rtc_server import bundled, hardware, memory
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ModelLoadError
+from rtc_server.memory import size_text
 from rtc_server.services import ECHO, plan, resolve_model, resolve_stt
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
-_GIB: Final = 2**30
-_MIB: Final = 2**20
-_WORKING_BYTES: Final = _GIB
+_WORKING_BYTES: Final = 2**30
 """What a model takes beside weights and sessions: CUDA's own context, graphs, intermediate results. An allowance."""
 
 
@@ -99,10 +98,10 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         wants.append(
             Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes + held.working_bytes)
         )
-        sizes = f"{_size(held.weights_bytes)} of weights, {_size(held.session_bytes)} a session"
+        sizes = f"{size_text(held.weights_bytes)} of weights, {size_text(held.session_bytes)} a session"
         yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
     if settings.device == "cpu" or not devices:
-        yield from how_many_fit("this machine", hardware.memory_free_bytes(), wants)
+        yield from how_many_fit("this machine", memory.free_bytes() or 0, wants)
         return
     for index in range(torch.cuda.device_count()):
         if settings.device in {"auto", "cuda", f"cuda:{index}"}:
@@ -130,16 +129,10 @@ def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator
     for want in wants:
         others = sum(other.in_all_bytes for other in wants if other is not want)
         fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
-        room = f"{where}, {_size(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
-        hint = (
-            f"{_size(want.in_all_bytes + others)} are wanted: fewer slots, a smaller --context, or --kv-dtype float8."
-        )
+        room = f"{where}, {size_text(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
+        wanted = size_text(want.in_all_bytes + others)
+        hint = f"{wanted} are wanted: fewer slots, a smaller --context, or --kv-dtype float8."
         yield Finding(fit >= want.slots, f"{room}, {want.slots} asked for", hint)
-
-
-def _size(amount: int) -> str:
-    """In GiB from 10 on, else in MiB: a session of Moshi's is 1,516 of them."""
-    return f"{amount / _GIB:,.1f} GiB" if amount >= 10 * _GIB else f"{amount / _MIB:,.1f} MiB"
 
 
 def _static() -> Finding:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from pathlib import Path
 
 import ifaddr
 
@@ -28,21 +27,6 @@ def cuda_devices() -> int:
 def cpu_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_free_bytes() -> int:
-    """Memory that this process may still take: the machine's, or the container's where that is less. 0 if unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux
-        return 0
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free
-    return min(free, max(0, limit - used))
 
 
 def addresses() -> list[str]:

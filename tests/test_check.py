@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rtc_server import bundled, check, hardware
+from rtc_server import bundled, check, hardware, memory
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.models.tiny import write_tiny_checkpoint
 
@@ -28,7 +28,7 @@ def lines_with(text: str, settings: Settings) -> list[str]:
 
 
 def test_it_says_how_many_sessions_there_is_memory_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hardware, "memory_free_bytes", lambda: 3 * 2**30)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 3 * 2**30)
     settings = Settings(model=str(write_tiny_checkpoint(tmp_path / "tiny")), slots=2)
     (sizes,) = lines_with("a session", settings)
     assert sizes.startswith("ok       dialogue (")

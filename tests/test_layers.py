@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
     {"environment", "command_line"},
+    {"memory", "child_process"},
     {"config", "media_files", "addresses"},
     {
         "protocols",

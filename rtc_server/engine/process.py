@@ -2,35 +2,37 @@
 
 The parent's end is :class:`ProcessLink`. The child runs ``python -m rtc_server.engine.process``: it reads one
 line of JSON from its standard input (which model, and the two addresses), loads the model and serves until it
-is told to stop or its standard input ends, which is how it knows that its parent is gone. The function that
-makes the model is named in that line, so that this layer need not know the models.
+is told to stop or its standard input ends, which is how it knows that its parent is gone; it is deaf to the signals
+that a whole group of processes gets. The function that makes the model is named in that line, so that this layer need
+not know the models.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import zmq
 import zmq.asyncio
 
+from rtc_server import memory
+from rtc_server.child_process import ChildProcess, answer_to_parent_alone
 from rtc_server.engine.core import serve
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import OnExit, OnMessage
+from rtc_server.engine.meeting import MeetingPoint
 from rtc_server.engine.messages import (
     FromEngine,
+    LoadFailed,
+    Ready,
     Stop,
     ToEngine,
     decode_from_engine,
@@ -57,18 +59,20 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
 
 class ProcessLink:
-    """The parent's end: one child process, two one-way sockets in a private directory."""
+    """The parent's end: one child process, two one-way sockets that only this user can reach."""
 
     def __init__(self, spec: ChildSpec) -> None:
         self._spec = spec
-        self._directory = Path(tempfile.mkdtemp(prefix="rtc-engine-"))
+        self._meeting = MeetingPoint()
         self._context = zmq.Context()
         self._to_child = self._context.socket(zmq.PUSH)
         # Not from_socket(): the socket that it shadows is closed once more when it is collected, and by then
         # its handle may be that of another engine's socket.
         self._from_child = zmq.asyncio.Socket(self._context, zmq.PULL)
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._loaded = False
+        self._closing = False
         self._closed = False
 
     @property
@@ -77,25 +81,19 @@ class ProcessLink:
         return self._process.pid
 
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
-        inbox, outbox = (f"ipc://{self._directory / name}" for name in ("in", "out"))
-        for socket, address in ((self._to_child, inbox), (self._from_child, outbox)):
+        for socket in (self._to_child, self._from_child):
             socket.set_hwm(_QUEUE_MESSAGES)
             socket.linger = 0
-            socket.bind(address)
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rtc_server.engine.process", stdin=asyncio.subprocess.PIPE
-        )
-        assert self._process.stdin is not None
+        inbox, outbox = self._meeting.bind(self._to_child, "in"), self._meeting.bind(self._from_child, "out")
+        self._process = ChildProcess("rtc_server.engine.process")
         spec = msgspec.structs.replace(self._spec, inbox=inbox, outbox=outbox)
-        with contextlib.suppress(ConnectionError):  # it died at once: the watcher tells
-            self._process.stdin.write(msgspec.json.encode(spec) + b"\n")
-            await self._process.stdin.drain()
+        self._process.tell(msgspec.json.encode(spec) + b"\n")
         reader = asyncio.create_task(self._read(on_message), name="engine-reader")
-        watcher = asyncio.create_task(self._watch(self._process, on_exit), name="engine-watcher")
+        watcher = asyncio.create_task(self._watch(self._process, on_message, on_exit), name="engine-watcher")
         self._tasks = [reader, watcher]
 
     def send(self, message: ToEngine) -> bool:
-        if self._closed or self._process is None or self._process.returncode is not None:
+        if self._closed or self._process is None or self._process.ended:
             return False
         try:
             self._to_child.send(encode(message), zmq.NOBLOCK)
@@ -106,9 +104,11 @@ class ProcessLink:
     async def close(self) -> None:
         if self._closed:
             return
+        self._closing = True
         if self._process is not None:
             self.send(Stop())
-            await self._end(self._process)
+            if not await self._process.end(_CLOSE_TIMEOUT_S):
+                logger.warning("the engine process did not stop in %.0f s: killed", _CLOSE_TIMEOUT_S)
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -116,28 +116,30 @@ class ProcessLink:
         self._to_child.close()
         self._from_child.close()
         self._context.term()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), _CLOSE_TIMEOUT_S)
-        except TimeoutError:
-            logger.warning("the engine process did not stop in %.0f s: killed", _CLOSE_TIMEOUT_S)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        self._meeting.close()
 
     async def _read(self, on_message: OnMessage) -> None:
         while True:
-            raw = await self._from_child.recv()
-            on_message(decode_from_engine(raw))
+            message = decode_from_engine(await self._from_child.recv())
+            self._loaded = self._loaded or isinstance(message, Ready)
+            on_message(message)
 
-    async def _watch(self, process: asyncio.subprocess.Process, on_exit: OnExit) -> None:
+    async def _watch(self, process: ChildProcess, on_message: OnMessage, on_exit: OnExit) -> None:
         code = await process.wait()
         logger.log(logging.INFO if code == 0 else logging.ERROR, "the engine process ended with status %d", code)
+        if code == -signal.SIGKILL and not self._loaded and not self._closing:
+            on_message(_killed_while_loading())
         on_exit()
+
+
+def _killed_while_loading() -> LoadFailed:
+    """What a system that has no memory left does. Trying once more would end in the same way."""
+    free = memory.free_bytes()
+    room = f", with {memory.size_text(free)} free before it is tried again" if free else ""
+    return LoadFailed(
+        f"The model was killed while it was loading, most likely because memory ran out{room}.",
+        "rtc-server check says what it needs. Fewer slots, a smaller --context, --dtype or model need less.",
+    )
 
 
 class _ZmqPort:
@@ -185,7 +187,7 @@ class _ZmqPort:
 
 def main() -> int:
     """The child process. Its exit status is 0 after Stop, 2 if the model could not be loaded."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to handle
+    answer_to_parent_alone()
     # One unbuffered line: a buffered reader would hide the end of the pipe from the poller.
     line = b""
     while not line.endswith(b"\n"):

@@ -17,8 +17,10 @@ import aiohttp
 import psutil
 import pytest
 
+from rtc_server import auth
 from rtc_server.client import OfferRefused, VoiceClient
 from tests.support.calls import ROOT, Ear, ServerProcess, assert_serves, get_json, server_process, tone, until
+from tests.support.orphans import alive, engines_of
 
 PRIVATE = {
     "an IPv4 address": re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),
@@ -26,6 +28,12 @@ PRIVATE = {
     "a description": re.compile(r"v=0|a=(?:candidate|ice-ufrag|ice-pwd|fingerprint|group)|m=audio"),
     "a traceback": re.compile(r"Traceback|\bERROR\b|never (?:retrieved|awaited)"),
 }
+
+BOTH_ENGINES = ("--model", "echo", "--engine", "process", "--vad", "on")
+"""The model's and that of voice-activity detection, each in a process of its own."""
+
+KEY = auth.new_key()
+KEYS = f'[[keys]]\nname = "phone"\nhash = "{auth.hash_of(KEY)}"\n'
 
 
 async def _run(*arguments: str) -> tuple[int, str, str]:
@@ -116,42 +124,88 @@ async def test_an_idle_server_stops_at_once() -> None:
 
 async def test_a_signal_while_the_model_loads_stops_the_server() -> None:
     async with server_process("--model", "echo", "--engine", "process") as server:
-        await until(lambda: _has_engine(server), "the engine's process")
+        await until(lambda: engines_of(server.process.pid), "the engine's process")
         server.signal(signal.SIGTERM)
         assert await server.wait_exit(10) == 0
 
 
-def _has_engine(server: ServerProcess) -> bool:
-    """Not any child: looking for a library starts some too, before signals are heard."""
-    for child in psutil.Process(server.process.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "rtc_server.engine.process" in child.cmdline():
-                return True
-    return False
-
-
-async def test_a_ctrl_c_in_the_terminal_is_the_parents_to_handle() -> None:
-    """The whole process group gets it: the engine must not die under its conversations."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_the_whole_group_is_the_servers_to_handle(number: signal.Signals) -> None:
+    """A Ctrl-C, or a service manager as it is set up by default: no engine ends under its conversations."""
     ear = Ear()
-    async with server_process(
-        "--model", "echo", "--engine", "process", "--drain-s", "1", start_new_session=True
-    ) as server:
+    async with server_process(*BOTH_ENGINES, "--drain-s", "2", start_new_session=True) as server:
         await server.wait_ready()
+        engines = engines_of(server.process.pid)
+        assert len(engines) == 2
         async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
             await ear.until_voice()
-            os.killpg(server.process.pid, signal.SIGINT)
-            await _stopped(server, client, 1 + 5)
+            os.killpg(server.process.pid, number)
+            await client.wait_for("error", code="draining")
+            await ear.hear(0.5)
+            await ear.until_voice()
+            assert len(alive(engines)) == 2
+            await _stopped(server, client, 2 + 5)
         assert not [event for event in client.events if event.get("code") == "engine_failed"]
+        assert not alive(engines)
+    assert not [line for line in server.log if "ERROR" in line]
 
 
-async def test_an_engine_does_not_outlive_a_server_that_is_killed() -> None:
-    async with server_process("--model", "echo", "--engine", "process") as server:
+async def test_a_hangup_of_the_whole_group_reads_files_again_and_no_client_notices(tmp_path: Path) -> None:
+    """A service manager that is asked to send SIGHUP sends it to every process of the service."""
+    keys = tmp_path / "auth.toml"
+    keys.write_text(KEYS)
+    ear = Ear()
+    arguments = (*BOTH_ENGINES, "--auth", str(keys))
+    async with server_process(*arguments, start_new_session=True) as server:
         await server.wait_ready()
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        assert children
+        engines = engines_of(server.process.pid)
+        async with VoiceClient(server.url, tone(440), on_voice=ear, token=KEY) as client:
+            await ear.until_voice()
+            os.killpg(server.process.pid, signal.SIGHUP)
+            await until(lambda: any("keys are read" in line for line in server.log), "the keys read again")
+            await ear.hear(0.5)
+            await ear.until_voice()
+            assert not [event for event in client.events if event["type"] in ("error", "disconnected")]
+        assert alive(engines) == engines
+
+
+async def test_a_group_that_gets_signals_while_its_engines_start_has_them(tmp_path: Path) -> None:
+    """There is no moment in which a signal ends a child that is only just beginning."""
+    keys = tmp_path / "auth.toml"
+    keys.write_text(KEYS)
+    async with server_process(*BOTH_ENGINES, "--auth", str(keys), start_new_session=True) as server:
+        ready = asyncio.create_task(server.wait_ready())
+        await until(lambda: engines_of(server.process.pid), "an engine's process")
+        while not ready.done():
+            os.killpg(server.process.pid, signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        await ready
+        authorised = {"Authorization": f"Bearer {KEY}"}
+        async with aiohttp.ClientSession(headers=authorised) as http, http.get(f"{server.url}/status") as response:
+            engines = (await response.json())["engines"]
+    assert [engine["restarts"] for engine in engines.values()] == [0]
+    assert not [line for line in server.log if "ERROR" in line]
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["idle", "hanging"])
+async def test_a_server_that_is_killed_leaves_nothing_behind(tmp_path: Path, stopped: bool) -> None:
+    """No engine, whatever it was doing, and no file."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    async with server_process(*BOTH_ENGINES, environment=environment) as server:
+        await server.wait_ready()
+        engines = engines_of(server.process.pid)
+        assert len(engines) == 2
+        if stopped:
+            for engine in engines:
+                engine.suspend()
         server.signal(signal.SIGKILL)
         await server.wait_exit(5)
-        await until(lambda: not any(child.is_running() for child in children), "the engine's end", 10)
+        await until(lambda: not alive(engines), "the engines' end", 10)
+    assert _is_empty(tmp_path)
+
+
+def _is_empty(directory: Path) -> bool:
+    return not any(directory.iterdir())
 
 
 async def test_a_port_in_use_is_an_error_with_a_hint() -> None:
