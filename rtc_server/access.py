@@ -1,7 +1,8 @@
 """The doorkeeper: which request is whose, and which get no further. Knows nothing of offers and sessions.
 
-What it looks at, in this order, before a handler runs: where the request comes from, of which web page, how many
-offers that address makes, and whose key or token it carries. Only then is the body read, whole and within a time.
+What it looks at, in this order, before a handler runs: where the request comes from, whom it is addressed to, of
+which web page it is, how many offers that address makes, and whose key or token it carries. Only then is the body read,
+whole and within a time.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from rtc_server import auth
 from rtc_server.addresses import Proxies, counted_by, is_loopback
@@ -26,6 +28,7 @@ from rtc_server.errors import (
     BadRequest,
     ConfigError,
     Forbidden,
+    HostRefused,
     OriginRefused,
     RateLimited,
     RequestTimeout,
@@ -33,8 +36,9 @@ from rtc_server.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from rtc_server.hosts import Hosts, parse_authority, parse_public_url
 from rtc_server.http_errors import Handler
-from rtc_server.origins import Origins
+from rtc_server.origins import ANY, Origins, hosts_of
 from rtc_server.rate_limit import Buckets
 
 logger = logging.getLogger(__name__)
@@ -54,11 +58,19 @@ _STREAMED_ROUTES: Final = frozenset({"/api/transcribe"})
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
 _OFFER_ROUTES: Final = ("/api/offer", "/api/transcribe", "/whip/", "/whep/")
 _SDP_ROUTES: Final = ("/whip/", "/whep/")
+_EVENT_ROUTES: Final = frozenset({"/api/sessions/{id}/events"})
+"""What browsers read with an ``EventSource``, which sends no headers of the page's."""
 _BEARER: Final = "bearer"
+PLAIN_PROTOCOL: Final = "rtc-server.v1"
+"""What a page names beside ``bearer.KEY`` when it opens a WebSocket, so that the server has something to choose."""
 _PROTOCOL_PREFIX: Final = "bearer."
 
-_CORS_METHODS: Final = "GET, POST, PATCH, DELETE, OPTIONS"
-_CORS_HEADERS: Final = "Authorization, Content-Type, If-Match"
+_CORS_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_CORS_HEADERS: Final = ("Authorization", "Content-Type", "If-Match", "Last-Event-ID")
+_MAX_ASKED_HEADERS: Final = 64
+_MAX_ASKED_CHARACTERS: Final = 4096
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$%&'+.^_`|~-]{0,127}")
+"""RFC 9110, section 5.6.2, but for ``*``, which CORS takes for all headers."""
 _CORS_EXPOSED: Final = "Location, ETag, Link, Retry-After"
 _CORS_MAX_AGE_S: Final = 7200
 """Chromium keeps a preflight's answer for no longer."""
@@ -81,6 +93,7 @@ class Access:
     origins: Origins
     proxies: Proxies
     offers: Buckets
+    hosts: Hosts = field(default_factory=lambda: Hosts(any_name=True))
     request_timeout_s: float = REQUEST_TIMEOUT_S
     clock: Callable[[], float] = time.monotonic
     today: Callable[[], float] = time.time
@@ -99,6 +112,7 @@ class Access:
                 self.proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []))
             )
             request[_VISITOR] = Visitor(NOBODY, address)
+            _check_host(request, self.hosts)
             _check_origin(request, self.origins)
             if _is_preflight(request):
                 return _preflight_answer(request)
@@ -138,11 +152,15 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
     if not (settings.auth or settings.allow_anonymous):
         _refuse_open_door(settings, local)
     per_minute = settings.offers_per_minute
+    public = parse_public_url(settings.public_url) if settings.public_url else None
+    names = [*hosts_of(settings.allow_origins), *([] if public is None else [public.host])]
+    hosts = Hosts(names, any_name=bool(settings.auth) or not local or ANY in settings.allow_origins)
     return Access(
         authenticator=auth.load(Path(settings.auth)) if settings.auth else None,
-        origins=Origins(settings.allow_origins, names_are_ours=bool(settings.auth) or not local),
+        origins=Origins(settings.allow_origins, hosts, public),
         proxies=Proxies(settings.trusted_proxies),
         offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),
+        hosts=hosts,
         request_timeout_s=request_timeout_s,
     )
 
@@ -158,11 +176,34 @@ def _refuse_open_door(settings: Settings, local: bool) -> None:
 
 
 def _route(request: web.Request) -> str:
+    """A slash at its end makes no other door of it."""
     resource = request.match_info.route.resource
-    return "" if resource is None else resource.canonical
+    return "" if resource is None else resource.canonical.rstrip("/") or "/"
 
 
-# Where it comes from.
+# Whom it is addressed to, and where it comes from.
+
+
+def _check_host(request: web.Request, hosts: Hosts) -> None:
+    """Raises HostRefused, and BadRequest as RFC 9112, section 3.2, wants it: for "any HTTP/1.1 request message that
+    lacks a Host header field and [...] any request message that contains more than one Host header field line or a
+    Host header field with an invalid field value". Without any (HTTP/1.0) it comes from no browser."""
+    named = request.headers.getall(hdrs.HOST, [])
+    if len(named) > 1 or (not named and request.version >= HttpVersion11):
+        raise BadRequest("A request names one host, in the header Host.")
+    for value in named:
+        _check_name(value, hosts)
+        # "When an origin server receives a request with an absolute-form of request-target, the origin server MUST
+        # ignore the received Host header field" (section 3.2.2): of two names, both have to be ours.
+        _check_name(request.url.authority, hosts)
+
+
+def _check_name(value: str, hosts: Hosts) -> None:
+    authority = parse_authority(value)
+    if authority is None:
+        raise BadRequest("The header Host is not a host and a port.")
+    if not hosts.answers_to(authority.host):
+        raise HostRefused
 
 
 def _check_origin(request: web.Request, origins: Origins) -> None:
@@ -191,12 +232,26 @@ def _is_preflight(request: web.Request) -> bool:
 def _preflight_answer(request: web.Request) -> web.Response:
     headers: dict[str, str] = {
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: _CORS_METHODS,
-        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _CORS_HEADERS,
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(_headers_for(request)),
+        hdrs.VARY: hdrs.ACCESS_CONTROL_REQUEST_HEADERS,
         hdrs.ACCESS_CONTROL_MAX_AGE: str(_CORS_MAX_AGE_S),
     }
     if f"{request.path}/".startswith(_SDP_ROUTES):
         headers["Accept-Post"] = "application/sdp"
     return web.Response(status=204, headers=headers)
+
+
+def _headers_for(request: web.Request) -> list[str]:
+    """What a page of an allowed origin may send: what we read, and what it asks for besides. Tracing libraries, error
+    reporters and the like add headers to every request of a page, which then cannot make any if one is not named."""
+    asked = ",".join(request.headers.getall(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, []))
+    if len(asked) > _MAX_ASKED_CHARACTERS:
+        return list(_CORS_HEADERS)
+    names = {name.lower(): name for name in _CORS_HEADERS}
+    for name in asked.split(",")[:_MAX_ASKED_HEADERS]:
+        if _HEADER_NAME.fullmatch(name.strip()):
+            names.setdefault(name.strip().lower(), name.strip())
+    return list(names.values())
 
 
 async def _add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -215,7 +270,10 @@ async def _add_cors_headers(request: web.Request, response: web.StreamResponse) 
 
 
 def _credential(request: web.Request) -> str:
-    """What it carries, or an empty text. Raises Unauthorized for more than one of them."""
+    """What it carries, or an empty text. Raises Unauthorized for more than one of them.
+
+    In the address only where browsers send no headers: addresses are kept in histories, and in the logs of proxies.
+    """
     named = request.headers.getall(hdrs.AUTHORIZATION, [])
     if len(named) > 1:
         raise Unauthorized
@@ -223,9 +281,18 @@ def _credential(request: web.Request) -> str:
         scheme, _, value = named[0].partition(" ")
         return value.strip() if scheme.lower() == _BEARER else ""
     if _is_websocket(request):
-        offered = next(iter(_protocol_credentials(request)), "")
-        return offered or request.query.get("token", "") or _kyutai_credential(request)
+        offered = next((name for name in _offered_protocols(request) if name.startswith(_PROTOCOL_PREFIX)), "")
+        return offered.removeprefix(_PROTOCOL_PREFIX) or _query_credential(request) or _kyutai_credential(request)
+    if request.method == hdrs.METH_GET and _route(request) in _EVENT_ROUTES:
+        return _query_credential(request)
     return ""
+
+
+def _query_credential(request: web.Request) -> str:
+    named = request.query.getall("token", [])
+    if len(named) > 1:
+        raise Unauthorized
+    return named[0] if named else ""
 
 
 def _kyutai_credential(request: web.Request) -> str:
@@ -237,11 +304,21 @@ def _is_websocket(request: web.Request) -> bool:
     return request.method == hdrs.METH_GET and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
 
 
-def _protocol_credentials(request: web.Request) -> Iterable[str]:
+def _offered_protocols(request: web.Request) -> list[str]:
     offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])).split(",")
-    return (
-        name.strip().removeprefix(_PROTOCOL_PREFIX) for name in offered if name.strip().startswith(_PROTOCOL_PREFIX)
-    )
+    return [name.strip() for name in offered if name.strip()]
+
+
+def socket_protocol(request: web.Request) -> tuple[str, ...]:
+    """Which of the offered subprotocols to choose: one, or none where none is offered. What is spoken is said by the
+    path, so any name will do; but a browser fails the connection if none is chosen of those that it offered.
+
+    Our own name goes first, then the first that is no credential. One that is goes back to the client that sent it
+    only if there is nothing else. aiohttp logs what a client offers in vain, credentials included: here nothing is.
+    """
+    offered = _offered_protocols(request)
+    plain = [name for name in offered if not name.startswith(_PROTOCOL_PREFIX)]
+    return (PLAIN_PROTOCOL,) if PLAIN_PROTOCOL in plain else tuple((plain or offered)[:1])
 
 
 # That all of it is here.

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -65,12 +65,8 @@ def build_app(server: Server) -> web.Application:
     app[health.METRICS] = server.metrics
     app[health.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
-    app.add_routes(signaling.routes)
-    app.add_routes(whip.routes)
-    app.add_routes(sockets.routes)
-    app.add_routes(uploads.routes)
-    app.add_routes(health.routes)
-    app.add_routes(ice_servers.routes)
+    for module in (signaling, whip, sockets, uploads, health, ice_servers):
+        app.add_routes(_with_slashes(module.routes))
     static = static_directory()
 
     async def index(_: web.Request) -> web.FileResponse:
@@ -95,6 +91,14 @@ def build_app(server: Server) -> web.Application:
 
     app.on_response_prepare.append(add_security_headers)
     return app
+
+
+def _with_slashes(routes: web.RouteTableDef) -> Iterator[web.RouteDef]:
+    """Each door, and the same with a slash at its end: not by a redirect, which few clients follow with a body."""
+    for route in routes:
+        assert isinstance(route, web.RouteDef)
+        yield route
+        yield web.RouteDef(route.method, f"{route.path}/", route.handler, route.kwargs)
 
 
 class Server:

@@ -43,6 +43,9 @@ ALGORITHMS: Final = (*_MIN_SECRET_BYTES, *_RSA, *_CURVES, "EdDSA")
 _MAX_NAME: Final = 256
 _MAX_SERVICES: Final = 64
 _MAX_NUMBER: Final = 2**53
+DEFAULT_LEEWAY_S: Final = 10.0
+"""By how much the signer's clock and ours may differ: machines that ask for the time are mostly within a second."""
+_MAX_LEEWAY_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,15 @@ class Principal:
     """Somebody who may come in. ``services``: None is all. ``operator``: may look at what concerns everybody.
 
     ``name`` tells one from the other and is unique: ``key/NAME``, ``sub/SUBJECT``, ``token/HASH`` where there is no
-    subject. It is not for logs.
+    subject. It is not for logs. ``expires_at``: when the token is good no longer, in seconds since 1970, the leeway
+    included; a key is good until it is taken out of its file.
     """
 
     name: str
     services: frozenset[str] | None = None
     max_session_s: float | None = None
     operator: bool = False
+    expires_at: float | None = field(default=None, compare=False)
 
     def may_use(self, service: str) -> bool:
         return self.services is None or service in self.services
@@ -93,7 +98,7 @@ class TokenRules:
     key: bytes = field(repr=False)
     audience: str
     issuer: str | None = None
-    leeway_s: float = 0.0
+    leeway_s: float = DEFAULT_LEEWAY_S
     max_age_s: float | None = None
 
 
@@ -144,7 +149,7 @@ def _token_holder(rules: TokenRules, raw: bytes, now: float) -> Principal | None
         )
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         return None
-    return _principal_of(claims, raw) if _is_current(rules, claims, now) else None
+    return _principal_of(claims, raw, rules.leeway_s) if _is_current(rules, claims, now) else None
 
 
 def _is_current(rules: TokenRules, claims: Mapping[str, Any], now: float) -> bool:
@@ -162,7 +167,7 @@ def _is_current(rules: TokenRules, claims: Mapping[str, Any], now: float) -> boo
     )
 
 
-def _principal_of(claims: Mapping[str, Any], raw: bytes) -> Principal | None:
+def _principal_of(claims: Mapping[str, Any], raw: bytes, leeway_s: float) -> Principal | None:
     subject = claims.get("sub")
     if subject is None:
         name = f"token/{hashlib.sha256(raw).hexdigest()}"
@@ -175,7 +180,8 @@ def _principal_of(claims: Mapping[str, Any], raw: bytes) -> Principal | None:
         return None
     if max_session_s is not None and not (_is_number(max_session_s) and max_session_s > 0):
         return None
-    return Principal(name, None if services is None else frozenset(services), max_session_s)
+    expires_at = claims["exp"] + leeway_s
+    return Principal(name, None if services is None else frozenset(services), max_session_s, expires_at=expires_at)
 
 
 def _are_names(value: object) -> bool:
@@ -280,10 +286,11 @@ class _Table:
             )
         return value
 
-    def seconds(self, name: str, low: float) -> float | None:
+    def seconds(self, name: str, low: float, high: float = _MAX_NUMBER) -> float | None:
         value = self._take(name)
-        if value is not None and not (_is_number(value) and value >= low):
-            raise self.wrong(f"{name} must be a number of seconds, at least {low:g}.")
+        if value is not None and not (_is_number(value) and low <= value <= high):
+            most = "" if high == _MAX_NUMBER else f" and at most {high:g}"
+            raise self.wrong(f"{name} must be a number of seconds, at least {low:g}{most}.")
         return None if value is None else float(value)
 
     def names(self, name: str) -> frozenset[str] | None:
@@ -345,7 +352,7 @@ def _read_rules(table: _Table, directory: Path) -> TokenRules:
     secret_file, public_key_file = table.text("secret_file"), table.text("public_key_file")
     audience = table.needed("audience", "What its tokens have as aud, as the name of this server.")
     issuer = table.text("issuer")
-    leeway_s, max_age_s = table.seconds("leeway_s", 0), table.seconds("max_age_s", 1)
+    leeway_s, max_age_s = table.seconds("leeway_s", 0, _MAX_LEEWAY_S), table.seconds("max_age_s", 1)
     table.nothing_else()
     if algorithm in _MIN_SECRET_BYTES:
         if secret_file is None or public_key_file is not None:
@@ -355,7 +362,7 @@ def _read_rules(table: _Table, directory: Path) -> TokenRules:
         if public_key_file is None or secret_file is not None:
             raise table.wrong(f"{algorithm} goes with public_key_file, the name of a PEM file.", _PUBLIC)
         key = _read_public_key(table, directory / public_key_file, algorithm)
-    return TokenRules(algorithm, key, audience, issuer, leeway_s or 0.0, max_age_s)
+    return TokenRules(algorithm, key, audience, issuer, DEFAULT_LEEWAY_S if leeway_s is None else leeway_s, max_age_s)
 
 
 def _read_secret(table: _Table, path: Path, algorithm: str) -> bytes:

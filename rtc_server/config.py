@@ -112,7 +112,10 @@ class Settings:
 
     auth: str = _setting("", "TOML file of the keys and tokens that open the doors; rtc-server auth-key makes one")
     allow_anonymous: bool = _setting(False, "serve anybody who can reach the address, without --auth")
-    allow_origins: tuple[str, ...] = _setting((), "web origins besides our own whose pages may come in; * is all")
+    allow_origins: tuple[str, ...] = _setting(
+        (), "origins besides our own whose pages and apps may come in, as capacitor://localhost; * is all"
+    )
+    public_url: str = _setting("", "address at which browsers find this server, if it is a proxy's: https://HOST/PATH/")
     trusted_proxies: tuple[str, ...] = _setting((), "addresses or networks whose X-Forwarded-For is believed")
     offers_per_minute: int = _setting(120, "offers a minute from one address", 1, 1_000_000)
     sessions_per_address: int = _setting(64, "sessions at a time from one address", 1, 100_000)

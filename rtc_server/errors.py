@@ -137,6 +137,15 @@ class OriginRefused(BadRequest):
     message = "Pages of this origin may not use this server. Its operator can allow it with --allow-origins."
 
 
+class HostRefused(BadRequest):
+    code = "host_refused"
+    http_status = 421
+    message = (
+        "This server serves its own machine, and does not answer to that name. Open it as localhost; the address of a "
+        "proxy in front of it goes into --public-url."
+    )
+
+
 class RequestTimeout(BadRequest):
     code = "request_timeout"
     http_status = 408

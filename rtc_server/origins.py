@@ -3,47 +3,52 @@
 A browser lets any page send requests anywhere, and has the server say whether the page may. So a request that names an
 origin is served if that origin is ours, or allowed by ``--allow-origins``.
 
-Ours is the one whose host and port the request itself is addressed to. But a page of a stranger can be made to look
-like that: it loads from ``evil.example``, whose owner then points this name at 127.0.0.1 (DNS rebinding). From then on
-the page's origin and the ``Host`` of its requests are the same name, and the server they reach is one that trusts
-whoever reaches it. Hence, on a server that serves this machine's loopback address to anybody, such an origin counts as
-ours only if the host is an IP address or ``localhost``, which nobody's name server decides about. Behind a reverse
-proxy on the same machine, such a server has its public name in ``--allow-origins``. A server with ``--auth`` needs no
-such care, for the stranger's page has no key, and one that is open to a network does not trust the address anyway.
+Ours is the one whose host and port the request itself is addressed to, if that is a host that this server answers to
+(``hosts.py`` says why it may not be enough that the two are the same); and that of ``--public-url``, which a proxy may
+keep to itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import ip_address
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from rtc_server.errors import ConfigError
+from rtc_server.hosts import DEFAULT_PORTS, Hosts, PublicUrl, parse_authority
 
 ANY: Final = "*"
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+NULL: Final = "null"
 _MAX_LENGTH: Final = 300
+_FORM: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[a-z0-9_.~:\[\]-]*)")
+
+Origin = tuple[str, str, int | None]
+"""Scheme, host and port. Those of applications (``capacitor://localhost``) mostly have no port."""
 
 
 class Origins:
-    """The rule. ``names_are_ours``: False on a loopback server without ``--auth``, see above."""
+    """The rule. ``hosts``: the names that are ours; ``public``: where our own page is found."""
 
-    def __init__(self, allowed: Sequence[str] = (), names_are_ours: bool = True) -> None:
+    def __init__(
+        self, allowed: Sequence[str] = (), hosts: Hosts | None = None, public: PublicUrl | None = None
+    ) -> None:
         """Raises ConfigError for what is no origin."""
         self._any = ANY in allowed
         self._allowed = {_checked(origin) for origin in allowed if origin != ANY}
-        self._names_are_ours = names_are_ours
+        self._hosts = hosts or Hosts(any_name=True)
+        self._public = None if public is None else public.origin
 
     def is_ours(self, origin: str, host: str) -> bool:
         """``host``: the request's ``Host``. The scheme is not compared: behind a proxy we do not know our own."""
-        parsed = _parse(origin)
-        if parsed is None:
+        parsed, authority = _parse(origin), parse_authority(host)
+        if parsed is None or parsed[0] not in DEFAULT_PORTS:
             return False
+        if parsed == self._public:
+            return True
         scheme, name, port = parsed
-        if _split_host(host, _DEFAULT_PORTS[scheme]) != (name, port):
+        if authority is None or (authority.host, authority.port or DEFAULT_PORTS[scheme]) != (name, port):
             return False
-        return self._names_are_ours or _needs_no_name_server(name)
+        return self._hosts.answers_to(name)
 
     def allows(self, origin: str) -> bool:
         """Whether another's page may come in. ``null``, of sandboxed frames and local files, is nobody in particular,
@@ -51,47 +56,38 @@ class Origins:
         return self._any or _parse(origin) in self._allowed
 
 
-def _checked(origin: str) -> tuple[str, str, int]:
-    parsed = _parse(origin)
-    if parsed is None or ANY in parsed[1]:
+def hosts_of(allowed: Sequence[str]) -> Iterator[str]:
+    """The hosts of those origins of ``--allow-origins`` that a name server knows. Raises ConfigError."""
+    for origin in allowed:
+        if origin != ANY and (parsed := _checked(origin))[0] in DEFAULT_PORTS:
+            yield parsed[1]
+
+
+def _checked(origin: str) -> Origin:
+    if origin.strip().lower() == NULL:
         raise ConfigError(
-            f"--allow-origins: {origin!r} is no web origin.",
-            hint="As https://voice.example.com, without a path; * is all.",
+            "--allow-origins: null is what every sandboxed frame and every local file says, whoever made it.",
+            hint="Serve the page from an origin of its own, as http://localhost:3000, and allow that; * is all.",
+        )
+    parsed = _parse(origin)
+    if parsed is None:
+        raise ConfigError(
+            f"--allow-origins: {origin!r} is no origin.",
+            hint="As https://voice.example.com or capacitor://localhost, without a path; * is all.",
         )
     return parsed
 
 
-def _parse(origin: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port of an origin (RFC 6454, section 6.2); None if it is none of the web."""
-    if len(origin) > _MAX_LENGTH:
+def _parse(origin: str) -> Origin | None:
+    """An origin of the web (RFC 6454, section 6.2), or of an application: any scheme and host. None: it is neither."""
+    found = _FORM.fullmatch(origin.lower()) if len(origin) <= _MAX_LENGTH else None
+    if found is None:
         return None
-    try:
-        parts = urlsplit(origin)
-        port = parts.port
-    except ValueError:
-        return None
-    scheme, host = parts.scheme.lower(), parts.hostname
-    if scheme not in _DEFAULT_PORTS or not host or "@" in parts.netloc:
-        return None
-    if parts.path or parts.query or parts.fragment or origin.endswith(("?", "#", ":")):
-        return None
-    return scheme, host, _DEFAULT_PORTS[scheme] if port is None else port
-
-
-def _split_host(host: str, default_port: int) -> tuple[str, int] | None:
-    parsed = _parse(f"http://{host}")
-    if parsed is None:
-        return None
-    has_port = host.rpartition("]")[2].rpartition(":")[1]
-    return parsed[1], parsed[2] if has_port else default_port
-
-
-def _needs_no_name_server(host: str) -> bool:
-    """RFC 6761, section 6.3: names under ``localhost`` are loopback, and browsers do not ask for them."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    scheme, rest = found["scheme"], found["rest"]
+    if scheme == "file":
+        return None if rest else (scheme, "", None)
+    authority = None if rest.endswith(":") else parse_authority(rest)
+    if authority is None:
+        # Electron and others use hosts that no name server would have: app://-, app://.
+        return (scheme, rest, None) if rest in ("-", ".") and scheme not in DEFAULT_PORTS else None
+    return scheme, authority.host, DEFAULT_PORTS.get(scheme) if authority.port is None else authority.port

@@ -74,11 +74,20 @@ async def offer(request: web.Request) -> web.Response:
         {"sdp": answer.sdp, "type": "answer", "session": answer.resource, "resume": resume},
         status=201,
         headers={
-            "Location": f"/api/sessions/{answer.resource}",
+            "Location": location_of(request, f"/api/sessions/{answer.resource}"),
             "ETag": answer.etag,
             "Cache-Control": "no-store",
         },
     )
+
+
+def location_of(request: web.Request, path: str) -> str:
+    """``path`` as a reference from the request's own URL (RFC 9110, section 10.2.2: "the final value is computed by
+    resolving it against the target URI"), for a proxy may show this server under a path that it does not know.
+
+    Up to the root and down again, so that clients which take it for a path from the root (OBS) find it there, too.
+    """
+    return "../" * (request.rel_url.raw_path.count("/") - 1) + path.removeprefix("/")
 
 
 @routes.get("/api/sessions/{id}")

@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
-from rtc_server.access import visitor_of
+from rtc_server.access import socket_protocol, visitor_of
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
@@ -90,7 +90,11 @@ class AsrSockets:
         # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
         # Pings are answered by hand, for pongs have to be seen.
         response = web.WebSocketResponse(
-            autoping=False, compress=False, timeout=self.limits.close_s, max_msg_size=2 * asr.MAX_MESSAGE_BYTES
+            autoping=False,
+            compress=False,
+            timeout=self.limits.close_s,
+            max_msg_size=2 * asr.MAX_MESSAGE_BYTES,
+            protocols=socket_protocol(request),
         )
         if not response.can_prepare(request):
             raise BadRequest("This is the address of a WebSocket.")

@@ -18,7 +18,7 @@ from rtc_server.ice_servers import links_for
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.registry import Answer
-from rtc_server.signaling import REGISTRY, read_body, take_candidates
+from rtc_server.signaling import REGISTRY, location_of, read_body, take_candidates
 
 SDP_TYPE: Final = "application/sdp"
 
@@ -86,9 +86,14 @@ def _published(request: web.Request) -> Connection:
     return call.connection
 
 
-def _created(request: web.Request, answer: Answer, location: str) -> web.Response:
+def _created(request: web.Request, answer: Answer, path: str) -> web.Response:
     headers = CIMultiDict(
-        {"Location": location, "ETag": answer.etag, "Cache-Control": "no-store", "Accept-Patch": SDPFRAG_TYPE}
+        {
+            "Location": location_of(request, path),
+            "ETag": answer.etag,
+            "Cache-Control": "no-store",
+            "Accept-Patch": SDPFRAG_TYPE,
+        }
     )
     for link in links_for(request):
         headers.add("Link", link)

@@ -16,11 +16,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from rtc_server import auth
-from rtc_server.access import Access, make_access, visitor_of
+from rtc_server.access import Access, make_access, socket_protocol, visitor_of
 from rtc_server.addresses import Proxies
 from rtc_server.auth import Authenticator, Key, Principal
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RateLimited
+from rtc_server.hosts import Hosts
 from rtc_server.http_errors import errors_middleware
 from rtc_server.origins import Origins
 from rtc_server.rate_limit import Buckets
@@ -84,7 +85,7 @@ async def door(access: Access) -> AsyncIterator[Door]:
         return web.json_response({"name": visitor.principal.name, "address": visitor.address})
 
     async def socket(request: web.Request) -> web.WebSocketResponse:
-        response = web.WebSocketResponse(protocols=("voice",))
+        response = web.WebSocketResponse(protocols=socket_protocol(request))
         await response.prepare(request)
         await response.send_str(visitor_of(request).principal.name)
         await response.close()
@@ -97,7 +98,8 @@ async def door(access: Access) -> AsyncIterator[Door]:
     access.install(app)
     for path in ("/", "/static/{path:.*}", "/healthz", "/readyz", "/api/config", "/status", "/metrics"):
         app.router.add_get(path, handler)
-    app.router.add_route("*", "/api/sessions/{id}", handler)
+    for path in ("/api/sessions/{id}", "/api/sessions/{id}/events", "/api/sessions/{id}/events/"):
+        app.router.add_route("*", path, handler)
     for path in ("/api/offer", "/whip/{service}", "/whep/{session}"):
         app.router.add_post(path, handler)
     app.router.add_route("OPTIONS", "/whip/{service}", handler)
@@ -137,7 +139,7 @@ async def test_without_keys_everybody_is_let_in() -> None:
 async def test_the_page_and_what_it_needs_first_are_open() -> None:
     async with door(doorkeeper(keys=True)) as at:
         for path in ("/", "/static/main.js", "/healthz", "/readyz", "/api/config"):
-            for headers in ({}, bearer("wrong"), bearer(token(exp=NOW - 1))):
+            for headers in ({}, bearer("wrong"), bearer(token(exp=NOW - 60))):
                 status, _, body = await at.ask("GET", path, **headers)
                 assert (status, body["name"]) == (200, "nobody")
             assert (await at.ask("GET", path, **bearer(KEY)))[2]["name"] == "key/kiosk"
@@ -153,7 +155,7 @@ async def test_everything_else_is_not(path: str) -> None:
             bearer(""),
             bearer("wrong"),
             bearer(KEY[:-1]),
-            bearer(token(exp=NOW - 1)),
+            bearer(token(exp=NOW - 60)),
             bearer("x" * 5000),
             {"Authorization": KEY},
             {"Authorization": f"Basic {KEY}"},
@@ -206,12 +208,29 @@ async def test_two_credentials_are_none() -> None:
         writer.close()
 
 
-async def test_a_credential_in_the_address_opens_nothing_but_websockets() -> None:
+async def test_a_credential_in_the_address_opens_only_what_browsers_open_without_headers() -> None:
     """Addresses are kept in logs and histories."""
     async with door(doorkeeper(keys=True)) as at:
-        for path in (f"/api/sessions/x?token={KEY}", f"/status?token={KEY}"):
+        for path in (f"/api/sessions/x?token={KEY}", f"/status?token={KEY}", f"/api/sessions/x/events?auth_id={KEY}"):
             assert (await at.ask("GET", path))[0] == 401
             assert (await at.ask("GET", path, Sec_WebSocket_Protocol=f"bearer.{KEY}"))[0] == 401
+        assert (await at.ask("POST", f"/api/sessions/x/events?token={KEY}"))[0] == 401
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_an_event_source(slash: str) -> None:
+    """``new EventSource(url)`` can neither send headers nor read an answer that is refused."""
+    path = f"/api/sessions/x/events{slash}"
+    async with door(doorkeeper(keys=True)) as at:
+        for credential, name in ((KEY, "key/kiosk"), (token(), "sub/ada")):
+            status, headers, body = await at.ask("GET", f"{path}?token={credential}", Origin=ALLOWED)
+            assert (status, body["name"]) == (200, name)
+            assert headers["Access-Control-Allow-Origin"] == ALLOWED
+        for query in ("", "?token=", "?token=x", f"?token={token(exp=NOW - 60)}", f"?token={KEY}&token={KEY}"):
+            status, headers, body = await at.ask("GET", path + query)
+            assert (status, body["error"]["code"]) == (401, "unauthorized")
+            assert headers["Cache-Control"] == "no-store"
+        assert (await at.ask("GET", f"{path}?token={KEY}", **bearer("wrong")))[0] == 401
 
 
 @pytest.mark.parametrize("credential", [KEY, token()], ids=["key", "token"])
@@ -230,10 +249,114 @@ async def test_websockets(credential: str) -> None:
             async with at.http.ws_connect(at.url + path, protocols=protocols, headers=headers) as socket:
                 assert await socket.receive_str() == expected
                 assert socket.protocol == "voice"
+        for path in (f"/ws?token={credential}&token={credential}", f"/ws?auth_id={credential}x"):
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await at.http.ws_connect(at.url + path)
         for path, protocols in (("/ws", ("voice",)), ("/ws?token=x", ("voice",)), ("/ws", ("bearer.x", "voice"))):
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await at.http.ws_connect(at.url + path, protocols=protocols)
             assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ((), None),
+        ((f"bearer.{KEY}",), f"bearer.{KEY}"),
+        (("rtc-server.v1", f"bearer.{KEY}"), "rtc-server.v1"),
+        ((f"bearer.{KEY}", "rtc-server.v1"), "rtc-server.v1"),
+        ((f"bearer.{KEY}", "voice", "rtc-server.v1"), "rtc-server.v1"),
+        ((f"bearer.{KEY}", "voice", "words"), "voice"),
+        (("voice", KEY), "voice"),
+        ((f"Bearer.{KEY}", f"token.{KEY}"), f"Bearer.{KEY}"),
+    ],
+)
+async def test_browsers_get_one_of_the_protocols_that_they_offer(
+    offered: tuple[str, ...], chosen: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plain one where there is one; or else they would fail the connection. In no case is any of them logged."""
+    caplog.set_level(logging.DEBUG)
+    async with door(doorkeeper()) as at, at.http.ws_connect(f"{at.url}/ws", protocols=offered) as socket:
+        assert await socket.receive_str() == ""
+        # aiohttp's client tells a protocol only if it has offered it.
+        assert socket._response.headers.get("Sec-WebSocket-Protocol") == chosen
+    assert KEY not in caplog.text
+    assert "protocols" not in caplog.text
+
+
+# Whom it is for.
+
+OWN_NAMES = ["localhost", "LOCALHOST:9", "localhost.:80", "a.localhost", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080"]
+OTHERS_NAMES = [
+    "evil.example",
+    "evil.example:8080",
+    "localhost.evil.example",
+    "192.168.1.7",
+    "0.0.0.0",
+    "[2001:db8::1]",
+]
+
+
+async def raw(at: Door, request: str) -> tuple[int, dict[str, Any]]:
+    """Status and error of a request that is written by hand."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(at.url.rsplit(":", 1)[1]))
+    writer.write(request.replace("\n", "\r\n").encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    text = json.loads(body) if body.startswith(b"{") else {}
+    return int(head.split()[1]), text.get("error") or text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+async def test_a_server_for_this_machine_answers_to_its_own_names_alone(method: str) -> None:
+    """DNS rebinding: whatever the page of a stranger asks for, and most of what it asks for says no Origin."""
+    paths = ["/", "/static/main.js", "/healthz", "/status", "/metrics", "/api/offer", "/whip/echo", "/nothing", "/ws"]
+    async with door(doorkeeper(hosts=Hosts(["voice.example.com"]))) as at:
+        for path in paths:
+            for host in OTHERS_NAMES:
+                for origin in ({}, {"Origin": f"http://{host}"}, {"Origin": ALLOWED}, PREFLIGHT | {"Origin": ALLOWED}):
+                    status, headers, body = await at.ask(method, path, Host=host, **origin)
+                    assert status == 421, (path, host, origin)
+                    assert "Access-Control-Allow-Origin" not in headers
+                    if method != "HEAD":
+                        assert (body.get("error") or body)["code"] == "host_refused"
+            for host in (*OWN_NAMES, "Voice.Example.com"):
+                assert (await at.ask(method, path, Host=host))[0] != 421, (path, host)
+        assert all(address == "127.0.0.1" for address, _ in at.served)
+
+
+async def test_a_request_names_one_host() -> None:
+    """RFC 9112, section 3.2. Without any, as HTTP/1.0 may be, it comes from no browser."""
+    rest = "\nConnection: close\n\n"
+    for hosts in (Hosts(), Hosts(any_name=True)):
+        async with door(doorkeeper(hosts=hosts)) as at:
+            for named in (
+                "",
+                "\nHost: localhost\nHost: evil.example",
+                "\nHost: localhost\nHost: localhost",
+                "\nHost: localhost, evil.example",
+                "\nHost: ",
+                "\nHost: localhost:x",
+                "\nHost: user@localhost",
+                "\nHost: [::1",
+            ):
+                status, error = await raw(at, f"GET /status HTTP/1.1{named}{rest}")
+                # What the parser itself refuses is answered in aiohttp's words here, and in ours by a whole server.
+                assert (status, error.get("code", "bad_request")) == (400, "bad_request"), named
+            assert (await raw(at, f"GET /healthz HTTP/1.0{rest}"))[0] == 200
+            assert not [address for address, _ in at.served if address != "127.0.0.1"]
+            assert len(at.served) == 1
+
+
+async def test_the_name_in_the_request_line_counts_too() -> None:
+    rest = "\nConnection: close\n\n"
+    async with door(doorkeeper(hosts=Hosts())) as at:
+        for target, host, expected in (
+            ("http://evil.example/status", "localhost", 421),
+            ("http://localhost/status", "evil.example", 421),
+            ("http://localhost:8080/status", "localhost:8080", 200),
+        ):
+            assert (await raw(at, f"GET {target} HTTP/1.1\nHost: {host}{rest}"))[0] == expected
 
 
 # From which page.
@@ -302,13 +425,45 @@ async def test_a_preflight_is_answered_without_a_key(path: str) -> None:
             status, headers, _ = await at.ask("OPTIONS", path, Origin=ALLOWED, **PREFLIGHT)
             assert status == 204
         assert headers["Access-Control-Allow-Origin"] == ALLOWED
-        assert headers["Access-Control-Allow-Methods"] == "GET, POST, PATCH, DELETE, OPTIONS"
-        assert headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-Match"
+        assert headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-Match, Last-Event-ID"
         assert headers.get("Accept-Post") == ("application/sdp" if path.startswith("/wh") else None)
         status, headers, _ = await at.ask("OPTIONS", path, Origin="https://evil.example", **PREFLIGHT)
         assert status == 403
         assert "Access-Control-Allow-Methods" not in headers
         assert not at.served
+
+
+ALWAYS = "Authorization, Content-Type, If-Match, Last-Event-ID"
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("baggage, sentry-trace", f"{ALWAYS}, baggage, sentry-trace"),
+        (
+            "authorization,idempotency-key , traceparent,x-b3-traceid",
+            f"{ALWAYS}, idempotency-key, traceparent, x-b3-traceid",
+        ),
+        ("last-event-id", ALWAYS),
+        ("x-a, X-A, AUTHORIZATION", f"{ALWAYS}, x-a"),
+        ('*, a b, <x>, "q", x:y, é, ,-, ok', f"{ALWAYS}, ok"),
+        (", ".join(f"h{n}" for n in range(80)), ", ".join([ALWAYS, *(f"h{n}" for n in range(64))])),
+        ("x" * 129, ALWAYS),
+        (", ".join(f"{n:x>100}" for n in range(50)), ALWAYS),
+        ("", ALWAYS),
+    ],
+)
+async def test_an_allowed_page_may_send_the_headers_that_it_asks_for(asked: str, allowed: str) -> None:
+    """Whatever its libraries add to its requests; names, so many, and nothing else."""
+    headers = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked}
+    async with door(doorkeeper(keys=True)) as at:
+        status, answered, _ = await at.ask("OPTIONS", "/api/offer", Origin=ALLOWED, **headers)
+        assert (status, answered["Access-Control-Allow-Headers"]) == (204, allowed)
+        for stranger in ("https://evil.example", "null", "capacitor://localhost"):
+            status, answered, _ = await at.ask("OPTIONS", "/api/offer", Origin=stranger, **headers)
+            assert status == 403
+            assert not [name for name in answered if name.startswith("Access-Control")]
 
 
 async def test_options_that_are_no_preflight_are_the_handlers() -> None:

@@ -25,6 +25,7 @@ NOW = 1_800_000_000.0
 SECRET = b"s" * 64
 AUDIENCE = "voice"
 RULES = TokenRules("HS256", SECRET, AUDIENCE)
+STRICT = TokenRules("HS256", SECRET, AUDIENCE, leeway_s=0)
 KIOSK = Principal("key/kiosk", operator=True)
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -191,10 +192,12 @@ def test_a_token_expires(exp: Any) -> None:
 @pytest.mark.parametrize(
     ("rules", "changes", "first", "last"),
     [
-        (RULES, {"exp": NOW}, None, NOW),
-        (RULES, {"exp": NOW + 0.5}, None, NOW + 0.5),
-        (RULES, {"nbf": NOW, "exp": NOW + 9}, NOW, NOW + 9),
-        (RULES, {"iat": NOW, "exp": NOW + 9}, NOW, NOW + 9),
+        (STRICT, {"exp": NOW}, None, NOW),
+        (STRICT, {"exp": NOW + 0.5}, None, NOW + 0.5),
+        (STRICT, {"nbf": NOW, "exp": NOW + 9}, NOW, NOW + 9),
+        (STRICT, {"iat": NOW, "exp": NOW + 9}, NOW, NOW + 9),
+        (RULES, {"exp": NOW}, None, NOW + 10),
+        (RULES, {"iat": NOW, "nbf": NOW, "exp": NOW + 9}, NOW - 10, NOW + 19),
         (TokenRules("HS256", SECRET, AUDIENCE, leeway_s=5), {"exp": NOW}, None, NOW + 5),
         (TokenRules("HS256", SECRET, AUDIENCE, leeway_s=5), {"nbf": NOW, "exp": NOW + 9}, NOW - 5, NOW + 14),
         (TokenRules("HS256", SECRET, AUDIENCE, leeway_s=5), {"iat": NOW, "exp": NOW + 9}, NOW - 5, NOW + 14),
@@ -293,7 +296,7 @@ def test_a_token_made_here_is_taken_here() -> None:
     rules = TokenRules("HS256", SECRET, AUDIENCE, issuer="us", max_age_s=100)
     made = auth.sign_token(rules, NOW, 60, "ada", ["moshi", "echo"], 90)
     assert holder(made, rules) == Principal("sub/ada", frozenset({"echo", "moshi"}), 90)
-    assert_refused(made, rules, NOW + 60)
+    assert_refused(made, rules, NOW + 60 + rules.leeway_s)
     assert holder(auth.sign_token(RULES, NOW, 60)).services is None
 
 
@@ -402,6 +405,7 @@ def test_every_algorithm_is_tried() -> None:
         (JWT.replace('"secret"', '"short"'), "at least 32 bytes"),
         (JWT.replace('"secret"', '"rsa.pem"'), "not a secret"),
         (JWT + "leeway_s = -1", "at least 0"),
+        (JWT + "leeway_s = 301", "at least 0 and at most 300"),
         (JWT + "max_age_s = 0", "at least 1"),
         (JWT.replace("HS256", "RS256").replace("secret_file", "public_key_file"), "not a public key"),
         (JWT.replace("HS256", "RS256").replace('secret_file = "secret"', 'public_key_file = "p256.pem"'), "RSA"),

@@ -31,6 +31,7 @@ LEVELS: list[set[str]] = [
         "resume",
         "event_log",
     },
+    {"hosts"},
     {"origins"},
     {"opus", "codecs", "coturn", "ogg_opus"},
     {"inbound"},

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_server.errors import ConfigError
+from rtc_server.hosts import Hosts, parse_public_url
 from rtc_server.origins import Origins
 
-LOCAL = Origins(names_are_ours=False)
+LOCAL = Origins(hosts=Hosts())
 """As on a loopback server without keys."""
 PUBLIC = Origins()
 
@@ -23,7 +24,6 @@ PUBLIC = Origins()
         ("http://voice.localhost:8080", "voice.localhost:8080"),
         ("http://127.0.0.1:8080", "127.0.0.1:8080"),
         ("http://[::1]:8080", "[::1]:8080"),
-        ("https://192.168.1.7:8080", "192.168.1.7:8080"),
         ("http://127.0.0.1", "127.0.0.1"),
         ("http://127.0.0.1", "127.0.0.1:80"),
         ("https://127.0.0.1", "127.0.0.1"),
@@ -75,6 +75,7 @@ def test_anothers(rule: Origins, origin: str, host: str) -> None:
 def test_a_name_that_was_rebound() -> None:
     """evil.example points to 127.0.0.1 by now: its page's requests arrive here with its name in both headers."""
     for origin, host in (
+        ("https://192.168.1.7:8080", "192.168.1.7:8080"),
         ("http://evil.example:8080", "evil.example:8080"),
         ("http://127.0.0.1.evil.example", "127.0.0.1.evil.example"),
         ("http://localhost.evil.example", "localhost.evil.example"),
@@ -107,6 +108,50 @@ def test_those_that_are_allowed() -> None:
         assert not rule.allows(other)
 
 
+APPLICATIONS = [
+    "capacitor://localhost",
+    "ionic://localhost",
+    "tauri://localhost",
+    "http://tauri.localhost",
+    "chrome-extension://kbfnbcaeplbcioakkpcpgfkobkghlhen",
+    "moz-extension://0b3c8a5e-1d2f-4c5b-9e8f-7a6b5c4d3e2f",
+    "safari-web-extension://6FE6A5F1-4C56-4F4B-9C4B-4A8F0E6A2D11",
+    "vscode-webview://1c2d3e",
+    "app://-",
+    "app://.",
+    "app://obsidian.md",
+    "app://localhost:3000",
+    "file://",
+]
+
+
+@pytest.mark.parametrize("origin", APPLICATIONS)
+def test_applications(origin: str) -> None:
+    """They have origins of schemes of their own; each lets in itself alone."""
+    rule = Origins([origin])
+    assert rule.allows(origin)
+    assert rule.allows(origin.upper())
+    for other in (*(set(APPLICATIONS) - {origin}), f"{origin}x", "http://localhost", "https://localhost", "null"):
+        assert not rule.allows(other)
+        assert not Origins().allows(origin)
+    assert not rule.is_ours(origin, "localhost")
+
+
+def test_null_is_refused_with_a_sentence() -> None:
+    for text in ("null", "NULL", " null "):
+        with pytest.raises(ConfigError, match="every sandboxed frame") as refused:
+            Origins([text])
+        assert refused.value.hint
+
+
+def test_our_own_page_behind_a_proxy_that_keeps_its_name() -> None:
+    rule = Origins(hosts=Hosts(["voice.example.com"]), public=parse_public_url("https://voice.example.com/app/"))
+    assert rule.is_ours("https://voice.example.com", "127.0.0.1:8080")
+    assert rule.is_ours("http://voice.example.com:8080", "voice.example.com:8080")
+    assert not rule.is_ours("http://voice.example.com", "127.0.0.1:8080")
+    assert not rule.is_ours("https://evil.example", "127.0.0.1:8080")
+
+
 def test_all_is_all() -> None:
     rule = Origins(["*"])
     assert rule.allows("https://evil.example")
@@ -121,8 +166,18 @@ def test_all_is_all() -> None:
         "https://",
         "https://a.example/",
         "https://a.example/x",
-        "ftp://a.example",
-        "null",
+        "https://a.example:",
+        "https://a.example:99999",
+        "https://a.exa\tmple",
+        "capacitor://localhost/",
+        "capacitor:localhost",
+        "capacitor",
+        "://localhost",
+        "chrome-extension://",
+        "file:///home",
+        "data:text/html,x",
+        "blob:https://a.example/x",
+        "capacitor://*",
         "https://*.a.example",
         "",
     ],

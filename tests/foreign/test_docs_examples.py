@@ -392,7 +392,7 @@ async def test_curl_publishes_listens_and_hangs_up(server: Server, base_url: str
             await bash(publish)
             await answered(voice, (tmp_path / "answer.sdp").read_text())
             session, etag = (await bash('echo "$SESSION $ETAG"')).split()
-            assert session == f"/whip/echo/{next(iter(server.registry._calls.values())).id.text}"
+            assert session == f"../whip/echo/{next(iter(server.registry._calls.values())).id.text}"
             assert json.loads(etag)  # a strong tag: in quotation marks
             await bash(trickle)
             (tmp_path / "listen.sdp").write_text(await offer_of(player), newline="")

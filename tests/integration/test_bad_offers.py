@@ -243,7 +243,7 @@ async def test_a_body_that_breaks_off(server: Server, base_url: str) -> None:
     """The client hangs up in mid-request: nobody is answered, nothing is left, nothing is our fault."""
     async with leaves_nothing(server):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"POST /api/offer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b"POST /api/offer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
         writer.write(b'Content-Length: 5000\r\n\r\n{"sdp":')
         await writer.drain()
         writer.close()
@@ -405,7 +405,7 @@ async def test_an_mdns_candidate_that_nobody_knows_delays_nothing(server: Server
 )
 async def test_a_path_to_nothing(server: Server, base_url: str, path: str) -> None:
     """404 in JSON, whatever the path tries."""
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     status, body = await _raw(server.port, request.encode())
     assert status == 404, body
     expected = "unknown_session" if path.startswith("/api/sessions/") and path != "/api/sessions/" else "not_found"

@@ -17,6 +17,7 @@ import pytest
 
 from rtc_server import auth
 from rtc_server.app import Server
+from rtc_server.client import VoiceClient
 from rtc_server.config import parse
 from rtc_server.connections import ConnectionLimits
 from tests.conftest import UNLIMITED, running_server
@@ -101,11 +102,65 @@ async def test_too_many_offers() -> None:
 async def test_a_page_of_a_stranger_whose_name_was_rebound(server: Server, base_url: str) -> None:
     port = server.port
     for host, origin, expected in (
-        (f"evil.example:{port}", f"http://evil.example:{port}", 403),
+        (f"evil.example:{port}", f"http://evil.example:{port}", 421),
         (f"127.0.0.1:{port}", "https://evil.example", 403),
         (f"localhost:{port}", f"http://localhost:{port}", 201),
     ):
         assert (await offer(base_url, {"Host": host, "Origin": origin}))[0] == expected
+    async with aiohttp.ClientSession(headers={"Host": f"evil.example:{port}"}) as http:
+        for path in ("/", "/static/main.js", "/status", "/metrics", "/api/ice-servers", "/healthz", "/nothing"):
+            async with http.get(base_url + path) as response:
+                assert response.status == 421
+                assert (await response.json())["error"]["code"] == "host_refused"
+        async with http.delete(f"{base_url}/whip/echo/x") as response:
+            assert (response.status, (await response.json(content_type=None))["code"]) == (421, "host_refused")
+
+
+async def test_a_request_without_a_host_is_told_so_in_our_words(server: Server) -> None:
+    for named in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /status HTTP/1.1\r\n" + named + b"Connection: close\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert b" 400 " in head.splitlines()[0]
+        assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+async def test_names_that_are_configured() -> None:
+    """That of the proxy which shows it, and those of the pages that may come in; with keys, any."""
+    arguments = ("--public-url", "https://voice.example.com/app/", "--allow-origins", "https://a.example,app://b")
+    async with running_server(*ECHO, *arguments) as server, aiohttp.ClientSession() as http:
+        for host, origin, status in (
+            ("voice.example.com", None, 200),
+            ("voice.example.com", "https://voice.example.com", 200),
+            ("127.0.0.1", "https://voice.example.com", 200),
+            ("a.example:8080", None, 200),
+            ("localhost", "app://b", 200),
+            ("b", None, 421),
+            ("example.com", None, 421),
+        ):
+            headers = {"Host": host, **({} if origin is None else {"Origin": origin})}
+            async with http.get(f"http://127.0.0.1:{server.port}/status", headers=headers) as response:
+                assert response.status == status, (host, origin)
+
+
+async def test_an_event_source_with_keys(keys: Path) -> None:
+    """What ``new EventSource(url)`` sends; what it gets is kept nowhere."""
+    async with (
+        running_server(*ECHO, "--auth", str(keys)) as server,
+        VoiceClient(f"http://127.0.0.1:{server.port}", token=KEY) as client,
+        aiohttp.ClientSession() as http,
+    ):
+        await client.wait_for("connected")
+        url = f"http://127.0.0.1:{server.port}/api/sessions/{client.session}/events"
+        async with http.get(f"{url}?token={KEY}x", headers={"Accept": "text/event-stream"}) as response:
+            assert response.status == 401
+        async with http.get(f"{url}?token={KEY}", headers={"Accept": "text/event-stream"}) as response:
+            assert (response.status, response.content_type) == (200, "text/event-stream")
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["Referrer-Policy"] == "no-referrer"
+            client.send({"type": "bye"})
+            assert b'"reason":"bye"' in await response.read()
 
 
 @pytest.mark.parametrize("path", ["/", "/static/main.js", "/nothing", "/api/config", "/metrics", "/healthz"])
@@ -169,7 +224,7 @@ async def test_a_request_that_does_not_come_is_dropped() -> None:
     server = Server(parse(["--port", "0", *UNLIMITED, *ECHO], environment={}), ConnectionLimits(head_s=0.3))
     await server.start()
     try:
-        for sent in (b"POST /api/of", b"POST /api/offer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"):
+        for sent in (b"POST /api/of", b"POST /api/offer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(sent)
             async with asyncio.timeout(10):

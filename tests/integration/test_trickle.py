@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import pytest
@@ -39,7 +40,7 @@ class Trickler:
         async with self.http.post(f"{self.url}/api/offer", json={"sdp": self.sdp, "type": "offer"}) as response:
             assert response.status == 201
             answer = await response.json()
-            self.session = f"{self.url}{response.headers['Location']}"
+            self.session = urljoin(str(response.url), response.headers["Location"])
             self.etag = response.headers["ETag"]
         self.answer = answer["sdp"]
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], "answer"))

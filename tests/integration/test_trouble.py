@@ -168,7 +168,7 @@ async def test_a_client_that_hangs_up_before_it_has_its_answer() -> None:
     async with running_server("--model", "echo", "--connect-timeout-s", "0.5") as server, leaves_nothing(server):
         async with offering() as body:
             raw = json.dumps(body).encode()
-            head = "POST /api/offer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = "POST /api/offer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             head += f"Content-Length: {len(raw)}\r\n\r\n"
             for _ in range(5):
                 _, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -294,9 +294,10 @@ async def test_more_than_is_taken() -> None:
 
 async def test_a_named_length_alone_is_enough_to_refuse() -> None:
     async with serving("--max-upload-mb", "1") as server:
-        head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+        head = b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
         assert b"413" in await raw(server, head)
-        head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
+        head = b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        head += b"Content-Length: 9999999\r\n\r\n"
         assert (await raw(server, head)).startswith(b"HTTP/1.1 413"), "before it is asked to go on"
 
 
@@ -399,7 +400,7 @@ async def test_an_engine_that_breaks(server: Held, headers: dict[str, str]) -> N
 async def test_who_hangs_up_while_sending(server: Held) -> None:
     for _ in range(3):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + WORDS[:1000])
+        writer.write(b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n" + WORDS[:1000])
         await until(lambda: server.uploads._receiving)
         writer.transport.abort()
         await until(lambda: not server.uploads._receiving)
@@ -411,7 +412,10 @@ async def test_who_hangs_up_while_sending(server: Held) -> None:
 async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
     """The work stops: what is left of an hour is not transcribed for nobody."""
     body = encode(numbered(*[7] * 8000))
-    head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n" % (accept, len(body))
+    head = b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n" % (
+        accept,
+        len(body),
+    )
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(head + body)
     await until(lambda: server.engine.slots_used)
@@ -425,7 +429,9 @@ async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.Mo
     event = uploads._event
     monkeypatch.setattr(uploads, "_event", lambda *what: f":{' ' * 20_000}\n{event(*what)}")
     body = encode(numbered(*[100] * 2000))
-    head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+    )
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.setblocking(False)

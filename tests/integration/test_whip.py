@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from yarl import URL
 
 from rtc_server.app import Server
 from rtc_server.audience import MAX_LISTENERS
@@ -26,10 +28,10 @@ SDP = "application/sdp"
 class Resource:
     """What a POST has made: the URL of it, and the answer's headers."""
 
-    def __init__(self, http: aiohttp.ClientSession, base: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, http: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
         self.http = http
         self.headers = response.headers
-        self.url = base + response.headers["Location"]
+        self.url = urljoin(str(response.url), response.headers["Location"])
         self.id = self.url.rsplit("/", 1)[1]
 
     async def patch(self, data: str, kind: str = SDPFRAG_TYPE, **headers: str) -> tuple[int, str | None]:
@@ -51,7 +53,7 @@ async def posted(url: str, path: str, pc: RTCPeerConnection) -> AsyncIterator[Re
             headers = {"Content-Type": SDP}
             async with http.post(url + path, data=pc.localDescription.sdp, headers=headers) as response:
                 assert (response.status, response.content_type) == (201, SDP), await response.text()
-                resource = Resource(http, url, response)
+                resource = Resource(http, response)
                 await pc.setRemoteDescription(RTCSessionDescription(await response.text(), "answer"))
             # One that is closed before leaves a task of aiortc's behind.
             await until(lambda: pc.connectionState == "connected", "the connection")
@@ -107,7 +109,7 @@ async def test_what_is_published_is_played(server: Server, base_url: str) -> Non
 async def test_a_session_has_what_the_standard_asks_for(server: Server, base_url: str) -> None:
     async with leaves_nothing(server), posted(base_url, "/whip/echo", publisher(440)) as session:
         assert session.headers["ETag"].startswith('"')
-        assert session.headers["Location"].startswith("/whip/echo/")
+        assert session.headers["Location"] == f"../whip/echo/{session.id}"
         fragment = "a=mid:0\r\na=end-of-candidates\r\n"
         assert await session.patch(fragment) == (428, "precondition_required")
         assert await session.patch(fragment, If_Match='"x"') == (412, "precondition_failed")
@@ -118,6 +120,44 @@ async def test_a_session_has_what_the_standard_asks_for(server: Server, base_url
         assert await session.patch("{}", "application/json") == (415, "unsupported_media_type")
         assert await session.delete() == 200
         assert await session.delete() == 404
+
+
+async def test_a_slash_at_the_end_makes_no_difference(server: Server, base_url: str) -> None:
+    """Of an endpoint, and of what it has made; not by a redirect, which clients do not follow with a body."""
+    ear = Ear()
+    async with (
+        leaves_nothing(server),
+        posted(base_url, "/whip/echo/", publisher(440)) as session,
+        posted(base_url, f"/whep/{session.id}/", player(ear)) as listener,
+    ):
+        await ear.until_voice()
+        fragment = "a=mid:0\r\na=end-of-candidates\r\n"
+        for resource in (listener, session):
+            assert resource.url.endswith(resource.id)
+            resource.url += "/"
+            assert await resource.patch(fragment, If_Match=resource.headers["ETag"]) == (204, None)
+            async with resource.http.options(resource.url) as response:
+                assert (response.status, response.headers["Accept-Patch"]) == (204, SDPFRAG_TYPE)
+            assert await resource.delete() == 200
+            assert await resource.delete() == 404
+        async with session.http.put(f"{base_url}/whip/echo/") as response:
+            assert (response.status, set(response.headers["Allow"].split(","))) == (405, {"POST", "OPTIONS"})
+
+
+async def test_the_location_can_be_followed_from_wherever_the_endpoint_is_shown(server: Server, base_url: str) -> None:
+    """A proxy may show it under a path of its own; and OBS takes what does not begin with http for a path from the
+    root, which curl then cleans of its dots."""
+    async with leaves_nothing(server), posted(base_url, "/whip/echo", publisher(440)) as session:
+        location = session.headers["Location"]
+        for shown, expected in (
+            ("https://a.example/whip/echo", "https://a.example/whip/echo/"),
+            ("https://a.example/voice/whip/echo", "https://a.example/voice/whip/echo/"),
+            ("https://a.example/a/b/whip/echo?x=1", "https://a.example/a/b/whip/echo/"),
+            ("https://a.example/anything", "https://a.example/whip/echo/"),
+        ):
+            assert urljoin(shown, location) == expected + session.id
+        async with session.http.delete(URL(f"{base_url}/{location}")) as response:
+            assert response.status == 200
 
 
 async def test_ice_servers_are_linked(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ const response = await fetch(`${url}/api/offer`, {
   body: JSON.stringify({ sdp: pc.localDescription.sdp, type: 'offer' }),
 });
 const answer = await response.json();
-const session = `${url}${response.headers.get('Location')}`;
+const session = new URL(response.headers.get('Location'), response.url).href;
 
 // Candidates that are found after the offer has gone.
 pc.onicecandidate = ({ candidate }) => fetch(session, {

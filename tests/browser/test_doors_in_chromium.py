@@ -1,0 +1,95 @@
+"""What browsers open without headers of the page's own: WebSockets and event sources, on a server that wants a key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page
+
+from rtc_server import auth
+from rtc_server.app import Server
+from rtc_server.client import VoiceClient
+from tests.conftest import UNLIMITED, need_commands
+from tests.support.asr import asr_server
+from tests.support.browser import chromium, local_url, visited_page
+from tests.support.parrot import Parrot
+
+pytestmark = pytest.mark.browser
+
+KEY = auth.new_key()
+_OPEN = """
+([path, protocols]) => new Promise((done) => {
+  const socket = new WebSocket(new URL(path, document.baseURI), protocols);
+  socket.binaryType = 'arraybuffer';
+  socket.onmessage = ({ data }) => { socket.close(); done([socket.protocol, data.byteLength > 0]); };
+  socket.onerror = () => done(['', false]);
+})
+"""
+_FOLLOW = """
+(path) => new Promise((done) => {
+  const events = [];
+  const source = new EventSource(new URL(path, document.baseURI));
+  source.onmessage = ({ data }) => {
+    events.push(JSON.parse(data).reason);
+    source.close();
+    done(events);
+  };
+  source.onerror = () => { source.close(); done(events); };
+})
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    need_commands("chromium")
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Server]:
+    path = tmp_path / "auth.toml"
+    path.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(KEY)}"\n')
+    async with asr_server(Parrot, None, "--auth", str(path), *UNLIMITED) as server:
+        yield server
+
+
+@pytest.fixture
+async def page(guarded: Server) -> AsyncIterator[Page]:
+    async with (
+        chromium() as browser,
+        visited_page(browser, local_url(guarded), tolerate=("WebSocket", "Failed to load", "EventSource")) as opened,
+    ):
+        yield opened
+
+
+async def test_a_websocket_with_a_key(page: Page, caplog: pytest.LogCaptureFixture) -> None:
+    """With a plain protocol beside it, which is the one that is chosen; alone; in the address. Nothing is logged."""
+    caplog.set_level(logging.DEBUG)
+    for path, protocols, chosen in (
+        ("api/asr-streaming", ["rtc-server.v1", f"bearer.{KEY}"], "rtc-server.v1"),
+        ("api/asr-streaming", [f"bearer.{KEY}"], f"bearer.{KEY}"),
+        (f"api/asr-streaming?token={KEY}", [], ""),
+    ):
+        assert await page.evaluate(_OPEN, [path, protocols]) == [chosen, True]
+    for path, protocols in (("api/asr-streaming", ["rtc-server.v1", f"bearer.{KEY}x"]), ("api/asr-streaming", [])):
+        assert await page.evaluate(_OPEN, [path, protocols]) == ["", False]
+    assert KEY not in caplog.text
+
+
+async def test_an_event_source_with_a_key(guarded: Server, page: Page) -> None:
+    async with VoiceClient(local_url(guarded).rstrip("/"), service="echo", token=KEY) as client:
+        await client.wait_for("connected")
+        path = f"api/sessions/{client.session}/events"
+        assert await page.evaluate(_FOLLOW, f"{path}?token={KEY}x") == []
+        client.send({"type": "bye"})
+        await client.wait_for("disconnected")
+    async with VoiceClient(local_url(guarded).rstrip("/"), service="echo", token=KEY) as client:
+        await client.wait_for("connected")
+        await page.evaluate(
+            "(path) => { window.followed = (" + _FOLLOW + ")(path); }",
+            f"api/sessions/{client.session}/events?token={KEY}",
+        )
+        client.send({"type": "bye"})
+        assert await page.evaluate("() => window.followed") == ["bye"]
