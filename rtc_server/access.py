@@ -36,7 +36,7 @@ from rtc_server.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from rtc_server.hosts import Hosts, parse_authority, parse_public_url
+from rtc_server.hosts import Hosts, PublicUrl, parse_authority, parse_public_url
 from rtc_server.http_errors import Handler
 from rtc_server.origins import ANY, Origins, hosts_of
 from rtc_server.rate_limit import Buckets
@@ -153,8 +153,7 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
         _refuse_open_door(settings, local)
     per_minute = settings.offers_per_minute
     public = parse_public_url(settings.public_url) if settings.public_url else None
-    names = [*hosts_of(settings.allow_origins), *([] if public is None else [public.host])]
-    hosts = Hosts(names, any_name=bool(settings.auth) or not local or ANY in settings.allow_origins)
+    hosts = _hosts(settings, local, public)
     return Access(
         authenticator=auth.load(Path(settings.auth)) if settings.auth else None,
         origins=Origins(settings.allow_origins, hosts, public),
@@ -163,6 +162,15 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
         hosts=hosts,
         request_timeout_s=request_timeout_s,
     )
+
+
+def _hosts(settings: Settings, local: bool, public: PublicUrl | None) -> Hosts:
+    """Strangers are kept out by name where nothing else keeps them out, and the names are known: those of a proxy are
+    if it says which, in ``public``."""
+    names = [*hosts_of(settings.allow_origins), *([] if public is None else [public.host])]
+    behind_any_name = bool(settings.trusted_proxies) and public is None
+    known = local and not settings.auth and ANY not in settings.allow_origins and not behind_any_name
+    return Hosts(names, any_name=not known)
 
 
 def _refuse_open_door(settings: Settings, local: bool) -> None:

@@ -13,6 +13,7 @@ from rtc_server import addresses, hardware
 from rtc_server.app import Server
 from rtc_server.config import speaking_command
 from rtc_server.engine.model import ModelInfo
+from rtc_server.hosts import parse_public_url
 
 _WIDTH: Final = 80
 _PHRASES: Final = 3
@@ -24,7 +25,7 @@ def announce(server: Server) -> None:
     print(f"\n  Open {here} in a browser and talk.")
     if others is not None:
         print(f"  From a phone or another machine: {others}")
-        if server.certificate is None:
+        if not others.startswith("https:"):
             print("  There, browsers keep the microphone from pages without HTTPS. For a trial: --tls self-signed")
         else:
             _print_qr_code(others)
@@ -63,10 +64,11 @@ def _print_about(info: ModelInfo) -> None:
 
 def _urls(server: Server) -> tuple[str, str | None]:
     """For a browser on this machine, and for those of others, where they can reach it."""
-    host = server.settings.host
-    if addresses.is_loopback(host):
+    host, public = server.settings.host, server.settings.public_url
+    if public or addresses.is_loopback(host):
         # localhost may be ::1 first: an unusual address is named as it is.
-        return _url(server, "localhost" if host in ("127.0.0.1", "::1") else host), None
+        here = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::", "") else host
+        return _url(server, here), parse_public_url(public).text if public else None
     if host not in ("0.0.0.0", "::", ""):
         return _url(server, host), _url(server, host)
     return _url(server, "localhost"), next((_url(server, name) for name in _outside_names(server)), None)

@@ -8,7 +8,10 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const LOOK_TIMEOUT_MS = 3_000;
 const RETRY_AFTER_MAX_S = 60;
 
-const sessionPath = (id) => `/api/sessions/${encodeURIComponent(id)}`;
+const sessionPath = (id) => `api/sessions/${encodeURIComponent(id)}`;
+
+/** Where the server has `path`: beside this page, which a proxy may show under a path of its own. */
+export const addressOf = (path) => new URL(path, document.baseURI);
 
 /** @returns {Promise<{body: object|null, etag: string|null}>} */
 async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, signal, ...options } = {}) {
@@ -18,7 +21,7 @@ async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, si
   signal?.addEventListener('abort', abort);
   try {
     const all = { ...headers, ...authorization() };
-    const response = await fetch(path, { cache: 'no-store', ...options, headers: all, signal: timer.signal })
+    const response = await fetch(addressOf(path), { cache: 'no-store', ...options, headers: all, signal: timer.signal })
       .catch((cause) => { throw new Failure(navigator.onLine === false ? 'offline' : 'unreachable', { cause }); });
     const body = response.status === 204 ? null
       : await response.json().catch((cause) => { throw new Failure('bad_gateway', { cause }); });
@@ -49,7 +52,7 @@ function retryAfterS(header) {
 
 /** `GET /api/config`. Asked again for each connection: TURN credentials in it expire. */
 export async function fetchConfig() {
-  const { body } = await request('/api/config');
+  const { body } = await request('api/config');
   if (!Array.isArray(body?.services)) throw new Failure('bad_gateway');
   return body;
 }
@@ -60,7 +63,7 @@ export async function fetchConfig() {
  * @returns {Promise<{sdp: string, session: string, resume?: {token: string, grace_s: number}, etag: string|null}>}
  */
 export async function postOffer(offer, timeout_ms = REQUEST_TIMEOUT_MS) {
-  const { body, etag } = await request('/api/offer', {
+  const { body, etag } = await request('api/offer', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify(offer),
@@ -92,7 +95,7 @@ export async function whyEnded(id) {
 /** `DELETE /api/sessions/{id}`, as a backstop: it may outlive the page, and it never fails. */
 export async function deleteSession(id) {
   try {
-    await fetch(sessionPath(id), {
+    await fetch(addressOf(sessionPath(id)), {
       method: 'DELETE',
       headers: authorization(),
       keepalive: true,

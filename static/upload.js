@@ -1,6 +1,6 @@
 // Owns one file on its way through POST /api/transcribe: up, and its words back as they are found. Knows no page.
 
-import { refusal } from './api.js';
+import { addressOf, refusal } from './api.js';
 import { authorization } from './auth.js';
 import { Failure } from './errors.js';
 import { EventStream } from './eventstream.js';
@@ -29,7 +29,7 @@ export class Upload {
     const headers = { Accept: 'text/event-stream', ...authorization() };
     return new Promise((resolve, reject) => {
       // Not fetch: that does not tell how much of a body has gone up.
-      request.open('POST', '/api/transcribe');
+      request.open('POST', addressOf('api/transcribe'));
       for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
       request.upload.onprogress = ({ loaded, total }) => {
         this.#alive();

@@ -67,7 +67,7 @@ def test_a_token(capsys: pytest.CaptureFixture[str], tokens_file: Path) -> None:
     door = auth.load(tokens_file)
     assert door.authenticate(token, time.time()) == auth.Principal("sub/ada", frozenset({"echo"}), 30)
     with pytest.raises(Unauthorized):
-        door.authenticate(token, time.time() + 61)
+        door.authenticate(token, time.time() + 61 + auth.DEFAULT_LEEWAY_S)
 
 
 def test_the_file_may_be_named_in_the_environment(
@@ -130,10 +130,14 @@ def known_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def announced(
-    capsys: pytest.CaptureFixture[str], host: str, certificate: Certificate | None = None, port: int = 8080
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    certificate: Certificate | None = None,
+    port: int = 8080,
+    public_url: str = "",
 ) -> str:
     server: Any = SimpleNamespace(
-        settings=Settings(host=host, allow_anonymous=True),
+        settings=Settings(host=host, allow_anonymous=True, public_url=public_url),
         port=port,
         certificate=certificate,
         engines={},
@@ -199,6 +203,15 @@ def test_where_it_is(
     assert ("another machine" in out) is (others is not None)
     if others is not None:
         assert f"another machine: {others}\n" in out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_where_a_proxy_shows_it(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    out = announced(capsys, host, public_url="https://example.com/voice")
+    assert "Open http://localhost:8080 in a browser" in out
+    assert "another machine: https://example.com/voice/\n" in out
+    assert "without HTTPS" not in out
+    assert "without HTTPS" in announced(capsys, host, public_url="http://example.com")
 
 
 def test_a_machine_without_a_network(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

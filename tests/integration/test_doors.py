@@ -144,6 +144,32 @@ async def test_names_that_are_configured() -> None:
                 assert response.status == status, (host, origin)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--allow-anonymous",), 421),
+        (("--allow-anonymous", "--allow-origins", "https://a.example"), 421),
+        (("--allow-anonymous", "--allow-origins", "*"), 200),
+        (("--allow-anonymous", "--trusted-proxies", "127.0.0.1"), 200),
+        (("--allow-anonymous", "--trusted-proxies", "127.0.0.1", "--public-url", "https://a.example"), 421),
+        (("--allow-anonymous", "--host", "0.0.0.0"), 200),
+    ],
+    ids=[
+        "on loopback",
+        "for pages",
+        "for all pages",
+        "behind a proxy",
+        "behind a proxy that is named",
+        "for a network",
+    ],
+)
+async def test_who_answers_to_any_name(arguments: tuple[str, ...], status: int) -> None:
+    async with running_server(*ECHO, *arguments) as server, aiohttp.ClientSession() as http:
+        headers = {"Host": "other.example", "X-Forwarded-For": "203.0.113.9"}
+        async with http.get(f"http://127.0.0.1:{server.port}/status", headers=headers) as response:
+            assert response.status == status
+
+
 async def test_an_event_source_with_keys(keys: Path) -> None:
     """What ``new EventSource(url)`` sends; what it gets is kept nowhere."""
     async with (
