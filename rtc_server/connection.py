@@ -41,7 +41,7 @@ class ConnectionOwner(Protocol):
         """Something came on the data channel."""
 
     def on_gone(self, connection: Connection, orderly: bool) -> None:
-        """It is over: closed by the other side (orderly), or lost."""
+        """It is over: the peer said goodbye (orderly), or its path is lost."""
 
     def on_first_voice(self, connection: Connection) -> None:
         """The first samples of the model leave."""
@@ -69,8 +69,8 @@ class Connection:
         self._offer = offer
         self._bitrate = settings.bitrate
         self._voice = self._make_voice()
-        self._peer = Peer(self, self._voice, addresses, log_id)
-        self._signs_of_life = 0
+        self._peer = Peer(self, self._voice, addresses, settings.peer_timeout_s, log_id)
+        self._answers = 0
         self._heard_at = self.opened_at
 
     async def answer(self) -> str:
@@ -100,15 +100,15 @@ class Connection:
         return self._peer.send(message)
 
     async def look(self) -> PeerStats:
-        """The figures of now; whether anything came since the last look counts as a sign of life."""
+        """The figures of now; that the peer has answered since the last look is a sign of life."""
         stats = await self._peer.stats()
-        if stats.signs_of_life != self._signs_of_life:
-            self._signs_of_life = stats.signs_of_life
+        if stats.answers != self._answers:
+            self._answers = stats.answers
             self._heard_at = time.monotonic()
         return stats
 
     def silent_s(self, now: float) -> float:
-        """How long nothing has come, as of the last :meth:`look`."""
+        """How long the peer has answered nothing, as of the last :meth:`look`."""
         return now - self._heard_at
 
     def on_loss_report(self, fraction: float) -> None:

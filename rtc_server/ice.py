@@ -1,38 +1,22 @@
-"""Where media is reached: addresses, ports and candidates, and whether the peer still answers.
-
-All that touches aioice's private parts. What is assumed of them is said in ``tests/test_ice.py``. Knows
-nothing of sessions: that a silent path is dead is for others to decide.
-"""
+"""Where media is reached: the addresses and ports of this server, and the candidates that a peer names."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import logging
-import random
 import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import ifaddr
-from aioice import Candidate, Connection, stun
-from aioice.candidate import candidate_foundation, candidate_priority
-from aioice.ice import CandidatePair, StunProtocol
+from aioice import Candidate
 
 from rtc_server.config import Settings
-from rtc_server.errors import BadCandidate, ConfigError, NoPort
-
-logger = logging.getLogger(__name__)
+from rtc_server.errors import BadCandidate, ConfigError
 
 MAX_CANDIDATES: Final = 64
 """A connection's remote candidates. Browsers on machines with many interfaces offer some twenty; each costs checks."""
-_RECEIVE_BUFFER_BYTES: Final = 512 * 1024
-_PROBE_INTERVAL_S: Final = 1.0
-_CONSENT_INTERVAL_S: Final = 5.0
-_CONSENT_LIFETIME_S: Final = 30.0
-"""RFC 7675, section 5.1: consent is asked for every 5 s and expires 30 s after it was last given."""
 # RFC 8839, section 5.1.
 _CANDIDATE: Final = re.compile(
     r"(?:a=)?candidate:(?P<foundation>[A-Za-z0-9+/]{1,32}) (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) "
@@ -164,102 +148,4 @@ def parse_candidate(text: str) -> Candidate | None:
         port=int(match["port"]),
         # One that the peer has learnt from us (prflx) is as good as one that it knew before.
         type="srflx" if match["type"] == "prflx" else match["type"],
-    )
-
-
-class IceConnection(Connection):
-    """aioice's connection, on the addresses and ports of this server, that asks a silent peer whether it is there."""
-
-    def __init__(self, addresses: MediaAddresses, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._addresses = addresses
-        self._data_packets = 0
-        self.answers = 0
-        """How often the peer has answered a probe: signed by it, so proof that it is there."""
-
-    async def get_component_candidates(
-        self,
-        component: int,
-        addresses: list[str],
-        timeout: int = 5,  # noqa: ASYNC109 - aioice's
-    ) -> list[Candidate]:
-        """Host candidates alone. Raises NoPort when a range is set and taken."""
-        candidates = []
-        for host in self._addresses.hosts():
-            protocol = await self._bind(host)
-            if protocol is None:
-                continue
-            self._protocols.append(protocol)
-            own = _host_candidate(component, host, protocol)
-            protocol.local_candidate = own
-            shown = self._addresses.shown(host)
-            candidates.append(own if shown == host else _host_candidate(component, shown, protocol))
-        if not candidates:
-            raise NoPort
-        return candidates
-
-    async def _bind(self, host: str) -> StunProtocol | None:
-        """A socket on a free port; None if there is none on this address."""
-        ports = self._addresses.ports
-        first = 0 if ports is None else random.randrange(len(ports))  # noqa: S311 - spreads them, no more
-        tries = [0] if ports is None else [*ports[first:], *ports[:first]]
-        loop = asyncio.get_running_loop()
-        for port in tries:
-            try:
-                transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: StunProtocol(self), local_addr=(host, port)
-                )
-            except OSError:
-                continue
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-            return protocol
-        logger.warning("no free UDP port on one of this machine's addresses")
-        return None
-
-    def data_received(self, data: bytes, component: int) -> None:
-        self._data_packets += 1
-        super().data_received(data, component)
-
-    async def query_consent(self) -> None:
-        """Ask for consent to send (RFC 7675), and more often while nothing comes, so that a peer that has gone is
-        noticed within seconds and one that has nothing to say is not taken for gone."""
-        loop = asyncio.get_running_loop()
-        asked_at = granted_at = loop.time()
-        while True:
-            before = self._data_packets
-            await asyncio.sleep(_PROBE_INTERVAL_S * (0.8 + 0.4 * random.random()))  # noqa: S311 - RFC 7675
-            if self._data_packets != before and loop.time() - asked_at < _CONSENT_INTERVAL_S:
-                continue
-            asked_at = loop.time()
-            pairs = list(self._nominated.values())
-            if any(await asyncio.gather(*(self._ask(pair) for pair in pairs))):
-                granted_at = loop.time()
-                self.answers += 1
-            elif loop.time() - granted_at > _CONSENT_LIFETIME_S:
-                self._query_consent_task = None
-                await self.close()
-                return
-
-    async def _ask(self, pair: CandidatePair) -> bool:
-        assert self.remote_password is not None, "it has connected"
-        request = self.build_request(pair, nominate=False)
-        key = self.remote_password.encode()
-        try:
-            await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=1)
-        except stun.TransactionError:
-            return False
-        return True
-
-
-def _host_candidate(component: int, host: str, protocol: StunProtocol) -> Candidate:
-    return Candidate(
-        foundation=candidate_foundation("host", "udp", host),
-        component=component,
-        transport="udp",
-        priority=candidate_priority(component, "host"),
-        host=host,
-        port=protocol.transport.get_extra_info("sockname")[1],
-        type="host",
     )

@@ -15,7 +15,7 @@ import logging
 import secrets
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from aioice import Candidate
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
@@ -23,10 +23,12 @@ from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters, RTCRtpSendParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtpPacket
 
-from rtc_server.dtls import Certificate, DtlsTransport, HandshakeFailure
-from rtc_server.ice import IceConnection, MediaAddresses
+from rtc_server.dtls import Certificate, HandshakeFailure
+from rtc_server.ice import MediaAddresses
+from rtc_server.ice_agent import PATIENCE_S, IceConnection
+from rtc_server.media_transport import MediaTransport
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,12 @@ class LeanSender(RTCRtpSender):
         if not self._over:
             await super().send(parameters)
 
+    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+        """Nothing is sent again: no section of audio offers it (RFC 4585, section 4.2), and one datagram may ask for
+        thousands."""
+        if not isinstance(packet, RtcpRtpfbPacket):
+            await super()._handle_rtcp_packet(packet)
+
     async def _run_rtp(self, codec: RTCRtpCodecParameters) -> None:
         private: Any = self
         source = self.track
@@ -152,11 +160,18 @@ class LeanSender(RTCRtpSender):
 class LeanPeerConnection(RTCPeerConnection):
     """A peer connection whose transceivers have a :class:`LeanReceiver` and a :class:`LeanSender`.
 
-    ``addresses``: gathers there and nowhere else, as a server does; None gathers as aiortc does.
+    ``addresses``: gathers there and nowhere else, as a server does; None gathers as aiortc does. ``patience_s``: how
+    long the peer may answer nothing before its path is dead.
     """
 
-    def __init__(self, configuration: RTCConfiguration | None = None, addresses: MediaAddresses | None = None) -> None:
+    def __init__(
+        self,
+        configuration: RTCConfiguration | None = None,
+        addresses: MediaAddresses | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._addresses = addresses
+        self._patience_s = patience_s
         super().__init__(configuration)
         private: Any = self
         private._RTCPeerConnection__certificates = [
@@ -165,22 +180,15 @@ class LeanPeerConnection(RTCPeerConnection):
 
     def _RTCPeerConnection__createDtlsTransport(self) -> Any:  # noqa: N802 - aiortc's name
         dtls = self._replace_dtls(super()._RTCPeerConnection__createDtlsTransport())  # type: ignore[misc]
-        if self._addresses is not None:
-            ice: Any = dtls.transport
-            before = ice._connection
-            connection = IceConnection(
-                self._addresses,
-                ice_controlling=before.ice_controlling,
-                local_username=before.local_username,
-                local_password=before.local_password,
-            )
-            ice._connection = ice.iceGatherer._connection = connection
-            ice._recv, ice._send = connection.recv, connection.send
+        ice: Any = dtls.transport
+        connection = IceConnection.in_place_of(ice._connection, self._addresses, self._patience_s)
+        ice._connection = ice.iceGatherer._connection = connection
+        ice._recv, ice._send = connection.recv, connection.send
         return dtls
 
-    def _replace_dtls(self, before: Any) -> DtlsTransport:
+    def _replace_dtls(self, before: Any) -> MediaTransport:
         private: Any = self
-        dtls = DtlsTransport(before.transport, private._RTCPeerConnection__certificates)
+        dtls = MediaTransport(before.transport, private._RTCPeerConnection__certificates)
         dtls.on("statechange", private._RTCPeerConnection__updateConnectionState)
         transports: set[Any] = private._RTCPeerConnection__dtlsTransports
         transports.discard(before)
@@ -220,17 +228,17 @@ class LeanPeerConnection(RTCPeerConnection):
             pass
 
         for connection in self._ice_connections():
-            connection.query_consent = ask_nobody
+            connection.query_consent = ask_nobody  # type: ignore[method-assign]
 
-    def _dtls_transports(self) -> list[Any]:
+    def _dtls_transports(self) -> list[MediaTransport]:
         """One if the peer bundles, as browsers do; else one for each section."""
-        dtls = [transceiver.receiver.transport for transceiver in self.getTransceivers()]
+        dtls: list[Any] = [transceiver.receiver.transport for transceiver in self.getTransceivers()]
         if self.sctp is not None:
             dtls.append(self.sctp.transport)
         return list(dict.fromkeys(dtls))
 
-    def _ice_connections(self) -> list[Any]:
-        return [each.transport._connection for each in self._dtls_transports()]
+    def _ice_connections(self) -> list[IceConnection]:
+        return [cast(IceConnection, each.transport._connection) for each in self._dtls_transports()]
 
     @property
     def handshake_failure(self) -> HandshakeFailure | None:
@@ -238,9 +246,14 @@ class LeanPeerConnection(RTCPeerConnection):
         return next((each.failure for each in self._dtls_transports() if each.failure is not None), None)
 
     @property
+    def closed_by_peer(self) -> bool:
+        """Whether the peer has said goodbye. A path that is lost, by whatever it is, is no goodbye."""
+        return any(each.closed_by_peer for each in self._dtls_transports())
+
+    @property
     def answers(self) -> int:
         """How often the peer has answered a question whether it is there."""
-        return sum(getattr(connection, "answers", 0) for connection in self._ice_connections())
+        return sum(connection.answers for connection in self._ice_connections())
 
     async def add_candidate(self, candidate: Candidate, mid: str | None) -> None:
         """Take a candidate of the peer's, for the section ``mid``. Waits while an mDNS name is looked up."""
@@ -249,7 +262,7 @@ class LeanPeerConnection(RTCPeerConnection):
             sections = [(each.mid, each.receiver.transport) for each in self.getTransceivers()]
             if self.sctp is not None:
                 sections.append((self.sctp.mid, self.sctp.transport))
-            connections = [dtls.transport._connection for name, dtls in sections if name == mid]
+            connections = [cast(IceConnection, dtls.transport._connection) for name, dtls in sections if name == mid]
         for connection in connections:
             await connection.add_remote_candidate(candidate)
 

@@ -26,7 +26,6 @@ from aiortc.sdp import SessionDescription
 from aiortc.stats import (
     RTCInboundRtpStreamStats,
     RTCRemoteInboundRtpStreamStats,
-    RTCTransportStats,
 )
 
 from rtc_server.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
@@ -63,20 +62,22 @@ class PeerListener(Protocol):
         """Something came on the data channel."""
 
     def on_gone(self, orderly: bool) -> None:
-        """The connection is over: closed by the other side (orderly), or lost. Not called for a close of ours."""
+        """The connection is over: the peer said goodbye (orderly), or its path is lost. Not called for a close of ours;
+        may be called twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerStats:
     """Totals so far. ``fraction_lost_out``: 0 to 1, from the peer's last report; None before the first.
-    ``signs_of_life``: packets of any kind and answers to the question whether it is there."""
+    ``answers``: to the question whether it is there. They prove that both ways of the path work; packets that arrive
+    prove it of one."""
 
     packets_received: int = 0
     packets_lost: int = 0
     jitter_s: float = 0.0
     fraction_lost_out: float | None = None
     rtt_s: float | None = None
-    signs_of_life: int = 0
+    answers: int = 0
 
     def after(self, before: PeerStats) -> PeerStats:
         """The same with the totals of an earlier connection added."""
@@ -88,14 +89,21 @@ class PeerStats:
 
 
 class Peer:
-    """``voice`` is the track that is sent."""
+    """``voice`` is the track that is sent. ``patience_s``: how long the peer may answer nothing."""
 
-    def __init__(self, listener: PeerListener, voice: MediaStreamTrack, addresses: MediaAddresses, log_id: str) -> None:
+    def __init__(
+        self,
+        listener: PeerListener,
+        voice: MediaStreamTrack,
+        addresses: MediaAddresses,
+        patience_s: float,
+        log_id: str,
+    ) -> None:
         self._listener = listener
         self._voice = voice
         self._log_id = log_id
         # Always given: without a list aiortc asks a public STUN server, and gathering can wait for it.
-        self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]), addresses)
+        self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]), addresses, patience_s)
         self._clock_hz = OPUS_CLOCK_HZ
         self._channel: RTCDataChannel | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -176,9 +184,7 @@ class Peer:
             elif isinstance(report, RTCRemoteInboundRtpStreamStats):
                 values["fraction_lost_out"] = report.fractionLost / 256
                 values["rtt_s"] = report.roundTripTime
-            elif isinstance(report, RTCTransportStats):
-                values["signs_of_life"] = report.packetsReceived + self._pc.answers
-        return PeerStats(**values)  # type: ignore[arg-type]
+        return PeerStats(**values, answers=self._pc.answers)  # type: ignore[arg-type]
 
     async def close(self, flush: bool = True) -> None:
         """Close everything; idempotent, and done within a few seconds. ``flush``: waits briefly for what was sent
@@ -236,7 +242,7 @@ class Peer:
             if (failure := self.handshake_failure) is not None:
                 reason = failure.reason or "no reason of OpenSSL's"
                 logger.warning("session %s: the DTLS handshake failed: %s (%s)", self._log_id, failure.cause, reason)
-            self._listener.on_gone(orderly=state == "closed")
+            self._listener.on_gone(orderly=self._pc.closed_by_peer)
 
 
 def _require_transports(sdp: str) -> None:

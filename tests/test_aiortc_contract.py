@@ -11,7 +11,8 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
 from aiortc.rtcrtpreceiver import StreamStatistics
 
 from rtc_server.dtls import Certificate, DtlsTransport
-from rtc_server.ice import IceConnection, MediaAddresses
+from rtc_server.ice import MediaAddresses
+from rtc_server.ice_agent import IceConnection
 from rtc_server.lean_rtp import LeanPeerConnection, LeanReceiver, LeanSender
 
 
@@ -69,7 +70,8 @@ async def test_addresses_of_ours_are_gathered_on(lean: LeanPeerConnection) -> No
     assert isinstance(ice, IceConnection)
     assert transport._connection is transport.iceGatherer._connection is ice
     assert (transport._recv, transport._send) == (ice.recv, ice.send)
-    assert not isinstance(lean._ice_connections()[0], IceConnection)
+    (client,) = lean._ice_connections()
+    assert isinstance(client, IceConnection), "clients are protected as well"
     await connection.close()
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
 
 import pytest
-from aioice import Connection
-from aioice.ice import StunProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_server.config import Settings
-from rtc_server.errors import BadCandidate, ConfigError, NoPort
-from rtc_server.ice import IceConnection, MediaAddresses, parse_candidate
+from rtc_server.errors import BadCandidate, ConfigError
+from rtc_server.ice import MediaAddresses, parse_candidate
 
 HOST = "candidate:1 1 udp 2130706431 {} 54321 typ host"
 
@@ -26,57 +23,6 @@ def addresses(**settings: object) -> MediaAddresses:
 def here() -> str:
     """An address of this machine that others can reach, or loopback where it has none."""
     return next(address for address in addresses().hosts() if ":" not in address)
-
-
-async def gathered(where: MediaAddresses) -> list[tuple[str, int]]:
-    connection = IceConnection(where, ice_controlling=False)
-    try:
-        await connection.gather_candidates()
-        return [(candidate.host, candidate.port) for candidate in connection.local_candidates]
-    finally:
-        await connection.close()
-
-
-def test_aioice_has_the_parts_that_are_replaced() -> None:
-    """The contract: a version of aioice that differs fails here, by name."""
-    assert {
-        "get_component_candidates",
-        "query_consent",
-        "data_received",
-        "build_request",
-        "add_remote_candidate",
-    } <= set(vars(Connection))
-    connection = Connection(ice_controlling=False)
-    assert {"_protocols", "_nominated", "_query_consent_task", "_local_candidates"} <= set(vars(connection))
-    assert "request" in vars(StunProtocol)
-
-
-async def test_candidates_are_on_ports_of_the_range() -> None:
-    found = await gathered(addresses(udp_ports="53000-53009"))
-    assert found
-    assert {port for _, port in found} <= set(range(53000, 53010))
-
-
-async def test_a_range_that_is_taken_says_so() -> None:
-    where = addresses(udp_ports="53020", interfaces=(here(),))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind((here(), 53020))
-        with pytest.raises(NoPort):
-            await gathered(where)
-    assert await gathered(where) == [(here(), 53020)]
-
-
-async def test_the_public_address_stands_in_for_the_private_one() -> None:
-    """The socket stays where it is."""
-    where = addresses(public_ip=f"203.0.113.7/{here()}", interfaces=(here(),))
-    ((host, _),) = await gathered(where)
-    assert host == "203.0.113.7"
-    assert where.shown("198.51.100.1") == "198.51.100.1"
-
-
-async def test_only_the_interfaces_that_are_named() -> None:
-    assert {host for host, _ in await gathered(addresses(interfaces=("lo",)))} <= {"127.0.0.1", "::1"}
-    assert {host for host, _ in await gathered(addresses(interfaces=("127.0.0.1",)))} == {"127.0.0.1"}
 
 
 def test_a_machine_without_a_network_talks_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
