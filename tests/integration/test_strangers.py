@@ -7,9 +7,11 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aiohttp
 import pytest
+from aiortc import RTCSessionDescription
 
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
@@ -54,23 +56,27 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 class Path(Nat):
-    """A NAT into which a client is put when it connects."""
+    """A NAT into which a client is put before it connects: neither side knows of another way."""
 
-    async def put_before(self, client: VoiceClient) -> None:
-        take = client.pc.setRemoteDescription
+    def put_before(self, client: VoiceClient) -> None:
+        take, post = client.pc.setRemoteDescription, client._post
 
-        async def set_remote(description: object) -> None:
-            description.sdp = self.rewrite(description.sdp)  # type: ignore[attr-defined]
-            await take(description)  # type: ignore[arg-type]
+        async def set_remote(description: RTCSessionDescription) -> None:
+            await take(RTCSessionDescription(self.rewrite(description.sdp), description.type))
 
-        client.pc.setRemoteDescription = set_remote  # type: ignore[method-assign, assignment]
+        async def post_bare(http: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
+            lines = [line for line in body["sdp"].splitlines() if not line.startswith("a=candidate")]
+            return await post(http, {**body, "sdp": "\r\n".join(lines) + "\r\n"})
+
+        client.pc.setRemoteDescription = set_remote  # type: ignore[method-assign]
+        client._post = post_bare  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager
 async def call_through_nat(server: Server, ear: Ear) -> AsyncIterator[tuple[VoiceClient, Path]]:
     async with Path(here()) as path:
         client = VoiceClient(url_of(server), tone(440), on_voice=ear)
-        await path.put_before(client)
+        path.put_before(client)
         async with client:
             await client.wait_for("connected")
             await ear.until_voice()
