@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import aiohttp
 import pytest
-from aiortc import RTCSessionDescription
 
-from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.ice_agent import IceConnection
 from tests.conftest import running_server
 from tests.support.calls import Ear, leaves_nothing, offering, tone, until
-from tests.support.strangers import Address, Nat, datagrams, records, stranger
+from tests.support.nat import agent_of, agents_of, call_through_nat, url_of
+from tests.support.strangers import Address, datagrams, records, stranger
 from tests.test_ice import here
-
-
-def url_of(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}"
-
-
-def agent_of(client: VoiceClient) -> IceConnection:
-    (agent,) = client.pc._ice_connections()
-    return agent
-
-
-def agents_of(server: Server) -> list[IceConnection]:
-    return [
-        agent
-        for call in server.registry._calls.values()
-        if call._connection is not None
-        for agent in call._connection._peer._pc._ice_connections()
-    ]
 
 
 def username_of(agent: IceConnection) -> str:
@@ -53,34 +32,6 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     lines = [record.getMessage() for record in caplog.get_records("call") if record.name != "rtc_server.app"]
     noise = [line for line in lines if not re.search(r"opened, service|ended, |listens|ready|engine|stopp", line)]
     assert noise == []
-
-
-class Path(Nat):
-    """A NAT into which a client is put before it connects: neither side knows of another way."""
-
-    def put_before(self, client: VoiceClient) -> None:
-        take, post = client.pc.setRemoteDescription, client._post
-
-        async def set_remote(description: RTCSessionDescription) -> None:
-            await take(RTCSessionDescription(self.rewrite(description.sdp), description.type))
-
-        async def post_bare(http: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
-            lines = [line for line in body["sdp"].splitlines() if not line.startswith("a=candidate")]
-            return await post(http, {**body, "sdp": "\r\n".join(lines) + "\r\n"})
-
-        client.pc.setRemoteDescription = set_remote  # type: ignore[method-assign]
-        client._post = post_bare  # type: ignore[method-assign]
-
-
-@contextlib.asynccontextmanager
-async def call_through_nat(server: Server, ear: Ear) -> AsyncIterator[tuple[VoiceClient, Path]]:
-    async with Path(here()) as path:
-        client = VoiceClient(url_of(server), tone(440), on_voice=ear)
-        path.put_before(client)
-        async with client:
-            await client.wait_for("connected")
-            await ear.until_voice()
-            yield client, path
 
 
 async def assert_goes_on(client: VoiceClient, ear: Ear, identity: str) -> None:

@@ -1,11 +1,10 @@
-"""What strangers send to a media port, and a network between two peers that can be listened to and changed."""
+"""What strangers send to a media port."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-import re
 import struct
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final
@@ -103,77 +102,3 @@ async def stranger(host: str) -> AsyncIterator[Spray]:
         yield spray
     finally:
         transport.close()
-
-
-class Nat:
-    """Stands before a client: what it sends leaves by a port of the NAT's own, which can change, as they do when one is
-    restarted or was idle for too long. Give the client an answer that :meth:`rewrite` has made.
-
-    ``heard``: the last datagrams of the client. ``blocked``: nothing gets through, either way; ``one_way``: nothing to
-    the client.
-    """
-
-    def __init__(self, host: str) -> None:
-        self.heard: list[bytes] = []
-        self.blocked = False
-        self.one_way = False
-        self._host = host
-        self._client: Address | None = None
-        self._server: Address | None = None
-        self._inside: asyncio.DatagramTransport | None = None
-        self._outside: asyncio.DatagramTransport | None = None
-
-    async def __aenter__(self) -> Nat:
-        self._inside = await self._open(self._from_client)
-        await self.rebind()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for transport in (self._inside, self._outside):
-            assert transport is not None
-            transport.close()
-
-    async def rebind(self) -> None:
-        """From now on packets leave by another port, and none comes in by the old one."""
-        before, self._outside = self._outside, await self._open(self._from_server)
-        if before is not None:
-            before.close()
-
-    @property
-    def outside(self) -> Address:
-        """What the server sees."""
-        assert self._outside is not None
-        return self._outside.get_extra_info("sockname")  # type: ignore[no-any-return]
-
-    @property
-    def server(self) -> Address:
-        assert self._server is not None
-        return self._server
-
-    def rewrite(self, answer: str) -> str:
-        """The same answer with the NAT's own address in place of the server's."""
-        assert self._inside is not None
-        host, port = self._inside.get_extra_info("sockname")
-        candidate = re.compile(r"(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+)( typ host)")
-        found = next(each for each in candidate.finditer(answer) if each[2] == self._host)
-        self._server = (found[2], int(found[3]))
-        kept = [line for line in answer.splitlines() if not line.startswith("a=candidate") or f" {self._host} " in line]
-        return candidate.sub(rf"\g<1>{host} {port}\g<4>", "\r\n".join(kept)) + "\r\n"
-
-    def _from_client(self, data: bytes, source: Address) -> None:
-        self._client = source
-        self.heard = [*self.heard[-400:], data]
-        if not self.blocked and self._outside is not None:
-            self._outside.sendto(data, self.server)
-
-    def _from_server(self, data: bytes, source: Address) -> None:
-        if source == self._server and not self.blocked and not self.one_way and self._client and self._inside:
-            self._inside.sendto(data, self._client)
-
-    async def _open(self, received: Any) -> asyncio.DatagramTransport:
-        class Side(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, addr: Any) -> None:
-                received(data, addr)
-
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Side, local_addr=(self._host, 0))
-        return transport
