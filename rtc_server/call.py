@@ -199,6 +199,10 @@ class Call:
         """Tell the client of trouble that the session survives."""
         self.outbox.emit(events.Error(error.code, error.message, error.retryable))
 
+    def recovered(self, error: ServerError) -> None:
+        """Tell the client that the trouble it was warned of is over."""
+        self.outbox.emit(events.Recovered(error.code))
+
     async def stats(self) -> events.Stats:
         """The figures of now."""
         return self._stats.figures(await self._peer_stats(), self._inbound.figures())
@@ -523,7 +527,7 @@ class Call:
         if self._stream is not None:
             self._stream.close()
         if self._hearing is not None:
-            self._hearing.close()
+            await self._hearing.close()
         for task in (self._run_task, self._resuming):
             if task is not None:
                 task.cancel()

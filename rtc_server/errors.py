@@ -215,6 +215,14 @@ class EngineFailed(ServerError):
     message = "The model failed and is restarting. Start a new conversation in a few seconds."
 
 
+class EngineStalled(ServerError):
+    """Told to running conversations, which may go on."""
+
+    code = "engine_stalled"
+    http_status = 503
+    message = "The model does not answer at the moment. The conversation goes on when it does."
+
+
 class BadMessage(ServerError):
     code = "bad_message"
     http_status = 400

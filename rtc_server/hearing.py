@@ -5,6 +5,7 @@ Owns the session's stream of the voice-activity engine. Knows nothing of connect
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rtc_server.audio import FRAME_MS, FloatArray
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
 from rtc_server.engine.model import ModelInfo, ServiceKind, TokenMark
-from rtc_server.errors import ServerError
+from rtc_server.errors import EngineFailed, EngineUnavailable, ServerError
 from rtc_server.protocols import events
 from rtc_server.speech import HeadTracker, SpeechEvent, SpeechKind, VoiceTracker
 from rtc_server.transcript import Word, WordAssembler, WordEnd
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_EXTRA_S: Final = 1.0
 """Silence after the model's own delay that it wants before its last word is surely there."""
+_REOPEN_PAUSE_S: Final = 0.2
+"""Between two tries to have a detector that says it is ready and then is not."""
 
 
 def frames_of(seconds: float) -> int:
@@ -44,7 +47,11 @@ class Hearing:
         self._settings = settings
         self._emit = emit
         self._on_started = on_started
+        self._detector: EngineClient | None = None
         self._stream: EngineStream | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._frames: int
+        self._frames_before: int
         self._words: WordAssembler
         self._voice: VoiceTracker
         self._heads: HeadTracker | None
@@ -65,16 +72,18 @@ class Hearing:
         return frames_of(self._info.delay_s + FLUSH_EXTRA_S) if self.transcribes else 0
 
     async def open(self, detector: EngineClient | None) -> None:
-        """Take a stream of the detector, where one is needed. Without one there are no speech events, and no more."""
+        """Take a stream of the detector, where one is needed. While it cannot be had there are no speech events."""
         if detector is None or self._heads is not None:
             return
+        self._detector = detector
         try:
             self._stream = await detector.open(self)
         except ServerError as error:
-            logger.warning("no voice-activity detection for a session: %s", error.code)
+            self._lost(error)
 
     def on_frame(self, pcm: FloatArray) -> None:
         """A frame of the microphone, as the model gets it."""
+        self._frames += 1
         if self._stream is not None:
             self._stream.push(pcm)
 
@@ -90,13 +99,13 @@ class Hearing:
             self._tell(self._heads.push(self._heard_ms, output.pauses, wrote))
 
     def on_output(self, output: StreamOutput) -> None:
-        self._heard_ms = output.frame * FRAME_MS
+        self._heard_ms = (self._frames_before + output.frame) * FRAME_MS
         made = self._voice.push(self._heard_ms, 1.0 - output.pauses[0])
         self._tell([event for event in made if self.transcribes or event.kind is not SpeechKind.TURN_ENDED])
 
     def on_engine_error(self, error: ServerError) -> None:
         self._stream = None
-        logger.warning("voice-activity detection ended for a session: %s", error.code)
+        self._lost(error)
 
     def finish(self) -> None:
         """Nothing more will be heard: the word and the turn that are open end."""
@@ -113,13 +122,37 @@ class Hearing:
         if self._stream is not None:
             self._stream.reset()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give the detector's stream back. Idempotent."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
         if self._stream is not None:
             self._stream.close()
 
+    def _lost(self, error: ServerError) -> None:
+        """The detector cannot be had: where that may pass, take it again when it has."""
+        logger.warning("no voice-activity detection for a session: %s", error.code)
+        if self._detector is not None and isinstance(error, EngineFailed | EngineUnavailable):
+            self._reopening = asyncio.create_task(self._reopen(self._detector), name="detector-reopen")
+
+    async def _reopen(self, detector: EngineClient) -> None:
+        """Its frames count from one again; those that came before go on counting here."""
+        while self._stream is None:
+            await detector.wait_ready()
+            try:
+                stream = await detector.open(self)
+            except EngineUnavailable:  # it ended once more
+                await asyncio.sleep(_REOPEN_PAUSE_S)
+            except ServerError as error:
+                logger.warning("no voice-activity detection for a session any more: %s", error.code)
+                return
+            else:
+                self._stream, self._frames_before = stream, self._frames
+
     def _begin(self) -> None:
         settings, info = self._settings, self._info
+        self._frames = self._frames_before = 0
         self._heard_ms = 0
         self._words = WordAssembler(info.delay_s, self.prefix_frames * FRAME_MS / 1000)
         self._voice = VoiceTracker(settings.vad_threshold, settings.vad_hangover_ms, settings.turn_ms)

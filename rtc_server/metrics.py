@@ -114,6 +114,12 @@ class Metrics:
         )
         self.asr_sockets = Gauge("rtc_asr_sockets", "Open WebSockets that transcribe.", registry=r)
         self.asr_words = Counter("rtc_asr_words", "Words told to WebSockets that transcribe.", registry=r)
+        self.engine_stalls = Counter(
+            "rtc_engine_stalls",
+            "Times that a loaded engine was silent for longer than is usual.",
+            ["service"],
+            registry=r,
+        )
         self.engine_restarts = Counter("rtc_engine_restarts", "Engine processes restarted.", ["service"], registry=r)
 
     def render(self) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -21,6 +22,7 @@ from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     Draining,
+    EngineStalled,
     EngineUnavailable,
     Forbidden,
     NoAudio,
@@ -79,6 +81,8 @@ class Registry:
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
+        for engine in self.engines.values():
+            engine.on_stall = functools.partial(self._on_stall, engine.service)
         for state in SessionState:
             gauge = metrics.sessions.labels(state)
             gauge.set_function(lambda state=state: self.count_by_state()[state])  # type: ignore[misc]
@@ -217,6 +221,14 @@ class Registry:
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
         return engine
+
+    def _on_stall(self, service: str, stalled: bool) -> None:
+        """The engine of a service is silent, or goes on: tell its conversations."""
+        for call in list(self._calls.values()):
+            if call.service == service and stalled:
+                call.warn(EngineStalled())
+            elif call.service == service:
+                call.recovered(EngineStalled())
 
     def _full(self, service: str | None) -> ServerFull:
         """Places that wait for their clients are not given away, but they do not wait for ever."""

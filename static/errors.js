@@ -207,6 +207,12 @@ const TABLE = {
     todo: 'Try again in a minute.',
     again: 'auto',
   },
+  engine_stalled: {
+    title: 'The model does not answer',
+    text: 'It has been silent for some seconds. The conversation goes on when it answers again.',
+    todo: 'Wait a moment.',
+    again: 'never',
+  },
   engine_failed: {
     title: 'The model stopped working',
     text: 'It failed in mid-conversation and is being restarted.',

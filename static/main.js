@@ -144,6 +144,9 @@ const handlers = {
     } else if (message.type === 'state' && message.reason === 'reset') {
       transcript.begin();
       view.announce('A new conversation begins.');
+    } else if (message.type === 'recovered' && banner.code === message.code) {
+      banner.hide();
+      view.announce(strings.RECOVERED);
     } else if (message.type === 'ending' && Number.isFinite(message.in_ms)) {
       ending.show(message.in_ms);
       view.announce(strings.ENDING);

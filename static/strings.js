@@ -53,6 +53,7 @@ export const ANEW = 'Connected again. This is a new conversation.';
 
 export const PAUSED_DETAIL = 'Paused by a call or by another app. It goes on by itself afterwards.';
 export const ENDING = 'This conversation ends in one minute.';
+export const RECOVERED = 'The model answers again.';
 
 /** Until the server ends the conversation, as on a clock. */
 export function countdown(left_s) {

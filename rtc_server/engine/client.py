@@ -30,6 +30,8 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     Output,
+    Ping,
+    Pong,
     Ready,
     Refused,
     Reset,
@@ -37,6 +39,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import FloatArray, MemoryUse, ModelInfo, TokenMark
+from rtc_server.engine.pulse import Pulse, quiet_s
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
 from rtc_server.metrics import Metrics
@@ -45,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S: Final = 5.0
 _STALL_TIMEOUT_S: Final = 20.0
+"""Silence after which an engine is killed, for it will not come back."""
+_LOOK_S: Final = 0.25
+"""How often to look whether it has said something."""
 _RESTART_PAUSES_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 _FIRST_TRIES: Final = 3
 """Engines that end before they were ever ready, for a reason of no known kind, after which there is no model."""
@@ -57,6 +63,8 @@ WINDOW_FRAMES: Final = QUEUE_FRAMES
 class EngineState(enum.StrEnum):
     LOADING = "loading"
     READY = "ready"
+    STALLED = "stalled"
+    """Loaded, with conversations in it, and silent for longer than is usual: takes no others."""
     RESTARTING = "restarting"
     FAILED = "failed"
     CLOSED = "closed"
@@ -102,11 +110,6 @@ class EngineStream:
         self.generation = generation
         self.closed = False
         self._room = asyncio.Event()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether an output is still to come."""
-        return bool(self._in_flight)
 
     @property
     def in_flight(self) -> int:
@@ -176,7 +179,11 @@ class EngineStream:
 
 
 class EngineClient:
-    """One service's engine, kept alive. ``make_link`` makes the link of each (re)start."""
+    """One service's engine, kept alive. ``make_link`` makes the link of each (re)start.
+
+    ``on_stall`` is called with True when a loaded engine falls silent, and with False when it goes on; streams stay
+    open meanwhile. An engine that is silent for longer than ``stall_timeout_s`` ends.
+    """
 
     def __init__(
         self,
@@ -191,6 +198,7 @@ class EngineClient:
         self.memory = MemoryUse()
         self.failure: ModelLoadError | None = None
         self.restarts = 0
+        self.on_stall: Callable[[bool], None] = lambda _: None
         self._make_link = make_link
         self._metrics = metrics
         metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
@@ -199,7 +207,9 @@ class EngineClient:
         self._settled = asyncio.Event()
         self._ended = asyncio.Event()
         self._stall_timeout_s = stall_timeout_s
-        self._unanswered_since: float | None = None
+        self._pulse = Pulse(0.0)
+        self._timed_step_s = 0.0
+        self._became_ready = asyncio.Event()
         self._streams: dict[tuple[int, int], EngineStream] = {}
         self._opening: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._next_stream = 0
@@ -216,7 +226,11 @@ class EngineClient:
 
     @property
     def pid(self) -> int | None:
-        return self._link.pid if self._link is not None and self.ready else None
+        return self._link.pid if self._link is not None and self._loaded else None
+
+    @property
+    def _loaded(self) -> bool:
+        return self.state in (EngineState.READY, EngineState.STALLED)
 
     @property
     def step_p50_ms(self) -> float | None:
@@ -242,6 +256,12 @@ class EngineClient:
         await self._settled.wait()
         if self.failure is not None:
             raise self.failure
+
+    async def wait_ready(self) -> None:
+        """Wait until the engine can be used, for the first time or again. Safe to cancel; for ever, if it never is."""
+        while not self.ready:
+            self._became_ready.clear()
+            await self._became_ready.wait()
 
     async def close(self) -> None:
         """Stop the engine. Open streams are not told: whoever closes this has closed them. Idempotent."""
@@ -281,10 +301,8 @@ class EngineClient:
     def send(self, message: ToEngine) -> bool:
         """Never blocks; False if the engine did not take it."""
         taken = self._link is not None and self._link.send(message)
-        if taken and isinstance(message, Frame | Open) and self._unanswered_since is None:
-            self._unanswered_since = time.monotonic()
         if not taken and isinstance(message, Frame):
-            self._metrics.frames_dropped.labels("engine_gone" if not self.ready else "engine_busy").inc()
+            self._metrics.frames_dropped.labels("engine_busy" if self._loaded else "engine_gone").inc()
         return taken
 
     def reset_stream(self, stream: EngineStream) -> None:
@@ -292,18 +310,10 @@ class EngineClient:
         self.send(Reset(stream.slot, stream.generation))
         stream.generation += 1  # the engine counts on in the same way: no answer is needed
         self._streams[stream.slot, stream.generation] = stream
-        self._expect_less()
 
     def close_stream(self, stream: EngineStream) -> None:
         if self._streams.pop((stream.slot, stream.generation), None) is not None:
             self.send(Close(stream.slot, stream.generation))
-            self._expect_less()
-
-    def _expect_less(self) -> None:
-        """A stream has been closed or reset. The engine forgets what waited for it, and an engine that has
-        nothing else to answer has not stalled."""
-        if not self._opening and not any(stream.waiting for stream in self._streams.values()):
-            self._unanswered_since = None
 
     async def _supervise(self) -> None:
         failures = 0
@@ -327,29 +337,53 @@ class EngineClient:
     async def _run_engine(self) -> bool:
         """One life of the engine; returns whether it ever was ready."""
         self._ended.clear()
-        self._unanswered_since = None
+        self._pulse = Pulse(min(_LOOK_S, self._stall_timeout_s / 4))
         link = self._make_link()
         self._link = link
         try:
             await link.start(self._on_message, self._ended.set)
-            while not self._ended.is_set() and not self._stalled():
+            while not self._ended.is_set() and self._alive():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), self._stall_timeout_s / 4)
+                    await asyncio.wait_for(self._ended.wait(), self._pulse.every_s)
         finally:
-            was_ready = self.ready
+            was_ready = self._loaded
             if self.state is not EngineState.CLOSED:
                 self._lose_engine()
             self._link = None
             await _to_the_end(asyncio.create_task(link.close(), name=f"engine-close-{self.service}"))
         return was_ready
 
-    def _stalled(self) -> bool:
-        """Whether frames have gone out, or somebody knocks, for too long without an answer: a hung device, say."""
-        since = self._unanswered_since
-        if since is None or time.monotonic() - since < self._stall_timeout_s:
+    def _alive(self) -> bool:
+        """Feel the pulse of an engine that is loaded. False if there is none, and will not be: a hung device, say."""
+        if not self._loaded:
+            return True
+        silent_s = self._pulse.look(time.monotonic())
+        if self._pulse.ask():
+            self.send(Ping())
+        if silent_s >= self._stall_timeout_s:
+            logger.error("engine %s has not answered for %.0f s: killing it", self.service, silent_s)
             return False
-        logger.error("engine %s has not answered for %.0f s: killing it", self.service, self._stall_timeout_s)
+        if self.ready and silent_s >= quiet_s((self._timed_step_s, *self._steps)):
+            self._stall(silent_s)
         return True
+
+    def _stall(self, silent_s: float) -> None:
+        self.state = EngineState.STALLED
+        self._metrics.engine_stalls.labels(self.service).inc()
+        logger.warning("engine %s has not answered for %.1f s", self.service, silent_s)
+        self._fail_opening()
+        self.on_stall(True)
+
+    def _answered(self) -> None:
+        self._pulse.answered()
+        if self.state is EngineState.STALLED:
+            self._become_ready()
+            logger.warning("engine %s answers again", self.service)
+            self.on_stall(False)
+
+    def _become_ready(self) -> None:
+        self.state = EngineState.READY
+        self._became_ready.set()
 
     def _lose_engine(self) -> None:
         if self.failure is None:
@@ -369,14 +403,15 @@ class EngineClient:
                 future.set_exception(EngineUnavailable())
 
     def _on_message(self, message: FromEngine) -> None:
+        self._answered()
         match message:
             case StepDone():
                 self._on_step(message)
+            case Pong():
+                pass
             case Opened():
-                self._unanswered_since = None
                 self._on_opened(message)
             case Refused():
-                self._unanswered_since = None
                 future = self._opening.get(message.stream)
                 if future is not None and not future.done():
                     future.set_exception(ServerFull())
@@ -392,8 +427,9 @@ class EngineClient:
     def _on_ready(self, ready: Ready) -> None:
         told = msgspec.structs.asdict(ready)
         self._on_memory(told.pop("memory"))
+        self._timed_step_s = told.pop("step_s")
         self.info = ModelInfo(**told)
-        self.state = EngineState.READY
+        self._become_ready()
         self._metrics.slots.labels(self.service).set(ready.slots)
         logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)
         self._settled.set()
@@ -428,7 +464,6 @@ class EngineClient:
         future.set_result((opened.slot, opened.generation))
 
     def _on_step(self, done: StepDone) -> None:
-        self._unanswered_since = None
         self._steps.append(done.seconds)
         self._metrics.step_seconds.labels(self.service).observe(done.seconds)
         self._metrics.step_rows.labels(self.service).observe(len(done.outputs))

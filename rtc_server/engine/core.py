@@ -26,6 +26,8 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     Output,
+    Ping,
+    Pong,
     Ready,
     Refused,
     Reset,
@@ -34,7 +36,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
-from rtc_server.engine.pace import RealTime, check_pace
+from rtc_server.engine.pace import Clocks, RealTime, check_pace
 from rtc_server.engine.rhythm import Rhythm
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
@@ -57,10 +59,11 @@ class EnginePort(Protocol):
 
 
 class EngineCore:
-    """A model and its slots."""
+    """A model and its slots. ``step_s``: how long a step took when it was timed."""
 
-    def __init__(self, model: StreamingModel) -> None:
+    def __init__(self, model: StreamingModel, step_s: float = 0.0) -> None:
         self._model = model
+        self._step_s = step_s
         self._table = SlotTable(model.info.slots)
         self._rhythm = Rhythm(model.info.slots)
         self._memory = model.memory()
@@ -75,7 +78,7 @@ class EngineCore:
         info = self._model.info
         # Not asdict(), which takes the values apart as well.
         told = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-        return Ready(**told, memory=self._memory)
+        return Ready(**told, memory=self._memory, step_s=self._step_s)
 
     def memory_change(self, now: float) -> MemoryChanged | None:
         """What the model holds, if that has changed since it was told; looked up every ten seconds."""
@@ -100,6 +103,8 @@ class EngineCore:
                 self._table.reset(message.slot, message.generation)
             case Close():
                 self._table.close(message.slot, message.generation)
+            case Ping():
+                return Pong()
             case Stop():
                 self.stopped = True
             case _:
@@ -145,22 +150,33 @@ def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
 def serve(
     load: Callable[[], StreamingModel],
     port: EnginePort,
-    clock: Callable[[], float],
+    clocks: Clocks,
     real_time: RealTime = RealTime.UNMEASURED,
 ) -> bool:
     """One life of an engine: load a model, warm it, see whether it keeps up, step it until told to stop. False if it
     could not be loaded, or is too slow, which the other side has then been told. Anything else that the model raises
     goes through."""
+
+    stopped = False
+
+    def rest(seconds: float) -> bool:
+        nonlocal stopped
+        stopped = any(isinstance(message, Stop) for message in port.receive(seconds))
+        return stopped
+
     with contextlib.ExitStack() as stack:
         try:
             model = load()
             stack.callback(model.close)
             model.warm_up()
-            check_pace(model, clock, real_time)
+            pace = check_pace(model, clocks, real_time, rest)
         except ModelLoadError as error:
             port.send(LoadFailed(error.message, error.hint))
             return False
-        run(EngineCore(model), port, clock)
+        if stopped:
+            return True
+        step_ms = 0.0 if pace is None else max(pace.one_ms, pace.all_ms)
+        run(EngineCore(model, step_ms / 1000), port, clocks.now)
     return True
 
 

@@ -15,7 +15,7 @@ from rtc_server.engine.core import serve
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
-from rtc_server.engine.pace import RealTime
+from rtc_server.engine.pace import Clocks, RealTime
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class LocalLink:
         def main() -> None:
             port = _ThreadPort(self._inbox, lambda message: post(lambda: on_message(message)))
             try:
-                serve(self._load, port, time.monotonic, self._real_time)
+                serve(self._load, port, Clocks(time.monotonic, time.thread_time), self._real_time)
             except Exception:  # the border of a thread: the engine is lost, its owner restarts it
                 logger.exception("the engine failed")
             finally:

@@ -44,15 +44,20 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
     generation: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Say something: answered by :class:`Pong` between two steps."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """End the engine."""
 
 
-ToEngine = Open | Frame | Reset | Close | Stop
+ToEngine = Open | Frame | Reset | Close | Ping | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`, and what it holds."""
+    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`, what it holds, and how
+    long a step took when it was timed (0 if it was not)."""
 
     name: str
     kind: ServiceKind
@@ -67,6 +72,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     hint: str = ""
     examples: tuple[Example, ...] = ()
     memory: MemoryUse = MemoryUse()
+    step_s: float = 0.0
 
 
 class MemoryChanged(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -94,6 +100,10 @@ class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
     stream: int
 
 
+class Pong(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine goes from step to step."""
+
+
 class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """What one slot made of the frame ``seq``; ``pcm`` as in :class:`Frame`, or None."""
 
@@ -117,7 +127,7 @@ class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     outputs: list[Output]
 
 
-FromEngine = Ready | MemoryChanged | LoadFailed | Opened | Refused | StepDone
+FromEngine = Ready | MemoryChanged | LoadFailed | Opened | Refused | Pong | StepDone
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_engine: Final = msgspec.msgpack.Decoder(ToEngine)

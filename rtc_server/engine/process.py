@@ -39,7 +39,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.pace import RealTime
+from rtc_server.engine.pace import Clocks, RealTime
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,12 @@ def main() -> int:
     logging.basicConfig(level=spec.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
     port = _ZmqPort(spec)
     try:
-        loaded = serve(lambda: make_model(spec.factory, spec.options), port, time.monotonic, spec.real_time)
+        loaded = serve(
+            lambda: make_model(spec.factory, spec.options),
+            port,
+            Clocks(time.monotonic, time.thread_time),
+            spec.real_time,
+        )
         if not loaded:
             port.wait_for_end()  # so that the reason is read before the exit is seen
     finally:

@@ -107,6 +107,12 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
     retryable: bool
 
 
+class Recovered(msgspec.Struct, frozen=True, tag="recovered"):
+    """The trouble that an ``error`` with this code told of is over."""
+
+    code: str
+
+
 class Word(msgspec.Struct, frozen=True, tag="word"):
     """A word that was heard; times are in the microphone's audio."""
 
@@ -170,7 +176,7 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 
 Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted
-ServerEvent = Connected | Text | State | Heard | Pong | Error | Ending | Disconnected | Stats
+ServerEvent = Connected | Text | State | Heard | Pong | Error | Recovered | Ending | Disconnected | Stats
 
 
 def encode_event(event: ServerEvent, time_ms: float, seq: int | None = None) -> str:

@@ -109,6 +109,22 @@ async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves() -> None
         await wait_for_sessions(server, 1)
 
 
+async def test_a_model_that_falls_silent_and_goes_on() -> None:
+    """The message comes within seconds, the conversation stays, and the message goes by itself."""
+    async with (
+        running_server("--model", "echo", "--engine", "process") as server,
+        chromium() as browser,
+        visited_page(browser, local_url(server)) as page,
+    ):
+        await start_talking(page)
+        engine = psutil.Process(server.engines["echo"].pid)
+        engine.suspend()
+        await expect_message(page, "engine_stalled", "does not answer", "wait")
+        engine.resume()
+        await expect(page.get_by_test_id("message")).to_be_hidden()
+        await wait_for_state(page, "listening", "speaking")
+
+
 async def test_a_model_that_is_not_ready(server: Server) -> None:
     async with (
         chromium() as browser,

@@ -33,6 +33,8 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     Output,
+    Ping,
+    Pong,
     Ready,
     Refused,
     Reset,
@@ -84,7 +86,7 @@ class ScriptedLink:
 
     def __init__(self) -> None:
         self.sent: list[ToEngine] = []
-        self.taking = True
+        self.taking = self.living = True
         self.closed = False
         self.say: OnMessage = lambda _: None
         self.end: OnExit = lambda: None
@@ -95,7 +97,10 @@ class ScriptedLink:
         self.say(READY)
 
     def send(self, message: ToEngine) -> bool:
-        if self.taking:
+        if isinstance(message, Ping):
+            if self.living:
+                self.say(Pong())
+        elif self.taking:
             self.sent.append(message)
         return self.taking
 
@@ -546,63 +551,90 @@ STALL_S = 0.05
 
 
 async def test_an_engine_that_does_not_answer_is_replaced() -> None:
+    """Whether or not there is anybody in it."""
     scripted = Scripted(STALL_S)
     async with running(scripted.client):
         ear = Ear()
-        (await scripted.open(0, 1, ear)).push(frame())
+        await scripted.open(0, 1, ear)
+        scripted.link.living = False
         await until(lambda: ear.errors)
         await until(lambda: len(scripted.links) == 2)
         assert scripted.links[0].closed
+        scripted.link.living = False
+        await until(lambda: len(scripted.links) == 3)
 
 
-async def test_an_engine_that_does_not_even_let_anybody_in_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its streams are gone, so no frame goes unanswered; who knocks does."""
-    monkeypatch.setattr("rtc_server.engine.client._OPEN_TIMEOUT_S", 0.01)
+async def test_an_engine_that_answers_is_left_alone() -> None:
+    """Also one that nobody asks for anything, or that takes its time for a frame."""
     scripted = Scripted(STALL_S)
     async with running(scripted.client):
-        with pytest.raises(EngineUnavailable):
-            await scripted.client.open(Ear())
-        await until(lambda: len(scripted.links) == 2)
+        (await scripted.open(0, 1)).push(frame())
+        with pytest.raises(AssertionError):
+            await until(lambda: scripted.links[0].closed, within_s=5 * STALL_S)
 
 
-async def stays_up(scripted: Scripted) -> bool:
-    """Whether the engine is left alone for several times the stall timeout."""
-    try:
-        await until(lambda: scripted.links[0].closed, within_s=5 * STALL_S)
-    except AssertionError:
-        return True
-    return False
-
-
-async def test_an_engine_that_nobody_asks_is_left_alone() -> None:
-    scripted = Scripted(STALL_S)
-    async with running(scripted.client):
-        stream = await scripted.open(0, 1)
-        stream.push(frame())
-        scripted.link.say(StepDone(0.01, 0, [Output(0, 1, 1, None, "")]))
-        assert await stays_up(scripted)
-
-
-@pytest.mark.parametrize("takes_back", [EngineStream.close, EngineStream.reset])
-async def test_a_frame_that_was_taken_back_needs_no_answer(takes_back: Callable[[EngineStream], None]) -> None:
-    """The engine forgets what waits when a stream is closed or reset: its silence is no stall."""
-    scripted = Scripted(STALL_S)
-    async with running(scripted.client):
-        stream = await scripted.open(0, 1)
-        stream.push(frame())
-        takes_back(stream)
-        assert await stays_up(scripted)
-
-
-async def test_a_frame_that_another_stream_waits_for_still_needs_an_answer() -> None:
-    scripted = Scripted(STALL_S)
-    async with running(scripted.client):
+async def test_an_engine_that_falls_silent_takes_nobody_in_until_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are in it stay, and are told, both times; an opening that waits for it is refused at once."""
+    monkeypatch.setattr("rtc_server.engine.client.quiet_s", lambda _: STALL_S)
+    scripted = Scripted()
+    told: list[bool] = []
+    scripted.client.on_stall = told.append
+    async with running(scripted.client) as client:
         ear = Ear()
-        leaver = await scripted.open(0, 1)
-        (await scripted.open(1, 1, ear)).push(frame())
-        leaver.push(frame())
-        leaver.close()
-        await until(lambda: ear.errors)
+        stream = await scripted.open(0, 1, ear)
+        opening = asyncio.create_task(client.open(Ear()))
+        scripted.link.living = False
+        with pytest.raises(EngineUnavailable):
+            await opening
+        assert (client.state, client.ready, told) == (EngineState.STALLED, False, [True])
+        assert client.pid == 4711
+        with pytest.raises(EngineUnavailable):
+            await client.open(Ear())
+        assert stream.push(frame())
+        scripted.link.say(StepDone(0.01, 0, [Output(0, 1, 1, None, "on it goes")]))
+        assert (client.state, told) == (EngineState.READY, [True, False])
+        assert ear.texts == ["on it goes"]
+        assert not ear.errors
+        assert scripted.count("rtc_engine_stalls_total", service="fake") == 1
+        scripted.link.living = True
+        await scripted.open(1, 1)
+
+
+async def test_a_silent_engine_that_ends_is_said_to_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtc_server.engine.client.quiet_s", lambda _: STALL_S)
+    scripted = Scripted()
+    async with running(scripted.client) as client:
+        ear = Ear()
+        await scripted.open(0, 1, ear)
+        scripted.link.living = False
+        await until(lambda: client.state is EngineState.STALLED)
+        scripted.link.end()
+        await until(lambda: client.ready)
+        assert [error.code for error in ear.errors] == ["engine_failed"]
+        assert client.restarts == 1
+
+
+async def test_an_engine_with_slow_steps_may_take_its_time() -> None:
+    """What it took for a step when it was timed counts, and so do its last steps."""
+    scripted = Scripted()
+    seen: list[tuple[float, ...]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rtc_server.engine.client.quiet_s", lambda steps: seen.append(tuple(steps)) or 60.0)
+        async with running(scripted.client):
+            scripted.link.say(msgspec.structs.replace(READY, step_s=3.0))
+            scripted.link.say(StepDone(0.4, 0, []))
+            await until(lambda: (3.0, 0.4) in seen)
+
+
+async def test_waiting_for_an_engine_ends_when_it_is_ready() -> None:
+    scripted = Scripted()
+    waiting = asyncio.create_task(scripted.client.wait_ready())
+    async with running(scripted.client) as client:
+        await waiting
+        scripted.link.end()
+        await until(lambda: not client.ready)
+        await client.wait_ready()
+        assert len(scripted.links) == 2
 
 
 async def test_a_cancelled_open_leaves_no_slot_taken() -> None:

@@ -19,6 +19,8 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     Output,
+    Ping,
+    Pong,
     Ready,
     Refused,
     Reset,
@@ -75,6 +77,10 @@ class Engine:
 @pytest.fixture
 def engine() -> Engine:
     return Engine(CountingModel(3))
+
+
+def test_it_answers_between_two_steps(engine: Engine) -> None:
+    assert engine.core.handle(Ping()) == Pong()
 
 
 def test_it_is_ready_with_what_the_model_is(engine: Engine) -> None:

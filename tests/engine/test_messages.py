@@ -20,6 +20,8 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     Output,
+    Ping,
+    Pong,
     Ready,
     Refused,
     Reset,
@@ -38,17 +40,21 @@ TO_ENGINE: list[ToEngine] = [
     Frame(0, 1, 1, b"", 0.0),
     Reset(3, 5),
     Close(3, 5),
+    Ping(),
     Stop(),
 ]
 FROM_ENGINE: list[FromEngine] = [
     *(Ready("echo", kind, 64, "cuda:1", True, False) for kind in ServiceKind),
     Ready("a", ServiceKind.DIALOGUE, 1, "cpu", True, True, 0.5, 1.0, 4, "Ä", "make", (Example("T", ("one", "two")),)),
-    Ready("b", ServiceKind.DIALOGUE, 1, "cuda", True, True, memory=MemoryUse(2**34, 2**31, 5, 2**36, 2**37)),
+    Ready(
+        "b", ServiceKind.DIALOGUE, 1, "cuda", True, True, memory=MemoryUse(2**34, 2**31, 5, 2**36, 2**37), step_s=0.25
+    ),
     MemoryChanged(MemoryUse(2**34, 2**31, 6, 0, 0)),
     LoadFailed("There is no such model.", "Check the name."),
     LoadFailed("There is no such model.", None),
     Opened(1, 3, 5),
     Refused(1),
+    Pong(),
     StepDone(0.0525, 0, []),
     StepDone(0.5, 3, [Output(0, 1, 9, b"\x01" * 7680, " Grüße 👋", (0.5, 0.25)), Output(1, 4, 2, None, "")]),
 ]

@@ -23,7 +23,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.models.echo import EchoModel
-from tests.conftest import running_server, server_with
+from tests.conftest import need_commands, running_server, server_with
 from tests.support.calls import (
     PROBED,
     Ear,
@@ -41,6 +41,7 @@ from tests.support.calls import (
     until_empty,
     vanish,
 )
+from tests.support.script import Speaker
 
 KB = 1000
 GONE_S = 6.0
@@ -492,6 +493,67 @@ async def _kill_engine(server: Server, service: str) -> None:
         os.kill(pid, signal.SIGKILL)
         await client.wait_for("disconnected", reason="engine_failed")
     await until(lambda: server.engines[service].ready, "the engine's return", 20)
+
+
+async def test_an_engine_that_hangs_is_told_of_and_goes_on() -> None:
+    """Whoever talks is told within seconds, and told when it is over; meanwhile nobody is let in."""
+    ear = Ear()
+    async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
+        url, engine = _url(server), server.engines["echo"]
+        async with VoiceClient(url, tone(440), on_voice=ear) as client:
+            await ear.until_voice()
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGSTOP)
+            try:
+                error = await client.wait_for("error", code="engine_stalled")
+                assert error["retryable"] is True
+                assert (await get_json(f"{url}/readyz")) == (503, {"status": "engine stalled"})
+                assert (await get_json(f"{url}/status"))[1]["engines"]["echo"]["state"] == "stalled"
+                await _assert_turned_away(url, "engine_unavailable")
+            finally:
+                os.kill(engine.pid, signal.SIGCONT)
+            await client.wait_for("recovered", code="engine_stalled")
+            assert (await get_json(f"{url}/readyz"))[0] == 200
+            await ear.hear(0.5)
+            await ear.until_voice()
+            await assert_serves(url)
+            assert engine.restarts == 0
+            assert not client.closed.is_set()
+
+
+async def test_an_empty_engine_that_hangs_lets_nobody_in() -> None:
+    async with running_server("--model", "echo", "--engine", "process") as server:
+        url, pid = _url(server), server.engines["echo"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: not server.engines["echo"].ready, "the silence noticed")
+        await _assert_turned_away(url, "engine_unavailable")
+        os.kill(pid, signal.SIGCONT)
+        await _until_ready(url)
+        await assert_serves(url)
+
+
+async def test_a_detector_that_is_killed_goes_on_for_those_who_talk() -> None:
+    """Speech events come again in the same session."""
+    need_commands("espeak-ng")
+    speaker = Speaker()
+    async with running_server("--model", "echo", "--engine", "process", "--vad", "on") as server:
+        detector = server.detector
+        assert detector is not None
+        async with leaves_nothing(server), VoiceClient(_url(server), speaker) as client:
+            await client.wait_for("connected")
+            speaker.say("Is anybody there?")
+            await client.wait_for("speech-ended")
+            pid = detector.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: detector.ready and detector.pid != pid, "another detector")
+            await until(lambda: detector.slots_used == 1, "the session in it")
+            speaker.say("Are you there again?")
+            await until(lambda: _count(client, "speech-started") == 2, "speech heard again")
+            assert not client.closed.is_set()
+            started = [event["at_ms"] for event in client.events if event["type"] == "speech-started"]
+            assert started[1] > started[0]
 
 
 async def test_an_engine_whose_step_raises_is_restarted() -> None:
