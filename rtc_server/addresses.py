@@ -43,7 +43,7 @@ def counted_by(address: Address | None) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a server that listens on ``host`` is reached from its own machine alone."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ip_address(host).is_loopback

@@ -14,6 +14,7 @@ from rtc_server.app import Server
 from rtc_server.config import speaking_command
 from rtc_server.engine.model import ModelInfo
 from rtc_server.hosts import parse_public_url
+from rtc_server.listening import ALL, ALL_IPV4
 
 _WIDTH: Final = 80
 _PHRASES: Final = 3
@@ -23,12 +24,12 @@ def announce(server: Server) -> None:
     """Where the server is, which model runs, and on what."""
     here, others = _urls(server)
     print(f"\n  Open {here} in a browser and talk.")
-    if others is not None:
-        print(f"  From a phone or another machine: {others}")
-        if not others.startswith("https:"):
+    if others:
+        print(f"  From a phone or another machine: {' or '.join(others)}")
+        if not others[0].startswith("https:"):
             print("  There, browsers keep the microphone from pages without HTTPS. For a trial: --tls self-signed")
         else:
-            _print_qr_code(others)
+            _print_qr_code(others[0])
     if server.certificate is not None and server.certificate.self_made:
         print(
             "\n  Your browser will warn that the connection is not private. That is to be expected: this machine made"
@@ -62,25 +63,33 @@ def _print_about(info: ModelInfo) -> None:
         print(f"\n  Try saying: {', '.join(phrases)}.")
 
 
-def _urls(server: Server) -> tuple[str, str | None]:
-    """For a browser on this machine, and for those of others, where they can reach it."""
-    host, public = server.settings.host, server.settings.public_url
-    if public or addresses.is_loopback(host):
+def _urls(server: Server) -> tuple[str, list[str]]:
+    """For a browser on this machine, and for those of others, where they can reach it: of each family that is listened
+    on, the best."""
+    here, others = _own_urls(server)
+    public = server.settings.public_url
+    return here, [parse_public_url(public).text] if public else others
+
+
+def _own_urls(server: Server) -> tuple[str, list[str]]:
+    host = server.settings.host
+    if all(map(addresses.is_loopback, server.addresses)):
         # localhost may be ::1 first: an unusual address is named as it is.
-        here = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::", "") else host
-        return _url(server, here), parse_public_url(public).text if public else None
-    if host not in ("0.0.0.0", "::", ""):
-        return _url(server, host), _url(server, host)
-    return _url(server, "localhost"), next((_url(server, name) for name in _outside_names(server)), None)
+        usual = {"127.0.0.1", "::1"} & set(server.addresses)
+        return _url(server, "localhost" if usual and host in ("127.0.0.1", "::1", "localhost") else host), []
+    if not set(ALL) & set(server.addresses):
+        return _url(server, host), [_url(server, host)]
+    here = "localhost" if ALL_IPV4 in server.addresses else "::1"
+    return _url(server, here), [_url(server, name) for name in _outside_names(server)]
 
 
 def _outside_names(server: Server) -> list[str]:
-    """What others may call this machine, the best first: whom a bought certificate is for, else its own address."""
+    """What others may call this machine: whom a bought certificate is for, else its own addresses."""
     certificate = server.certificate
     if certificate is not None and not certificate.self_made:
-        return [name for name in certificate.names() if "*" not in name]
-    primary = hardware.primary_address()
-    return [] if primary is None else [primary]
+        return [name for name in certificate.names() if "*" not in name][:1]
+    families = {":" in each for each in server.addresses}
+    return [address for address in hardware.routed_addresses() if (":" in address) in families]
 
 
 def _url(server: Server, host: str) -> str:

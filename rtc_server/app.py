@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from rtc_server.connections import ConnectionLimits, Connections
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError, NotFound
 from rtc_server.http_errors import errors_middleware
+from rtc_server.listening import BACKLOG, check, listen
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
@@ -31,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 _HTTP_SHUTDOWN_S: Final = 2.0
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
-_BACKLOG: Final = 512
 _SECURITY_HEADERS: Final = {
     # All that the page is made of, and all that it talks to, is here: no scripts or styles in the markup.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -117,27 +118,28 @@ class Server:
         self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
         self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._certificate_watch: asyncio.Task[None] | None = None
         self.port = settings.port
+        self.addresses: tuple[str, ...] = ()
+        """What is listened on, once that has begun."""
 
     async def start(self) -> None:
-        """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if the
-        address cannot be had."""
+        """Listen, and begin to load the models; ``/readyz`` tells when they are. Raises ConfigError if no address of
+        the host can be had."""
         app = build_app(self)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
         assert self._runner.server is not None
         connections = Connections(self._runner.server, self.limits, self.access.proxies)
         try:
-            self._listener = await self._listen(connections)
-        except OSError as error:
+            bound = await listen(self.settings.host, self.settings.port)
+        except ConfigError:
             await self._runner.cleanup()
-            raise ConfigError(
-                f"Cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}.",
-                hint="Another server may be running there; choose a port with --port.",
-            ) from error
-        self.port = self._listener.sockets[0].getsockname()[1]
+            raise
+        self.addresses = tuple(each.getsockname()[0] for each in bound)
+        self.port = bound[0].getsockname()[1]
+        self._listeners = [await self._serve(each, connections) for each in bound]
         if self.certificate is not None:
             self._certificate_watch = asyncio.create_task(self.certificate.watch(), name="certificate-watch")
         for engine in self._all_engines():
@@ -146,15 +148,14 @@ class Server:
     def _all_engines(self) -> list[EngineClient]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
 
-    async def _listen(self, connections: Connections) -> asyncio.Server:
-        loop, host, port = asyncio.get_running_loop(), self.settings.host, self.settings.port
+    async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
         if self.certificate is None:
-            return await loop.create_server(connections, host, port, backlog=_BACKLOG)
+            return await loop.create_server(connections, sock=bound, backlog=BACKLOG)
         return await loop.create_server(
             connections,
-            host,
-            port,
-            backlog=_BACKLOG,
+            sock=bound,
+            backlog=BACKLOG,
             ssl=self.certificate.context,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
         )
@@ -185,8 +186,8 @@ class Server:
         if self._certificate_watch is not None:
             self._certificate_watch.cancel()
             await asyncio.gather(self._certificate_watch, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -197,6 +198,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
 
     ``announce`` is called once the models are ready. Raises ConfigError, ModelLoadError.
     """
+    await check(settings.host)  # one that is not this machine's is no door to be guarded
     server = Server(settings)
     stop, hurry = asyncio.Event(), asyncio.Event()
 

@@ -229,12 +229,13 @@ def add_arguments(
 ) -> None:
     """One option for each setting, or for those that are named in ``only``."""
     group: argparse._ActionsContainer = parser
+    types = get_type_hints(of)
     for spec in dataclasses.fields(of):
         if spec.name in _GROUPS and only is None:
             group = parser.add_argument_group(_GROUPS[spec.name])
         if spec.metadata["secret"] or (only is not None and spec.name not in only):
             continue
-        kind = get_type_hints(of)[spec.name]
+        kind = types[spec.name]
         if kind is bool:
             group.add_argument(
                 option(spec.name), action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"]

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final, NoReturn
 
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
+from rtc_server.hardware import routed_addresses
 from rtc_server.turn import read_secret
 
 DEFAULT_SECRET_FILE: Final = Path("turn/.secret")
@@ -26,7 +26,6 @@ _PLACEHOLDER: Final = re.compile(r"\$\{(\w+)\}")
 # Coturn's parser of this file knows no quoting to rely on.
 _SECRET: Final = re.compile(r"""[^\s"'#\\\x00-\x20\x7f-\U0010ffff]{8,}""")
 _PATH: Final = re.compile(r"[^\s\"'#\\]+")
-_ROUTE_PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def template_file() -> Path:
@@ -103,7 +102,7 @@ def secret_or_new(settings: Settings) -> tuple[str, str]:
 def urls(settings: Settings, relay: RelaySettings) -> list[str]:
     """Under which clients find the relay, as far as this machine can tell."""
     public = _external_ip(settings.public_ip)
-    candidates = [*(public[:1] if public else ()), *relay.turn_listen, *own_addresses(), "127.0.0.1"]
+    candidates = [*(public[:1] if public else ()), *relay.turn_listen, *routed_addresses(), "127.0.0.1"]
     host = f"[{candidates[0]}]" if ":" in candidates[0] else candidates[0]
     plain = f"turn:{host}:{relay.turn_port}"
     tls = [f"turns:HOST-OF-THE-CERTIFICATE:{relay.turn_tls_port}?transport=tcp"] if relay.turn_cert else []
@@ -129,19 +128,6 @@ def start(text: str) -> NoReturn:
     os.execv(program, ["turnserver", "-c", f"/proc/self/fd/{descriptor}", "--pidfile="])  # noqa: S606 - no shell is the point
 
 
-def own_addresses() -> list[str]:
-    """The addresses from which this machine reaches the internet: at most one of each family."""
-    found = []
-    for family, destination in _ROUTE_PROBES:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((destination, 9))  # sends nothing: it only looks for a route
-            except OSError:
-                continue
-            found.append(probe.getsockname()[0])
-    return found
-
-
 def _fill(line: str, values: Mapping[str, Sequence[object]]) -> Iterator[str]:
     found = _PLACEHOLDER.search(line)
     if found is None or line.startswith("#"):
@@ -158,7 +144,7 @@ def _peers(settings: Settings, relay: RelaySettings, public: tuple[str, ...]) ->
         return [_range("--turn-peers", text) for text in relay.turn_peers]
     named = [text for text in settings.interfaces if _is_address(text)]
     outer = [settings.public_ip.partition("/")[0]] if settings.public_ip else []
-    return list(dict.fromkeys([*outer, *public, *(named or own_addresses())]))
+    return list(dict.fromkeys([*outer, *public, *(named or routed_addresses())]))
 
 
 def _external_ip(public_ip: str) -> tuple[str, ...]:
@@ -169,7 +155,7 @@ def _external_ip(public_ip: str) -> tuple[str, ...]:
     outer = _address("--public-ip", public)
     if private:
         return outer, _address("--public-ip", private)
-    same_family = [own for own in own_addresses() if (":" in own) == (":" in outer)]
+    same_family = [own for own in routed_addresses() if (":" in own) == (":" in outer)]
     return (outer, same_family[0]) if same_family and same_family[0] != outer else ()
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+from ipaddress import ip_address
+from typing import Final
 
 import ifaddr
 
-_CUDA_SUCCESS = 0
+_CUDA_SUCCESS: Final = 0
+# Addresses of the documentation (RFC 5737, RFC 3849): what leads anywhere leads there.
+_ROUTE_PROBES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def cuda_devices() -> int:
@@ -35,13 +39,17 @@ def addresses() -> list[str]:
     return list(dict.fromkeys(address.partition("%")[0] for address in found))
 
 
-def primary_address() -> str | None:
-    """The IPv4 address by which this machine reaches others, so the one by which neighbours reach it, most likely."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Of UDP, connecting sends nothing: it looks up the route. The address is of the documentation (RFC 5737).
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-    return None if address.startswith("127.") or address == "0.0.0.0" else address  # noqa: S104 - not bound to
+def routed_addresses() -> list[str]:
+    """The addresses by which this machine reaches others, so those by which neighbours reach it, most likely: at most
+    one of each family, IPv4 first."""
+    found: list[str] = []
+    for family, destination in _ROUTE_PROBES:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((destination, 9))  # of UDP, connecting sends nothing: it looks up the route
+            except OSError:
+                continue
+            address = ip_address(probe.getsockname()[0])
+        if not (address.is_loopback or address.is_unspecified):
+            found.append(str(address))
+    return found

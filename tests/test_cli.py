@@ -105,7 +105,7 @@ def test_a_server_for_others_that_has_nobody_at_the_door(capsys: pytest.CaptureF
 
 # Where it is.
 
-PRIMARY = "192.168.1.7"
+PRIMARY, PRIMARY_IPV6 = "192.168.1.7", "2001:db8::7"
 
 
 class Certificate:
@@ -126,7 +126,7 @@ BOUGHT = Certificate(False, ["*.example.com", "voice.example.com"])
 
 @pytest.fixture(autouse=True)
 def known_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtc_server.hardware.primary_address", lambda: PRIMARY)
+    monkeypatch.setattr("rtc_server.hardware.routed_addresses", lambda: [PRIMARY, PRIMARY_IPV6])
 
 
 def announced(
@@ -135,9 +135,11 @@ def announced(
     certificate: Certificate | None = None,
     port: int = 8080,
     public_url: str = "",
+    addresses: tuple[str, ...] | None = None,
 ) -> str:
     server: Any = SimpleNamespace(
         settings=Settings(host=host, allow_anonymous=True, public_url=public_url),
+        addresses=addresses or ((host, "0.0.0.0") if host == "::" else (host,)),
         port=port,
         certificate=certificate,
         engines={},
@@ -150,6 +152,7 @@ def announced(
 def announced_model(capsys: pytest.CaptureFixture[str], info: ModelInfo) -> str:
     server: Any = SimpleNamespace(
         settings=Settings(),
+        addresses=("127.0.0.1",),
         port=8080,
         certificate=None,
         engines={"first": SimpleNamespace(service="first", info=info)},
@@ -182,12 +185,14 @@ def test_what_the_model_tells_of_itself(capsys: pytest.CaptureFixture[str]) -> N
         ("127.0.0.2", None, 80, "http://127.0.0.2", None),
         ("127.0.0.1", SELF_MADE, 8080, "https://localhost:8080", None),
         ("0.0.0.0", None, 8080, "http://localhost:8080", f"http://{PRIMARY}:8080"),
-        ("::", SELF_MADE, 8443, "https://localhost:8443", f"https://{PRIMARY}:8443"),
+        (
+            *("::", SELF_MADE, 8443, "https://localhost:8443"),
+            f"https://{PRIMARY}:8443 or https://[{PRIMARY_IPV6}]:8443",
+        ),
         ("0.0.0.0", SELF_MADE, 443, "https://localhost", f"https://{PRIMARY}"),
         ("0.0.0.0", BOUGHT, 443, "https://localhost", "https://voice.example.com"),
         ("192.168.1.7", SELF_MADE, 80, "https://192.168.1.7:80", "https://192.168.1.7:80"),
         ("2001:db8::7", None, 8080, "http://[2001:db8::7]:8080", "http://[2001:db8::7]:8080"),
-        ("laptop.lan", None, 8080, "http://laptop.lan:8080", "http://laptop.lan:8080"),
     ],
 )
 def test_where_it_is(
@@ -214,8 +219,27 @@ def test_where_a_proxy_shows_it(capsys: pytest.CaptureFixture[str], host: str) -
     assert "without HTTPS" in announced(capsys, host, public_url="http://example.com")
 
 
+@pytest.mark.parametrize(
+    ("host", "addresses", "here", "others"),
+    [
+        ("::", ("::",), "http://[::1]:8080", f"http://[{PRIMARY_IPV6}]:8080"),
+        ("::", ("0.0.0.0",), "http://localhost:8080", f"http://{PRIMARY}:8080"),
+        ("localhost", ("127.0.0.1", "::1"), "http://localhost:8080", None),
+        ("laptop.lan", ("192.168.1.7",), "http://laptop.lan:8080", "http://laptop.lan:8080"),
+        ("laptop", ("127.0.1.1",), "http://laptop:8080", None),
+    ],
+)
+def test_what_is_printed_is_what_answers(
+    capsys: pytest.CaptureFixture[str], host: str, addresses: tuple[str, ...], here: str, others: str | None
+) -> None:
+    """On machines without one of the families, and for names: Debian's own is a loopback address."""
+    out = announced(capsys, host, addresses=addresses)
+    assert f"Open {here} in a browser" in out
+    assert (f"another machine: {others}\n" in out) if others else ("another machine" not in out)
+
+
 def test_a_machine_without_a_network(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtc_server.hardware.primary_address", lambda: None)
+    monkeypatch.setattr("rtc_server.hardware.routed_addresses", list)
     assert "another machine" not in announced(capsys, "0.0.0.0")
 
 
@@ -254,6 +278,7 @@ def test_a_code_for_phones_where_somebody_sees_it(
     monkeypatch.setattr("sys.stdout", terminal)
     server: Any = SimpleNamespace(
         settings=Settings(host="0.0.0.0", allow_anonymous=True),
+        addresses=("0.0.0.0",),
         port=8443,
         certificate=SELF_MADE,
         engines={},

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rtc_server import coturn
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
+from rtc_server.hardware import routed_addresses
 
 SECRET = "a-secret-of-the-tests"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -151,7 +152,7 @@ def test_the_media_server_is_where_its_settings_say() -> None:
         rendered({"public_ip": f"{outer}/10.0.0.7", "interfaces": ("10.0.0.7", "eth9")}), "allowed-peer-ip"
     )
     assert peers == [outer, "10.0.0.7"]
-    own = coturn.own_addresses()
+    own = routed_addresses()
     assert lines_of(rendered(), "allowed-peer-ip") == own
     for address in own:
         assert not lines_of(rendered({"public_ip": address}), "external-ip"), "no NAT where the address is its own"

@@ -16,7 +16,7 @@ LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
     {"environment", "command_line"},
     {"memory", "child_process"},
-    {"config", "media_files", "addresses"},
+    {"config", "listening", "media_files", "addresses"},
     {
         "protocols",
         "session",

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from aioice import stun
 
-from rtc_server.coturn import own_addresses
+from rtc_server.hardware import routed_addresses
 from rtc_server.turn import make_credentials
 from tests.conftest import need_commands, running_server
 from tests.support.calls import ROOT, until
@@ -133,7 +133,7 @@ async def test_what_is_not_the_internet_is_not_reached(relay: Relay) -> None:
 async def test_the_same_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """IPv4 addresses in IPv6 clothes lead nowhere either."""
     need_commands("turnserver")
-    if not any(":" in address for address in own_addresses()):
+    if not any(":" in address for address in routed_addresses()):
         pytest.skip("this machine has no IPv6")
     family = (0x0017, "REQUESTED-ADDRESS-FAMILY", stun.pack_unsigned, stun.unpack_unsigned)
     monkeypatch.setitem(stun.ATTRIBUTES_BY_NAME, family[1], family)
@@ -148,7 +148,7 @@ async def test_the_same_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(stun.Message, "__init__", asking_for_ipv6)
     denied = ["::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:9.9.9.9", "64:ff9b::a00:1", "64:ff9b:1::1"]
     denied += ["2001::1", "2001:db8::1", "2002:7f00:1::1", "fc00::1", "fd12::1", "fe80::1", "fec0::1", "ff02::fb"]
-    with running_relay(tmp_path, "--turn-listen", ",".join(own_addresses())) as relay:
+    with running_relay(tmp_path, "--turn-listen", ",".join(routed_addresses())) as relay:
         mine = relay.credentials()
         async with allocated(relay.url("udp"), mine.username, mine.password) as allocation:
             assert ":" in allocation.relayed[0]
@@ -156,7 +156,7 @@ async def test_the_same_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 with pytest.raises(stun.TransactionFailed) as refused:
                     await allocation.permit(host)
                 assert refusal(refused.value) == 403, host
-            for host in ("2620:fe::fe", own_addresses()[-1]):
+            for host in ("2620:fe::fe", routed_addresses()[-1]):
                 await allocation.permit(host)
 
 
@@ -239,7 +239,7 @@ def test_it_understands_all_of_its_configuration(relay: Relay) -> None:
     lines = (ROOT / "turn" / "turnserver.conf").read_text().splitlines()
     denied = {line.partition("=")[2] for line in lines if line.startswith("denied-peer-ip=")}
     assert set(re.findall(r"Black listing: (\S+)", relay.log)) == denied
-    assert set(re.findall(r"White listing: (\S+)", relay.log)) == set(own_addresses())
+    assert set(re.findall(r"White listing: (\S+)", relay.log)) == set(routed_addresses())
 
 
 def test_nobody_else_sees_the_secret(relay: Relay) -> None:

@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rtc_server.coturn import own_addresses
+from rtc_server.hardware import routed_addresses
 from rtc_server.turn import Credentials, make_credentials, parse_uri
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ Address = tuple[str, int]
 
 def own_address() -> str:
     """This machine's own IPv4 address, which is not loopback: TURN servers do not relay there."""
-    found = [address for address in own_addresses() if ":" not in address]
+    found = [address for address in routed_addresses() if ":" not in address]
     assert found, "this machine has no network but loopback"
     return found[0]
 
