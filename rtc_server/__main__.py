@@ -1,7 +1,22 @@
-"""``python -m rtc_server`` is ``rtc-server``."""
+"""``python -m rtc_server`` is ``rtc-server``, and says in one sentence what is missing where it was never installed."""
 
 import sys
 
-from rtc_server.cli import main
+from rtc_server import invocation
 
-sys.exit(main())
+
+def main() -> int:
+    try:
+        from rtc_server import cli  # noqa: PLC0415 - without its packages it cannot be imported
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "rtc_server"):
+            raise
+        print(f"error: The package {package} is not installed.", file=sys.stderr)
+        print(f"hint: {invocation.how_to_set_up()}", file=sys.stderr)
+        return 1
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

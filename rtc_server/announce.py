@@ -9,7 +9,7 @@ from typing import Final
 
 import segno
 
-from rtc_server import addresses, hardware
+from rtc_server import addresses, hardware, invocation
 from rtc_server.app import Server
 from rtc_server.config import speaking_command
 from rtc_server.engine.model import ModelInfo
@@ -57,7 +57,7 @@ def _print_about(info: ModelInfo) -> None:
     if info.notice:
         print("\n" + textwrap.fill(info.notice, _WIDTH, initial_indent="  ", subsequent_indent="  "))
     if info.hint:
-        print(f"    {info.hint}")
+        print(f"    {invocation.shown(info.hint)}")
     if info.examples:
         phrases = [f'"{example.say[0]}"' for example in info.examples[:_PHRASES]]
         print(f"\n  Try saying: {', '.join(phrases)}.")

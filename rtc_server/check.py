@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rtc_server import bundled, hardware, memory
+from rtc_server import bundled, hardware, invocation, memory
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ModelLoadError
 from rtc_server.memory import size_text
@@ -55,7 +55,7 @@ def _package(name: str) -> Finding:
     try:
         return Finding(True, f"{name} {importlib.metadata.version(name)}")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(False, f"{name} is not installed", "make setup installs everything.")
+        return Finding(False, f"{name} is not installed", invocation.how_to_install(name))
 
 
 def _opus() -> Finding:
@@ -154,13 +154,14 @@ def _model(asked: str, model: str) -> Finding:
         return Finding(True, what)
     missing = ", ".join(bundled.missing_files(model))
     lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
-    return Finding(not missing, what + lacks, "Install the package anew, or train it (make train).")
+    return Finding(not missing, what + lacks, invocation.install_anew(model))
 
 
 def _how_to_get_one() -> str:
     if bundled.is_complete(bundled.PICO):
         return f"--model {bundled.PICO} comes with the server"
-    return f"name one (--model {DEFAULT_MODEL}), or train {bundled.PICO} (make train)"
+    train = f", or train {bundled.PICO} (make train)" if invocation.in_checkout() else ""
+    return f"name one (--model {DEFAULT_MODEL}){train}"
 
 
 def report(settings: Settings) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from rtc_server import bundled
+from rtc_server import bundled, invocation
 from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.command_line import Parser
 from rtc_server.environment import LINK_HINT, PREFIX, is_service_link, refuse_unknown
@@ -34,7 +34,11 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 def speaking_command() -> str:
     """What to type to have a speech model instead of the sound check."""
-    return "make serve" if bundled.is_complete(PICO) else f'make serve ARGS="--model {DEFAULT_MODEL}"'
+    return (
+        invocation.command("serve")
+        if bundled.is_complete(PICO)
+        else invocation.command("serve", "--model", DEFAULT_MODEL)
+    )
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

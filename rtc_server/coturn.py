@@ -84,19 +84,19 @@ def write_private(path: Path, text: str) -> None:
         raise ConfigError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def secret_or_new(settings: Settings) -> tuple[str, str]:
-    """The relay's secret, and the option that gives the server the same one. Where none is set there is one in
-    ``turn/.secret``; it is made if need be. Raises ConfigError."""
+def secret_or_new(settings: Settings) -> tuple[str, list[str]]:
+    """The relay's secret, and the option, with its value, that gives the server the same one. Where none is set there
+    is one in ``turn/.secret``; it is made if need be. Raises ConfigError."""
     secret = read_secret(settings)
     if secret:
-        return secret, f"--turn-secret-file {settings.turn_secret_file}" if settings.turn_secret_file else ""
+        return secret, ["--turn-secret-file", settings.turn_secret_file] if settings.turn_secret_file else []
     if not DEFAULT_SECRET_FILE.exists():
         write_private(DEFAULT_SECRET_FILE, secrets.token_hex(32) + "\n")
     try:
         secret = DEFAULT_SECRET_FILE.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{DEFAULT_SECRET_FILE} cannot be read: {error.strerror}.") from error
-    return secret, f"--turn-secret-file {DEFAULT_SECRET_FILE}"
+    return secret, ["--turn-secret-file", str(DEFAULT_SECRET_FILE)]
 
 
 def urls(settings: Settings, relay: RelaySettings) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from rtc_server import __version__
+from rtc_server import __version__, invocation
 from rtc_server.config import speaking_command
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.model import MemoryUse, ModelInfo
@@ -112,7 +112,9 @@ def _service(name: str, engine: EngineClient) -> dict[str, Any]:
 
 def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
     """What the model's makers want people to know."""
-    return {"code": "model", "message": info.notice, "hint": info.hint or None} if info.notice else None
+    return (
+        {"code": "model", "message": info.notice, "hint": invocation.shown(info.hint) or None} if info.notice else None
+    )
 
 
 def _engine_status(engine: EngineClient) -> dict[str, Any]:

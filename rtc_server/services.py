@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtc_server import bundled, hardware
+from rtc_server import bundled, hardware, invocation
 from rtc_server.bundled import PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
@@ -35,6 +36,8 @@ _BUNDLED_THREADS: Final = 1
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
+_KYUTAI_FACTORY: Final = "rtc_server.models.kyutai:load_with"
+_KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         # What was said does not depend on chance, nor on how long the dialogue model remembers.
         options |= {"temp_text": 0.0, "context": None}
     real_time = RealTime.WANTED if settings.allow_slow else RealTime.REQUIRED
-    return EngineSpec(service, "rtc_server.models.kyutai:load_with", options, settings.engine == "thread", real_time)
+    return EngineSpec(service, _KYUTAI_FACTORY, options, settings.engine == "thread", real_time)
 
 
 def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec | None:
@@ -124,9 +127,19 @@ def make_detector(settings: Settings, services: Collection[str], metrics: Metric
     return None if spec is None else EngineClient(spec.service, _link_maker(spec, settings), metrics)
 
 
+def require_packages(specs: Iterable[EngineSpec]) -> None:
+    """Raise ModelLoadError where a model wants a package that is not here: before a process has started for it."""
+    for spec in specs:
+        for package in _KYUTAI_PACKAGES if spec.factory == _KYUTAI_FACTORY else ():
+            if importlib.util.find_spec(package) is None:
+                raise invocation.lacks(spec.options["model"], package)
+
+
 def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
-    """The engine clients by service, not started yet; the default service first."""
+    """The engine clients by service, not started yet; the default service first. Raises ModelLoadError for what can be
+    known to be missing by now."""
     specs = plan(settings, hardware.cuda_devices())
+    require_packages(specs)
     return {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
 
 
@@ -142,6 +155,7 @@ def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> Engi
             "There is no model to transcribe with.",
             hint=f"Name one: --stt kyutai/stt-1b-en_fr{small if bundled.is_complete(PICO_STT) else ''}.",
         )
+    require_packages([spec])
     options = spec.options | {"slots": min(streams, spec.options["slots"])}
     few = dataclasses.replace(spec, options=options, real_time=RealTime.UNMEASURED)
     return EngineClient(few.service, _link_maker(few, settings), metrics)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rtc_server import invocation
 from rtc_server.addresses import counted_by, parse_address
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError
@@ -95,7 +96,8 @@ def read_secret(settings: Settings) -> str:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
             f"--turn-secret-file {settings.turn_secret_file} cannot be read: {reason}.",
-            hint="It holds the static-auth-secret of coturn, on one line. make turn makes one: turn/.secret.",
+            hint="It holds the static-auth-secret of coturn, on one line. "
+            f"{invocation.command('turn')} makes one: turn/.secret.",
         ) from error
     if not secret:
         raise ConfigError(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from rtc_server import config, coturn
+from rtc_server import config, coturn, invocation
 from rtc_server.command_line import Parser
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
@@ -61,7 +61,7 @@ def _start(settings: Settings, relay: RelaySettings) -> int:
     text = coturn.render(settings, relay, secret)
     urls = ",".join(coturn.urls(settings, relay))
     print("\n  A relay for clients in other networks. In another terminal:\n")
-    print(f'    make serve ARGS="--turn-urls {urls} {option}"\n', flush=True)
+    print(f"    {invocation.command('serve', '--turn-urls', urls, *option)}\n", flush=True)
     coturn.start(text)
 
 

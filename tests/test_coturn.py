@@ -233,7 +233,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 def test_a_secret_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     first, option = coturn.secret_or_new(Settings())
-    assert option == "--turn-secret-file turn/.secret"
+    assert option == ["--turn-secret-file", "turn/.secret"]
     assert coturn.secret_or_new(Settings()) == (first, option)
     assert len(first) == 64
     assert stat.S_IMODE((tmp_path / "turn" / ".secret").stat().st_mode) == 0o600
@@ -242,8 +242,8 @@ def test_a_secret_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_a_secret_that_is_set_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").write_text(SECRET)
-    assert coturn.secret_or_new(Settings(turn_secret_file="mine")) == (SECRET, "--turn-secret-file mine")
-    assert coturn.secret_or_new(Settings(turn_secret=SECRET)) == (SECRET, "")
+    assert coturn.secret_or_new(Settings(turn_secret_file="mine")) == (SECRET, ["--turn-secret-file", "mine"])
+    assert coturn.secret_or_new(Settings(turn_secret=SECRET)) == (SECRET, [])
     assert not (tmp_path / "turn").exists()
 
 

@@ -18,6 +18,7 @@ from hatchling.builders.wheel import WheelBuilder
 from rtc_server import config, coturn
 from rtc_server.cli import _parser
 from rtc_server.config import ENV_PREFIX
+from rtc_server.invocation import MOSHI
 from rtc_server.turn import parse_uri
 
 ROOT = Path(__file__).parent.parent
@@ -86,8 +87,8 @@ def test_the_image_is_made_of_what_is_there() -> None:
         for source in sources.split():
             assert (ROOT / source).exists()
             assert source in let_in
-    packages = re.findall(r"moshi==[\d.]+", DOCKERFILE)
-    assert packages == re.findall(r"moshi==[\d.]+", (ROOT / "Makefile").read_text())
+    for text in (DOCKERFILE, (ROOT / "Makefile").read_text()):
+        assert re.findall(r"moshi==[\d.]+", text) == [MOSHI]
 
 
 def test_the_wheel_has_all_of_the_package_and_the_page() -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 # Lowest first. A module may import from lower levels, and from its own sub-package.
 LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
-    {"environment", "command_line"},
+    {"environment", "command_line", "invocation"},
     {"memory", "child_process"},
     {"config", "listening", "media_files", "addresses"},
     {

@@ -18,7 +18,7 @@ from typing import Any, Final
 from huggingface_hub import try_to_load_from_cache
 from moshi.models import loaders
 
-from rtc_server import bundled
+from rtc_server import bundled, invocation
 from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,6 @@ _CONTENTS_HINT: Final = (
 )
 _MODEL_HINT: Final = (
     "Give pico, a hub repository such as kyutai/moshiko-pytorch-bf16, or a directory that holds a checkpoint."
-)
-_BUNDLED_HINT: Final = (
-    "It comes with the package: install that anew, or train it (make train). --model echo runs without."
 )
 _MOSHI_7B: Final[dict[str, dict[str, Any]]] = {
     f"kyutai/{name}-pytorch-{kind}": {"quantize": kind == "q8"}
@@ -184,7 +181,10 @@ def _file(directory: Path, config: dict[str, Any], key: str, default: str | None
 def _require_complete(model: str) -> None:
     missing = bundled.missing_files(model)
     if missing:
-        raise ModelLoadError(f"The bundled model {model} lacks {', '.join(missing)}.", _BUNDLED_HINT)
+        raise ModelLoadError(
+            f"The bundled model {model} lacks {', '.join(missing)}.",
+            f"{invocation.install_anew(model)} --model echo runs without.",
+        )
 
 
 def _require_safetensors(weights: Path | None) -> None:

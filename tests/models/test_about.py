@@ -105,6 +105,6 @@ def test_that_of_the_bundled_model() -> None:
     assert directory is not None
     about = parse_about((directory / FILE_NAME).read_bytes())
     assert about.notice
-    assert about.hint == f'make serve ARGS="--model {DEFAULT_MODEL}"'
+    assert about.hint == f"rtc-server serve --model {DEFAULT_MODEL}"
     assert about.examples[0].say[0] == "hello"
     assert len({example.topic for example in about.examples}) == len(about.examples) >= 5
