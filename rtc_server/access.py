@@ -22,7 +22,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from rtc_server import auth
 from rtc_server.addresses import Proxies, counted_by, is_loopback
 from rtc_server.auth import ANONYMOUS, NOBODY, Authenticator, Principal, Visitor
-from rtc_server.config import Settings
+from rtc_server.config import Settings, option
 from rtc_server.connections import Connection
 from rtc_server.errors import (
     BadRequest,
@@ -174,9 +174,10 @@ def _hosts(settings: Settings, local: bool, public: PublicUrl | None) -> Hosts:
 
 
 def _refuse_open_door(settings: Settings, local: bool) -> None:
-    if local and not settings.trusted_proxies:
+    proxy = next((option(name) for name in ("trusted_proxies", "public_url") if getattr(settings, name)), None)
+    if local and proxy is None:
         return
-    way = f"--host {settings.host}" if not local else "A server behind a proxy (--trusted-proxies)"
+    way = f"A server behind a proxy ({proxy})" if local else f"--host {settings.host}"
     raise ConfigError(
         f"{way} can be reached from other machines, and there is nobody at the door.",
         hint="--auth FILE lets in who has a key (rtc-server auth-key makes one); --allow-anonymous, everybody.",
@@ -203,7 +204,7 @@ def _check_host(request: web.Request, hosts: Hosts) -> None:
         _check_name(value, hosts)
         # "When an origin server receives a request with an absolute-form of request-target, the origin server MUST
         # ignore the received Host header field" (section 3.2.2): of two names, both have to be ours.
-        _check_name(request.url.authority, hosts)
+        _check_name(request.url.raw_authority, hosts)  # with the brackets of IPv6
 
 
 def _check_name(value: str, hosts: Hosts) -> None:

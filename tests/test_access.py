@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -678,11 +677,17 @@ def test_a_server_for_others_says_who_may_come_in(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_behind_a_proxy_others_reach_it_on_loopback_too(host: str) -> None:
-    proxied = Settings(host=host, trusted_proxies=("127.0.0.1",))
-    with pytest.raises(ConfigError, match="--trusted-proxies"):
-        make_access(proxied)
-    assert make_access(dataclasses.replace(proxied, allow_anonymous=True)).authenticator is None
+@pytest.mark.parametrize(
+    ("option", "proxied"),
+    [
+        ("--trusted-proxies", {"trusted_proxies": ("127.0.0.1",)}),
+        ("--public-url", {"public_url": "https://voice.example.com"}),
+    ],
+)
+def test_behind_a_proxy_others_reach_it_on_loopback_too(host: str, option: str, proxied: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=option):
+        make_access(Settings(host=host, **proxied))
+    assert make_access(Settings(host=host, **proxied, allow_anonymous=True)).authenticator is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])

@@ -128,7 +128,10 @@ async def test_a_request_without_a_host_is_told_so_in_our_words(server: Server) 
 
 async def test_names_that_are_configured() -> None:
     """That of the proxy which shows it, and those of the pages that may come in; with keys, any."""
-    arguments = ("--public-url", "https://voice.example.com/app/", "--allow-origins", "https://a.example,app://b")
+    arguments = (
+        *("--public-url", "https://voice.example.com/app/", "--allow-anonymous"),
+        *("--allow-origins", "https://a.example,app://b"),
+    )
     async with running_server(*ECHO, *arguments) as server, aiohttp.ClientSession() as http:
         for host, origin, status in (
             ("voice.example.com", None, 200),
