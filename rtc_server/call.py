@@ -39,6 +39,7 @@ from rtc_server.hearing import Hearing
 from rtc_server.ice import MediaAddresses
 from rtc_server.inbound import InboundStream
 from rtc_server.metrics import Metrics
+from rtc_server.microphone import START_PATIENCE_S
 from rtc_server.outbox import Outbox
 from rtc_server.peer import PeerStats
 from rtc_server.playout import PlayoutBuffer
@@ -343,7 +344,9 @@ class Call:
         back = self.state is SessionState.WAITING
         self._machine.apply(SessionEvent.CONNECTED)
         self.outbox.begin(now)
-        self._inbound.restart(now)
+        # The model begins when its user can be heard. That is also when a browser begins to play: what came before
+        # would wait in its jitter buffer, and be late for half a minute.
+        self._inbound.restart(now, START_PATIENCE_S if self.connection.sends else 0.0)
         self._tokens.settle()
         self._connected.set()
         if back:

@@ -73,6 +73,11 @@ class Connection:
         self._answers = 0
         self._heard_at = self.opened_at
 
+    @property
+    def sends(self) -> bool:
+        """Whether the other side has said that it will send audio."""
+        return self._offer.sends
+
     async def answer(self) -> str:
         """The answer's SDP. Raises BadSdp, NoPort; must be closed then, and when cancelled."""
         return await self._peer.answer(self._offer)

@@ -75,9 +75,9 @@ class InboundStream:
         waited_for = None if self._codec is None else self._codec.jitter.deadline
         return self._timeline.deadline if waited_for is None else waited_for
 
-    def restart(self, now: float) -> None:
-        """Time starts now: the peer has just connected."""
-        self._timeline.restart(now)
+    def restart(self, now: float, patience_s: float = 0.0) -> None:
+        """The peer has just connected: time starts with its first packet, or after ``patience_s``."""
+        self._timeline.restart(now, patience_s)
 
     def push(
         self, codec: str, ssrc: int, sequence: int, timestamp: int, payload: bytes, now: float

@@ -16,6 +16,8 @@ from rtc_server.audio import FloatArray, FrameAssembler
 _FRAME_S: Final = audio.FRAME_MS / 1000
 _PATIENCE_S: Final = 0.08
 """How late a frame may be before silence completes it: one frame, more than a Wi-Fi hiccup."""
+START_PATIENCE_S: Final = 2.0
+"""How long a peer that has connected may take until it sends: browsers have needed 1.8 s to start their sound."""
 _LEAD_S: Final = 3 * _FRAME_S
 """How far a burst may run ahead of real time before its oldest audio is dropped."""
 
@@ -61,10 +63,10 @@ class MicrophoneTimeline:
             self._deadline += _FRAME_S
         return frames
 
-    def restart(self, now: float) -> None:
-        """Forget what is buffered; time starts now."""
+    def restart(self, now: float, patience_s: float = 0.0) -> None:
+        """Forget what is buffered. Time starts with the first samples; without any, after ``patience_s``."""
         self._assembler.clear()
-        self._deadline = now + _FRAME_S + _PATIENCE_S
+        self._deadline = now + max(patience_s, _FRAME_S + _PATIENCE_S)
         self._lead_s = 0.0
         self._lead_at = now
 

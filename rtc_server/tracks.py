@@ -19,6 +19,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
+from rtc_server.microphone import START_PATIENCE_S
 from rtc_server.opus import DTX_BYTES, PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
 from rtc_server.playout import PlayoutBuffer
 
@@ -34,7 +35,7 @@ _LOSS_DECAY: Final = 0.8
 """A second later a burst of losses counts for so much: error correction must not go before the next burst."""
 _HEAVY_LOSS: Final = 0.1
 _HEAVY_LOSS_SHARE: Final = 0.75
-_START_TIMEOUT_S: Final = 1.0
+_START_TIMEOUT_S: Final = START_PATIENCE_S + 1.0
 _MODEL_TIME_BASE: Final = fractions.Fraction(1, audio.MODEL_RATE_HZ)
 
 
@@ -74,7 +75,7 @@ class OutboundTrack(MediaStreamTrack):
         self._started = asyncio.Event()
 
     def start(self) -> None:
-        """The first frame is there. Without it the clock starts by itself after a second."""
+        """The first frame is there. Without it the clock starts by itself after 3 s."""
         self._started.set()
 
     def stop(self) -> None:

@@ -262,6 +262,20 @@ def test_a_restart_forgets_the_past_and_starts_time_anew() -> None:
     assert (timeline.filled, timeline.dropped) == (0, 0)
 
 
+def test_a_peer_that_has_just_connected_may_take_its_time() -> None:
+    """Time starts with its first samples; when none come, after the patience that was given."""
+    late, mute = MicrophoneTimeline(START_S), MicrophoneTimeline(START_S)
+    for timeline in (late, mute):
+        timeline.restart(START_S, patience_s=2.0)
+        assert not timeline.poll(START_S + 1.99)
+    late.push(audio.silence(FRAME_SAMPLES // 4), START_S + 1.5)
+    assert late.deadline == pytest.approx(START_S + 1.5 + 2 * FRAME_S), "a frame, and as much patience as always"
+    assert len(late.push(audio.silence(FRAME_SAMPLES), START_S + 1.58)) == 1
+    assert late.filled == 0
+    assert len(mute.poll(START_S + 2.0)) == 1
+    assert mute.deadline == pytest.approx(START_S + 2.0 + FRAME_S), "no more patience afterwards"
+
+
 def test_a_held_up_event_loop_does_not_make_a_backlog() -> None:
     """A poll that comes two seconds late gives the lead at most, and time is right again afterwards."""
     timeline = MicrophoneTimeline(START_S)

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from rtc_server import call
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
@@ -17,6 +18,7 @@ from tests.conftest import running_server
 from tests.support.calls import (
     TONE_DBFS,
     Ear,
+    MuteTrack,
     TapeTrack,
     connected,
     documented,
@@ -308,8 +310,11 @@ async def test_a_client_without_a_data_channel_is_served(server: Server, base_ur
     assert pitch_hz(pcm) == pytest.approx(440, abs=0.5)
 
 
-async def test_a_microphone_that_starts_late_is_not_cut_up(server: Server, base_url: str) -> None:
-    """Silence fills the time before it starts; once it runs at its own pace, nothing has to be filled."""
+async def test_a_microphone_that_starts_late_is_not_cut_up(
+    monkeypatch: pytest.MonkeyPatch, server: Server, base_url: str
+) -> None:
+    """Later than it is waited for: silence fills the time before; then nothing has to be filled."""
+    monkeypatch.setattr(call, "START_PATIENCE_S", 0.0)
     ear, start = Ear(), asyncio.Event()
     async with leaves_nothing(server), track_client(base_url, TapeTrack(440, start), on_voice=ear) as client:
         await client.wait_for("connected")
@@ -357,3 +362,31 @@ def _times(client: VoiceClient) -> list[int]:
 
 def _states(client: VoiceClient) -> list[str]:
     return [event["state"] for event in client.events if event["type"] == "state"]
+
+
+async def test_the_model_begins_with_the_first_packet_of_its_client(
+    monkeypatch: pytest.MonkeyPatch, server: Server, base_url: str
+) -> None:
+    """A client that connects before its microphone runs misses nothing: till then no frame is made and none sent."""
+    monkeypatch.setattr(call, "START_PATIENCE_S", 3600.0)
+    begin, ear = asyncio.Event(), Ear()
+    client = track_client(base_url, TapeTrack(440, begin), options={"stats_interval_ms": 250}, on_voice=ear)
+    async with leaves_nothing(server), client:
+        await client.wait_for("connected")
+        early = await client.wait_for("stats")
+        begin.set()
+        await ear.until_voice()
+        client.events.clear()
+        later = await client.wait_for("stats")
+    assert (early["frames_in"], early["frames_out"]) == (0, 0)
+    assert later["frames_in"] > later["frames_filled"] == 0
+
+
+async def test_a_client_that_sends_nothing_is_waited_for_only_so_long(
+    monkeypatch: pytest.MonkeyPatch, server: Server, base_url: str
+) -> None:
+    """Then it is taken to be silent. A client that has offered to receive only is not waited for at all."""
+    for patience_s, client in ((0.5, track_client(base_url, MuteTrack())), (3600.0, VoiceClient(base_url, None))):
+        monkeypatch.setattr(call, "START_PATIENCE_S", patience_s)
+        async with leaves_nothing(server), client:
+            await until(lambda: any(e.get("frames_filled") for e in client.events), "frames of silence")  # noqa: B023
