@@ -1,5 +1,5 @@
-"""``python -m fuzz.fuzz_sdp``: offers. Each is refused with a typed error, or cut down to one that aiortc can read,
-or refuses with an exception that the peer turns into a BadSdp; and the answer keeps every section in its place."""
+"""``python -m fuzz.fuzz_sdp``: offers. Each is refused with a typed error, or shown to the WebRTC stack in a form that
+it reads, and answered in its shape."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import atheris
 
 from fuzz.harness import fuzz
 
-with atheris.instrument_imports(include=["rtc_server", "aiortc.sdp"]):
-    from rtc_server import peer
+with atheris.instrument_imports(include=["rtc_server.protocols", "aiortc.sdp"]):
+    from aiortc.sdp import SessionDescription
+
     from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
-    from rtc_server.protocols.sdp import narrow_offer, parse, widen_answer
+    from rtc_server.protocols.negotiation import offer_for_stack, write_answer
+    from rtc_server.protocols.offer import read_offer
+    from rtc_server.protocols.sdp import parse
 
-from tests.support.offers import (
-    CHROMIUM_AUDIO_VIDEO_AUDIO_DATA,
-    CHROMIUM_MAX_BUNDLE_VIDEO_FIRST,
-    FIREFOX_AUDIO_VIDEO_DATA,
-)
+from tests.support.offers import RECORDED, local_answer
 
-_MAPPED = (ValueError, LookupError, AttributeError, TypeError, AssertionError, StopIteration)
-"""What ``Peer.answer`` turns into a BadSdp."""
-_SMALL = """v=0
+_SMALL = (
+    """v=0
 o=- 1 2 IN IP4 127.0.0.1
 s=-
 t=0 0
@@ -28,7 +26,10 @@ a=group:BUNDLE 0 1
 m=audio 9 UDP/TLS/RTP/SAVPF 111 0
 c=IN IP4 0.0.0.0
 a=mid:0
-a=fingerprint:sha-256 5D:3E
+a=fingerprint:sha-256 """
+    + ":".join(["5D"] * 32)
+    + """
+a=rtcp-mux
 a=setup:actpass
 a=ice-ufrag:abcd
 a=ice-pwd:0123456789012345678901
@@ -44,7 +45,8 @@ a=mid:1
 a=sctp-port:5000
 a=max-message-size:262144
 """
-_SEEDS = (_SMALL, FIREFOX_AUDIO_VIDEO_DATA, CHROMIUM_MAX_BUNDLE_VIDEO_FIRST, CHROMIUM_AUDIO_VIDEO_AUDIO_DATA)
+)
+_SEEDS = (_SMALL, *RECORDED.values())
 _WORDS = (
     *("m=audio 9 UDP/TLS/RTP/SAVPF 0\n", "m=application 0 DTLS/SCTP 5000\n", "a=bundle-only\n", "a=sctpmap:5000 "),
     *("a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=ssrc:", "a=ssrc-group:", "a=msid-semantic:", "a=ice-options:", "\x85"),
@@ -56,16 +58,17 @@ _WORDS = (
 def test_one(data: bytes) -> None:
     sdp = data.decode(errors="surrogateescape")
     try:
-        narrowed = narrow_offer(sdp)
+        offer = read_offer(sdp)
     except (BadSdp, NoAudio, NoCommonCodec):
         return
-    try:
-        peer._require_transports(narrowed.sdp)
-    except _MAPPED:
-        return
-    answer = widen_answer(narrowed.sdp, narrowed.declined)
-    offered, answered = parse(sdp).sections, parse(answer).sections
-    assert [section.kind for section in answered] == [section.kind for section in offered]
+    shown = SessionDescription.parse(offer_for_stack(offer))
+    assert [media.kind for media in shown.media] == ["audio", "application"][: 1 + (offer.channel is not None)]
+    answered = parse(write_answer(offer, local_answer(offer.channel is not None))).sections
+    taken = {each.position for each in (offer.audio, offer.channel) if each is not None}
+    assert [(each.kind, each.profile, each.mid) for each in answered] == [
+        (each.kind, each.profile, each.mid) for each in offer.sections
+    ]
+    assert {position for position, section in enumerate(answered) if section.port} == taken
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rtc_server.connection import Connection
 from rtc_server.errors import ServerFull, UnknownSession
 from rtc_server.ice import MediaAddresses
 from rtc_server.playout import PlayoutBuffer
-from rtc_server.protocols.sdp import NarrowedOffer
+from rtc_server.protocols.offer import Offer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Audience:
     def __len__(self) -> int:
         return len(self._listeners)
 
-    async def admit(self, offer: NarrowedOffer) -> tuple[str, Connection, str]:
+    async def admit(self, offer: Offer) -> tuple[str, Connection, str]:
         """Answer a listener's offer: its id, its connection, the answer. Raises ServerFull, BadSdp, NoPort."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise ServerFull("This session has all the listeners it may have.")

@@ -44,7 +44,7 @@ from rtc_server.outbox import Outbox
 from rtc_server.peer import PeerStats
 from rtc_server.playout import PlayoutBuffer
 from rtc_server.protocols import events
-from rtc_server.protocols.sdp import NarrowedOffer
+from rtc_server.protocols.offer import Offer
 from rtc_server.rate_limit import TokenBucket
 from rtc_server.resume import ResumeTokens
 from rtc_server.session import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
@@ -151,7 +151,7 @@ class Call:
         """How long it will still wait for its client."""
         return max(0.0, self._deadline - time.monotonic())
 
-    async def answer(self, offer: NarrowedOffer) -> Answered:
+    async def answer(self, offer: Offer) -> Answered:
         """Take a slot and answer the offer; the rest happens by itself.
 
         Raises ServerFull, EngineUnavailable, BadSdp, NoPort. When it raises or is cancelled, :meth:`end` releases
@@ -168,7 +168,7 @@ class Call:
         logger.info("session %s: opened, service %s, codec %s", self.id.log_id, self.service, offer.codec)
         return self._answered(answer, self._connection)
 
-    async def resume(self, sdp: str, offer: NarrowedOffer, token: str, last_seq: int | None) -> Answered:
+    async def resume(self, sdp: str, offer: Offer, token: str, last_seq: int | None) -> Answered:
         """Put a new connection in the place of the one there is. Raises ResumeRefused, BadSdp, NoPort.
 
         When cancelled it goes on: the client that asks again, its answer lost, gets the answer.
@@ -310,13 +310,13 @@ class Call:
         if self._end_task is not None:
             raise EngineUnavailable
 
-    def _make_connection(self, offer: NarrowedOffer) -> Connection:
+    def _make_connection(self, offer: Offer) -> Connection:
         return Connection(self, offer, self._playout, self._settings, self._addresses, self.id.log_id)
 
     def _answered(self, sdp: str, connection: Connection) -> Answered:
         return Answered(sdp, connection.etag, self._tokens.issue() if self._resumable else None)
 
-    async def _reconnect(self, offer: NarrowedOffer, last_seq: int | None) -> Answered:
+    async def _reconnect(self, offer: Offer, last_seq: int | None) -> Answered:
         connection = self._make_connection(offer)
         try:
             answer = await connection.answer()

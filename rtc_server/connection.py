@@ -15,12 +15,12 @@ from aiortc.rtp import RtpPacket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.dtls import HandshakeFailure
-from rtc_server.errors import RestartUnsupported
+from rtc_server.errors import BadCandidate, RestartUnsupported
 from rtc_server.ice import MediaAddresses
 from rtc_server.opus import make_encoder
 from rtc_server.peer import Peer, PeerStats
 from rtc_server.playout import PlayoutBuffer
-from rtc_server.protocols.sdp import NarrowedOffer
+from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import Fragment
 from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
 
@@ -53,7 +53,7 @@ class Connection:
     def __init__(
         self,
         owner: ConnectionOwner,
-        offer: NarrowedOffer,
+        offer: Offer,
         playout: PlayoutBuffer,
         settings: Settings,
         addresses: MediaAddresses,
@@ -69,7 +69,7 @@ class Connection:
         self._offer = offer
         self._bitrate = settings.bitrate
         self._voice = self._make_voice()
-        self._peer = Peer(self, self._voice, addresses, settings.peer_timeout_s, log_id)
+        self._peer = Peer(self, offer, self._voice, addresses, settings.peer_timeout_s, log_id)
         self._answers = 0
         self._heard_at = self.opened_at
 
@@ -79,15 +79,16 @@ class Connection:
         return self._offer.sends
 
     async def answer(self) -> str:
-        """The answer's SDP. Raises BadSdp, NoPort; must be closed then, and when cancelled."""
-        return await self._peer.answer(self._offer)
+        """The answer's SDP. Raises NoPort; must be closed then, and when cancelled."""
+        return await self._peer.answer()
 
     def trickle(self, fragment: Fragment) -> None:
-        """Take candidates that became known later. Raises BadCandidate, RestartUnsupported."""
-        for ours, theirs in ((self._offer.ufrag, fragment.ufrag), (self._offer.password, fragment.password)):
-            if theirs is not None and theirs != ours:
-                raise RestartUnsupported
-        self._peer.add_candidates(fragment.candidates)
+        """Take candidates that became known later. Raises BadCandidate if all of them are none, RestartUnsupported."""
+        ufrag, password = fragment.ufrag, fragment.password
+        if not any(ufrag in (None, known[0]) and password in (None, known[1]) for known in self._offer.generations):
+            raise RestartUnsupported
+        if fragment.candidates and not self._peer.add_candidates(fragment.candidates):
+            raise BadCandidate
 
     @property
     def handshake_failure(self) -> HandshakeFailure | None:

@@ -19,7 +19,7 @@ MAX_CANDIDATES: Final = 64
 """A connection's remote candidates. Browsers on machines with many interfaces offer some twenty; each costs checks."""
 # RFC 8839, section 5.1.
 _CANDIDATE: Final = re.compile(
-    r"(?:a=)?candidate:(?P<foundation>[A-Za-z0-9+/]{1,32}) (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) "
+    r"(?:a=)?candidate:(?P<foundation>[!-~]{1,64}) (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) "
     r"(?P<priority>\d{1,10}) (?P<host>[A-Za-z0-9.:%-]{1,255}) (?P<port>\d{1,5}) typ (?P<type>[a-z]{4,8})"
     r"(?P<rest>(?: [!-~]{1,256} [!-~]{1,256})*) ?"
 )

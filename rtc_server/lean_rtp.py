@@ -14,7 +14,7 @@ import contextlib
 import logging
 import secrets
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from aioice import Candidate
@@ -29,6 +29,7 @@ from rtc_server.dtls import Certificate, HandshakeFailure
 from rtc_server.ice import MediaAddresses
 from rtc_server.ice_agent import PATIENCE_S, IceConnection
 from rtc_server.media_transport import MediaTransport
+from rtc_server.protocols.offer import Codec
 
 logger = logging.getLogger(__name__)
 
@@ -271,6 +272,19 @@ class LeanPeerConnection(RTCPeerConnection):
         """Whether messages of data channels are under way that the peer has not confirmed."""
         sctp = self.sctp
         return sctp is not None and bool(sctp._outbound_queue or sctp._sent_queue)
+
+    def set_codecs(self, codecs: Iterable[Codec]) -> None:
+        """What is received, and what is sent: the first. aiortc renames payload types below 96, which an offer may give
+        to any codec (RFC 5761, section 4)."""
+        parameters = [
+            RTCRtpCodecParameters(
+                mimeType=f"audio/{codec.name}", clockRate=codec.clock_hz, channels=1, payloadType=codec.payload_type
+            )
+            for codec in codecs
+        ]
+        for transceiver in self.getTransceivers():
+            private: Any = transceiver
+            private._codecs = parameters
 
     def set_packet_sink(self, sink: PacketSink | None) -> None:
         """Where the packets of every receiver go."""

@@ -19,10 +19,9 @@ from aiortc import (
     RTCDataChannel,
     RTCSessionDescription,
 )
-from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
+from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtp import RtpPacket
-from aiortc.sdp import SessionDescription
 from aiortc.stats import (
     RTCInboundRtpStreamStats,
     RTCRemoteInboundRtpStreamStats,
@@ -30,11 +29,12 @@ from aiortc.stats import (
 
 from rtc_server.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
 from rtc_server.dtls import HandshakeFailure
-from rtc_server.errors import BadCandidate, BadSdp
+from rtc_server.errors import BadCandidate, EngineUnavailable
 from rtc_server.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
 from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
-from rtc_server.protocols.sdp import NarrowedOffer, widen_answer
+from rtc_server.protocols.negotiation import AUDIO_MID, CHANNEL_MID, offer_for_stack, write_answer
+from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import SectionCandidate
 
 logger = logging.getLogger(__name__)
@@ -94,17 +94,19 @@ class Peer:
     def __init__(
         self,
         listener: PeerListener,
+        offer: Offer,
         voice: MediaStreamTrack,
         addresses: MediaAddresses,
         patience_s: float,
         log_id: str,
     ) -> None:
         self._listener = listener
+        self._offer = offer
         self._voice = voice
         self._log_id = log_id
         # Always given: without a list aiortc asks a public STUN server, and gathering can wait for it.
         self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]), addresses, patience_s)
-        self._clock_hz = OPUS_CLOCK_HZ
+        self._clock_hz = OPUS_CLOCK_HZ if offer.codec == "OPUS" else TELEPHONE_CLOCK_HZ
         self._channel: RTCDataChannel | None = None
         self._closing: asyncio.Task[None] | None = None
         self._candidates = 0
@@ -112,39 +114,44 @@ class Peer:
         self._pc.on("datachannel", self._on_channel)
         self._pc.on("connectionstatechange", self._on_state)
 
-    async def answer(self, offer: NarrowedOffer) -> str:
-        """Accept an offer; returns the answer's SDP with our candidates in it. Raises BadSdp, NoPort.
+    async def answer(self) -> str:
+        """Accept the offer; returns the answer's SDP with our candidates in it. Raises NoPort, and EngineUnavailable if
+        it is closed meanwhile.
 
         When cancelled or failed, the peer must still be closed.
         """
-        self._clock_hz = OPUS_CLOCK_HZ if offer.codec == "OPUS" else TELEPHONE_CLOCK_HZ
+        # What the stack is shown is made by ourselves: an error of its own here is a fault of ours, and looks like one.
         try:
-            _require_transports(offer.sdp)
-            await self._pc.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            await self._pc.setRemoteDescription(RTCSessionDescription(offer_for_stack(self._offer), "offer"))
+            self._pc.set_codecs(self._offer.audio.codecs)
             self._pc.set_packet_sink(self._listener.on_packet)
             self._pc.addTrack(self._voice)
             await self._pc.setLocalDescription(await self._pc.createAnswer())
-        except (ValueError, LookupError, AttributeError, TypeError, AssertionError, StopIteration) as error:
-            # aiortc answers bad input with whatever exception comes first, some of it not before its own answer.
-            logger.info("session %s: offer refused (%s)", self._log_id, type(error).__name__)
-            raise BadSdp from error
-        except (OperationError, InvalidAccessError, InvalidStateError) as error:
-            raise BadSdp("The offer cannot be answered.") from error
-        self._add_usable(offer.candidates)
-        return widen_answer(self._pc.localDescription.sdp, offer.declined)
+        except InvalidStateError:
+            if self._closing is None:
+                raise
+            raise EngineUnavailable from None
+        self.add_candidates(self._offer.candidates)
+        return write_answer(self._offer, self._pc.localDescription.sdp)
 
-    def add_candidates(self, candidates: Iterable[SectionCandidate]) -> None:
-        """Where else the peer may be reached. Raises BadCandidate if one of them is none: then none is taken."""
-        parsed = [(parse_candidate(each.text), each.mid) for each in candidates]
-        for candidate, mid in parsed:
-            if candidate is not None:
-                self._take(candidate, mid)
-
-    def _add_usable(self, candidates: Iterable[SectionCandidate]) -> None:
-        """Those of an offer: one that cannot be parsed costs itself alone, as everywhere in the field."""
-        for candidate in candidates:
+    def add_candidates(self, candidates: Iterable[SectionCandidate]) -> int:
+        """Where else the peer may be reached. One that cannot be parsed costs itself alone, as everywhere in the field;
+        returns how many could be."""
+        understood = 0
+        for each in candidates:
             with contextlib.suppress(BadCandidate):
-                self.add_candidates([candidate])
+                candidate = parse_candidate(each.text)
+                understood += 1
+                if candidate is not None:
+                    self._take(candidate, self._stack_mid(each))
+        return understood
+
+    def _stack_mid(self, candidate: SectionCandidate) -> str | None:
+        """What the stack calls the section that a candidate is for; None if it is for none that was taken."""
+        place, channel = self._offer.place_of(candidate), self._offer.channel
+        if channel is not None and place == channel.position:
+            return CHANNEL_MID
+        return AUDIO_MID if place == self._offer.audio.position else None
 
     def _take(self, candidate: Candidate, mid: str | None) -> None:
         if self._candidates >= MAX_CANDIDATES or self._closing is not None:
@@ -243,15 +250,3 @@ class Peer:
                 reason = failure.reason or "no reason of OpenSSL's"
                 logger.warning("session %s: the DTLS handshake failed: %s (%s)", self._log_id, failure.cause, reason)
             self._listener.on_gone(orderly=self._pc.closed_by_peer)
-
-
-def _require_transports(sdp: str) -> None:
-    """Raises ValueError where aiortc would take an offer and then neither connect nor close cleanly: a section
-    without a fingerprint, two sections of one name, a bundle of sections that are not there."""
-    description = SessionDescription.parse(sdp)
-    mids = {media.rtp.muxId for media in description.media}
-    bundled = {mid for group in description.group if group.semantic == "BUNDLE" for mid in group.items}
-    if len(mids) < len(description.media) or not bundled <= mids:
-        raise ValueError("a=mid and a=group:BUNDLE do not fit")
-    if not all(media.dtls and media.dtls.fingerprints for media in description.media):
-        raise ValueError("no a=fingerprint")

@@ -37,7 +37,7 @@ from rtc_server.errors import (
 from rtc_server.ice import MediaAddresses
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
-from rtc_server.protocols.sdp import narrow_offer
+from rtc_server.protocols.offer import read_offer
 from rtc_server.session import EndReason, SessionId, SessionState
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Registry:
             if self.draining:
                 raise Draining
             call = self.get(session_id, visitor)
-            answered = await call.resume(sdp, narrow_offer(sdp), token, last_seq)
+            answered = await call.resume(sdp, read_offer(sdp), token, last_seq)
             return Answer(answered.sdp, call.id.text, answered.etag, answered.token)
 
     async def listen(self, sdp: str, session_id: str, visitor: Visitor) -> Answer:
@@ -118,7 +118,7 @@ class Registry:
             if self.draining:
                 raise Draining
             call = self.get(session_id, visitor)
-            offer = narrow_offer(sdp)
+            offer = read_offer(sdp)
             if not offer.receives:
                 raise NoAudio("The offer does not want to receive audio.")
             name, connection, answer = await call.audience.admit(offer)
@@ -172,7 +172,7 @@ class Registry:
         self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool
     ) -> Answer:
         engine = self._admit(self.default_service if service is None else service, visitor)
-        offer = narrow_offer(sdp)
+        offer = read_offer(sdp)
         session_id = SessionId(self._settings.node, worker=0)
         call = Call(
             session_id,

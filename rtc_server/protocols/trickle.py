@@ -17,10 +17,11 @@ _MAX_MID: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SectionCandidate:
-    """A candidate line (``candidate:...``) of the section ``mid``; None is the first section."""
+    """A candidate line (``candidate:...``) of the section ``mid``, or else at ``index``; without both, of the first."""
 
     text: str
     mid: str | None
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,11 @@ def parse_json(raw: bytes) -> Fragment:
     fragments = {each.usernameFragment for each in parsed.candidates if each.usernameFragment}
     if len(fragments) > 1:
         raise BadCandidate("The candidates belong to different generations.")
-    candidates = tuple(SectionCandidate(each.candidate, each.sdpMid) for each in parsed.candidates if each.candidate)
+    candidates = tuple(
+        SectionCandidate(each.candidate, each.sdpMid or None, each.sdpMLineIndex)
+        for each in parsed.candidates
+        if each.candidate
+    )
     return Fragment(candidates, ufrag=next(iter(fragments), None))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urljoin
@@ -20,6 +21,7 @@ from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, leaves_nothing, offering, until
+from tests.support.offers import bare
 
 JSON = "application/json"
 
@@ -92,12 +94,48 @@ async def test_candidates_that_come_later_connect(server: Server, base_url: str,
         assert await client.patch(client.fragment(), If_Match=client.etag) == (204, None)
 
 
+@pytest.mark.parametrize("bad", ["candidate:1 1 udp 1 host.example.org 5000 typ host", "candidate:what is this"])
+@pytest.mark.parametrize("kind", [SDPFRAG_TYPE, JSON])
+async def test_a_candidate_of_no_use_costs_itself_alone(server: Server, base_url: str, kind: str, bad: str) -> None:
+    async with trickler(base_url) as client:
+        client.lines.insert(0, bad)
+        body = client.json() if kind == JSON else client.fragment()
+        assert await client.patch(body, kind, If_Match=client.etag) == (204, None)
+        await client.connected()
+
+
+async def test_a_section_may_be_named_by_its_number(server: Server, base_url: str) -> None:
+    """``sdpMLineIndex`` without ``sdpMid`` (RTCIceCandidateInit), of an offer without a=mid and so without a bundle."""
+    pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
+    pc.addTransceiver("audio")
+    pc.createDataChannel(CHANNEL_LABEL)
+    await pc.setLocalDescription(await pc.createOffer())
+    async with aiohttp.ClientSession() as http:
+        client = Trickler(base_url, http, pc)
+        of_section = [re.findall(r"a=(candidate:.*)\r\n", part) for part in pc.localDescription.sdp.split("m=")[1:]]
+        client.sdp = bare(client.sdp, "mid", "group")
+        async with http.post(f"{base_url}/api/offer", json={"sdp": client.sdp, "type": "offer"}) as response:
+            answer = await response.json()
+            client.session = f"{base_url}{response.headers['Location']}"
+        named = re.sub(r"(m=audio.*\r\n)", r"\1a=mid:0\r\n", answer["sdp"])
+        named = re.sub(r"(m=application.*\r\n)", r"\1a=mid:1\r\n", named)
+        await pc.setRemoteDescription(RTCSessionDescription(named, "answer"))
+        found = [
+            {"candidate": line, "sdpMLineIndex": index} for index, lines in enumerate(of_section) for line in lines
+        ]
+        assert await client.patch(json.dumps({"candidates": found}), JSON) == (204, None)
+        await client.connected()
+        await http.delete(client.session)
+    await pc.close()
+
+
 async def test_an_answer_says_that_candidates_may_follow_and_rtcp_has_no_port(server: Server, base_url: str) -> None:
     async with trickler(base_url) as client:
         lines = client.answer.splitlines()
         assert lines.count("a=ice-options:trickle") == 1
         assert lines.index("a=ice-options:trickle") < lines.index(next(x for x in lines if x.startswith("m=")))
-        assert lines[lines.index("a=rtcp-mux") + 1] == "a=rtcp-mux-only"
+        assert "a=rtcp-mux" in lines
+        assert "a=rtcp-mux-only" not in lines  # RFC 8858, section 4.3
         assert any(line.startswith("a=group:BUNDLE ") for line in lines)
 
 

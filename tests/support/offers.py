@@ -1,10 +1,13 @@
-"""Offers as browsers make them, for tests of the SDP code: Chromium's are recorded, without their rtcp-fb lines.
+"""Offers as browsers and devices make them, for tests of the SDP code: Chromium's are recorded, without their rtcp-fb
+lines.
 
-Firefox's has the shape of its own (fingerprint at the session's level, channel counts in rtpmap lines,
-bundle-only sections).
+Each of the others has what is its own: Firefox and OBS say at the session's level what others say in each section,
+small devices leave out what they can do without, old clients say it as it was said before the standards were finished.
 """
 
 from __future__ import annotations
+
+import re
 
 
 def _crlf(text: str) -> str:
@@ -347,3 +350,369 @@ a=setup:actpass
 a=sctp-port:5000
 a=max-message-size:1073741823
 """)
+
+_DIGEST = "7B:8B:F0:65:5F:78:E2:51:3B:AC:6F:F3:3F:46:1B:35:DC:B8:5F:64:1A:24:C2:43:F0:A1:58:D0:A1:2C:19:08"
+_FINGERPRINT = f"a=fingerprint:sha-256 {_DIGEST}"
+_TRANSPORT = f"""\
+a=ice-ufrag:k9fW
+a=ice-pwd:5wPZVgnzwrrdr4L8zvrO1vMb
+{_FINGERPRINT}
+a=setup:actpass"""
+
+SAFARI_AUDIO_DATA = _crlf(f"""
+v=0
+o=- 8210442397132103045 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=extmap-allow-mixed
+a=msid-semantic: WMS 6a3d5bd7-17ae-4f37-bb9e-9d1a3f2f2b34
+m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+{_TRANSPORT}
+a=ice-options:trickle
+a=mid:0
+a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
+a=sendrecv
+a=msid:6a3d5bd7-17ae-4f37-bb9e-9d1a3f2f2b34 1a5d3c54-7cc5-47f5-b3c9-7de09d4b6a8e
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:111 opus/48000/2
+a=rtcp-fb:111 transport-cc
+a=fmtp:111 minptime=10;useinbandfec=1
+a=rtpmap:63 red/48000/2
+a=fmtp:63 111/111
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:13 CN/8000
+a=rtpmap:110 telephone-event/48000
+a=rtpmap:126 telephone-event/8000
+a=ssrc:1361523424 cname:mtTkO2XQ7/Wm2Iqw
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+{_TRANSPORT}
+a=ice-options:trickle
+a=mid:1
+a=sctp-port:5000
+a=max-message-size:262144
+""")
+
+# Unified plan with more payload types than 96 to 127 hold; libwebrtc then goes on from 35.
+LIBWEBRTC_ON_A_PHONE = _crlf(f"""
+v=0
+o=- 4962303333179871722 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=extmap-allow-mixed
+a=msid-semantic: WMS
+m=audio 9 UDP/TLS/RTP/SAVPF 35 36 9 0 8
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+{_TRANSPORT}
+a=ice-options:trickle renomination
+a=mid:0
+a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+a=sendrecv
+a=msid:stream microphone
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:35 opus/48000/2
+a=rtcp-fb:35 transport-cc
+a=fmtp:35 minptime=10;useinbandfec=1;usedtx=1
+a=rtpmap:36 red/48000/2
+a=fmtp:36 35/35
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=ssrc:3370222345 cname:JpmQz3TSVZrgRO2n
+a=ssrc:3370222345 msid:stream microphone
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+{_TRANSPORT}
+a=ice-options:trickle renomination
+a=mid:1
+a=sctp-port:5000
+a=max-message-size:262144
+""")
+
+PION_AUDIO_DATA = _crlf(f"""
+v=0
+o=- 3259706221157153463 1700000000 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=msid-semantic:WMS *
+{_FINGERPRINT}
+a=extmap-allow-mixed
+a=group:BUNDLE 0 1
+m=audio 9 UDP/TLS/RTP/SAVPF 111 9 0 8
+c=IN IP4 0.0.0.0
+a=setup:actpass
+a=mid:0
+a=ice-ufrag:OYIcQgSzODXdSoLB
+a=ice-pwd:uTxeBOBYIpOjtwzSPnMsgrhxvIGLlMLV
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:111 opus/48000/2
+a=fmtp:111 minptime=10;useinbandfec=1
+a=rtcp-fb:111 transport-cc
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=ssrc:1823804162 cname:pion
+a=ssrc:1823804162 msid:pion audio
+a=ssrc:1823804162 mslabel:pion
+a=ssrc:1823804162 label:audio
+a=msid:pion audio
+a=sendrecv
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=setup:actpass
+a=mid:1
+a=sendrecv
+a=sctp-port:5000
+a=max-message-size:1073741823
+a=ice-ufrag:OYIcQgSzODXdSoLB
+a=ice-pwd:uTxeBOBYIpOjtwzSPnMsgrhxvIGLlMLV
+""")
+
+OBS_AUDIO_VIDEO = _crlf(f"""
+v=0
+o=rtc 2912304875 0 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=group:LS 0 1
+a=msid-semantic:WMS *
+{_TRANSPORT}
+a=ice-options:ice2,trickle
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=mid:0
+a=sendonly
+a=ssrc:1047592374 cname:Q4bWXfm7dLyeN9Xk
+a=ssrc:1047592374 msid:5pUYmjGZ7H8cEbWJ 5pUYmjGZ7H8cEbWJ-audio
+a=msid:5pUYmjGZ7H8cEbWJ 5pUYmjGZ7H8cEbWJ-audio
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+a=fmtp:111 minptime=10;maxaveragebitrate=96000;stereo=1;sprop-stereo=1;useinbandfec=1
+m=video 9 UDP/TLS/RTP/SAVPF 96
+c=IN IP4 0.0.0.0
+a=mid:1
+a=sendonly
+a=ssrc:1047592375 cname:Q4bWXfm7dLyeN9Xk
+a=ssrc:1047592375 msid:5pUYmjGZ7H8cEbWJ 5pUYmjGZ7H8cEbWJ-video
+a=msid:5pUYmjGZ7H8cEbWJ 5pUYmjGZ7H8cEbWJ-video
+a=rtcp-mux
+a=rtpmap:96 H264/90000
+a=rtcp-fb:96 nack
+a=rtcp-fb:96 nack pli
+a=rtcp-fb:96 goog-remb
+a=fmtp:96 profile-level-id=42e01f;packetization-mode=1;level-asymmetry-allowed=1
+""")
+
+GSTREAMER_AUDIO = _crlf(f"""
+v=0
+o=- 5438291838571822951 0 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=ice-options:trickle
+a=group:BUNDLE audio0
+m=audio 9 UDP/TLS/RTP/SAVPF 97
+c=IN IP4 0.0.0.0
+a=setup:actpass
+a=ice-ufrag:vQpVCRI2yHK8fe1bJZ3SWfvNh8Cw1R5s
+a=ice-pwd:Zd2F4Rr1PkFFzHn8YJd1xYc3x6JcXQ0u
+a=rtcp-mux
+a=rtcp-rsize
+a=sendrecv
+a=rtpmap:97 OPUS/48000/2
+a=rtcp-fb:97 transport-cc
+a=fmtp:97 sprop-maxcapturerate=48000;sprop-stereo=0
+a=framerate:0
+a=extmap:1 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
+a=ssrc:3484078950 msid:user2513391462@host-e0dc webrtctransceiver0
+a=ssrc:3484078950 cname:user2513391462@host-e0dc
+a=mid:audio0
+{_FINGERPRINT}
+""")
+
+FFMPEG_AUDIO = _crlf(f"""
+v=0
+o=FFmpeg 4489045141692799359 2 IN IP4 127.0.0.1
+s=FFmpegPublishSession
+t=0 0
+a=group:BUNDLE 0
+a=extmap-allow-mixed
+a=msid-semantic: WMS
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=ice-ufrag:74c868b2
+a=ice-pwd:9efeffc409e4dd903e6202f23507fa4d
+{_FINGERPRINT}
+a=setup:passive
+a=mid:0
+a=sendonly
+a=msid:FFmpeg audio
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+a=ssrc:1527767795 cname:FFmpeg
+a=ssrc:1527767795 msid:FFmpeg audio
+""")
+
+# A small device: a static payload type without a map, the data channel without a port, no word of trickling.
+ESP32_AUDIO_DATA = _crlf(f"""
+v=0
+o=- 1495799811084970 1495799811084970 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=msid-semantic: iot
+a=group:BUNDLE audio datachannel
+m=audio 9 UDP/TLS/RTP/SAVP 8
+a=rtcp-fb:102 nack
+a=fmtp:102 level-asymmetry-allowed=1
+a=ssrc:4 cname:webrtc-pcma
+a=sendrecv
+a=mid:audio
+c=IN IP4 0.0.0.0
+a=rtcp-mux
+{_TRANSPORT}
+m=application 50712 UDP/DTLS/SCTP webrtc-datachannel
+a=mid:datachannel
+c=IN IP4 0.0.0.0
+a=max-message-size:262144
+{_TRANSPORT}
+""")
+
+# Telephony: no bundle, no mids, an address in each section, everything said that may be said.
+TELEPHONE_GATEWAY = _crlf(f"""
+v=0
+o=gateway 1700000000 1700000001 IN IP4 192.0.2.1
+s=Session
+i=a call
+c=IN IP4 192.0.2.1
+b=AS:84
+t=0 0
+m=audio 30000 RTP/SAVPF 8 0 18 101
+b=TIAS:64000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:0 PCMU/8000/1
+a=fmtp:18 annexb=no
+a=rtpmap:101 telephone-event/8000
+a=fmtp:101 0-16
+a=ptime:20
+a=maxptime:150
+a=rtcp:30000 IN IP4 192.0.2.1
+a=rtcp-mux
+a=ssrc:12345
+{_TRANSPORT}
+m=video 0 RTP/AVP 31
+""")
+
+OLD_CHROMIUM_DATA_FIRST = _crlf(f"""
+v=0
+o=- 20518 0 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE data audio
+a=msid-semantic: WMS
+m=application 9 DTLS/SCTP 5000
+c=IN IP4 0.0.0.0
+{_TRANSPORT}
+a=mid:data
+a=sctpmap:5000 webrtc-datachannel 1024
+m=audio 9 RTP/SAVPF 111 0
+c=IN IP4 0.0.0.0
+{_TRANSPORT}
+a=mid:audio
+a=rtcp-mux
+a=rtpmap:111 opus/48000
+a=rtpmap:0 PCMU/8000
+a=maxptime:60
+""")
+
+# RFC 9143 to the letter: sections that are bundle-only leave out all that the bundle says.
+BUNDLE_ONLY_BEHIND_VIDEO = _crlf(f"""
+v=0
+o=- 1 1 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=group:BUNDLE v a d
+m=video 9 UDP/TLS/RTP/SAVPF 96
+c=IN IP4 0.0.0.0
+a=mid:v
+a=rtpmap:96 VP8/90000
+a=rtcp-mux
+a=rtcp-mux-only
+{_TRANSPORT}
+m=audio 0 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=mid:a
+a=bundle-only
+a=rtpmap:111 opus/48000/2
+m=application 0 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:d
+a=bundle-only
+a=sctp-port:5000
+""")
+
+RECORDED = {
+    "chromium": CHROMIUM_AUDIO_VIDEO_AUDIO_DATA,
+    "chromium, one transport": CHROMIUM_MAX_BUNDLE_VIDEO_FIRST,
+    "firefox": FIREFOX_AUDIO_VIDEO_DATA,
+    "safari": SAFARI_AUDIO_DATA,
+    "libwebrtc on a phone": LIBWEBRTC_ON_A_PHONE,
+    "pion": PION_AUDIO_DATA,
+    "obs": OBS_AUDIO_VIDEO,
+    "gstreamer": GSTREAMER_AUDIO,
+    "ffmpeg": FFMPEG_AUDIO,
+    "esp32": ESP32_AUDIO_DATA,
+    "telephone gateway": TELEPHONE_GATEWAY,
+    "old chromium, data first": OLD_CHROMIUM_DATA_FIRST,
+    "bundle-only behind video": BUNDLE_ONLY_BEHIND_VIDEO,
+}
+"""By whose they are like."""
+
+GARBAGE = (
+    *("a=ssrc:12345", "a=ssrc:", "a=ssrc", "a=ssrc:x cname", "a=msid-semantic", "a=msid-semantic:", "a=msid"),
+    *("a=ssrc-group:FID 1 x", "a=rtcp", "a=rtcp:", "a=rtcp:x IN IP6 ::1", "a=extmap:", "a=extmap:x y z", "a=rtcp-fb"),
+    *("a=rtcp-fb:", "a=fmtp", "a=fmtp:x", "a=fmtp:x y", "a=fmtp:18 annexb=no", "a=fmtp:111 stereo=true", "a=rtpmap"),
+    *("a=rtpmap:", "a=rtpmap:999 x/y", "a=candidate", "a=candidate:", "a=candidate:1 1 udp", "a=ice-options"),
+    *("a=crypto:1 x", "a=simulcast:send 1;2", "a=rid:1 send", "a=ptime:x", "a=maxptime:", "a=framerate:0", "a="),
+    *("a=:", "a=:x", "a=\u00e9", "a=\0", "a=sctpmap", "a=sctpmap:", "a=sctp-port", "a=max-message-size", "a=mid"),
+    *("a=group", "a=group:", "a=identity:x", "a=tls-id:1", "a=end-of-candidates:x", "a=RTCP-MUX", "a=ice-ufrag"),
+    *("a=ice-pwd:", "a=fingerprint", "a=fingerprint:sha-256", "a=fingerprint:sha-1 AB", "a=setup:", "a=setup:later"),
+    *("c=IN IP6 2001:db8::1", "c=", "b=AS:x", "k=prompt", "i=", "z=0", "a=\u2028m=video 9 RTP/AVP 96", "a=x\x85m=x"),
+)
+"""Lines that change nothing, wherever below the first line they stand."""
+
+
+def bare(sdp: str, *names: str) -> str:
+    """Without these attributes, wherever they stand."""
+    return re.sub(rf"a=(?:{'|'.join(map(re.escape, names))})(?:[: ][^\r\n]*)?\r\n", "", sdp)
+
+
+_HASHES = (("sha-256", 32), ("sha-384", 48), ("sha-512", 64))
+
+
+def local_answer(with_channel: bool) -> str:
+    """What a WebRTC stack of this server's makes of an offer: aiortc's own answer, in its shape."""
+    transport = (
+        "a=candidate:1 1 udp 2130706431 192.0.2.9 40000 typ host\na=end-of-candidates\na=ice-ufrag:host\n"
+        "a=ice-pwd:hosthosthosthosthosthost\n"
+        + "".join(f"a=fingerprint:{name} {':'.join(['AB'] * size)}\n" for name, size in _HASHES)
+        + "a=setup:active\n"
+    )
+    audio = (
+        "m=audio 40000 UDP/TLS/RTP/SAVPF 96\nc=IN IP4 192.0.2.9\na=sendrecv\na=mid:audio\na=msid:voice track\n"
+        "a=rtcp:9 IN IP4 0.0.0.0\na=rtcp-mux\na=ssrc:77 cname:server\na=rtpmap:96 opus/48000/2\n"
+    )
+    channel = (
+        "m=application 40000 UDP/DTLS/SCTP webrtc-datachannel\nc=IN IP4 192.0.2.9\na=mid:channel\na=sctp-port:5000\n"
+        "a=max-message-size:65536\n"
+    )
+    head = "v=0\no=- 9 9 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE audio channel\na=msid-semantic:WMS *\n"
+    return _crlf(head + audio + transport + (channel + transport if with_channel else ""))
