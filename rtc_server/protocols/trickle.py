@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,11 +17,12 @@ _MAX_MID: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SectionCandidate:
-    """A candidate line (``candidate:...``) of the section ``mid``, or else at ``index``; without both, of the first."""
+    """A candidate line (``candidate:...``) of the section ``mid``; without one, of the first. ``index``: where that
+    section stands, for offers whose sections have no mid."""
 
     text: str
     mid: str | None
-    index: int | None = None
+    index: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
