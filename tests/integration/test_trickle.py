@@ -116,7 +116,7 @@ async def test_a_section_may_be_named_by_its_number(server: Server, base_url: st
         client.sdp = bare(client.sdp, "mid", "group")
         async with http.post(f"{base_url}/api/offer", json={"sdp": client.sdp, "type": "offer"}) as response:
             answer = await response.json()
-            client.session = f"{base_url}{response.headers['Location']}"
+            client.session = urljoin(str(response.url), response.headers["Location"])
         named = re.sub(r"(m=audio.*\r\n)", r"\1a=mid:0\r\n", answer["sdp"])
         named = re.sub(r"(m=application.*\r\n)", r"\1a=mid:1\r\n", named)
         await pc.setRemoteDescription(RTCSessionDescription(named, "answer"))
