@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.hardware import routed_addresses
+from rtc_server.invocation import in_checkout
 from rtc_server.turn import read_secret
 
 DEFAULT_SECRET_FILE: Final = Path("turn/.secret")
@@ -96,7 +97,8 @@ def secret_or_new(settings: Settings) -> tuple[str, list[str]]:
         secret = DEFAULT_SECRET_FILE.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{DEFAULT_SECRET_FILE} cannot be read: {error.strerror}.") from error
-    return secret, ["--turn-secret-file", str(DEFAULT_SECRET_FILE)]
+    # Another terminal is in another directory, but for the one that has a Makefile.
+    return secret, ["--turn-secret-file", str(DEFAULT_SECRET_FILE if in_checkout() else DEFAULT_SECRET_FILE.absolute())]
 
 
 def urls(settings: Settings, relay: RelaySettings) -> list[str]:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import random
 import re
+import shlex
 import socket
 import ssl
 import subprocess
@@ -106,10 +107,12 @@ def running_relay(
         )
     try:
         wait_until_listening(process, port, ("udp", "tcp"), directory / "relay.log")
-        told = re.search(r'ARGS="(.*)"', (directory / "relay.log").read_text())
+        told = re.search(
+            r"^ +(.*rtc.server) serve (--turn-urls .*)$", (directory / "relay.log").read_text(), re.MULTILINE
+        )
         assert told is not None
         secret = (directory / "turn" / ".secret").read_text().strip()
-        yield Relay(host, port, tls_port, secret, told[1].split(), process, directory)
+        yield Relay(host, port, tls_port, secret, shlex.split(told[2]), process, directory)
     finally:
         process.terminate()
         try:
