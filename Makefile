@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 MOSHI := moshi==0.2.13
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
+FESTIVAL := /usr/share/festival/voices
 # WebRTC clients that others wrote, for tests.
 CLIENTS := tests/foreign/js
 
@@ -56,6 +57,7 @@ bench: $(VENV)/.installed-dev ## Measure: see docs/benchmarks.md
 
 .PHONY: train
 train: $(VENV)/.installed-dev system ## Train the bundled model anew: see training/README.md
+	@$(PIP) -e '.[training,voices]'
 	@$(BIN)/python -m training $(ARGS)
 
 .PHONY: evaluate
@@ -63,11 +65,17 @@ evaluate: $(VENV)/.installed-dev system ## Examine the bundled model: see rtc_se
 	@$(BIN)/python -m training.evaluate $(ARGS)
 
 .PHONY: system
-system: ## Install what the browser and network tests need, where that is possible
+system: ## Install what the tests of browsers, networks and voices need, where that is possible
 	@missing=""; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v turnserver >/dev/null || missing="$$missing coturn"; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
+	command -v flite >/dev/null || missing="$$missing flite"; \
+	command -v festival >/dev/null || missing="$$missing festival"; \
+	test -d $(FESTIVAL)/us/cmu_us_slt_arctic_hts || missing="$$missing festvox-us-slt-hts"; \
+	test -d $(FESTIVAL)/english/ked_diphone || missing="$$missing festvox-kdlpc16k"; \
+	test -d $(FESTIVAL)/english/kal_diphone || missing="$$missing festvox-kallpc16k"; \
+	test -d /usr/share/asterisk/sounds/en_US_f_Allison || missing="$$missing asterisk-core-sounds-en-wav"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \

@@ -13,18 +13,23 @@ from typing import Final
 
 import torch
 
-from training import codec, dataset, language, own_voice, polish, transcription
+from training import adapt, bank, codec, dataset, language, own_voice, polish, transcription, voices
 from training.checkpoint import write_codec, write_tokenizer
 from training.language import Plan
 
-_STAGES: Final = ("codec", "data", "language", "polish", "transcription", "plots")
+_STAGES: Final = ("voices", "codec", "data", "language", "polish", "transcription", "plots")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How much of everything. ``files``: of ``conversations`` of 32 s each."""
+    """How much of everything. ``phrases``: files of ``phrases_each`` of each of ``people``, voices that were made from
+    people's. ``files``: of ``conversations`` of 32 s each."""
 
+    people: tuple[str, ...] = voices.PEOPLE_TRAINED
+    phrases: int = 12
+    phrases_each: int = bank.PHRASES
     codec: codec.Plan = codec.Plan()
+    adapt: adapt.Plan = adapt.Plan()
     files: int = 80
     conversations: int = dataset.CONVERSATIONS
     language: language.Plan = language.Plan()
@@ -32,6 +37,10 @@ class Recipe:
 
 
 _REHEARSAL: Final = Recipe(
+    people=("flite:rms",),
+    phrases=1,
+    phrases_each=8,
+    adapt=adapt.Plan(steps=2, reader=1, batch=2),
     codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64),
     files=1,
     conversations=8,
@@ -55,6 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--files", type=int, help=f"of {dataset.CONVERSATIONS} conversations of 32 s each; default: {Recipe().files}"
     )
     parser.add_argument("--steps", type=int, help=f"of the language model; default: {Recipe().language.steps}")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="DIR",
+        help="a checkpoint, beside the one that transcribes: its encoder learns to hear the voices, its models go on "
+        "learning, its own voice stays; default: begin with nothing",
+    )
+    parser.add_argument(
+        "--phrases",
+        type=int,
+        help=f"files of {bank.PHRASES} of each of the voices that were made from people's; default: {Recipe().phrases}",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))
     parser.add_argument("--rehearse", action="store_true", help="a minute's run of all of it, with nothing learnt")
@@ -64,30 +85,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = _REHEARSAL if chosen.rehearse else Recipe()
     if chosen.files:
         recipe = replace(recipe, files=chosen.files)
+    if chosen.phrases:
+        recipe = replace(recipe, phrases=chosen.phrases)
     if chosen.steps:
         recipe = replace(recipe, language=replace(recipe.language, steps=chosen.steps))
     for stage in [stage for stage in _STAGES if stage in chosen.stages]:
         print(f"== {stage}", flush=True)
-        _run(stage, recipe, chosen.directory, chosen.out)
+        _run(stage, recipe, chosen.directory, chosen.out, chosen.begin_with)
 
 
-def _run(stage: str, recipe: Recipe, directory: Path, out: Path) -> None:
-    data = directory / "data"
-    if stage == "codec":
+def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None) -> None:
+    data, phrases = directory / "data", directory / "voices"
+    if stage == "voices":
+        for path in bank.make(phrases, recipe.people, recipe.phrases, recipe.phrases_each):
+            print(path.name, flush=True)
+    elif stage == "codec":
         write_tokenizer(out, own_voice.all_words())
-        write_codec(out, codec.train(directory, recipe.codec))
+        if begin_with is None:
+            write_codec(out, codec.train(directory, recipe.codec, phrases))
+        else:
+            write_codec(out, adapt.train(directory, begin_with, out, phrases, recipe.adapt))
     elif stage == "data":
-        dataset.make(data, out, range(1, recipe.files + 1), recipe.conversations)
+        sources = dataset.Sources(out, begin_with or out, phrases)
+        dataset.make(data, sources, range(1, recipe.files + 1), recipe.conversations)
     elif stage == "language":
-        language.train(directory, out, data, recipe.language)
+        language.train(directory, out, data, recipe.language, begin_with)
     elif stage == "polish":
-        polish.train(directory, out, recipe.codec)
+        if begin_with is None:  # else the decoder has learnt to speak, and the codes are what they were
+            polish.train(directory, out, recipe.codec)
     elif stage == "transcription":
-        transcription.train(directory, out, out.with_name(f"{out.name}-stt"), data, recipe.transcription)
+        known = begin_with and _transcribing(begin_with)
+        transcription.train(directory, out, _transcribing(out), data, recipe.transcription, known)
     else:
         from training.plots import plot  # noqa: PLC0415 - an optional package
 
         plot(directory)
+
+
+def _transcribing(checkpoint: Path) -> Path:
+    """Where the model that transcribes lies."""
+    return checkpoint.with_name(f"{checkpoint.name}-stt")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from moshi.models import loaders
 from moshi.models.compression import MimiModel
 from moshi.models.lm import LMModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training import codec
 
@@ -53,6 +53,11 @@ def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], *
     """The language model's weights, and config.json: always the likeliest token, for chance adds nothing."""
     save_file(_halved(lm.state_dict()), directory / _NAMES["moshi_name"])
     _write_json(directory / "config.json", config | _NAMES | {"lm_gen_config": _GREEDY} | extra)
+
+
+def load_weights(directory: Path) -> dict[str, torch.Tensor]:
+    """Of the language model, in float32."""
+    return {name: tensor.float() for name, tensor in load_file(directory / _NAMES["moshi_name"]).items()}
 
 
 def codec_beside(path: str) -> dict[str, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -27,9 +26,11 @@ from torch import nn
 from torch.nn import functional
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, from_int16
-from training import espeak, own_voice, phrases, sounds, voices
+from training import espeak, own_voice, phonemes, phrases, sounds, voices
+from training.bank import Bank
 from training.descent import descend, prefetched, rate_at, save
 from training.journal import Journal
+from training.speech import Spoken
 
 CODEBOOKS: Final = 6
 SEMANTIC: Final = 3
@@ -39,9 +40,10 @@ _SLOT: Final = FRAME_SAMPLES // 2
 """Phonemes are asked for every 40 ms."""
 _SLOTS_ASKED: Final = range(-3, 2)
 """Which, counted from the first of a frame's own two."""
+_PEOPLE: Final = 0.6
+"""Of the phrases, the share in voices that were made from people's."""
 _CLIP_FRAMES: Final = 26
 _CLIP: Final = _CLIP_FRAMES * FRAME_SAMPLES
-_PHONEMES: Final = 64
 _PIECE: Final = 4 * FRAME_SAMPLES
 _WAVE_WEIGHT: Final = 0.2
 """Of the samples themselves beside their spectra: which way a wave begins is hard to learn and cannot be heard."""
@@ -100,12 +102,11 @@ class Utterance:
 class Clips:
     """Batches of clips: what was heard, and which phoneme is when."""
 
-    def __init__(self, plan: Plan, step: int) -> None:
+    def __init__(self, plan: Plan, step: int, bank: Bank) -> None:
         self._plan = plan
         self._utterances = spoken_by_many(plan.utterances, plan.seed)
-        counted = Counter(phoneme for one in self._utterances for _, phoneme in one.phonemes)
-        names = [name for name, _ in counted.most_common() if not name.startswith("_")]
-        self._index = {name: 1 + min(place, _PHONEMES - 2) for place, name in enumerate(names)}
+        self._people = [phrase for some in bank.voices.values() for phrase in some]
+        self._varied = random.Random(f"{plan.seed} {step}")
         self._random = np.random.default_rng([plan.seed, step])
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,19 +122,26 @@ class Clips:
             return sounds.background(_CLIP, self._random, self._random.uniform(-70, -15)), slots
         at = int(self._random.integers(-_CLIP // 3, _CLIP // 2))
         while at < _CLIP:
-            one = self._utterances[self._random.integers(len(self._utterances))]
-            _add(pcm, from_int16(one.pcm), at)
-            self._label(slots, one, at)
+            one = self._spoken()
+            _add(pcm, one.pcm, at)
+            label(slots, one, at)
             at += len(one.pcm) + int(self._random.uniform(0.05, 0.6) * MODEL_RATE_HZ)
         return sounds.captured(pcm, self._random), slots
 
-    def _label(self, slots: np.ndarray[Any, Any], one: Utterance, at: int) -> None:
-        starts = np.array([start for start, _ in one.phonemes]) * MODEL_RATE_HZ
-        names = [name for _, name in one.phonemes]
-        centres = np.arange(len(slots)) * _SLOT + _SLOT // 2 - at
-        for slot in np.flatnonzero((centres >= 0) & (centres < len(one.pcm))):
-            name = names[max(0, int(np.searchsorted(starts, centres[slot], side="right")) - 1)]
-            slots[slot] = self._index.get(name, 0)
+    def _spoken(self) -> Spoken:
+        if self._people and self._random.random() < _PEOPLE:
+            return self._varied.choice(self._people).spoken(self._varied)
+        one = self._utterances[self._random.integers(len(self._utterances))]
+        return Spoken(from_int16(one.pcm), (), one.phonemes)
+
+
+def label(slots: np.ndarray[Any, Any], spoken: Spoken, at: int) -> None:
+    """Write into ``slots`` which phoneme of ``spoken``, which begins with sample ``at``, is in the middle of each."""
+    starts = np.array([start for start, _ in spoken.phonemes]) * MODEL_RATE_HZ
+    centres = np.arange(len(slots)) * _SLOT + _SLOT // 2 - at
+    for slot in np.flatnonzero((centres >= 0) & (centres < len(spoken.pcm))):
+        place = max(0, int(np.searchsorted(starts, centres[slot], side="right")) - 1)
+        slots[slot] = phonemes.NUMBERS[spoken.phonemes[place][1]]
 
 
 def spoken_by_many(count: int, seed: int) -> list[Utterance]:
@@ -176,11 +184,11 @@ class PhonemeReader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(_WIDTH, 256), nn.GELU(), nn.Linear(256, len(_SLOTS_ASKED) * _PHONEMES))
+        self.net = nn.Sequential(nn.Linear(_WIDTH, 256), nn.GELU(), nn.Linear(256, len(_SLOTS_ASKED) * phonemes.COUNT))
 
     def loss(self, latent: torch.Tensor, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy, and the share that is right. ``latent``: [batch, width, frames]; ``slots``: two a frame."""
-        logits = self.net(latent.transpose(1, 2)).unflatten(-1, (len(_SLOTS_ASKED), _PHONEMES))
+        logits = self.net(latent.transpose(1, 2)).unflatten(-1, (len(_SLOTS_ASKED), phonemes.COUNT))
         before, after = -_SLOTS_ASKED.start, _SLOTS_ASKED.stop
         padded = functional.pad(slots, (before, after), value=-1)
         asked = padded.unfold(1, len(_SLOTS_ASKED), 2)[:, : logits.shape[1]]
@@ -213,8 +221,9 @@ class Trainee:
     step: int = 0
 
 
-def train(directory: Path, plan: Plan) -> MimiModel:
-    """Train by ``plan``, going on where ``directory`` says the last run was."""
+def train(directory: Path, plan: Plan, bank: Path) -> MimiModel:
+    """Train by ``plan``, with what people's voices say in ``bank``, going on where ``directory`` says the last run
+    was."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "codec.pt"
     torch.manual_seed(plan.seed)
@@ -227,7 +236,7 @@ def train(directory: Path, plan: Plan) -> MimiModel:
             trainee.step = saved["step"]
         hearing = _Hearing(plan)
         if trainee.step < hearing.last:
-            clips = Clips(plan, trainee.step)
+            clips = Clips(plan, trainee.step, Bank(bank))
             if saved is None:
                 balance(trainee.mimi.encoder, clips.batch()[0])
             learn(trainee, hearing, clips.batch, path, Journal(directory / "hearing.csv"), saved)

@@ -15,7 +15,9 @@ import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from training import espeak, own_voice, phrases, sounds, voices
+from training.bank import STRANGE, Bank
 from training.phrases import Question, Reply
+from training.speech import Spoken, Voice
 
 FRAMES: Final = 400
 """Of one conversation: 32 s."""
@@ -37,9 +39,12 @@ _TOPICS: Final = {
     "help": 4,
     "go on": 4,
     "stop": 4,
-    "strange": 14,
+    STRANGE: 14,
 }
 """How often each is asked for, in parts."""
+_PEOPLE: Final = 0.6
+"""Of the speakers, the share whose voice was made from a person's."""
+_NOT_UNDERSTOOD: Final = Reply("say", (phrases.NOT_UNDERSTOOD,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,21 @@ class Scene:
         ]
 
 
-class Playwright:
-    """Writes scenes."""
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """``voice``: of espeak-ng. ``person``: whose phrases are in the bank, to be used where there are some; empty:
+    none."""
 
-    def __init__(self, seed: int) -> None:
+    voice: Voice
+    person: str
+
+
+class Playwright:
+    """Writes scenes. ``bank``: what people's voices say in most of them."""
+
+    def __init__(self, seed: int, bank: Bank | None = None) -> None:
+        self._bank = bank
+        self._people = list(bank.voices) if bank else []
         self._random = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
         self._by_topic: dict[str, list[Question]] = {}
@@ -101,17 +117,17 @@ class Playwright:
         scene = Scene()
         if self._random.random() < 0.03:
             return scene
-        voice = voices.trained(self._random)
+        speaker = self._speaker()
         count = _Count()
         at = self._random.randint(2, 25)
         while at < FRAMES - 12:
             if self._random.random() < 0.08:
-                voice = voices.trained(self._random)
+                speaker = self._speaker()
             if self._random.random() < 0.12:
                 at = self._disturb(scene, at)
                 continue
-            text, reply = self._choose(count, at)
-            at = self._turn(scene, text, reply, at, voice, count)
+            spoken, reply = self._ask(self._topic(count, at), speaker)
+            at = self._turn(scene, spoken, reply, at, count)
         return scene
 
     def heard(self, scene: Scene) -> FloatArray:
@@ -121,22 +137,38 @@ class Playwright:
             return sounds.background(len(scene.person), self._numpy, level)
         return sounds.captured(scene.person, self._numpy)
 
-    def _choose(self, count: _Count, at: int) -> tuple[str, Reply]:
-        """What somebody says at frame ``at``: over a count, mostly "stop"; after one that was stopped, "go on"."""
+    def _speaker(self) -> _Speaker:
+        person = self._random.choice(self._people) if self._people and self._random.random() < _PEOPLE else ""
+        return _Speaker(voices.trained(self._random), person)
+
+    def _topic(self, count: _Count, at: int) -> str:
+        """What is said at frame ``at``: over a count, mostly "stop"; after one that was stopped, "go on"."""
         topic = self._random.choices(list(_TOPICS), list(_TOPICS.values()))[0]
         if count.sounds_at(at) and self._random.random() < 0.7:
             topic = "stop"
         elif count.left() and self._random.random() < 0.6:
             topic = "go on"
-        if topic == "strange":
-            return phrases.strange(self._random, held_out=False), Reply("say", (phrases.NOT_UNDERSTOOD,))
+        return topic
+
+    def _ask(self, topic: str, speaker: _Speaker) -> tuple[Spoken, Reply]:
+        """A question about ``topic``, or something strange, and what to reply."""
+        if self._bank and speaker.person:
+            phrase = self._bank.choose(speaker.person, topic, self._random)
+            if phrase is not None:
+                return phrase.spoken(self._random), phrase.question.reply if phrase.question else _NOT_UNDERSTOOD
+        text, reply = self._choose(topic)
+        return espeak.speak(text, speaker.voice), reply
+
+    def _choose(self, topic: str) -> tuple[str, Reply]:
+        if topic == STRANGE:
+            return phrases.strange(self._random, held_out=False), _NOT_UNDERSTOOD
         question = self._random.choice(self._by_topic[topic])
         wordings = question.trained()
         return self._random.choice(wordings[:1] if self._random.random() < 0.2 else wordings), question.reply
 
-    def _turn(self, scene: Scene, text: str, reply: Reply, at: int, voice: espeak.Voice, count: _Count) -> int:
-        """Say ``text`` at frame ``at`` and answer; the frame at which the next one may speak."""
-        end = self._say(scene, text, at, voice)
+    def _turn(self, scene: Scene, spoken: Spoken, reply: Reply, at: int, count: _Count) -> int:
+        """Say ``spoken`` at frame ``at`` and answer; the frame at which the next one may speak."""
+        end = self._say(scene, spoken, at)
         if reply.kind == "stop":
             told = next((one.frame for one in scene.heard if one.word == "stop" and one.frame > at), end)
             scene.cut(told + STOP_AFTER)
@@ -162,9 +194,8 @@ class Playwright:
             start += frames
         return start
 
-    def _say(self, scene: Scene, text: str, at: int, voice: espeak.Voice) -> int:
+    def _say(self, scene: Scene, spoken: Spoken, at: int) -> int:
         """The frame with which the phrase is over."""
-        spoken = espeak.speak(text, voice)
         first = at * FRAME_SAMPLES + self._random.randrange(FRAME_SAMPLES)
         room = scene.person[first : first + len(spoken.pcm)]
         room += spoken.pcm[: len(room)]

@@ -24,6 +24,7 @@ from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES
 from training import codec, own_voice, phrases
+from training.bank import Bank
 from training.checkpoint import load_codec, load_tokenizer
 from training.conversations import FRAMES, Playwright, Scene
 
@@ -143,16 +144,27 @@ def pieces_of(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, int]
     return pieces
 
 
-def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERSATIONS) -> Path:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What conversations are made of. ``checkpoint``: whose codec hears, and whose tokenizer writes. ``voice``: the
+    checkpoint whose codec gave the model's own voice its codes; the same, unless the encoder has learnt more since.
+    ``bank``: what people's voices say."""
+
+    checkpoint: Path
+    voice: Path
+    bank: Path
+
+
+def make_file(directory: Path, sources: Sources, seed: int, count: int = CONVERSATIONS) -> Path:
     """The first ``count`` conversations of ``seed``, unless they are there."""
     path = directory / f"conversations-{seed:06d}.npz"
     if path.exists():
         return path
     directory.mkdir(parents=True, exist_ok=True)
     with no_compile():
-        mimi, own, pieces = _loaded(checkpoint)
+        mimi, own, pieces, bank = _loaded(sources)
         words, vocabulary = heard_words(), {word: index for index, word in enumerate(phrases.vocabulary())}
-        playwright = Playwright(seed)
+        playwright = Playwright(seed, bank)
         texts, owns, persons, heards, saids = [], [], [], [], []
         for _ in range(math.ceil(count / _BATCH)):
             scenes = [playwright.scene() for _ in range(_BATCH)]
@@ -178,10 +190,10 @@ def make_file(directory: Path, checkpoint: Path, seed: int, count: int = CONVERS
 
 
 @lru_cache(maxsize=1)
-def _loaded(checkpoint: Path) -> tuple[MimiModel, OwnCodes, dict[str, int]]:
-    """The codec, the codes it has given to parts so far, and the tokens: once in a process."""
-    mimi = load_codec(checkpoint)
-    return mimi, OwnCodes(mimi), pieces_of(load_tokenizer(checkpoint))
+def _loaded(sources: Sources) -> tuple[MimiModel, OwnCodes, dict[str, int], Bank]:
+    """The codec, the codes of the parts so far, the tokens, and what people say: once in a process."""
+    own = OwnCodes(load_codec(sources.voice))
+    return load_codec(sources.checkpoint), own, pieces_of(load_tokenizer(sources.checkpoint)), Bank(sources.bank)
 
 
 def _heard(scene: Scene, words: dict[str, int]) -> Array:
@@ -202,9 +214,9 @@ def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
     return said
 
 
-def make(directory: Path, checkpoint: Path, seeds: range, count: int = CONVERSATIONS) -> None:
+def make(directory: Path, sources: Sources, seeds: range, count: int = CONVERSATIONS) -> None:
     """The files of ``seeds``, ``count`` conversations each, as many at a time as there are processors."""
-    wanted = [(directory, checkpoint, seed, count) for seed in seeds]
+    wanted = [(directory, sources, seed, count) for seed in seeds]
     with get_context("spawn").Pool(min(len(wanted), os.cpu_count() or 1), _one_thread) as pool:
         pool.starmap(make_file, wanted, chunksize=1)
 

@@ -1,8 +1,8 @@
 """``python -m training.dictation``: examines the model that transcribes and prints how well it writes.
 
-Voices, wordings and sentences are ones that no part of the training has heard, as in ``training.evaluate``. Owns what
-is read out, the alignment of what was written with it, and the figures. Steps the model directly: what a network
-does to sound is done to it before.
+Voices, wordings and sentences are ones that no part of the training has heard, as in ``training.evaluate``; and there
+are a person's recordings (``recordings.py``). Owns what is read out, the alignment of what was written with it, and the
+figures. Steps the model directly: what a network does to sound is done to it before.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from rtc_server.bundled import PICO_STT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcript import Word, WordAssembler
-from training import espeak, phrases, voices
+from training import phrases, recordings, voices
 from training.disturbance import Bystander
 from training.examination import wording
 from training.person import Condition, distorted, light_noise, loudness
+from training.speech import Spoken
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
 _PAUSE_S: Final = (0.4, 1.5)
@@ -54,21 +55,37 @@ class Score:
         return Score(self.words + other.words, self.errors + other.errors, self.starts_s + other.starts_s)
 
 
-def read_out(sentences: int, condition: Condition, seed: int) -> Reading:
+def read_out(sentences: int, condition: Condition, seed: int, examiner: str = voices.ESPEAK) -> Reading:
     """``sentences``, with pauses, by one person in one place. The same ``seed`` reads the same in every condition."""
     random_, generator = random.Random(seed), np.random.default_rng(seed)
-    voice = voices.held_out(random_)
-    gain = loudness(random_)
+    voice = voices.held_out(random_, examiner)
+    gain = loudness(random_, condition)
+    texts = [_sentence(random_) for _ in range(sentences)]
+    return _read_out(voices.roughly_spoken(texts, voice), gain, condition, random_, generator)
+
+
+def recorded(utterances: Sequence[Spoken], condition: Condition, seed: int) -> Reading:
+    """``utterances`` of a person, with pauses."""
+    random_, generator = random.Random(seed), np.random.default_rng(seed)
+    return _read_out(utterances, loudness(random_, condition), condition, random_, generator)
+
+
+def _read_out(
+    utterances: Sequence[Spoken],
+    gain: np.float32,
+    condition: Condition,
+    random_: random.Random,
+    generator: np.random.Generator,
+) -> Reading:
     parts, words, at = [], [], 0
-    for _ in range(sentences):
-        spoken = espeak.speak(_sentence(random_), voice)
+    for spoken in utterances:
         pause = silence(round(random_.uniform(*_PAUSE_S) * MODEL_RATE_HZ))
         begins_s = (at + len(pause)) / MODEL_RATE_HZ
         words += [(begins_s + at_s, word.lower()) for at_s, word in spoken.words]
         parts += [pause, spoken.pcm * gain]
         at += len(pause) + len(spoken.pcm)
     spoken_pcm = np.concatenate(parts)
-    noise = light_noise(len(spoken_pcm), gain, random_, generator)
+    noise = light_noise(len(spoken_pcm), gain, random_, generator, condition)
     return Reading(distorted(spoken_pcm + noise, spoken_pcm, condition, generator), tuple(words))
 
 
@@ -99,7 +116,7 @@ def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Wor
 
 
 def in_disturbance(model: StreamingModel, seconds: float, seed: int) -> int:
-    """How many words ``model`` writes in so much silence, noise and music, shared out to its rows."""
+    """How many words ``model`` writes in so much silence, noise, music and talk, shared out to its rows."""
     count = round(seconds / model.info.slots * MODEL_RATE_HZ)
     bystanders = [Bystander(seconds / model.info.slots, seed + row) for row in range(model.info.slots)]
     return sum(map(len, written(model, [Reading(one.microphone(count, 0.0), ()) for one in bystanders])))
@@ -128,12 +145,38 @@ def score(read: Sequence[tuple[float, str]], wrote: Sequence[Word]) -> Score:
 
 
 def main() -> None:
+    arguments = _parser().parse_args()
+    from rtc_server.models.kyutai import KyutaiOptions, load  # noqa: PLC0415 - help needs no torch
+
+    model = load(KyutaiOptions(str(arguments.model), arguments.readers))
+    print(f"{'':16}{'':12}{'words':>8}{'errors':>10}{'start, median':>16}{'start, 95 %':>14}")
+    for name in arguments.voices:
+        if voices.missing(name):
+            print(f"{name:16}left out: it needs {voices.missing(name)}")
+            continue
+        for condition in arguments.conditions:
+            seeds = range(arguments.seed * 1000, arguments.seed * 1000 + arguments.readers)
+            readings = [read_out(arguments.sentences, condition, seed, name) for seed in seeds]
+            _examine(model, name, condition, readings, arguments.failures)
+    if recordings.missing():
+        print(f"a person's recordings are left out: they need {recordings.missing()}")
+    else:
+        for condition in arguments.conditions:
+            _examine_recordings(model, condition, arguments.seed, arguments.failures)
+    if arguments.disturbance:
+        false = in_disturbance(model, arguments.disturbance, arguments.seed)
+        print(f"{false} words in {arguments.disturbance:.0f} s of silence, noise, music and talk")
+    model.close()
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.dictation", description=(__doc__ or "").partition("\n\n")[2]
     )
     add = parser.add_argument
     add("--model", type=Path, default=directory_of(PICO_STT), metavar="DIR", help="default: the shipped one")
     add("--conditions", nargs="*", choices=get_args(Condition), default=list(_CONDITIONS))
+    add("--voices", nargs="*", choices=(*voices.RESERVED, *voices.DEVELOPED), default=list(voices.RESERVED))
     add("--readers", type=int, default=16, help="at a time (default: %(default)s)")
     add("--sentences", type=int, default=15, help="each reads out (default: %(default)s)")
     add(
@@ -141,29 +184,42 @@ def main() -> None:
         type=float,
         default=600.0,
         metavar="S",
-        help="of silence, noise and music (default: %(default)s)",
+        help="of silence, noise, music and talk (default: %(default)s)",
     )
     add("--seed", type=int, default=7, help="default: %(default)s")
     add("--failures", type=int, default=0, help="readings shown beside what was written")
-    arguments = parser.parse_args()
-    from rtc_server.models.kyutai import KyutaiOptions, load  # noqa: PLC0415 - help needs no torch
+    return parser
 
-    model = load(KyutaiOptions(str(arguments.model), arguments.readers))
-    print(f"{'':12}{'words':>8}{'errors':>10}{'start, median':>16}{'start, 95 %':>14}")
-    for condition in arguments.conditions:
-        seeds = range(arguments.seed * 1000, arguments.seed * 1000 + arguments.readers)
-        readings = [read_out(arguments.sentences, condition, seed) for seed in seeds]
-        wrote = written(model, readings)
-        scores = [score(one.words, words) for one, words in zip(readings, wrote, strict=True)]
-        print(_line(condition, sum(scores, Score(0, 0, ()))))
-        for one, words in list(zip(readings, wrote, strict=True))[: arguments.failures]:
-            print(
-                f"  read:  {' '.join(word for _, word in one.words)}\n  wrote: {' '.join(word.text for word in words)}"
-            )
-    if arguments.disturbance:
-        false = in_disturbance(model, arguments.disturbance, arguments.seed)
-        print(f"{false} words in {arguments.disturbance:.0f} s of silence, noise and music")
-    model.close()
+
+def _examine(model: StreamingModel, name: str, condition: str, readings: Sequence[Reading], failures: int) -> None:
+    """Print a line on ``readings``, as many at a time as the model has rows, and some of what was written."""
+    wrote = _written_in_turns(model, readings)
+    scores = [score(one.words, words) for one, words in zip(readings, wrote, strict=True)]
+    print(f"{name:16}{_line(condition, sum(scores, Score(0, 0, ())))}", flush=True)
+    for one, words in list(zip(readings, wrote, strict=True))[:failures]:
+        print(f"  read:  {' '.join(word for _, word in one.words)}\n  wrote: {' '.join(word.text for word in words)}")
+
+
+def _written_in_turns(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Word]]:
+    rows, nothing = model.info.slots, Reading(silence(FRAME_SAMPLES), ())
+    wrote: list[list[Word]] = []
+    for first in range(0, len(readings), rows):
+        some = readings[first : first + rows]
+        wrote += written(model, [*some, *[nothing] * (rows - len(some))])[: len(some)]
+    return wrote
+
+
+def _examine_recordings(model: StreamingModel, condition: Condition, seed: int, failures: int) -> None:
+    """Print how many of a person's words are written rightly when each is alone, and when they are in sentences."""
+    alone = [recorded([one], condition, seed + index) for index, one in enumerate(recordings.words())]
+    wrote = _written_in_turns(model, alone)
+    pairs = zip(alone, wrote, strict=True)
+    right = sum([word for _, word in one.words] == [word.text for word in words] for one, words in pairs)
+    print(f"{recordings.SPEAKER:16}{condition:12}{right} of {len(alone)} numbers and days alone")
+    for one, words in list(zip(alone, wrote, strict=True))[:failures]:
+        print(f"  read:  {one.words[0][1]}\n  wrote: {' '.join(word.text for word in words)}")
+    together = [recorded([one], condition, seed + index) for index, one in enumerate(recordings.sentences(seed))]
+    _examine(model, recordings.SPEAKER, condition, together, failures)
 
 
 def _line(condition: str, made: Score) -> str:

@@ -1,24 +1,27 @@
-"""Somebody who never speaks, with silence, noise and music around: what the model says then is a false answer.
+"""A caller who never speaks, with silence, noise, music and others' talk around: what the model says then is a false
+answer.
 
-Owns the scenes, made of noises and tunes that no part of the training has heard, and what counts as one answer.
+Owns the scenes, made of noises, tunes and voices that no part of the training has heard, and what counts as one answer.
 Knows no model and no network.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Final
 
 import numpy as np
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence
-from training import sounds
+from training import phrases, sounds, voices
 from training.person import Ear
 
 _SCENE_S: Final = 20
-_SCENES: Final = ("silence", "noise", "music")
-_NOISE_DB, _MUSIC_DB = (-60.0, -25.0), (-45.0, -15.0)
+_SCENES: Final = ("silence", "noise", "music", "talk")
+_LEVELS_DB: Final = {"noise": (-60.0, -25.0), "music": (-45.0, -15.0), "talk": (-60.0, -35.0)}
 """Against full scale, least and most."""
+_TALKERS: Final = 3
 _MERGED_S: Final = 2.0
 """Sounds and words closer to each other than this are one answer."""
 
@@ -33,12 +36,12 @@ class FalseAnswer:
 
 
 class Bystander:
-    """``seconds`` of silence, noise and music, a third each, beginning with any."""
+    """``seconds`` of silence, noise, music and other people's talk, a quarter each, beginning with any."""
 
     def __init__(self, seconds: float, seed: int) -> None:
         random = np.random.default_rng([seed, 4242])
         first = int(random.integers(len(_SCENES)))
-        self._scenes = [_SCENES[(first + index) % 3] for index in range(int(np.ceil(seconds / _SCENE_S)))]
+        self._scenes = [_SCENES[(first + index) % len(_SCENES)] for index in range(int(np.ceil(seconds / _SCENE_S)))]
         pcm = np.concatenate([_scene(name, random) for name in self._scenes])
         self._pcm = pcm[: int(seconds * MODEL_RATE_HZ)]
         self._at = 0
@@ -83,7 +86,22 @@ def _scene(name: str, random: np.random.Generator) -> FloatArray:
     length = _SCENE_S * MODEL_RATE_HZ
     if name == "silence":
         return silence(length)
-    make, range_db = (sounds.noise, _NOISE_DB) if name == "noise" else (sounds.music, _MUSIC_DB)
-    amplitude = np.float32(10 ** (random.uniform(*range_db) / 20))
+    make = {"noise": sounds.noise, "music": sounds.music, "talk": _talk}[name]
+    amplitude = np.float32(10 ** (random.uniform(*_LEVELS_DB[name]) / 20))
     pcm: FloatArray = np.clip(make(length, random) * amplitude, -1, 1)
     return pcm
+
+
+def _talk(count: int, random: np.random.Generator) -> FloatArray:
+    """People who talk with each other, three at a time, across the room, with an RMS of one."""
+    words = Random(int(random.integers(1 << 30)))
+    pcm = silence(count)
+    for _ in range(_TALKERS):
+        voice, at = voices.held_out(words), int(random.uniform(0, 1) * MODEL_RATE_HZ)
+        while at < count:
+            (spoken,) = voices.sounds([phrases.strange(words, held_out=True)], voice)
+            room = pcm[at : at + len(spoken.pcm)]
+            room += spoken.pcm[: len(room)]
+            at += len(spoken.pcm) + int(random.uniform(0.1, 1.0) * MODEL_RATE_HZ)
+    pcm = sounds.room(pcm, random)
+    return np.asarray(pcm / np.sqrt(np.mean(pcm**2)), dtype=np.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -17,6 +16,8 @@ import soxr
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+from training import phonemes as names
+from training.speech import SpeechError, Spoken, Voice, trimmed
 
 _RETRIEVAL: Final = 2
 _PHONEME_EVENTS: Final = 1
@@ -25,33 +26,8 @@ _WORD, _PHONEME = 1, 7
 _RATE, _PITCH, _RANGE = 1, 3, 4
 
 
-class EspeakError(Exception):
+class EspeakError(SpeechError):
     """espeak-ng is missing, or does not know the voice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """``name``: of espeak-ng, such as ``en-us+f2``; ``words_per_minute``: 80 to 450; ``pitch`` and ``pitch_range``:
-    0 to 100, 50 is the voice's own."""
-
-    name: str
-    words_per_minute: int = 165
-    pitch: int = 50
-    pitch_range: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """``pcm``: mono float32 at 24 kHz, without the silence around it. ``words`` and ``phonemes``: what begins
-    when, in seconds from the first sample."""
-
-    pcm: FloatArray
-    words: tuple[tuple[float, str], ...]
-    phonemes: tuple[tuple[float, str], ...]
-
-    @property
-    def duration_s(self) -> float:
-        return len(self.pcm) / MODEL_RATE_HZ
 
 
 class _Identity(ctypes.Union):
@@ -128,6 +104,7 @@ def _words(text: str, begun: list[tuple[float, int]], duration_s: float) -> list
     """Every word of ``text`` and when it begins. ``begun``: when, and at which letter, a word begins that is spoken by
     itself: "in the" is spoken as one, and its time is shared out by letters."""
     words = []
+    begun = begun or [(0.0, 0)]  # of a short word alone, none is reported
     nexts = [*begun[1:], (duration_s, len(text))]
     for (at, first), (until, last) in zip(begun, nexts, strict=True):
         spoken_as_one = [word.strip(",.?!") for word in text[first:last].split()]
@@ -148,14 +125,7 @@ def speak(text: str, voice: Voice) -> Spoken:
     library = _library()
     pcm, words, phonemes = library.synthesize(text, voice)
     pcm = np.asarray(soxr.resample(pcm, library.rate_hz, MODEL_RATE_HZ), dtype=np.float32)
-    loud = np.flatnonzero(np.abs(pcm) > 0.01 * max(float(np.abs(pcm).max(initial=0.0)), 1e-6))
-    if len(loud) == 0:
-        raise EspeakError(f"espeak-ng says nothing for {text!r}.")
-    first, last = int(loud[0]), int(loud[-1]) + 1
-    shift = first / MODEL_RATE_HZ
-    pcm = pcm[first:last]
-    return Spoken(
-        (pcm * (0.5 / float(np.abs(pcm).max()))).astype(np.float32),
-        tuple((max(0.0, at - shift), word) for at, word in words),
-        tuple((max(0.0, at - shift), phoneme) for at, phoneme in phonemes),
-    )
+    try:
+        return trimmed(pcm, words, [(at, names.of_espeak(phoneme)) for at, phoneme in phonemes])
+    except SpeechError as error:
+        raise EspeakError(f"espeak-ng says nothing for {text!r}.") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from rtc_server.bundled import PICO, directory_of
-from training import calls, direct
+from training import calls, direct, voices
 from training.calls import Way
 from training.disturbance import Bystander
 from training.examination import Task, draw
@@ -31,13 +31,15 @@ _TASKS_EACH: Final = 8
 """At most, of one person, who then leaves for another."""
 _LATE_WORDS_S: Final = 2.0
 """How long to wait for an answer's words where packets are lost: the data channel sends them again, the voice not."""
-_DEFAULTS: Final = {"webrtc": (100, 4), "model": (300, 16)}
-"""Questions, and conversations at a time."""
+_DEFAULTS: Final = {"webrtc": (40, 4), "model": (120, 16)}
+"""Questions of each voice, and conversations at a time."""
 _WAYS: Final[dict[Condition, tuple[Condition, Way]]] = {
     "clean": ("clean", Way()),
     "lossy": ("clean", Way(loss=True)),
     "telephone": ("clean", Way(codec="audio/PCMU")),
     "room": ("room", Way()),
+    "noisy": ("noisy", Way()),
+    "microphone": ("microphone", Way()),
 }
 """What is done to the sound before it is sent, and how it is sent."""
 
@@ -49,6 +51,7 @@ def main() -> None:
         parser.error("pocketsphinx is not installed: pip install '.[training]', or do without by --hear 0")
     if not (arguments.model / "config.json").is_file():
         parser.error(f"{arguments.model} holds no checkpoint: python -m training makes one")
+    arguments.voices = _installed(arguments.voices)
     questions, rows = _DEFAULTS[arguments.through]
     arguments.questions = questions if arguments.questions is None else arguments.questions
     arguments.rows = arguments.rows or rows
@@ -75,17 +78,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--through", choices=tuple(_DEFAULTS), default="webrtc", help="default: %(default)s")
     add("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "lossy", "telephone"])
-    add("--questions", type=int, help="in each condition (default: 100 through webrtc, else 300)")
+    add(
+        "--voices",
+        nargs="+",
+        choices=(*voices.RESERVED, *voices.DEVELOPED),
+        default=list(voices.RESERVED),
+        help="default: those that are reserved for the examination (%(default)s), as far as they are installed",
+    )
+    add("--questions", type=int, help="of each voice, in each condition (default: 40 through webrtc, else 120)")
     add("--seed", type=int, default=7, help="default: %(default)s")
     add("--rows", type=int, help="conversations at a time (default: 4 through webrtc, else 16)")
     add("--threads", type=int, help="of torch (default: its own choice)")
-    add("--disturbance", type=float, default=600.0, metavar="S", help="of silence, noise and music; 0: none")
+    add("--disturbance", type=float, default=600.0, metavar="S", help="of silence, noise, music and talk; 0: none")
     add(
         "--hear", type=int, default=150, metavar="N", help="replies that a recogniser listens to (default: %(default)s)"
     )
     add("--failures", type=int, default=40, help="shown at most, of each condition (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write everything there too")
     return parser
+
+
+def _installed(names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that can speak; of the others is told what they need."""
+    able = [name for name in names if not voices.missing(name)]
+    for name in names:
+        if name not in able:
+            print(f"without {name}: it needs {voices.missing(name)}", file=sys.stderr, flush=True)
+    return able
 
 
 def _directory(text: str) -> Path:
@@ -100,7 +119,7 @@ def _examine_model(arguments: argparse.Namespace) -> Evaluation:
     model.warm_up()
     results = []
     for condition in arguments.conditions:
-        progress = _Progress(condition, arguments.questions)
+        progress = _Progress(condition, arguments.questions * len(arguments.voices))
         direct.converse(model, _people(arguments, condition), progress.add)
         results.append(progress.result())
     bystanders = _bystanders(arguments)
@@ -114,7 +133,7 @@ async def _examine_server(arguments: argparse.Namespace) -> Evaluation:
         for condition in arguments.conditions:
             sound, way = _WAYS[condition]
             people = list(_people(arguments, sound, _LATE_WORDS_S if way.loss else 1.0))
-            progress = _Progress(condition, arguments.questions)
+            progress = _Progress(condition, arguments.questions * len(arguments.voices))
             before = await calls.counts(url)
             lost = await calls.converse(url, people, arguments.rows, way, progress.add)
             results.append(progress.result(calls.pace(before, await calls.counts(url)), lost))
@@ -147,11 +166,12 @@ def _hearing(results: list[Result], most: int) -> Hearing | None:
 
 
 def _people(arguments: argparse.Namespace, condition: Condition, patience_s: float = 1.0) -> Iterator[Person]:
-    """The same tasks in every condition."""
+    """The same tasks in every condition, and in every voice."""
     tasks: Sequence[Task] = draw(arguments.questions, random.Random(arguments.seed))
     each = max(1, min(_TASKS_EACH, math.ceil(len(tasks) / arguments.rows)))
     for index in range(0, len(tasks), each):
-        yield Person(tasks[index : index + each], condition, arguments.seed * 10_000 + index, patience_s)
+        for voice in arguments.voices:
+            yield Person(tasks[index : index + each], condition, arguments.seed * 10_000 + index, patience_s, voice)
 
 
 def _bystanders(arguments: argparse.Namespace) -> list[Bystander]:

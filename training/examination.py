@@ -17,6 +17,7 @@ from typing import Final
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, silence
 from training import own_voice, phrases
 from training.phrases import Question
+from training.voices import examiner_of
 
 STRANGE: Final = "not understood"
 NOT_COUNTING: Final = "nothing to go on with"
@@ -28,6 +29,7 @@ STOP_WITHIN_S: Final = 0.6
 EVEN_WITHIN_S: Final = 0.165
 """By how much the time from one number of a count to the next may differ from the pace of the training: two frames."""
 PACE_S: Final = own_voice.COUNT_FRAMES * FRAME_MS / 1000
+NOT_UNDERSTOOD: Final = " ".join(re.findall(r"[a-z']+", phrases.NOT_UNDERSTOOD.lower()))
 _MARGIN_S: Final = 0.2
 _LEAST_STOPPED: Final = 8
 """A count that is to be stopped goes at least so far."""
@@ -102,6 +104,16 @@ class Finding:
         """Whether it counts among the answers: a stop has none."""
         return self.topic != STOP
 
+    @property
+    def owned_up(self) -> bool:
+        """Whether the model said that it did not understand what it should have."""
+        return not self.right and self.got == NOT_UNDERSTOOD
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it was another answer than the right one: worse than none."""
+        return self.is_answer and not self.right and bool(self.got) and not self.owned_up and self.got != self.expected
+
 
 def words_of(text: str) -> list[str]:
     """Lower-case words, without anything between them."""
@@ -125,7 +137,7 @@ def draw(count: int, random_: random.Random) -> list[Task]:
         for name in random_.sample(names, len(names)):
             if name == STRANGE:
                 text = phrases.strange(random_, held_out=True)
-                tasks.append(Task(STRANGE, text, normalised(phrases.NOT_UNDERSTOOD)))
+                tasks.append(Task(STRANGE, text, NOT_UNDERSTOOD))
                 continue
             if not drawn[name]:
                 drawn[name] = random_.sample(topics[name], len(topics[name]))
@@ -216,6 +228,34 @@ class Figures:
     stop_median_s: float | None
     by_topic: dict[str, tuple[int, int]]
     """How many right, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """How one voice was understood. Shares of ``questions``: ``right``; ``wrong``: another answer was given;
+    ``owned_up``: the model said that it did not understand. What is left got no answer."""
+
+    questions: int
+    right: float
+    wrong: float
+    owned_up: float
+
+
+def understood(findings: Iterable[Finding]) -> dict[str, Understood]:
+    """By whose voice it was, of those who asked for an answer."""
+    by_voice: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.is_answer:
+            by_voice.setdefault(examiner_of(one.voice), []).append(one)
+    return {
+        name: Understood(
+            len(all_),
+            sum(one.right for one in all_) / len(all_),
+            sum(one.wrong for one in all_) / len(all_),
+            sum(one.owned_up for one in all_) / len(all_),
+        )
+        for name, all_ in by_voice.items()
+    }
 
 
 def figures(findings: Iterable[Finding]) -> Figures:

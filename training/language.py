@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from training import codec, dataset
-from training.checkpoint import load_codec, load_tokenizer, write_language_model
+from training.checkpoint import load_codec, load_tokenizer, load_weights, write_language_model
 from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
 
@@ -192,9 +192,10 @@ def spoilt(sequence: torch.Tensor, shares: Sequence[float], card: int, random: t
     return torch.where(hit, torch.randint(0, card, sequence.shape, generator=random), sequence)
 
 
-def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
+def train(directory: Path, checkpoint: Path, data: Path, plan: Plan, begin_with: Path | None = None) -> LMModel:
     """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was; write the
-    language model into ``checkpoint``."""
+    language model into ``checkpoint``. ``begin_with``: a checkpoint whose language model goes on learning; its own
+    voice has the codes of the codec there."""
     directory.mkdir(parents=True, exist_ok=True)
     path, journal = directory / "language.pt", Journal(directory / "language.csv")
     made = config(load_tokenizer(checkpoint).piece_size())
@@ -204,8 +205,12 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan) -> LMModel:
         lm.train()
         reader = WordReader(len(dataset.heard_words()))
         mimi = load_codec(checkpoint)
-        _hear_from_the_start(lm, mimi)
-        silence = torch.from_numpy(dataset.OwnCodes(mimi).silence[:, 0].astype(np.int64))
+        if begin_with is None:
+            _hear_from_the_start(lm, mimi)
+        else:
+            lm.load_state_dict(load_weights(begin_with))
+        own = dataset.OwnCodes(load_codec(begin_with or checkpoint))
+        silence = torch.from_numpy(own.silence[:, 0].astype(np.int64))
         optimizer = optimizer_of(lm, reader, rate=plan.rate)
         step = resume(path, optimizer, lm=lm, reader=reader)
         random = torch.Generator().manual_seed(plan.seed + step)

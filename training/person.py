@@ -16,7 +16,7 @@ from typing import Final, Literal, Protocol
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
-from training import espeak, sounds, voices
+from training import sounds, voices
 from training.examination import (
     COUNT,
     GO_ON,
@@ -32,8 +32,12 @@ from training.examination import (
 )
 from training.phrases import NUMBERS
 
-Condition = Literal["clean", "telephone", "lossy", "room"]
+Condition = Literal["clean", "telephone", "lossy", "room", "noisy", "microphone"]
+"""What happens to the sound on its way. ``noisy``: noise 10 dB below the voice. ``microphone``: of a laptop or
+a phone, across a room, with a fan, its peaks at -45 to -3 dB against full scale, and in half of the phrases with a gain
+that is too high at first."""
 
+_NOISE_BELOW_DB: Final[dict[Condition, tuple[float, float]]] = {"noisy": (10, 10), "microphone": (15, 30)}
 _AUDIBLE_RMS: Final = 0.01
 """-40 dB against full scale: what counts as sound, 20 dB below the model's voice."""
 _WINDOW: Final = MODEL_RATE_HZ // 100
@@ -69,14 +73,22 @@ class Caller(Protocol):
         ...
 
 
-def loudness(random_: random.Random) -> np.float32:
-    """Of a voice, as a factor: people are as loud as they like."""
-    return np.float32(10 ** (random_.uniform(-16, 2) / 20))
+def loudness(random_: random.Random, condition: Condition = "clean") -> np.float32:
+    """Of a voice, as a factor: people are as loud as they like, and microphones as sensitive."""
+    quietest_db, loudest_db = (-39, 3) if condition == "microphone" else (-16, 2)
+    return np.float32(10 ** (random_.uniform(quietest_db, loudest_db) / 20))
 
 
-def light_noise(count: int, gain: np.float32, random_: random.Random, generator: np.random.Generator) -> FloatArray:
-    """``count`` samples, 25 to 40 dB below a voice with ``gain``."""
-    level_db = 20 * np.log10(0.1 * gain) - random_.uniform(25, 40)
+def light_noise(
+    count: int,
+    gain: np.float32,
+    random_: random.Random,
+    generator: np.random.Generator,
+    condition: Condition = "clean",
+) -> FloatArray:
+    """``count`` samples, below a voice with ``gain``: by 25 to 40 dB, or as ``condition`` says."""
+    below_db = _NOISE_BELOW_DB.get(condition, (25, 40))
+    level_db = 20 * np.log10(0.1 * gain) - random_.uniform(*below_db)
     return sounds.noise(count, generator) * np.float32(10 ** (level_db / 20))
 
 
@@ -88,6 +100,9 @@ def distorted(pcm: FloatArray, voice: FloatArray, condition: Condition, generato
         pcm = sounds.telephone(pcm)
     elif condition == "lossy":
         pcm = sounds.lose_packets(pcm, _LOST, generator)
+    elif condition == "microphone":
+        pcm = sounds.coloured(pcm - voice + sounds.room(voice, generator), generator)
+        pcm = sounds.controlled(pcm, generator) if generator.random() < 0.5 else pcm
     return np.clip(pcm, -1, 1).astype(np.float32)
 
 
@@ -114,15 +129,23 @@ class Ear:
 
 class Person:
     """One conversation. ``seed`` decides the voice, the level, the noise and the pauses. ``patience_s``: after so much
-    silence an answer is over; longer where its words may be late."""
+    silence an answer is over; longer where its words may be late. ``examiner``: whose voice, of those that
+    :mod:`training.voices` knows."""
 
-    def __init__(self, tasks: Sequence[Task], condition: Condition, seed: int, patience_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        condition: Condition,
+        seed: int,
+        patience_s: float = 1.0,
+        examiner: str = voices.ESPEAK,
+    ) -> None:
         self._random = random.Random(seed)
         self._generator = np.random.default_rng([seed, 77])
         self._condition = condition
         self._patience_s = patience_s
-        self._voice = voices.held_out(self._random)
-        self._gain = loudness(self._random)
+        self._voice = voices.held_out(self._random, examiner)
+        self._gain = loudness(self._random, condition)
         self._noise = self._make_noise()
         self._at = 0
         self._mouth: deque[FloatArray] = deque()
@@ -134,8 +157,9 @@ class Person:
         self._talk = self._converse(tasks)
         self._waits_for: Callable[[], bool] = lambda: True
         # All at once, for a call in real time has none for it.
-        said = {text for task in tasks for text in (task.said, task.stop, task.go_on) if text}
-        self._spoken = {text: espeak.speak(text, self._voice).pcm * self._gain for text in said}
+        said = list(dict.fromkeys(text for task in tasks for text in (task.said, task.stop, task.go_on) if text))
+        spoken = voices.sounds(said, self._voice)
+        self._spoken = {text: one.pcm * self._gain for text, one in zip(said, spoken, strict=True)}
         self._said = ""
         self._done = False
 
@@ -268,9 +292,9 @@ class Person:
         return np.concatenate(parts)
 
     def _make_noise(self) -> tuple[FloatArray, FloatArray]:
-        """As it is, and as the condition leaves it: 25 to 40 dB below the voice."""
-        noise = light_noise(_NOISE_S * MODEL_RATE_HZ, self._gain, self._random, self._generator)
-        return noise, self._distorted(noise, noise)
+        """As it is, and as the condition leaves it."""
+        noise = light_noise(_NOISE_S * MODEL_RATE_HZ, self._gain, self._random, self._generator, self._condition)
+        return noise, noise if self._condition == "microphone" else self._distorted(noise, noise)
 
     def _next_noise(self, count: int, *, distorted: bool = False) -> FloatArray:
         noise = self._noise[distorted]

@@ -13,10 +13,15 @@ from typing import Any, Final
 
 from training.calls import Pace
 from training.disturbance import FalseAnswer
-from training.examination import Figures, Finding, figures
+from training.examination import Figures, Finding, Understood, figures, understood
+from training.voices import ESPEAK
 
 GOALS: Final = {"clean": 0.95, "lossy": 0.90, "telephone": 0.90}
-"""Share of right answers."""
+"""Share of right answers, of espeak-ng's voices."""
+PEOPLE_GOALS: Final = {"clean": 0.90, "lossy": 0.85, "telephone": 0.85, "noisy": 0.85, "microphone": 0.85}
+"""The same of each voice that was made from a person's."""
+WRONG_GOAL: Final = 0.03
+"""Share of answers that are others than the right one."""
 STOP_GOAL: Final = 0.95
 DELAY_GOAL_S: Final = 0.6
 FALSE_GOAL: Final = 2
@@ -40,6 +45,10 @@ class Result:
     @property
     def figures(self) -> Figures:
         return figures(self.findings)
+
+    @property
+    def by_voice(self) -> dict[str, Understood]:
+        return understood(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class Evaluation:
         if self.results:
             yield from _topics(self.results)
             yield from _figures(self.results)
+            yield from _voices(self.results)
         yield from _goals(self)
 
     def plain(self) -> dict[str, Any]:
@@ -89,6 +99,7 @@ class Evaluation:
             "conditions": {
                 result.condition: {
                     "figures": dataclasses.asdict(result.figures),
+                    "by_voice": {name: dataclasses.asdict(one) for name, one in result.by_voice.items()},
                     "lost": list(result.lost),
                     "pace": None if result.pace is None else dataclasses.asdict(result.pace),
                     "findings": [_plain(one) for one in result.findings],
@@ -114,7 +125,7 @@ def _failures(result: Result, most: int) -> Iterator[str]:
 
 
 def _false_answers(disturbance: Disturbance, most: int) -> Iterator[str]:
-    yield f"\n{len(disturbance.answers)} false answers in {disturbance.seconds:.0f} s of silence, noise and music"
+    yield f"\n{len(disturbance.answers)} false answers in {disturbance.seconds:.0f} s of silence, noise, music and talk"
     for answer in disturbance.answers[:most]:
         yield f"  {answer.scene} at {answer.at_s:.1f} s: {textwrap.shorten(answer.text, 80)!r}"
 
@@ -160,6 +171,17 @@ def _figures(results: Sequence[Result]) -> Iterator[str]:
     yield from _table("", results, list(rows.items()))
 
 
+def _voices(results: Sequence[Result]) -> Iterator[str]:
+    """Whose voice was understood how well."""
+    yield f"\n{'voice':24}" + "".join(f"{head:>16}" for head in ("", "questions", "right", "wrong", "owned up"))
+    for name in dict.fromkeys(name for result in results for name in result.by_voice):
+        for result in results:
+            one = result.by_voice.get(name)
+            if one is not None:
+                cells = (result.condition, str(one.questions), *map(_percent, (one.right, one.wrong, one.owned_up)))
+                yield f"{name:24}" + "".join(f"{cell:>16}" for cell in cells)
+
+
 def _table(head: str, results: Sequence[Result], rows: Sequence[tuple[str, list[str]]]) -> Iterator[str]:
     yield f"\n{head:24}" + "".join(f"{result.condition:>16}" for result in results)
     for name, cells in rows:
@@ -175,9 +197,8 @@ def _goals(evaluation: Evaluation) -> Iterator[str]:
 
 def _compared(evaluation: Evaluation) -> Iterator[tuple[str, str, str, bool]]:
     for result in evaluation.results:
-        made, goal = result.figures, GOALS.get(result.condition)
-        if goal is not None and made.right is not None:
-            yield f"right answers, {result.condition}", f">= {goal:.0%}", _percent(made.right), made.right >= goal
+        made = result.figures
+        yield from _compared_by_voice(result)
         if result.condition == "clean" and made.stop_heard is not None:
             yield "stop heard", f">= {STOP_GOAL:.0%}", _percent(made.stop_heard), made.stop_heard >= STOP_GOAL
         if result.condition == "clean" and made.delay_median_s is not None:
@@ -199,6 +220,20 @@ def _compared(evaluation: Evaluation) -> Iterator[tuple[str, str, str, bool]]:
         agree, ceiling = evaluation.hearing.agree, evaluation.hearing.ceiling
         goal = ceiling * HEARD_GOAL
         yield f"heard as written (own voice: {_percent(ceiling)})", f">= {goal:.0%}", _percent(agree), agree >= goal
+
+
+def _compared_by_voice(result: Result) -> Iterator[tuple[str, str, str, bool]]:
+    for name, one in result.by_voice.items():
+        goals, whose = (GOALS, "") if name == ESPEAK else (PEOPLE_GOALS, f", {name}")
+        goal = goals.get(result.condition)
+        if goal is not None:
+            yield f"right answers, {result.condition}{whose}", f">= {goal:.0%}", _percent(one.right), one.right >= goal
+            yield (
+                f"wrong answers, {result.condition}{whose}",
+                f"<= {WRONG_GOAL:.0%}",
+                _percent(one.wrong),
+                one.wrong <= WRONG_GOAL,
+            )
 
 
 def _percent(value: float | None) -> str:

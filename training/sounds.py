@@ -81,6 +81,30 @@ def room(pcm: FloatArray, random: Generator) -> FloatArray:
     return np.asarray(wet, dtype=np.float32)
 
 
+def coloured(pcm: FloatArray, random: Generator) -> FloatArray:
+    """As a small microphone leaves it: without the lowest tones, with a tilt, a resonance and a gap."""
+    size = 1 << int(np.ceil(np.log2(len(pcm))))
+    spectrum, frequency = np.fft.rfft(pcm, size), np.maximum(np.fft.rfftfreq(size, 1 / MODEL_RATE_HZ), 1.0)
+    edge, tilt_db = random.uniform(60, 300), random.uniform(-4, 4)
+    response = 1 / np.sqrt(1 + (edge / frequency) ** 4) * 10 ** (tilt_db / 20 * np.log2(frequency / 1000).clip(-4, 4))
+    for gain_db in (random.uniform(2, 8), random.uniform(-10, -2)):
+        octaves = np.log2(frequency / np.exp(random.uniform(np.log(300), np.log(6000))))
+        response *= 10 ** (gain_db / 20 * np.exp(-((octaves / random.uniform(0.2, 0.8)) ** 2)))
+    made = np.fft.irfft(spectrum * response, size)[: len(pcm)]
+    return np.asarray(made * (np.abs(pcm).max() / (np.abs(made).max() + 1e-9)), dtype=np.float32)
+
+
+def controlled(pcm: FloatArray, random: Generator) -> FloatArray:
+    """With a browser's gain control, which begins far too high, clips, and takes its time to come down."""
+    over_db, settles_s = random.uniform(6, 20), random.uniform(0.15, 0.8)
+    time = np.arange(len(pcm), dtype=np.float32) / MODEL_RATE_HZ
+    begins = int(np.argmax(np.abs(pcm) > 0.1 * np.abs(pcm).max()))
+    after = np.maximum(0.0, time - time[begins])
+    loud = pcm * 10 ** (over_db / 20 * np.exp(-after / settles_s))
+    most = max(0.05, float(np.abs(pcm).max())) * random.uniform(0.8, 1.3)
+    return np.asarray(most * np.tanh(loud / most), dtype=np.float32)
+
+
 def telephone(pcm: FloatArray) -> FloatArray:
     """Through 8 kHz and the mu-law of G.711, and back."""
     narrow = np.clip(soxr.resample(pcm, MODEL_RATE_HZ, _TELEPHONE_HZ), -1, 1)
@@ -122,12 +146,17 @@ def _store() -> list[FloatArray]:
 
 def captured(pcm: FloatArray, random: Generator) -> FloatArray:
     """``pcm`` as a server may get it: louder or softer, in a room, with noise, by telephone, with packets lost."""
-    pcm = pcm * np.float32(10 ** (random.uniform(-16, 4) / 20))
-    if random.random() < 0.25:
+    pcm = pcm * np.float32(10 ** ((random.uniform(-16, 4) if random.random() < 0.8 else random.uniform(-38, -16)) / 20))
+    if random.random() < 0.35:
         pcm = room(pcm, random)
+    if random.random() < 0.4:
+        pcm = coloured(pcm, random)
+    if random.random() < 0.15:
+        pcm = controlled(pcm, random)
     if random.random() < 0.8:
-        level = np.sqrt(np.mean(pcm[np.abs(pcm) > 0.01] ** 2)) if np.any(np.abs(pcm) > 0.01) else 0.05
-        snr_db = random.uniform(12, 45)
+        loud = np.abs(pcm) > 0.05 * np.abs(pcm).max()
+        level = np.sqrt(np.mean(pcm[loud] ** 2)) if np.any(loud) else 0.05
+        snr_db = random.uniform(7, 45)
         pcm = pcm + background(len(pcm), random, 20 * np.log10(level + 1e-6) - snr_db)
     if random.random() < 0.3:
         pcm = telephone(pcm.astype(np.float32))

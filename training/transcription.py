@@ -21,7 +21,14 @@ from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_MS
 from training import codec, dataset, language, phrases
-from training.checkpoint import codec_beside, load_codec, load_tokenizer, write_language_model, write_tokenizer
+from training.checkpoint import (
+    codec_beside,
+    load_codec,
+    load_tokenizer,
+    load_weights,
+    write_language_model,
+    write_tokenizer,
+)
 from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
 from training.language import Plan
@@ -59,9 +66,12 @@ def text_of(said: np.ndarray[Any, Any], pieces: np.ndarray[Any, Any]) -> np.ndar
     return text
 
 
-def train(directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan) -> LMModel:
+def train(
+    directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan, begin_with: Path | None = None
+) -> LMModel:
     """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was, into ``out``.
-    ``checkpoint``: the language model's, whose codec is used where it lies."""
+    ``checkpoint``: the language model's, whose codec is used where it lies. ``begin_with``: a model that transcribes
+    and goes on learning."""
     path, journal = directory / "transcription.pt", Journal(directory / "transcription.csv")
     words = phrases.vocabulary()
     write_tokenizer(out, [" ".join(words)])
@@ -74,8 +84,10 @@ def train(directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan) 
         hears = codec.SemanticCodes(load_codec(checkpoint))
         optimizer = language.optimizer_of(lm, rate=plan.rate)
         step = resume(path, optimizer, lm=lm)
-        if not step:
+        if not step and begin_with is None:
             _know_what_it_knows(lm, directory / "language.pt")
+        elif not step and begin_with is not None:
+            _go_on_from(lm, begin_with, tokenizer, words)
         random = torch.Generator().manual_seed(plan.seed + step)
         for codes in _batches(data, plan, step, hears, _pieces(tokenizer, words)):
             if step >= plan.steps:
@@ -120,6 +132,23 @@ def _know_what_it_knows(lm: LMModel, path: Path) -> None:
     missing, unexpected = lm.load_state_dict(understood | heard, strict=False)
     assert not unexpected
     assert all(name.startswith("text_") for name in missing), missing
+
+
+@torch.no_grad()
+def _go_on_from(
+    lm: LMModel, directory: Path, tokenizer: sentencepiece.SentencePieceProcessor, words: list[str]
+) -> None:
+    """Take over all of the model in ``directory``; a word that it does not know begins as the mean of the others."""
+    theirs, before = load_tokenizer(directory), load_weights(directory)
+    for name in ("text_emb.weight", "text_linear.weight"):
+        old = before[name]
+        new = old.mean(0).repeat(len(lm.state_dict()[name]), 1)
+        new[: dataset.PADDING + 1], new[-1] = old[: dataset.PADDING + 1], old[-1]  # the last: what a stream begins with
+        for word in words:
+            if len(theirs.encode(word)) == 1 and theirs.encode(word)[0] != theirs.unk_id():
+                new[tokenizer.encode(word)[0]] = old[theirs.encode(word)[0]]
+        before[name] = new
+    lm.load_state_dict(before)
 
 
 def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[str, torch.Tensor]:

@@ -1,14 +1,16 @@
 """Whose voices the bundled model hears in training, whose it is examined with, and which is its own.
 
-Owns the split. Knows no phrases.
+Owns the split, by name, and who speaks how. Knows no phrases.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Final
 
-from training.espeak import Voice
+from training import espeak, people
+from training.speech import SpeechError, Spoken, Voice, guessed, trimmed
 
 OWN: Final = Voice("en-us+f2", words_per_minute=160, pitch=55, pitch_range=45)
 """The one voice that the model speaks with."""
@@ -23,17 +25,79 @@ HELD_OUT: Final = (
     "en-us+f5 en-us+m6 en-us+m7 en-us+m8 en-us+Mike en-us+miguel en-us+zac en-us+shelby en-us+benjamin en-us+Henrique "
     "en-gb-x-rp+f5 en-gb-x-rp+m7 en-gb-x-rp+Marco en-us+klatt3 en-us+grandpa en-us+steph3"
 ).split()
-"""Voices that no part of the training has heard, for the evaluation."""
+"""Voices of espeak-ng that no part of the training has heard, for the examination."""
+
+PEOPLE_TRAINED: Final = (
+    "flite:rms",
+    "flite:kal16",
+    "festival:kal",
+    "hibari:heart",
+    "kokoro:jm_kumo",
+    "kokoro:jf_alpha",
+    "kokoro:jf_gongitsune",
+    "kokoro:jf_tebukuro",
+    "kokoro:jm_kumo+jf_nezumi",
+    "kokoro:jm_kumo+jf_alpha",
+)
+"""Voices made from people's, to train with."""
+PEOPLE_DEVELOPED: Final = ("festival:kdl", "kokoro:jf_nezumi")
+"""To choose by: which of two trainings is the better."""
+PEOPLE_RESERVED: Final = ("piper:joe", "flite:awb", "flite:slt", "festival:us-slt-hts")
+"""For the examination: nothing is trained with them, and nothing chosen by them."""
+
+ESPEAK: Final = "espeak-ng"
+RESERVED: Final = (ESPEAK, *(name.partition(":")[2] for name in PEOPLE_RESERVED))
+"""Who examines: all of espeak-ng's voices that are held out are one."""
+DEVELOPED: Final = tuple(name.partition(":")[2] for name in PEOPLE_DEVELOPED)
+
+_NAMES: Final = {name.partition(":")[2]: name for name in (*PEOPLE_RESERVED, *PEOPLE_DEVELOPED)}
 
 
 def trained(random_: random.Random) -> Voice:
-    """A voice to train with."""
+    """A voice of espeak-ng to train with."""
     return _varied(f"{random_.choice(_ACCENTS)}+{random_.choice(_TRAINED)}", random_)
 
 
-def held_out(random_: random.Random) -> Voice:
-    """A voice to examine with."""
-    return _varied(random_.choice(HELD_OUT), random_)
+def held_out(random_: random.Random, examiner: str = ESPEAK) -> Voice:
+    """A voice of ``examiner``, one of :data:`RESERVED` or :data:`DEVELOPED`, to examine with."""
+    return _varied(random_.choice(HELD_OUT) if examiner == ESPEAK else _NAMES[examiner], random_)
+
+
+def examiner_of(name: str) -> str:
+    """Who the voice ``name`` belongs to."""
+    return name.partition(":")[2] or ESPEAK
+
+
+def missing(examiner: str) -> str:
+    """What has to be installed before ``examiner`` can speak; empty if nothing has."""
+    return "" if examiner == ESPEAK else people.missing(_NAMES[examiner])
+
+
+def sounds(texts: Sequence[str], voice: Voice) -> list[Spoken]:
+    """``texts`` in ``voice``; of people's voices without the times of words and phonemes."""
+    if people.is_one(voice.name):
+        return [trimmed(pcm) for pcm in people.speak(texts, voice.name, voice.pace)]
+    return [espeak.speak(text, voice) for text in texts]
+
+
+def spoken(texts: Sequence[str], voice: Voice) -> list[Spoken]:
+    """``texts`` in ``voice``, with the times of words and phonemes. Raises :class:`training.speech.SpeechError`."""
+    if not people.is_one(voice.name):
+        return [espeak.speak(text, voice) for text in texts]
+    from training.alignment import aligned  # noqa: PLC0415 - an optional package
+
+    return [aligned(one.pcm, text) for one, text in zip(sounds(texts, voice), texts, strict=True)]
+
+
+def roughly_spoken(texts: Sequence[str], voice: Voice) -> list[Spoken]:
+    """As :func:`spoken`; where an alignment fails, the times of the words are guessed."""
+    made = []
+    for text in texts:
+        try:
+            made += spoken([text], voice)
+        except SpeechError:
+            made += [guessed(one, text) for one in sounds([text], voice)]
+    return made
 
 
 def _varied(name: str, random_: random.Random) -> Voice:

@@ -54,11 +54,11 @@ def test_words_and_sounds_close_together_are_one_answer() -> None:
     assert (round(second.at_s), second.text) == (8, "")
 
 
-def test_a_minute_has_silence_noise_and_music() -> None:
+def test_there_is_silence_noise_music_and_talk() -> None:
     """20 s each; only silence is silent."""
-    model, bystander = Chatterbox(sounding=[10, 260, 510]), Bystander(60.0, seed=2)
+    model, bystander = Chatterbox(sounding=[10, 260, 510, 760]), Bystander(80.0, seed=2)
     direct.converse(model, [bystander])
-    assert {answer.scene for answer in bystander.answers()} == {"silence", "noise", "music"}
-    heard = np.concatenate(model.heard).reshape(3, 20 * MODEL_RATE_HZ)
+    assert {answer.scene for answer in bystander.answers()} == {"silence", "noise", "music", "talk"}
+    heard = np.concatenate(model.heard).reshape(4, 20 * MODEL_RATE_HZ)
     loud = {answer.scene: bool(scene.any()) for answer, scene in zip(bystander.answers(), heard, strict=True)}
-    assert loud == {"silence": False, "noise": True, "music": True}
+    assert loud == {"silence": False, "noise": True, "music": True, "talk": True}

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.bundled import PICO, directory_of
 from rtc_server.engine.model import ServiceKind
 from rtc_server.models import kyutai
 from rtc_server.models.kyutai import KyutaiOptions
@@ -17,7 +19,7 @@ from tests.conftest import need_commands
 from training.checkpoint import load_codec
 
 
-def rehearse(directory: Path) -> str:
+def rehearse(directory: Path, *arguments: str) -> str:
     command = [
         sys.executable,
         "-m",
@@ -27,17 +29,19 @@ def rehearse(directory: Path) -> str:
         str(directory),
         "--out",
         str(directory / "out"),
+        *arguments,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.timeout(1300)
 def test_a_rehearsal_of_all_stages_makes_a_checkpoint(tmp_path: Path) -> None:
-    need_commands("espeak-ng")
+    need_commands("espeak-ng", "flite")
     first = rehearse(tmp_path)
     assert [line for line in first.splitlines() if line.startswith("==")] == [
-        f"== {stage}" for stage in ("codec", "data", "language", "polish", "transcription", "plots")
+        f"== {stage}" for stage in ("voices", "codec", "data", "language", "polish", "transcription", "plots")
     ]
     assert (tmp_path / "losses.png").stat().st_size > 1000
     assert {path.stem for path in tmp_path.glob("*.pt")} == {"codec", "language", "polish", "transcription"}
@@ -55,3 +59,18 @@ def test_a_rehearsal_of_all_stages_makes_a_checkpoint(tmp_path: Path) -> None:
     after = load_codec(tmp_path / "out").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.timeout(900)
+def test_a_rehearsal_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """What hears and what writes has learnt more; the decoder and the codebooks, and so its voice, stay."""
+    need_commands("espeak-ng", "flite")
+    rehearse(tmp_path, "--begin-with", str(directory_of(PICO)))
+    before, after = (load_codec(path).state_dict() for path in (directory_of(PICO), tmp_path / "out"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("encoder.") for name in changed)
+    assert all(name.startswith(("encoder", "downsample", "quantizer.rvq_first.input_proj")) for name in changed)
+    for name in ("out", "out-stt"):
+        model = kyutai.load(KyutaiOptions(model=str(tmp_path / name), slots=2))
+        model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
+        model.close()

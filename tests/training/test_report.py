@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from training.calls import Pace, pace
 from training.disturbance import FalseAnswer
-from training.examination import Finding
+from training.examination import Finding, Understood
 from training.report import Disturbance, Evaluation, Hearing, Result
 
 
@@ -34,13 +35,38 @@ def test_goals_are_met_or_missed() -> None:
     )
     assert goals(evaluation) == {
         "right answers, clean": "met",
+        "wrong answers, clean": "missed",
         "stop heard": "met",
         "delay to first sound, median": "met",
         "frames in time, clean": "missed",
         "right answers, telephone": "missed",
+        "wrong answers, telephone": "missed",
         "false answers in ten minutes": "missed",
         "heard as written (own voice: 98.0 %)": "met",
     }
+
+
+def test_each_voice_has_its_figures_and_its_goals() -> None:
+    """To own up is not right, but no wrong answer either; a stop has no answer."""
+    finding = Finding("sums", "one plus one", "piper:joe", "that is two", "", False)
+    found_by_joe = [
+        *[replace(finding, got="that is two", right=True)] * 17,
+        *[replace(finding, got="sorry i did not understand that", why="other words")] * 2,
+        replace(finding, why="no answer"),
+        replace(finding, topic="stop", got="three", why="went on writing"),
+    ]
+    evaluation = Evaluation([Result("telephone", found_by_joe + found(9, 1), 1.0)])
+    assert evaluation.results[0].by_voice == {
+        "joe": Understood(20, 0.85, 0.0, 0.1),
+        "espeak-ng": Understood(10, 0.9, 0.1, 0.0),
+    }
+    assert goals(evaluation) == {
+        "right answers, telephone, joe": "met",
+        "wrong answers, telephone, joe": "met",
+        "right answers, telephone": "met",
+        "wrong answers, telephone": "missed",
+    }
+    assert evaluation.plain()["conditions"]["telephone"]["by_voice"]["joe"]["owned_up"] == 0.1
 
 
 def test_failures_are_shown_with_what_was_said() -> None:

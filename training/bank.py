@@ -1,0 +1,128 @@
+"""What people's voices say: phrases that were spoken once, with the times of their words, and are varied ever after.
+
+Owns the files, each made from the name of a voice and a number, so that a bank can grow while a training reads it.
+Synthesizing again each time, as with espeak-ng, would take longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import soxr
+
+from rtc_server.audio import MODEL_RATE_HZ, from_int16, to_int16
+from training import people, phrases, voices
+from training.phrases import Question
+from training.speech import SpeechError, Spoken, Voice
+
+STRANGE: Final = "strange"
+PHRASES: Final = 50
+"""In one file."""
+_STRANGE_SHARE: Final = 0.25
+_WORDS_PER_MINUTE: Final = (115, 230)
+"""Slow and fast speakers: 0.7 to 1.4 times a voice's own pace."""
+_SIZES: Final = (0.86, 1.2)
+"""A larger person speaks lower: pitch and formants together, by resampling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """``pcm``: int16 at 24 kHz. ``question``: what is asked; None if it is strange."""
+
+    text: str
+    pcm: np.ndarray[Any, np.dtype[np.int16]]
+    words: tuple[tuple[float, str], ...]
+    phonemes: tuple[tuple[float, str], ...]
+    question: Question | None
+
+    def spoken(self, random_: random.Random) -> Spoken:
+        """By somebody larger or smaller than the one who spoke it, and so a little slower or faster."""
+        size = random_.uniform(*_SIZES)
+        pcm = soxr.resample(from_int16(self.pcm), MODEL_RATE_HZ, MODEL_RATE_HZ * size, quality="LQ")
+        return Spoken(
+            np.asarray(pcm, dtype=np.float32),
+            tuple((at * size, word) for at, word in self.words),
+            tuple((at * size, phoneme) for at, phoneme in self.phonemes),
+        )
+
+
+class Bank:
+    """All phrases of a directory, by voice and topic."""
+
+    def __init__(self, directory: Path) -> None:
+        known = set(phrases.vocabulary())
+        asked = {text: question for question in phrases.questions() for text in question.wordings}
+        self.voices: dict[str, list[Phrase]] = {}
+        self._by_topic: dict[tuple[str, str], list[Phrase]] = {}
+        for path in sorted(directory.glob("*.npz")):
+            name, made = _read(path, asked)
+            made = [phrase for phrase in made if known.issuperset(phrase.text.lower().split())]
+            self.voices.setdefault(name, []).extend(made)
+            for phrase in made:
+                topic = phrase.question.topic if phrase.question else STRANGE
+                self._by_topic.setdefault((name, topic), []).append(phrase)
+
+    def choose(self, voice: str, topic: str, random_: random.Random) -> Phrase | None:
+        """Something that ``voice`` says of ``topic``, a topic of questions or :data:`STRANGE`, if there is."""
+        known = self._by_topic.get((voice, topic))
+        return random_.choice(known) if known else None
+
+
+def make(directory: Path, names: Sequence[str], files: int, count: int = PHRASES) -> Iterator[Path]:
+    """``files`` of ``count`` phrases of each voice, those that are missing: a file of each, then the next, so that all
+    grow alike. Voices that are not installed are left out."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        for name in names:
+            if people.missing(name):
+                continue
+            path = directory / f"{name.replace(':', '-')}-{number:04d}.npz"
+            if not path.exists():
+                _write(path, name, number, count)
+                yield path
+
+
+def _write(path: Path, name: str, number: int, count: int) -> None:
+    random_ = random.Random(f"{name} {number}")
+    by_topic: dict[str, list[Question]] = {}
+    for question in phrases.questions():
+        by_topic.setdefault(question.topic, []).append(question)
+    texts, made = [], []
+    for _ in range(count):
+        if random_.random() < _STRANGE_SHARE:
+            text = phrases.strange(random_, held_out=False)
+        else:
+            wordings = random_.choice(by_topic[random_.choice(list(by_topic))]).trained()
+            text = random_.choice(wordings[:1] if random_.random() < 0.2 else wordings)
+        try:
+            made += voices.spoken([text], Voice(name, random_.randint(*_WORDS_PER_MINUTE)))
+        except SpeechError:
+            continue  # what cannot be aligned was not said as it is written
+        texts.append(text)
+    told = [
+        {"text": text, "words": one.words, "phonemes": one.phonemes, "samples": len(one.pcm)}
+        for text, one in zip(texts, made, strict=True)
+    ]
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        pcm = to_int16(np.concatenate([one.pcm for one in made]))
+        np.savez(file, pcm=pcm, told=json.dumps({"voice": name, "phrases": told}))
+    unfinished.replace(path)
+
+
+def _read(path: Path, asked: dict[str, Question]) -> tuple[str, list[Phrase]]:
+    with np.load(path) as file:
+        told, pcm = json.loads(str(file["told"])), file["pcm"]
+    made, at = [], 0
+    for one in told["phrases"]:
+        words = tuple((begins, word) for begins, word in one["words"])
+        sounds = tuple((begins, phoneme) for begins, phoneme in one["phonemes"])
+        made.append(Phrase(one["text"], pcm[at : at + one["samples"]], words, sounds, asked.get(one["text"])))
+        at += one["samples"]
+    return told["voice"], made
