@@ -109,6 +109,9 @@ class Audience:
     def on_channel_open(self, connection: Connection) -> None:
         """Listeners get the voice and no events."""
 
+    def on_channel_closed(self, connection: Connection) -> None:
+        """Nor do they miss any."""
+
     def on_message(self, connection: Connection, message: str | bytes) -> None:
         """A listener has nothing to say."""
 

@@ -228,6 +228,10 @@ class Call:
         connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
         self.outbox.greet(connected)
 
+    def on_channel_closed(self, connection: Connection) -> None:
+        if connection is self._connection and self._machine.live:
+            self.outbox.channel_closed()
+
     def on_message(self, connection: Connection, message: str | bytes) -> None:
         now = time.monotonic()
         try:

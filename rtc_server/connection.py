@@ -37,6 +37,9 @@ class ConnectionOwner(Protocol):
     def on_channel_open(self, connection: Connection) -> None:
         """Events can be sent."""
 
+    def on_channel_closed(self, connection: Connection) -> None:
+        """No more events can be sent, until another channel opens."""
+
     def on_message(self, connection: Connection, message: str | bytes) -> None:
         """Something came on the data channel."""
 
@@ -146,6 +149,11 @@ class Connection:
         if self._owner is not None:
             self.channel_open = True
             self._owner.on_channel_open(self)
+
+    def on_channel_closed(self) -> None:
+        self.channel_open = False
+        if self._owner is not None:
+            self._owner.on_channel_closed(self)
 
     def on_message(self, message: str | bytes) -> None:
         if self._owner is not None:

@@ -25,6 +25,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParamete
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtpPacket
 
+from rtc_server.data_transport import DataTransport
 from rtc_server.dtls import Certificate, HandshakeFailure
 from rtc_server.ice import MediaAddresses
 from rtc_server.ice_agent import PATIENCE_S, IceConnection
@@ -195,6 +196,15 @@ class LeanPeerConnection(RTCPeerConnection):
         transports.discard(before)
         transports.add(dtls)
         return dtls
+
+    def _RTCPeerConnection__createSctpTransport(self) -> None:  # noqa: N802 - aiortc's name
+        super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
+        private: Any = self
+        before = self.sctp
+        assert before is not None, "just made"
+        private._RTCPeerConnection__sctp = after = DataTransport(before.transport)
+        after._bundled, after.mid = before._bundled, before.mid
+        after.on("datachannel", lambda channel: self.emit("datachannel", channel))
 
     def _RTCPeerConnection__createTransceiver(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - aiortc's name
         create = super()._RTCPeerConnection__createTransceiver  # type: ignore[misc]

@@ -34,6 +34,7 @@ class Outbox:
         self.channel: Channel | None = None
         self.seen = 0
         self._log = EventLog()
+        self._sent = 0
         self._began_at: float | None = None
         self._followers: set[asyncio.Event] = set()
         self._closed = False
@@ -62,16 +63,21 @@ class Outbox:
         if seq is not None:
             self._log.add(seq, text)
             self._wake()
-        if self.channel is not None and self.channel.channel_open:
-            self.channel.send(text)
+        if self.channel is not None and self.channel.channel_open and self.channel.send(text):
+            self._sent = self._sent if seq is None else seq
 
     def greet(self, connected: events.Connected) -> None:
         """The first message on a channel that has just opened, and what its client has missed."""
         if self.channel is None:
             return
         self.channel.send(events.encode_event(connected, self._time_ms()))
-        for _, missed in self._log.since(self.seen):
-            self.channel.send(missed)
+        for number, missed in self._log.since(self.seen):
+            if self.channel.send(missed):
+                self._sent = number
+
+    def channel_closed(self) -> None:
+        """The client has closed its channel, and may open another: that goes on where this one has ended."""
+        self.seen = max(self.seen, self._sent)
 
     async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str], None]:
         """The events after ``seq`` that are still kept, and then each as it comes, with its number; to the end.

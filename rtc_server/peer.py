@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _CLOSE_TIMEOUT_S: Final = 5.0
 _FLUSH_TIMEOUT_S: Final = 2.0
 _FLUSH_POLL_S: Final = 0.01
+_CHANNEL_CHANGE_S: Final = 2.0
+"""For how long a second data channel may wait for the end of the first."""
 _MAX_BUFFERED_BYTES: Final = 256 * 1024
 """What a data channel may have waiting. A client that reads nothing must not cost memory without end."""
 
@@ -57,6 +59,9 @@ class PeerListener(Protocol):
 
     def on_channel_open(self) -> None:
         """Events can be sent."""
+
+    def on_channel_closed(self) -> None:
+        """No more events can be sent, until another channel opens."""
 
     def on_message(self, message: str | bytes) -> None:
         """Something came on the data channel."""
@@ -108,6 +113,7 @@ class Peer:
         self._pc = LeanPeerConnection(RTCConfiguration(iceServers=[]), addresses, patience_s)
         self._clock_hz = OPUS_CLOCK_HZ if offer.codec == "OPUS" else TELEPHONE_CLOCK_HZ
         self._channel: RTCDataChannel | None = None
+        self._next_channel: RTCDataChannel | None = None
         self._closing: asyncio.Task[None] | None = None
         self._candidates = 0
         self._lookups: set[asyncio.Task[None]] = set()
@@ -233,12 +239,38 @@ class Peer:
         return queued and self._pc.connectionState == "connected"
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != CHANNEL_LABEL or self._channel is not None:
+        if channel.label != CHANNEL_LABEL or self._next_channel is not None or self._closing is not None:
             channel.close()
-            return
+        elif self._channel is None:
+            self._adopt(channel)
+        else:
+            # The client has closed the one before, of which we may hear later; or it has two, and one is enough.
+            self._next_channel = channel
+            asyncio.get_running_loop().call_later(_CHANNEL_CHANGE_S, self._settle_channel, channel)
+
+    def _adopt(self, channel: RTCDataChannel) -> None:
         self._channel = channel
         channel.on("message", self._listener.on_message)
+        channel.on("close", self._on_channel_closed)
         self._listener.on_channel_open()
+
+    def _on_channel_closed(self) -> None:
+        if self._closing is not None or self._pc.connectionState != "connected":
+            return  # closed with all the rest
+        self._channel = None
+        self._listener.on_channel_closed()
+        if self._next_channel is not None:
+            self._settle_channel(self._next_channel)
+
+    def _settle_channel(self, channel: RTCDataChannel) -> None:
+        """Take the channel that came second, if the one before it is gone by now."""
+        if self._next_channel is not channel:
+            return
+        self._next_channel = None
+        if self._channel is None and channel.readyState == "open" and self._closing is None:
+            self._adopt(channel)
+        else:
+            channel.close()
 
     def _on_state(self) -> None:
         state = self._pc.connectionState

@@ -14,13 +14,13 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at = now
 
-    def allow(self, now: float) -> bool:
-        """Whether one more event may pass now; if so, it is counted."""
+    def allow(self, now: float, events: int = 1) -> bool:
+        """Whether so many more events may pass now; if so, they are counted."""
         self._tokens = min(float(self._burst), self._tokens + (now - self._at) * self._rate_per_s)
         self._at = now
-        if self._tokens < 1:
+        if self._tokens < events:
             return False
-        self._tokens -= 1
+        self._tokens -= events
         return True
 
     def wait_s(self) -> float:

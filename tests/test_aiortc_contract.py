@@ -9,11 +9,14 @@ import pytest
 from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
 from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtcsctptransport import InboundStream, RTCSctpTransport
 
+from rtc_server.data_transport import DataTransport
 from rtc_server.dtls import Certificate, DtlsTransport
 from rtc_server.ice import MediaAddresses
 from rtc_server.ice_agent import IceConnection
 from rtc_server.lean_rtp import LeanPeerConnection, LeanReceiver, LeanSender
+from rtc_server.media_transport import MediaTransport
 
 
 @pytest.fixture
@@ -130,3 +133,30 @@ def test_stopping_does_what_ours_rely_on() -> None:
 def test_the_router_and_the_statistics_are_what_they_were() -> None:
     assert vars(RtpRouter())["ssrc_table"] == {}
     assert {"packets_received", "max_seq"} <= set(vars(StreamStatistics(48_000)))
+
+
+async def test_a_transport_reads_in_one_place(lean: LeanPeerConnection) -> None:
+    """Each datagram, of the handshake and later, goes through the method that is replaced, which counts it."""
+    (transport,) = lean._dtls_transports()
+    assert isinstance(transport, MediaTransport)
+    assert {f"_RTCDtlsTransport__{name}" for name in ("handshake_done", "rx_bytes", "rx_packets")} <= set(
+        vars(transport)
+    )
+    assert {"_rx_srtp", "_ssl", "_data_receiver", "_rtp_router"} <= set(vars(transport))
+    for method in (RTCDtlsTransport._do_handshake, RTCDtlsTransport._RTCDtlsTransport__run):
+        assert "await self._recv_next()" in inspect.getsource(method)
+    assert "except ConnectionError" in inspect.getsource(RTCDtlsTransport._RTCDtlsTransport__run)
+    for name, parameters in (("_handle_rtcp_data", ["data"]), ("_handle_rtp_data", ["data", "arrival_time_ms"])):
+        assert list(inspect.signature(getattr(RTCDtlsTransport, name)).parameters) == ["self", *parameters]
+
+
+async def test_an_association_has_the_private_parts_that_are_used() -> None:
+    assert "_RTCPeerConnection__createSctpTransport" in vars(RTCPeerConnection)
+    connection = LeanPeerConnection()
+    connection.createDataChannel("text")
+    sctp = connection.sctp
+    assert isinstance(sctp, DataTransport)
+    assert {"_inbound_streams", "_last_received_tsn", "_data_channels", "_bundled", "mid"} <= set(vars(sctp))
+    assert vars(InboundStream())["reassembly"] == []
+    assert {"_handle_data", "_send_chunk", "_data_channel_receive"} <= set(vars(RTCSctpTransport))
+    await connection.close()

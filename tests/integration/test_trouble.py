@@ -222,8 +222,10 @@ async def test_a_client_that_closes_is_gone_at_once(server: Server, base_url: st
 
 
 async def test_a_client_that_leaves_while_it_connects() -> None:
-    """At any moment of the handshake, and whoever ends it: nothing stays."""
-    arguments = ("--model", "echo", "--connect-timeout-s", "2")
+    """At any moment of the handshake, and whoever ends it: nothing stays for longer than a client is waited for.
+
+    One that leaves when only the server is done cannot say goodbye."""
+    arguments = ("--model", "echo", "--connect-timeout-s", "2", "--resume-grace", "5")
     # In a process of its own: what aioice leaves behind in the client, closed in mid-handshake, is not at issue.
     async with server_process(*arguments, module=PROBED) as server:
         await server.wait_ready()
@@ -411,6 +413,29 @@ async def test_a_second_channel_of_the_same_name_is_closed(server: Server, base_
         await until(lambda: other.readyState == "closed", "the other channel's end")
         client.send({"type": "ping", "id": 1})
         await client.wait_for("pong", id=1)
+
+
+async def test_a_channel_that_is_closed_may_be_opened_again(server: Server, base_url: str) -> None:
+    """With or without a wait for the end of the first; no event is lost and none comes twice."""
+    async with leaves_nothing(server), VoiceClient(base_url, tone(440)) as client:
+        await client.wait_for("connected")
+        for number, at_once in enumerate((True, False, True)):
+            before = client.channel
+            before.close()
+            if not at_once:
+                await until(lambda before=before: before.readyState == "closed", "the channel's end")
+            client.channel = client.pc.createDataChannel("text")
+            heard: list[dict[str, Any]] = []
+            client.channel.on("message", lambda text, heard=heard: heard.append(json.loads(text)))
+            client.channel.on("message", client._on_message)
+            await until(lambda heard=heard: heard, "the first message")
+            assert heard[0]["type"] == "connected"
+            client.send({"type": "ping", "id": number})
+            await client.wait_for("pong", id=number)
+        client.send({"type": "bye"})
+        await client.wait_for("disconnected", reason="bye")
+        numbers = [event["seq"] for event in client.events if "seq" in event]
+        assert numbers == list(range(1, len(numbers) + 1))
 
 
 async def test_a_channel_that_is_closed_leaves_the_voice(server: Server, base_url: str) -> None:
