@@ -21,6 +21,7 @@ from bench.quiet import errors_only
 from bench.table import publish, spread
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.config import parse
+from rtc_server.decoding.reader import Decoders
 from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.metrics import Metrics
 from rtc_server.recordings import Progress, transcribe
@@ -99,21 +100,23 @@ async def _ours(checkpoint: Path, paths: list[Path], threads: int) -> tuple[floa
     """Seconds, and the text of each file."""
     arguments = ["--stt", str(checkpoint), "--stt-slots", str(len(paths)), "--threads", str(threads), "--device", "cpu"]
     settings = parse([*arguments, "--log-level", "error"], environment={})
-    engine = make_transcriber(settings, Metrics(), len(paths))
+    engine, decoders = make_transcriber(settings, Metrics(), len(paths)), Decoders()
     engine.start()
 
     async def one(path: Path) -> str:
         with path.open("rb") as file:
-            made = await transcribe(engine, file, settings, _ignore)
+            made = await transcribe(engine, decoders, file, settings, _ignore)
         return " ".join(word.text for word in made.words)
 
     try:
         await engine.wait_settled()
+        await decoders.warm()
         started = time.monotonic()
         texts = await asyncio.gather(*(one(path) for path in paths))
         return time.monotonic() - started, texts
     finally:
         await engine.close()
+        await decoders.close()
 
 
 async def _ignore(_: Progress) -> None:

@@ -53,7 +53,7 @@ _MINUTE_S: Final = 60
 # By route, not by path: what the router took it for is what will be served.
 _PAGE_ROUTES: Final = frozenset({"/", "/static/{path}"})
 _OPEN_ROUTES: Final = _PAGE_ROUTES | {"/healthz", "/readyz", "/api/config"}
-_STREAMED_ROUTES: Final = frozenset({"/api/transcribe"})
+_STREAMED_ROUTES: Final = frozenset({"/api/transcribe", "/api/transcribe/{name}"})
 """Their handlers read the body as it comes, with bounds of their own."""
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
 _OFFER_ROUTES: Final = ("/api/offer", "/api/transcribe", "/whip/", "/whep/")
@@ -124,7 +124,7 @@ class Access:
             _end(request)
 
     def _count_offer(self, request: web.Request, address: str) -> None:
-        if request.method != hdrs.METH_POST or not _route(request).startswith(_OFFER_ROUTES):
+        if request.method not in (hdrs.METH_POST, hdrs.METH_PUT) or not _route(request).startswith(_OFFER_ROUTES):
             return
         wait_s = math.ceil(self.offers.wait_s(address, self.clock()))
         if wait_s:

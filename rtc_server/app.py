@@ -144,6 +144,7 @@ class Server:
             self._certificate_watch = asyncio.create_task(self.certificate.watch(), name="certificate-watch")
         for engine in self._all_engines():
             engine.start()
+        self.uploads.start()
 
     def _all_engines(self) -> list[EngineClient]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]

@@ -164,6 +164,21 @@ class NotAudio(BadRequest):
     message = "The file holds no audio that can be decoded."
 
 
+class FileUnreadable(NotAudio):
+    """Decoding it costs more than it may, or breaks the decoder: a mistake of the file's, or one made with intent."""
+
+    code = "file_unreadable"
+    message = "The decoder broke down over the file."
+
+
+class TimeLimit(BadRequest):
+    """More seconds than the server, or a token, lets a session have."""
+
+    code = "time_limit"
+    http_status = 413
+    message = "It takes longer than a session may."
+
+
 class PreconditionRequired(BadRequest):
     code = "precondition_required"
     http_status = 428

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
+from rtc_server.decoding.findings import NOTICES
+from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.engine.client import WINDOW_FRAMES, EngineClient
-from rtc_server.media_files import MediaReader, Source
-from rtc_server.protocols.captions import TimedWord, Transcript, breaks_at_gaps, split_turns
+from rtc_server.errors import TimeLimit
+from rtc_server.protocols.captions import FileWarning, TimedWord, Transcript, breaks_at_gaps, split_turns
 from rtc_server.speech import SpeechEvent, SpeechKind
 from rtc_server.transcriber import Heard, Step, Transcriber
 from rtc_server.transcript import Word
@@ -32,21 +35,32 @@ class Progress:
 Tell = Callable[[Progress], Awaitable[None]]
 
 
-async def transcribe(engine: EngineClient, source: Source, settings: Settings, tell: Tell) -> Transcript:
-    """All of ``source``, as fast as the engine takes it. ``tell`` is awaited every few frames, and may end it all by
-    raising. Safe to cancel: the slot goes back.
+async def transcribe(
+    engine: EngineClient,
+    decoders: Decoders,
+    source: IO[bytes],
+    settings: Settings,
+    tell: Tell,
+    limit_s: float = math.inf,
+) -> Transcript:
+    """All of ``source``, a regular file, as fast as the engine takes it. ``tell`` is awaited when the engine has taken
+    it in, then every few frames, and may end it all by raising. Safe to cancel: the slot goes back.
 
-    Raises NotAudio, TooLarge, ServerFull, EngineUnavailable, EngineFailed.
+    Raises NotAudio, FileUnreadable, TooLarge, TimeLimit (for more than ``limit_s`` of audio), ServerFull, Overloaded,
+    EngineUnavailable, EngineFailed.
     """
     notes = _Notes()
-    async with MediaReader(source) as reader:
+    async with MediaReader(decoders, source) as reader:
         first = await anext(reader)  # no slot is taken for what cannot be decoded
         async with Transcriber(engine, notes.on_heard, settings.pause_threshold) as transcriber:
             samples = 0
+            await tell(notes.progress(0, reader.duration_s))
 
             async def hear(block: FloatArray) -> None:
                 nonlocal samples
                 samples += block.size
+                if samples > limit_s * audio.MODEL_RATE_HZ:
+                    raise TimeLimit(f"The file has more than {limit_s:g} s of audio, as much as may be sent.")
                 for start in range(0, block.size, _SLICE_SAMPLES):
                     await transcriber.feed(block[start : start + _SLICE_SAMPLES])
                     await tell(notes.progress(samples, reader.duration_s))
@@ -60,7 +74,8 @@ async def transcribe(engine: EngineClient, source: Source, settings: Settings, t
         await tell(notes.progress(samples, reader.duration_s))
     has_heads = engine.info is not None and engine.info.pause_heads > 0
     breaks = notes.breaks if has_heads else breaks_at_gaps(notes.words, settings.turn_ms)
-    return Transcript(duration_ms, split_turns(notes.words, breaks))
+    warnings = tuple(FileWarning(notice, NOTICES[notice]) for notice in reader.notices)
+    return Transcript(duration_ms, split_turns(notes.words, breaks), warnings)
 
 
 class _Notes:

@@ -78,6 +78,7 @@ class Registry:
         self._metrics = metrics
         self._addresses = MediaAddresses.from_settings(settings)
         self._calls: dict[str, Call] = {}
+        self._guests: Counter[str] = Counter()
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -161,6 +162,23 @@ class Registry:
         await asyncio.gather(*(call.end(EndReason.SERVER_SHUTDOWN) for call in list(self._calls.values())))
 
     @contextlib.contextmanager
+    def guest(self, service: str, visitor: Visitor) -> Iterator[EngineClient]:
+        """A session that is no call (a file, a socket): counted with the calls, by the same limits, as long as the
+        context lasts. Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions."""
+        engine = self._admit(service, visitor)
+        self._guests[visitor.address] += 1
+        try:
+            yield engine
+        finally:
+            self._guests[visitor.address] -= 1
+            self._guests += Counter()  # drops those at zero: addresses are many
+
+    def longest_s(self, visitor: Visitor) -> float:
+        """For how long a session of theirs may last."""
+        own_s = visitor.principal.max_session_s
+        return min(self._settings.max_session, math.inf if own_s is None else own_s)
+
+    @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
         try:
             yield
@@ -172,6 +190,7 @@ class Registry:
         self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool
     ) -> Answer:
         engine = self._admit(self.default_service if service is None else service, visitor)
+        self._check_pace(engine)
         offer = read_offer(sdp)
         session_id = SessionId(self._settings.node, worker=0)
         call = Call(
@@ -199,7 +218,7 @@ class Registry:
         return Answer(answered.sdp, session_id.text, answered.etag, answered.token)
 
     def _admit(self, service: str, visitor: Visitor) -> EngineClient:
-        """The door: refuse before it is felt in anybody's ear."""
+        """The door, of calls and of all else that takes a slot."""
         if self.draining:
             raise Draining
         engine = self.engines.get(service)
@@ -209,18 +228,20 @@ class Registry:
             raise Forbidden
         if not engine.ready:
             raise EngineUnavailable
-        if len(self._calls) >= self._settings.max_sessions:
+        if len(self._calls) + self._guests.total() >= self._settings.max_sessions:
             raise self._full(None)
-        if sum(call.visitor.address == visitor.address for call in self._calls.values()) >= (
-            self._settings.sessions_per_address
-        ):
+        calls = sum(call.visitor.address == visitor.address for call in self._calls.values())
+        if calls + self._guests[visitor.address] >= self._settings.sessions_per_address:
             raise TooManySessions
+        return engine
+
+    def _check_pace(self, engine: EngineClient) -> None:
+        """Refuse a conversation before it is felt in anybody's ear."""
         # The median, not the tail: the whole batch is computed in each step, so one conversation less makes no step
         # shorter. A slow one in twenty is caught up by the next; that every other is slow does not pass by itself.
         step_ms = engine.step_p50_ms
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
-        return engine
 
     def _on_stall(self, service: str, stalled: bool) -> None:
         """The engine of a service is silent, or goes on: tell its conversations."""

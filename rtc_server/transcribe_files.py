@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
+import os
+import shutil
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO
+from typing import IO, Final, TextIO
 
 from rtc_server.config import Settings
+from rtc_server.decoding.reader import Decoders
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     ConfigError,
     EngineFailed,
     EngineUnavailable,
+    FileUnreadable,
     NotAudio,
     ServerError,
     TooLarge,
@@ -41,8 +48,10 @@ _RESTART_S: Final = 60.0
 _POLL_S: Final = 0.2
 _BAR_CELLS: Final = 24
 _REDRAW_S: Final = 0.1
+_PLAIN: Final = frozenset({"txt", "srt"})
 _HINTS: Final[dict[type[ServerError], str]] = {
     NotAudio: "Listen to it with another program: it may be empty, broken, or of a kind that this one does not read.",
+    FileUnreadable: "Convert it with another program, and try what that makes of it.",
     TooLarge: "Cut it into parts.",
     EngineFailed: "Its log is above. Try again with fewer at a time: --stt-slots.",
     EngineUnavailable: "Its log is above. Try again with fewer at a time: --stt-slots.",
@@ -61,19 +70,20 @@ async def run(settings: Settings, files: Sequence[Path], form: CaptionFormat, ou
     """Exit status: 0, or 1 if any file failed. Raises ConfigError, ModelLoadError. When cancelled, transcripts that are
     written are whole."""
     targets = _targets(files, form, output)
-    engine = make_transcriber(settings, Metrics(), streams=len(files))
+    engine, decoders = make_transcriber(settings, Metrics(), streams=len(files)), Decoders()
     engine.start()
     try:
         await engine.wait_settled()
         assert engine.info is not None
         with _Bar(len(files), sys.stderr).shown() as bar:
-            batch = _Batch(engine, settings, form, bar, iter(targets.items()))
+            batch = _Batch(engine, decoders, settings, form, bar, iter(targets.items()))
             async with asyncio.TaskGroup() as group:
                 for number in range(min(engine.info.slots, len(files))):
                     group.create_task(batch.work(), name=f"transcribe-{number}")
         return 1 if batch.failed else 0
     finally:
         await engine.close()
+        await decoders.close()
 
 
 def _targets(files: Sequence[Path], form: CaptionFormat, output: Path | None) -> dict[Path, Path | None]:
@@ -95,6 +105,7 @@ class _Batch:
     """The files of one run, taken by as many workers as there are slots."""
 
     engine: EngineClient
+    decoders: Decoders
     settings: Settings
     form: CaptionFormat
     bar: _Bar
@@ -117,14 +128,20 @@ class _Batch:
         async def tell(progress: Progress) -> None:
             self.bar.show(path, progress)
 
-        with _opened(path) as source:
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(_opened(path))
+            source = stack.enter_context(await asyncio.to_thread(_regular, path, opened))
             try:
                 await _until_ready(self.engine)
-                text = render(await transcribe(self.engine, source, self.settings, tell), self.form)
+                transcript = await transcribe(self.engine, self.decoders, source, self.settings, tell)
             except ServerError as error:
                 raise _FileError(path, error.message, _HINTS.get(type(error))) from None
         self.bar.clear()
-        _write(text, target)
+        for warning in transcript.warnings:
+            print(f"warning: {path}: {warning.message}", file=sys.stderr)
+        if self.form in _PLAIN:  # it is said, and these have no place for it but among the words
+            transcript = dataclasses.replace(transcript, warnings=())
+        _write(render(transcript, self.form), target)
 
 
 def _write(text: str, target: Path | None) -> None:
@@ -148,13 +165,27 @@ def _write(text: str, target: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         file = path.open("rb")
     except OSError as error:
         raise _FileError(path, f"cannot be read: {error.strerror}.", None) from None
     with file:
         yield file
+
+
+def _regular(path: Path, file: IO[bytes]) -> IO[bytes]:
+    """``file``, or all that comes out of it where it is a pipe: decoders look at the end before the middle."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    kept = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's
+    try:
+        shutil.copyfileobj(file, kept)
+        kept.flush()
+    except OSError as error:
+        kept.close()
+        raise _FileError(path, f"cannot be read: {error.strerror}.", None) from None
+    return kept
 
 
 async def _until_ready(engine: EngineClient) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP door for files: ``POST /api/transcribe``. Takes a body in, hands it on, tells what was heard.
+"""The HTTP door for files: ``POST`` or ``PUT /api/transcribe``. Takes a body in, hands it on, tells what was heard.
 
 Owns who may send a file, how much and how slowly, and where it lies meanwhile: in a temporary file without a name,
 which nothing in the request leads to and which is gone with its descriptor. No media logic.
@@ -12,27 +12,28 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import IO, Final, Protocol
+from collections.abc import AsyncIterator
+from typing import IO, Final
 
 from aiohttp import web
 
 from rtc_server.access import visitor_of
 from rtc_server.auth import Visitor
 from rtc_server.config import Settings
+from rtc_server.decoding.reader import Decoders
+from rtc_server.decoding.wire import Limits
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadRequest,
     Draining,
     EngineUnavailable,
-    Forbidden,
     NotAudio,
     Overloaded,
     RequestTimeout,
     ServerError,
     ServerFull,
+    TimeLimit,
     TooLarge,
-    UnknownService,
 )
 from rtc_server.protocols import captions
 from rtc_server.protocols.captions import CaptionFormat, Transcript
@@ -51,6 +52,11 @@ _WRITE_BYTES: Final = 2**20
 _EVENT_S: Final = 30.0
 """For which somebody who reads no events keeps a slot."""
 _KEEP_ALIVE_S: Final = 15.0
+_LOOK_S: Final = 1.0
+"""Between two looks at whether the client is still there."""
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
+_NOT_BUFFERED: Final = {"X-Accel-Buffering": "no"}
+_VTT_BEGINS: Final = "WEBVTT\n"
 _EVENTS: Final = "text/event-stream"
 _FORMAT: Final = "format"
 _SHOWN: Final = 80
@@ -69,44 +75,70 @@ class _ClientGone(Exception):
     """Nobody waits for the answer."""
 
 
-class Uploads:
-    """The files of one server: those that come in and those that are transcribed. Makes no more than there are slots
-    for, lest people wait minutes for a body to go up only to be sent away."""
+class Place:
+    """What one file has been promised. ``limit_s``: for which it may last, by the clock and in audio."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, engine: EngineClient, limit_s: float, waiting: set[Place]) -> None:
+        self.engine = engine
+        self.limit_s = limit_s
+        self._waiting = waiting
+        waiting.add(self)
+
+    def seated(self) -> None:
+        """It has its slot, which counts for itself from now on."""
+        self._waiting.discard(self)
+
+
+class Uploads:
+    """The files of one server: those that come in and those that are transcribed. No more than there are slots for are
+    let in, from the first byte on: a body that goes up for minutes must not be sent away then, and what has not got its
+    slot yet costs a process to decode it."""
+
+    def __init__(self, registry: Registry, settings: Settings, limits: Limits | None = None) -> None:
         self._registry = registry
         self.settings = settings
-        self._receiving = 0
+        self.decoders = Decoders(limits)
+        self._receiving: set[Place] = set()
         self._leashes: set[asyncio.Timeout] = set()
+        self._ending = False
         self._none = asyncio.Event()
         self._none.set()
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Have a process to decode with before the first file comes."""
+        if TRANSCRIBE in self._registry.engines:
+            self._warming = asyncio.create_task(self._warm(), name="warm-decoders")
+
+    async def _warm(self) -> None:
+        with contextlib.suppress(Overloaded):  # it is logged, and tried again for the first file
+            await self.decoders.warm()
 
     @contextlib.asynccontextmanager
-    async def admit(self, visitor: Visitor) -> AsyncIterator[EngineClient]:
-        """A place for one file. Raises Draining (also later, when the server shuts down), UnknownService, Forbidden,
-        EngineUnavailable, ServerFull."""
-        engine = self._door(visitor)
-        try:
-            async with asyncio.timeout(None) as leash:
-                self._leashes.add(leash)
-                self._none.clear()
-                try:
-                    yield engine
-                finally:
-                    self._leashes.discard(leash)
-                    if not self._leashes:
-                        self._none.set()
-        except TimeoutError:  # its own: those within have been given names
-            raise Draining from None
-
-    @contextlib.contextmanager
-    def receiving(self) -> Iterator[None]:
-        """While a body comes in: it will want a slot."""
-        self._receiving += 1
-        try:
-            yield
-        finally:
-            self._receiving -= 1
+    async def admit(self, visitor: Visitor) -> AsyncIterator[Place]:
+        """A place for one file. Raises Draining (also later, when the server shuts down), TimeLimit (later), and what
+        :meth:`Registry.guest` raises."""
+        with self._registry.guest(TRANSCRIBE, visitor) as engine:
+            if engine.info is None:
+                raise EngineUnavailable
+            if engine.slots_used + len(self._receiving) >= engine.info.slots:
+                raise ServerFull
+            place = Place(engine, self._registry.longest_s(visitor), self._receiving)
+            try:
+                async with asyncio.timeout(place.limit_s) as leash:
+                    self._leashes.add(leash)
+                    self._none.clear()
+                    try:
+                        yield place
+                    finally:
+                        place.seated()
+                        self._leashes.discard(leash)
+                        if not self._leashes:
+                            self._none.set()
+            except TimeoutError:  # its own: those within have been given names
+                if self._ending:
+                    raise Draining from None
+                raise TimeLimit(f"The file takes longer than the {place.limit_s:g} s that it may.") from None
 
     async def drain(self, grace_s: float) -> None:
         """Wait for what is under way, then end it. That nothing new comes is the registry's to say."""
@@ -119,25 +151,15 @@ class Uploads:
 
     async def close(self) -> None:
         """End everything now."""
+        self._ending = True
         for leash in self._leashes:
             if not leash.expired():
                 leash.reschedule(0.0)
         await self._none.wait()
-
-    def _door(self, visitor: Visitor) -> EngineClient:
-        registry = self._registry
-        if registry.draining:
-            raise Draining
-        engine = registry.engines.get(TRANSCRIBE)
-        if engine is None:
-            raise UnknownService(tuple(registry.engines))
-        if not visitor.principal.may_use(TRANSCRIBE):
-            raise Forbidden
-        if not engine.ready or engine.info is None:
-            raise EngineUnavailable
-        if engine.slots_used + self._receiving >= engine.info.slots:
-            raise ServerFull
-        return engine
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        await self.decoders.close()
 
 
 UPLOADS: Final = web.AppKey("uploads", Uploads)
@@ -152,11 +174,10 @@ async def transcribe_file(request: web.Request) -> web.StreamResponse:
     answer = _answer_to(request)
     started = time.monotonic()
     try:
-        async with uploads.admit(visitor_of(request)) as engine:
+        async with uploads.admit(visitor_of(request)) as place:
             with _temporary_file() as file:
-                with uploads.receiving():
-                    await _receive(request, file, uploads.settings.max_upload_mb * 1_000_000)
-                transcript = await transcribe(engine, file, uploads.settings, answer.tell)
+                await _receive(request, file, uploads.settings.max_upload_mb * 1_000_000)
+                transcript = await _transcribed(uploads, place, file, answer)
         response = await answer.end(transcript)
     except ServerError as error:
         return await answer.fail(error)
@@ -168,7 +189,31 @@ async def transcribe_file(request: web.Request) -> web.StreamResponse:
     return response
 
 
-routes: Final = [web.post("/api/transcribe", transcribe_file, expect_handler=_when_admitted)]
+async def _transcribed(uploads: Uploads, place: Place, file: IO[bytes], answer: _Answer) -> Transcript:
+    """The work in a task of its own, so that the client is looked after however long an engine is silent."""
+
+    async def tell(progress: Progress) -> None:
+        place.seated()
+        await answer.tell(progress)
+
+    work = asyncio.create_task(
+        transcribe(place.engine, uploads.decoders, file, uploads.settings, tell, place.limit_s), name="transcribe-file"
+    )
+    try:
+        while not (await asyncio.wait([work], timeout=_LOOK_S))[0]:
+            await answer.pulse()
+        return work.result()
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+routes: Final = [
+    web.post("/api/transcribe", transcribe_file, expect_handler=_when_admitted),
+    # As curl -T sends a file, which puts its name behind a URL that ends in a slash.
+    web.put("/api/transcribe", transcribe_file, expect_handler=_when_admitted),
+    web.put("/api/transcribe/{name:[^/]*}", transcribe_file, expect_handler=_when_admitted),
+]
 
 
 def _answer_to(request: web.Request) -> _Answer:
@@ -244,76 +289,119 @@ async def _keep(file: IO[bytes], data: bytearray, rewind: bool = False) -> None:
         raise _no_room(error) from None
 
 
-class _Answer(Protocol):
-    """How what is heard gets to the client."""
+class _Answer:
+    """How what is heard gets to the client. The status waits until there is something to hear, and then a while: most
+    of what can go wrong has done so by then, and is told by the status."""
 
-    async def tell(self, progress: Progress) -> None:
-        """Now and then. Raises when nobody listens any more."""
-
-    async def end(self, transcript: Transcript) -> web.StreamResponse: ...
-
-    async def fail(self, error: ServerError) -> web.StreamResponse:
-        """May raise ``error``."""
-
-
-class _Document:
-    """Everything at the end."""
-
-    def __init__(self, request: web.Request, form: CaptionFormat) -> None:
-        self._request = request
-        self._form = form
-
-    async def tell(self, progress: Progress) -> None:
-        _see_client(self._request)
-
-    async def end(self, transcript: Transcript) -> web.StreamResponse:
-        return web.Response(
-            text=captions.render(transcript, self._form),
-            content_type=_TYPES[self._form],
-            charset="utf-8",
-            headers={"Cache-Control": "no-store"},
-        )
-
-    async def fail(self, error: ServerError) -> web.StreamResponse:
-        raise error
-
-
-class _Events:
-    """Server-sent events (HTML, section 9.2): words as they are found."""
+    content_type = ""
+    first_s: float = 0.0
+    """When the answer begins at the latest, once the file is being heard."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._response: web.StreamResponse | None = None
+        self._writing = asyncio.Lock()
+        self._began_at: float | None = None
         self._wrote_at = 0.0
 
     async def tell(self, progress: Progress) -> None:
+        """Now and then. Raises _ClientGone when nobody listens any more."""
         _see_client(self._request)
-        events = [_event("word", captions.word_dict(word)) for word in progress.words]
-        if events or time.monotonic() - self._wrote_at > _KEEP_ALIVE_S:
-            await self._write("".join(events) or ": still here\n\n")
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+
+    async def pulse(self) -> None:
+        """As often as it likes: something goes out before what stands between gives the connection up. Raises
+        _ClientGone."""
+        _see_client(self._request)
+        if self._began_at is None:
+            return
+        now = time.monotonic()
+        if now - self._began_at > self.first_s and now - self._wrote_at > _KEEP_ALIVE_S:
+            await self._write(self.filler())
+
+    def filler(self) -> str:
+        """What changes nothing."""
+        raise NotImplementedError
 
     async def end(self, transcript: Transcript) -> web.StreamResponse:
+        raise NotImplementedError
+
+    async def fail(self, error: ServerError) -> web.StreamResponse:
+        """Raises ``error`` if there is still a status to tell it by."""
+        raise NotImplementedError
+
+    async def _write(self, text: str) -> web.StreamResponse:
+        self._wrote_at = time.monotonic()
+        try:
+            async with asyncio.timeout(_EVENT_S), self._writing:
+                if self._response is None:
+                    response = web.StreamResponse(
+                        headers={"Content-Type": self.content_type} | _NOT_STORED | _NOT_BUFFERED
+                    )
+                    await response.prepare(self._request)
+                    self._response = response
+                await self._response.write(text.encode())
+        except (ConnectionError, TimeoutError):
+            raise _ClientGone from None
+        return self._response
+
+
+class _Document(_Answer):
+    """Everything at the end; before it, line ends, which all of these formats ignore where they are sent."""
+
+    first_s = 10.0
+
+    def __init__(self, request: web.Request, form: CaptionFormat) -> None:
+        super().__init__(request)
+        self._form = form
+        self.content_type = f"{_TYPES[form]}; charset=utf-8"
+
+    def filler(self) -> str:
+        return _VTT_BEGINS if self._form == "vtt" and self._response is None else "\n"
+
+    async def end(self, transcript: Transcript) -> web.StreamResponse:
+        text = captions.render(transcript, self._form)
+        if self._response is None:
+            return web.Response(text=text, content_type=_TYPES[self._form], charset="utf-8", headers=_NOT_STORED)
+        return await self._write(text.removeprefix(_VTT_BEGINS) if self._form == "vtt" else text)
+
+    async def fail(self, error: ServerError) -> web.StreamResponse:
+        """JSON says so; other formats have no word for it, and the connection breaks off."""
+        if self._response is None:
+            raise error
+        with contextlib.suppress(_ClientGone):
+            if self._form == "json":
+                return await self._write(json.dumps({"error": error.as_dict()}) + "\n")
+            await self._write(f"\nerror: {error.message}\n")
+            if self._request.transport is not None:
+                self._request.transport.close()
+        return self._response
+
+
+class _Events(_Answer):
+    """Server-sent events (HTML, section 9.2): words as they are found."""
+
+    content_type = _EVENTS
+
+    async def tell(self, progress: Progress) -> None:
+        await super().tell(progress)
+        if progress.words:
+            await self._write("".join(_event("word", captions.word_dict(word)) for word in progress.words))
+
+    def filler(self) -> str:
+        return ": still here\n\n"
+
+    async def end(self, transcript: Transcript) -> web.StreamResponse:
+        warnings = [_event("warning", captions.warning_dict(warning)) for warning in transcript.warnings]
         done = {"duration_ms": transcript.duration_ms, "words": len(transcript.words)}
-        return await self._write(_event("done", done))
+        return await self._write("".join([*warnings, _event("done", done)]))
 
     async def fail(self, error: ServerError) -> web.StreamResponse:
         if self._response is None:
             raise error
         with contextlib.suppress(_ClientGone):
             await self._write(_event("error", error.as_dict()))
-        return self._response
-
-    async def _write(self, text: str) -> web.StreamResponse:
-        self._wrote_at = time.monotonic()
-        try:
-            async with asyncio.timeout(_EVENT_S):
-                if self._response is None:
-                    headers = {"Content-Type": _EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-                    self._response = web.StreamResponse(headers=headers)
-                    await self._response.prepare(self._request)
-                await self._response.write(text.encode())
-        except (ConnectionError, TimeoutError):
-            raise _ClientGone from None
         return self._response
 
 

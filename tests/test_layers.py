@@ -16,7 +16,8 @@ LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
     {"environment", "command_line", "invocation"},
     {"memory", "child_process"},
-    {"config", "listening", "media_files", "addresses"},
+    {"config", "listening", "addresses", "downmix"},
+    {"decoding"},
     {
         "protocols",
         "session",
@@ -123,7 +124,11 @@ def test_the_engine_never_imports_the_media_stack(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("module", "forbidden"),
-    [("rtc_server.app", {"torch", "moshi"}), ("rtc_server.engine.process", {"aiohttp", "aiortc", "torch"})],
+    [
+        ("rtc_server.app", {"torch", "moshi"}),
+        ("rtc_server.engine.process", {"aiohttp", "aiortc", "torch"}),
+        ("rtc_server.decoding.nursery", {"aiohttp", "aiortc", "torch"}),
+    ],
 )
 def test_what_a_plane_loads(module: str, forbidden: set[str]) -> None:
     """By what really gets loaded, third parties included."""

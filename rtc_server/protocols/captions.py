@@ -60,11 +60,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class FileWarning:
+    """Something of a file was not heard: a code for programs, a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was said in ``duration_ms`` of audio."""
+    """All that was said in ``duration_ms`` of audio. ``warnings``: what of the file is not in it."""
 
     duration_ms: int
     turns: tuple[Turn, ...]
+    warnings: tuple[FileWarning, ...] = ()
 
     @property
     def words(self) -> tuple[TimedWord, ...]:
@@ -108,16 +117,18 @@ def cues(transcript: Transcript) -> list[Cue]:
 
 
 def render(transcript: Transcript, form: CaptionFormat) -> str:
-    """A whole file."""
+    """A whole file. Warnings stand where the format has a place for them; else last, in brackets, as what is not said
+    stands in subtitles."""
     match form:
         case "json":
             return json.dumps(as_dict(transcript), ensure_ascii=False) + "\n"
         case "txt":
-            return "\n".join(f"{paragraph}\n" for paragraph in _paragraphs(transcript))
+            notes = [f"[{warning.message}]" for warning in transcript.warnings]
+            return "\n".join(f"{paragraph}\n" for paragraph in [*_paragraphs(transcript), *notes])
         case "srt":
             blocks = [
                 f"{number}\n{_time(cue.start_ms, ',')} --> {_time(cue.end_ms, ',')}\n{_plain(cue)}\n"
-                for number, cue in enumerate(cues(transcript), 1)
+                for number, cue in enumerate([*cues(transcript), *_warning_cues(transcript)], 1)
             ]
             return "\n".join(blocks)
         case "vtt":
@@ -125,19 +136,38 @@ def render(transcript: Transcript, form: CaptionFormat) -> str:
                 f"{_time(cue.start_ms, '.')} --> {_time(cue.end_ms, '.')}\n{_escaped(cue)}\n"
                 for cue in cues(transcript)
             ]
-            return "\n".join(["WEBVTT\n", *blocks])
+            notes = [f"NOTE {warning.message}\n" for warning in transcript.warnings]
+            return "\n".join(["WEBVTT\n", *blocks, *notes])
         case _:
             assert_never(form)
 
 
+def _warning_cues(transcript: Transcript) -> Iterable[Cue]:
+    """One after the other, behind what is said."""
+    said = cues(transcript)
+    start_ms = max(transcript.duration_ms, said[-1].end_ms if said else 0)
+    for warning in transcript.warnings:
+        lines = _wrapped(TimedWord(text, 0, 0) for text in f"[{warning.message}]".split())
+        yield Cue(start_ms, start_ms + _LEAST_CUE_MS, tuple(lines))
+        start_ms += _LEAST_CUE_MS
+
+
 def as_dict(transcript: Transcript) -> dict[str, Any]:
-    """The JSON of ``POST /api/transcribe``."""
-    return {
+    """The JSON of ``POST /api/transcribe``. ``warnings`` only where there are any."""
+    made: dict[str, Any] = {
         "duration_ms": transcript.duration_ms,
         "text": _joined(transcript.words),
         "words": [word_dict(word) for word in transcript.words],
         "turns": [{"start_ms": turn.start_ms, "end_ms": turn.end_ms, "text": turn.text} for turn in transcript.turns],
     }
+    if transcript.warnings:
+        made["warnings"] = [warning_dict(warning) for warning in transcript.warnings]
+    return made
+
+
+def warning_dict(warning: FileWarning) -> dict[str, Any]:
+    """One of its ``warnings``."""
+    return {"code": warning.code, "message": warning.message}
 
 
 def word_dict(word: TimedWord) -> dict[str, Any]:

@@ -239,8 +239,12 @@ def test_one_bad_file_does_not_stop_the_others(files: Path, capsys: pytest.Captu
     errors = re.findall(r"^error: (.+?): (.+)$", err, re.MULTILINE)
     assert sorted(name for name, _ in errors) == sorted(bad)
     assert dict(errors)["missing.wav"] == "cannot be read: No such file or directory."
-    assert dict(errors)["notes.wav"] == "The file holds no audio that can be decoded."
+    assert dict(errors)["notes.wav"].startswith("The file holds no audio that can be decoded: ")
+    assert dict(errors)["empty.wav"] == "The file is empty."
     assert err.count("hint: ") == 3
+    assert re.findall(r"^warning: (.+?): (.+)$", err, re.MULTILINE) == [
+        ("half.wav", "The file breaks off before its end: what comes after that is missing.")
+    ]
     assert (files / "two.wav.txt").read_text() == "20 21 22\n"
     assert (files / "half.wav.txt").read_text().startswith("10")
     assert not (files / "notes.wav.txt").exists()

@@ -12,18 +12,22 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from rtc_server import access, uploads
 from rtc_server.app import Server
 from rtc_server.auth import Principal, Visitor
 from rtc_server.config import parse
+from rtc_server.decoding.reader import Decoders
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
+from rtc_server.errors import ServerFull
 from rtc_server.metrics import Metrics
 from tests.conftest import running_server
 from tests.support.media import encode, noise
@@ -66,9 +70,11 @@ class Held(Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(*arguments: str, slots: int = 2, heads: int = 0) -> AsyncIterator[Held]:
+async def serving(
+    *arguments: str, slots: int = 2, heads: int = 0, gate: threading.Event | None = None
+) -> AsyncIterator[Held]:
     server = Held(parse(["--port", "0", "--model", "echo", "--drain-s", "0", *arguments], environment={}))
-    link = lambda: LocalLink(lambda: Scribe(slots, heads))  # noqa: E731
+    link = lambda: LocalLink(lambda: Scribe(slots, heads, gate))  # noqa: E731
     server.engines["transcribe"] = server.registry.engines["transcribe"] = EngineClient("transcribe", link, Metrics())
     await server.start()
     try:
@@ -207,7 +213,9 @@ async def test_files_at_a_time_are_as_each_alone(server: Held) -> None:
 async def test_a_file_that_breaks_off_is_heard_as_far_as_it_goes(server: Held) -> None:
     body = encode(numbered(*range(1, 101)))
     text = (await post(f"{server.url}?format=txt", body[: len(body) // 2]))[2]
-    assert 45 <= len(text.split()) <= 50
+    words, said = text.split("\n\n")
+    assert 45 <= len(words.split()) <= 50
+    assert said == "[The file breaks off before its end: what comes after that is missing.]\n"
 
 
 async def test_who_waits_to_be_let_in_sends_when_the_door_is_open(server: Held) -> None:
@@ -481,3 +489,200 @@ async def test_the_log_tells_how_much_and_not_what(server: Held, caplog: pytest.
     assert len(lines) == 1
     assert lines[0].startswith("transcribed a file: 0.2 s of audio, 2 words")
     assert "777" not in caplog.text
+
+
+# As proxies and other programs want it
+
+
+async def put(url: str, data: bytes) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.put(url, data=data) as response:
+        return response.status, await response.text()
+
+
+@pytest.mark.parametrize("end", ["", "/", "/meeting.wav"])
+async def test_a_file_may_be_put_as_curl_does_it(server: Held, end: str) -> None:
+    """``curl -T meeting.wav URL/`` puts the file's name behind the URL."""
+    assert await put(f"{server.url}{end}?format=txt", WORDS) == (200, "1 2 3\n")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if what a proxy waits for were a moment."""
+    monkeypatch.setattr(uploads, "_LOOK_S", 0.01)
+    monkeypatch.setattr(uploads, "_KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(uploads._Document, "first_s", 0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("form", "first", "whole"),
+    [
+        ("json", "\n", '"text": "1 2 3"'),
+        ("txt", "\n", "1 2 3\n"),
+        ("srt", "\n", "1\n00:00:00,000 --> 00:00:01,000\n1 2 3\n"),
+        ("vtt", "WEBVTT\n", "\n00:00:00.000 --> 00:00:01.000\n1 2 3\n"),
+    ],
+)
+async def test_an_answer_that_takes_long_begins_and_is_kept_alive(form: str, first: str, whole: str) -> None:
+    """What comes before the document is nothing to who reads it."""
+    gate = threading.Event()
+    async with (
+        serving(gate=gate) as server,
+        aiohttp.ClientSession() as http,
+        http.post(f"{server.url}?format={form}", data=WORDS) as response,
+    ):
+        assert response.status == 200
+        begins = await response.content.readexactly(len(first) + 3)
+        assert begins.decode() == first + "\n\n\n"
+        gate.set()
+        text = begins.decode() + await response.text()
+    assert whole in text
+    if form == "json":
+        assert json.loads(text)["duration_ms"] == 400
+    assert not text.replace("WEBVTT\n", "").strip("\n").startswith("WEBVTT")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_error_after_the_beginning_is_seen() -> None:
+    """JSON has a word for it; all else breaks off, so that no client takes it for the whole."""
+    body = encode(numbered(*range(1, 40), BREAK, *[1] * 100))
+    for form in ("json", "txt", "vtt"):
+        gate = threading.Event()
+        async with (
+            serving(gate=gate) as server,
+            aiohttp.ClientSession() as http,
+            http.post(f"{server.url}?format={form}", data=body) as response,
+        ):
+            assert response.status == 200
+            gate.set()
+            if form == "json":
+                assert json.loads(await response.text())["error"]["code"] == "engine_failed"
+            else:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await response.text()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_hangs_up_while_an_engine_is_silent_gives_the_slot_back() -> None:
+    gate = threading.Event()
+    async with serving(gate=gate) as server:
+        head = b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(WORDS)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head + WORDS)
+        await until(lambda: server.engine.slots_used)
+        writer.transport.abort()
+        await until(lambda: not server.uploads._leashes)
+        gate.set()
+
+
+# What is in a file and was not heard
+
+
+async def test_what_is_missing_is_told_in_every_form(server: Held) -> None:
+    body = encode(numbered(*range(1, 101)))[:-5000]
+    sentence = "The file breaks off before its end: what comes after that is missing."
+    made = json.loads((await post(server.url, body))[2])
+    assert made["warnings"] == [{"code": "cut_off", "message": sentence}]
+    events = events_of((await post(server.url, body, headers=EVENTS))[2])
+    assert [name for name, _ in events[-2:]] == ["warning", "done"]
+    assert events[-2][1]["code"] == "cut_off"
+    assert (await post(f"{server.url}?format=txt", body))[2].endswith(f"\n[{sentence}]\n")
+    assert (await post(f"{server.url}?format=vtt", body))[2].endswith(f"\nNOTE {sentence}\n")
+    assert "[The file breaks off" in (await post(f"{server.url}?format=srt", body))[2]
+
+
+async def test_the_second_piece_of_a_recording_is_told_what_is_missing(server: Held) -> None:
+    webm = encode(noise(2, rate_hz=48_000), "webm", "libopus", 48_000)
+    status, _, text = await post(server.url, webm[webm.index(b"\x1f\x43\xb6\x75") :])
+    assert (status, code_of(text)) == (422, "not_audio")
+    assert "beginning of the recording is missing" in text
+
+
+# What one file, and one visitor, may take
+
+
+async def test_a_file_that_wants_gigabytes_is_refused_and_costs_no_call(server: Held) -> None:
+    claims = WORDS[:36] + b"LIST\0\xff\xff\x7fINFOINAM\0\xfe\xff\x7f" + b"name" * 3
+    for headers in ({}, EVENTS):
+        status, _, text = await post(server.url, claims, headers=headers)
+        assert status == 422, text
+    assert (await post(server.url, WORDS))[0] == 200
+
+
+async def test_an_address_has_as_many_files_as_sessions() -> None:
+    async with serving("--sessions-per-address", "1", slots=4) as server:
+        hold = asyncio.Event()
+        first = asyncio.create_task(post(f"{server.url}?format=txt", stream(WORDS, hold, 100)), name="first")
+        await until(lambda: server.uploads._receiving)
+        status, headers, text = await post(server.url, WORDS)
+        assert (status, code_of(text)) == (429, "too_many_sessions")
+        assert "Retry-After" in headers  # type: ignore[operator]
+        hold.set()
+        assert (await first)[0] == 200
+        assert (await post(server.url, WORDS))[0] == 200
+        assert not server.registry._guests
+
+
+async def test_files_and_calls_are_counted_together() -> None:
+    async with serving("--max-sessions", "1", slots=4) as server:
+        hold = asyncio.Event()
+        first = asyncio.create_task(post(f"{server.url}?format=txt", stream(WORDS, hold, 100)), name="first")
+        await until(lambda: server.uploads._receiving)
+        assert code_of((await post(server.url, WORDS))[2]) == "server_full"
+        with pytest.raises(ServerFull):
+            server.registry._admit("echo", Visitor(Principal("other"), "192.0.2.1"))
+        hold.set()
+        assert (await first)[0] == 200
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+async def test_hours_of_silence_in_kilobytes_are_more_than_a_session_may_have(headers: dict[str, str]) -> None:
+    quiet = encode(np.broadcast_to(np.float32(0), ((600 * 2000),)), "flac", "flac", 2000)
+    async with serving("--max-session", "30") as server:
+        status, _, text = await post(server.url, quiet, headers=headers)
+        if status == 200:
+            assert events_of(text)[-1][1]["code"] == "time_limit"
+        else:
+            assert (status, code_of(text)) == (413, "time_limit")
+        assert "30 s" in text
+        await until(lambda: not server.engine.slots_used)
+
+
+async def test_a_token_limits_a_file_as_it_limits_a_call(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor = Visitor(Principal("sub/x", max_session_s=3.0), "127.0.0.1")
+    monkeypatch.setattr(uploads, "visitor_of", lambda _: visitor)
+    assert (await post(server.url, encode(numbered(*[1] * 36))))[0] == 200
+    status, _, text = await post(server.url, encode(numbered(*[1] * 60)))
+    assert (status, code_of(text)) == (413, "time_limit")
+
+
+async def test_a_token_limits_the_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock, from the first byte on."""
+    visitor = Visitor(Principal("sub/x", max_session_s=0.2), "127.0.0.1")
+    monkeypatch.setattr(uploads, "visitor_of", lambda _: visitor)
+    async with serving() as server:
+        hold = asyncio.Event()
+        try:
+            status, _, text = await post(server.url, stream(WORDS, hold, 100))
+        finally:
+            hold.set()
+        assert (status, code_of(text)) == (413, "time_limit")
+        await until(lambda: not server.uploads._receiving)
+
+
+async def test_a_place_is_taken_until_a_slot_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being opened counts as well: six at once on four slots were six decoders."""
+    async with serving(slots=1) as server:
+        go_on = asyncio.Event()
+        start = Decoders.start
+
+        async def slow(decoders: Decoders, source: IO[bytes]) -> Any:
+            await go_on.wait()
+            return await start(decoders, source)
+
+        monkeypatch.setattr(Decoders, "start", slow)
+        first = asyncio.create_task(post(server.url, WORDS), name="first")
+        await until(lambda: server.uploads._receiving)
+        assert code_of((await post(server.url, WORDS))[2]) == "server_full"
+        go_on.set()
+        assert (await first)[0] == 200
