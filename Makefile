@@ -13,6 +13,8 @@ ARGS ?=
 FESTIVAL := /usr/share/festival/voices
 # WebRTC clients that others wrote, for tests.
 CLIENTS := tests/foreign/js
+GSTREAMER := python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	gstreamer1.0-plugins-bad gstreamer1.0-nice
 
 .PHONY: help
 help: ## List the targets
@@ -80,6 +82,7 @@ system: ## Install what the tests of browsers, networks and voices need, where t
 	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	/usr/bin/python3 tests/foreign/gst_echo.py >/dev/null 2>&1 || missing="$$missing $(GSTREAMER)"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing:$$missing"; \

@@ -1,17 +1,25 @@
-"""Clients that nobody here wrote do the echo proof: libwebrtc, werift, and whip-whep in Chromium."""
+"""Clients that nobody here wrote do the echo proof: libwebrtc, werift, GStreamer, FFmpeg, and whip-whep in Chromium."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from aiortc.rtcdtlstransport import generate_certificate
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from playwright.async_api import Page, Route
 
 from rtc_server import audio
@@ -20,9 +28,12 @@ from rtc_server.inbound import InboundStream
 from rtc_server.opus import PACKET_TICKS, make_encoder
 from tests.conftest import need_commands
 from tests.support.browser import chromium
-from tests.support.calls import TONE_LEVEL, leaves_nothing, pitch_hz, tone_dbfs
+from tests.support.calls import TONE_LEVEL, get_json, leaves_nothing, pitch_hz, tone_dbfs, until
 
-JS = Path(__file__).parent / "js"
+HERE = Path(__file__).parent
+JS = HERE / "js"
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""Has the bindings of Debian's GStreamer; a virtual environment's has not."""
 RUN_S = 45.0
 
 
@@ -34,11 +45,24 @@ def need_package(name: str) -> None:
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
+def need_gstreamer() -> None:
+    """Skip, or in CI fail, where Debian's packages are missing."""
+    found = Path(SYSTEM_PYTHON).exists() and subprocess.run(
+        [SYSTEM_PYTHON, HERE / "gst_echo.py"], capture_output=True, text=True, check=False
+    )
+    if not found or found.returncode != 0:
+        reason = "needs GStreamer with webrtcbin and its Python bindings (make system installs it, or says how)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
 async def node(script: str, *arguments: str, given: str = "") -> dict[str, Any]:
     """What a script prints."""
-    process = await asyncio.create_subprocess_exec(
-        "node", str(JS / script), *arguments, stdin=-1, stdout=-1, stderr=-1, cwd=JS
-    )
+    return await run("node", str(JS / script), *arguments, given=given)
+
+
+async def run(*command: str, given: str = "") -> dict[str, Any]:
+    """The JSON that a command prints."""
+    process = await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1, stderr=-1, cwd=JS)
     try:
         async with asyncio.timeout(RUN_S):
             out, error = await process.communicate(given.encode())
@@ -83,6 +107,67 @@ async def test_werift_hears_its_own_tone(server: Server, base_url: str) -> None:
     voice = np.concatenate(pcm)[audio.MODEL_RATE_HZ :]
     assert pitch_hz(voice) == pytest.approx(hz, abs=2)
     assert tone_dbfs(voice, hz) == pytest.approx(tone_dbfs(sine, hz), abs=2)
+
+
+async def test_gstreamer_hears_its_own_tone(server: Server, base_url: str, tmp_path: Path) -> None:
+    """By WHIP, both ways. Its certificate has an RSA key, and it is the DTLS server."""
+    need_gstreamer()
+    heard = tmp_path / "heard.pcm"
+    async with leaves_nothing(server):
+        result = await run(SYSTEM_PYTHON, str(HERE / "gst_echo.py"), f"{base_url}/whip/echo", "440", str(heard))
+    assert result == {"status": 201, "deleted": 200, "state": "connected"}
+    voice = (np.fromfile(heard, np.int16) / np.float32(32768))[-audio.MODEL_RATE_HZ :]
+    assert pitch_hz(voice) == pytest.approx(440, abs=2)
+    assert tone_dbfs(voice, 440) == pytest.approx(20 * np.log10(TONE_LEVEL / np.sqrt(2)), abs=2)
+
+
+@contextlib.asynccontextmanager
+async def ffmpeg(endpoint: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """PyAV's FFmpeg, publishing a tone."""
+    if "whip" not in av.formats_available:
+        pytest.skip("needs a PyAV whose FFmpeg has the WHIP muxer")
+    script = str(HERE / "ffmpeg_whip.py")
+    process = await asyncio.create_subprocess_exec(sys.executable, script, endpoint, *options, stdout=-1, stderr=-1)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("flags", [(), ("whip_flags=dtls_active",)], ids=["as DTLS server", "as DTLS client"])
+async def test_ffmpeg_with_a_certificate_of_secp256r1_is_heard(
+    server: Server, base_url: str, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """By WHIP, one way, as documented."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    no_password = serialization.NoEncryption()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, no_password))
+    (tmp_path / "cert.pem").write_bytes(generate_certificate(key).public_bytes(pem))
+    options = (f"cert_file={tmp_path / 'cert.pem'}", f"key_file={tmp_path / 'key.pem'}", *flags)
+    async with leaves_nothing(server):
+        async with ffmpeg(f"{base_url}/whip/echo", *options):
+            await until(lambda: bool(len(server.registry)), "the session")
+            ((session, call),) = server.registry._calls.items()
+            await until(lambda: audio.level_dbfs(call._stats._last_in) > -20, "its tone")
+            _, body = await get_json(f"{base_url}/api/sessions/{session}")
+            assert body["stats"]["packets_received"] > 0
+            assert body["stats"]["packets_bad"] == 0
+        await server.registry.close()
+
+
+@pytest.mark.parametrize("flags", [(), ("whip_flags=dtls_active",)], ids=["as DTLS server", "as DTLS client"])
+async def test_ffmpeg_with_a_certificate_of_its_own_is_told_why_not(
+    server: Server, base_url: str, flags: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Built with GnuTLS, as PyAV's is, it makes one on secp224r1, which OpenSSL 4 does not have for TLS."""
+    async with leaves_nothing(server), ffmpeg(f"{base_url}/whip/echo", *flags) as process:
+        await process.wait()
+        await until(lambda: not len(server.registry), "the session's end")
+    (line,) = [record.getMessage() for record in caplog.records if "DTLS" in record.getMessage()]
+    assert "secp256r1" in line
 
 
 # Publishes a tone by WHIP, plays it by WHEP, and measures what is played.
