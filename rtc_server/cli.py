@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 from rtc_server import __version__, auth_cli, config, transcribe_files, turn_cli
 from rtc_server.announce import announce
@@ -18,9 +19,7 @@ from rtc_server.command_line import Parser
 from rtc_server.config import Settings
 from rtc_server.errors import StartupError
 from rtc_server.protocols.captions import CaptionFormat
-
-_INTERRUPTED: Final = 130
-"""As a shell reports a program that a Ctrl-C has ended."""
+from rtc_server.stoppable import StoppedError, until_stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,11 +111,13 @@ def _serve(settings: Settings) -> int:
 
 def _transcribe(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments, log_level="warning")
+    work = transcribe_files.run(settings, arguments.files, arguments.format, arguments.output)
     try:
-        return asyncio.run(transcribe_files.run(settings, arguments.files, arguments.format, arguments.output))
-    except KeyboardInterrupt:
-        print("error: stopped before the end", file=sys.stderr)
-        return _INTERRUPTED
+        return asyncio.run(until_stopped(work))
+    except StoppedError as stopped:
+        with contextlib.suppress(OSError):  # the terminal may be what was closed
+            print("error: stopped before the end", file=sys.stderr)
+        return stopped.status
 
 
 def _check(settings: Settings) -> int:

@@ -34,6 +34,7 @@ LEVELS: list[set[str]] = [
         "event_log",
     },
     {"hosts"},
+    {"stoppable"},
     {"origins"},
     {"opus", "codecs", "coturn", "ogg_opus"},
     {"inbound"},

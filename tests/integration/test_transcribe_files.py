@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,19 @@ def test_files_give_the_words_of_a_plain_loop_over_the_moshi_package(checkpoint:
     assert len({Path(f"{path}.json").read_text() for path in paths}) == len(paths)
 
 
-async def test_a_ctrl_c_stops_it_and_leaves_no_process(checkpoint: Path, tmp_path: Path) -> None:
+def ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "status"),
+    [(signal.SIGINT, None, 130), (signal.SIGINT, ignore_ctrl_c, 130), (signal.SIGTERM, None, 143)],
+    ids=["ctrl-c", "ctrl-c in the background", "told to end"],
+)
+async def test_a_signal_stops_it_and_leaves_no_process(
+    checkpoint: Path, tmp_path: Path, number: signal.Signals, before: Callable[[], None] | None, status: int
+) -> None:
+    """A shell starts what runs in the background with SIGINT ignored."""
     path = tmp_path / "long.wav"
     path.write_bytes(encode(np.zeros(24_000 * 1200)))
     process = await asyncio.create_subprocess_exec(
@@ -115,6 +127,7 @@ async def test_a_ctrl_c_stops_it_and_leaves_no_process(checkpoint: Path, tmp_pat
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=before,
     )
     assert process.stderr is not None
     try:
@@ -122,9 +135,9 @@ async def test_a_ctrl_c_stops_it_and_leaves_no_process(checkpoint: Path, tmp_pat
             log = await process.stderr.readuntil(b"ready:")
             children = psutil.Process(process.pid).children(recursive=True)
             assert children
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: the engine gets it too
+            os.killpg(process.pid, number)  # as a terminal does it: the engine gets it too
             log += await process.stderr.read()
-            assert await process.wait() == 130
+            assert await process.wait() == status
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
