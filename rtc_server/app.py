@@ -23,6 +23,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError, NotFound
 from rtc_server.http_errors import errors_middleware
 from rtc_server.listening import BACKLOG, check, listen
+from rtc_server.loop_lag import LoopLag
 from rtc_server.metrics import Metrics
 from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
@@ -114,7 +115,8 @@ class Server:
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
         self.detector = make_detector(settings, self.engines, self.metrics)
-        self.registry = Registry(self.engines, settings, self.metrics, self.detector)
+        self.lag = LoopLag(settings.max_lag_ms, self.metrics)
+        self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag)
         self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
         self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
@@ -142,6 +144,7 @@ class Server:
         self._listeners = [await self._serve(each, connections) for each in bound]
         if self.certificate is not None:
             self._certificate_watch = asyncio.create_task(self.certificate.watch(), name="certificate-watch")
+        self.lag.start()
         for engine in self._all_engines():
             engine.start()
         self.uploads.start()
@@ -184,6 +187,7 @@ class Server:
         """Drain, then close sessions, engines and sockets, in this order."""
         await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s), self.uploads.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
+        self.lag.stop()
         if self._certificate_watch is not None:
             self._certificate_watch.cancel()
             await asyncio.gather(self._certificate_watch, return_exceptions=True)

@@ -143,6 +143,9 @@ class Settings:
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
     max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)
     max_step_ms: float = _setting(80.0, "median step time over which new sessions are refused", 1, 100_000)
+    max_lag_ms: float = _setting(
+        15.0, "new sessions are refused while one packet in twenty leaves later than this", 1, 100_000
+    )
     playout_margin_ms: float = _setting(32.0, "how late a frame of the model's voice may be", 0, 500)
     bitrate: int = _setting(32_000, "outbound Opus bit rate, bit/s", 6_000, 256_000)
 

@@ -50,6 +50,11 @@ async def status(request: web.Request) -> web.Response:
             "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
             "draining": registry.draining,
             "sessions": {str(state): count for state, count in registry.count_by_state().items()},
+            "loop": {
+                "lag_p50_ms": round(registry.lag.window.quantile(0.5) * 1000, 1),
+                "lag_p95_ms": round(registry.lag.window.quantile(0.95) * 1000, 1),
+                "crowded": registry.lag.window.crowded,
+            },
             "engines": {name: _engine_status(engine) for name, engine in registry.engines.items()},
         },
         headers=NO_STORE,

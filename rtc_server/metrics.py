@@ -56,6 +56,12 @@ class Metrics:
             ["service", "kind"],
             registry=r,
         )
+        self.loop_lag_seconds = Gauge(
+            "rtc_loop_lag_seconds",
+            "By how much the event loop, which moves the packets, was late in the last seconds.",
+            ["quantile"],
+            registry=r,
+        )
         self.step_seconds = Histogram(
             "rtc_step_seconds", "Time of one batched model step.", ["service"], buckets=_STEP_BUCKETS_S, registry=r
         )

@@ -35,6 +35,7 @@ from rtc_server.errors import (
     UnknownSession,
 )
 from rtc_server.ice import MediaAddresses
+from rtc_server.loop_lag import LoopLag
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.offer import read_offer
@@ -61,6 +62,7 @@ class Answer:
 
 class Registry:
     """``engines``: by service name; the first is the default service. ``detector``: hears when somebody speaks.
+    ``lag``: of the loop that all this runs in, measured by its owner.
     Raises ConfigError for wrong addresses."""
 
     def __init__(
@@ -69,7 +71,9 @@ class Registry:
         settings: Settings,
         metrics: Metrics,
         detector: EngineClient | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
+        self.lag = lag or LoopLag(settings.max_lag_ms, metrics)
         self.engines = dict(engines)
         self._detector = detector
         self.default_service = next(iter(self.engines))
@@ -233,6 +237,8 @@ class Registry:
         calls = sum(call.visitor.address == visitor.address for call in self._calls.values())
         if calls + self._guests[visitor.address] >= self._settings.sessions_per_address:
             raise TooManySessions
+        if self._calls or self._guests:  # where there is nobody, refusing one helps no other
+            self.lag.require_room()
         return engine
 
     def _check_pace(self, engine: EngineClient) -> None:

@@ -21,8 +21,9 @@ from rtc_server.registry import Registry
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
-UNLIMITED = ("--offers-per-minute", "100000", "--sessions-per-address", "10000")
-"""All of a test's clients have one address. Tests of these limits set their own, which win."""
+UNLIMITED = ("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--max-lag-ms", "100000")
+"""All of a test's clients have one address, and their work is done in the server's loop, or beside it on a machine that
+may have other things to do. Tests of these limits set their own, which win."""
 
 StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 
@@ -51,7 +52,7 @@ async def server_with(links: Mapping[str, Callable[[], EngineLink]], *arguments:
     """A server with engines of the test's own; the first is the default service."""
     server = Server(parse(["--port", "0", "--model", "echo", *UNLIMITED, *arguments], environment={}))
     server.engines = {name: EngineClient(name, link, server.metrics) for name, link in links.items()}
-    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
+    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector, server.lag)
     async with started(server):
         yield server
 

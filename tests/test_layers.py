@@ -34,7 +34,7 @@ LEVELS: list[set[str]] = [
         "event_log",
     },
     {"hosts"},
-    {"stoppable"},
+    {"stoppable", "loop_lag"},
     {"origins"},
     {"opus", "codecs", "coturn", "ogg_opus"},
     {"inbound"},
