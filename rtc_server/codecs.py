@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rtc_server import audio, libopus
 from rtc_server.audio import FloatArray, Resampler
+from rtc_server.downmix import Downmix
 from rtc_server.jitter import Audio, Gap, Item
 
 OPUS_CLOCK_HZ: Final = libopus.RTP_CLOCK_HZ
@@ -129,9 +130,10 @@ class FallbackOpusDecoder(RepeatingDecoder):
         super().__init__()
         codec = av.CodecContext.create("opus", "r")
         assert isinstance(codec, av.AudioCodecContext)
-        codec.layout = "mono"
+        codec.layout = "stereo"  # as mono it would add the channels before it decodes them
         codec.sample_rate = OPUS_CLOCK_HZ
         self._codec = codec
+        self._downmix = Downmix(np.array([0.5, 0.5], dtype=np.float32), OPUS_CLOCK_HZ)
         self._resampler = Resampler(OPUS_CLOCK_HZ, audio.MODEL_RATE_HZ)
 
     @property
@@ -146,7 +148,9 @@ class FallbackOpusDecoder(RepeatingDecoder):
             frames = self._codec.decode(av.Packet(payload))
         except av.FFmpegError:
             return None
-        blocks = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]
+        blocks = [
+            self._downmix.push(audio.sanitise(frame.to_ndarray().T.astype(np.float32, copy=False))) for frame in frames
+        ]
         return self._remember(self._resampler.process(np.concatenate(blocks))) if blocks else None
 
     def conceal(self, ticks: int, after: bytes | None) -> FloatArray:

@@ -1,12 +1,13 @@
 """A binding to libopus: what FFmpeg's wrapper leaves out is exactly what a phone line needs.
 
-Decodes at 24 kHz mono, conceals what is lost, recovers it from the next packet's in-band FEC, and encodes with
+Decodes at 24 kHz to mono, conceals what is lost, recovers it from the next packet's in-band FEC, and encodes with
 the expected loss and DTX set while the stream runs. Loads the libopus that PyAV's wheels carry, or else the
 system's. Plain calls into the C API (https://opus-codec.org/docs/opus_api-1.5/); no state beyond the codec's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import functools
@@ -17,6 +18,7 @@ import av
 import numpy as np
 
 from rtc_server.audio import FloatArray
+from rtc_server.downmix import Downmix
 
 RTP_CLOCK_HZ: Final = 48_000
 """RFC 7587, section 4.1: the RTP clock of Opus is 48 kHz whatever is inside."""
@@ -24,6 +26,9 @@ MAX_PACKET_MS: Final = 120
 """RFC 6716, section 3.2.5: no Opus packet is longer."""
 _MAX_PACKET_BYTES: Final = 1275 * 3 + 7
 """RFC 6716, section 3.4: three frames of the largest size, and their header, are more than we ever make."""
+
+_STEREO: Final = 4
+"""In a packet's first byte (RFC 6716, section 3.1)."""
 
 _OK: Final = 0
 _BUFFER_TOO_SMALL: Final = -2
@@ -109,22 +114,37 @@ def packet_samples(payload: bytes, rate_hz: int) -> int:
 
 
 class Decoder:
-    """One stream, mono. Not safe to share between threads. Raises OpusUnavailable."""
+    """One stream, heard as mono. Not safe to share between threads. Raises OpusUnavailable.
+
+    libopus makes mono of stereo by adding the channels, before it decodes them: of a voice that is turned over in one
+    of them nothing is left. So from the first stereo packet on both channels are decoded, and mixed here. A stream that
+    has none, as nearly all, costs what it did.
+    """
 
     def __init__(self, rate_hz: int) -> None:
         self._lib = library()
+        self._rate_hz = rate_hz
+        self._last: bytes | None = None
+        self._downmix: Downmix | None = None
+        self._open(1)
+
+    def _open(self, channels: int) -> None:
         status = ctypes.c_int(0)
-        self._state = self._lib.opus_decoder_create(rate_hz, 1, ctypes.byref(status))
+        self._state = self._lib.opus_decoder_create(self._rate_hz, channels, ctypes.byref(status))
         if status.value != _OK:
             raise OpusError("opus_decoder_create", status.value)
-        self._buffer = np.zeros(rate_hz * MAX_PACKET_MS // 1000, dtype=np.float32)
+        self._buffer = np.zeros((self._rate_hz * MAX_PACKET_MS // 1000, channels), dtype=np.float32)
         self._pointer = self._buffer.ctypes.data_as(_FLOAT_P)
 
     def decode(self, payload: bytes) -> FloatArray:
         """The samples of one packet. Raises OpusError if it is no Opus packet."""
         if not payload:  # libopus reads that as a loss
             raise OpusError("opus_decode_float", _INVALID_PACKET)
-        return self._decode(payload, self._buffer.size, fec=0)
+        if self._downmix is None:
+            if payload[0] & _STEREO:
+                self._hear_both()
+            self._last = payload
+        return self._decode(payload, len(self._buffer), fec=0)
 
     def recover(self, next_payload: bytes, samples: int) -> FloatArray:
         """``samples`` samples of a lost packet, from the FEC of the one after it if it carries any, else concealed.
@@ -135,18 +155,31 @@ class Decoder:
 
     def conceal(self, samples: int) -> FloatArray:
         """``samples`` samples (a multiple of 2.5 ms) in place of what was lost; fades out as losses go on."""
-        most = int(self._buffer.size)
+        most = len(self._buffer)
         pieces = [self._decode(None, min(most, samples - at), fec=0) for at in range(0, samples, most)]
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
 
+    def _hear_both(self) -> None:
+        """Another decoder, which has heard the packet before: it would begin in silence."""
+        self._lib.opus_decoder_destroy(self._state)
+        self._state = None
+        self._open(2)
+        if self._last is not None:
+            with contextlib.suppress(OpusError):
+                self._decode(self._last, len(self._buffer), fec=0)
+        self._downmix = Downmix(np.array([0.5, 0.5], dtype=np.float32), self._rate_hz)
+
     def _decode(self, payload: bytes | None, samples: int, fec: int) -> FloatArray:
-        if samples > self._buffer.size:  # libopus would write past its end
+        if samples > len(self._buffer):  # libopus would write past its end
             raise OpusError("opus_decode_float", _BUFFER_TOO_SMALL)
         size = len(payload) if payload else 0
         made = self._lib.opus_decode_float(self._state, payload or None, size, self._pointer, samples, fec)
         if made < 0:
             raise OpusError("opus_decode_float", made)
-        return self._buffer[:made].copy()
+        if self._downmix is None:
+            return self._buffer[:made, 0].copy()
+        # A crafted packet makes it so loud that squares are no numbers any more.
+        return self._downmix.push(np.clip(self._buffer[:made], np.float32(-1), np.float32(1)))
 
     def __del__(self) -> None:
         if getattr(self, "_state", None):

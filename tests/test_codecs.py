@@ -49,6 +49,20 @@ def packets(codec: str, packet_ms: int = 20) -> list[bytes]:
     return [encoded[start : start + size] for start in range(0, len(encoded) - size + 1, size)]
 
 
+def stereo_packets(turned_over: bool, seconds: float = 1.2) -> list[bytes]:
+    """A tone in both channels, in one of them turned over or not."""
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = 48_000, "stereo", "flt", 64_000
+    left = tone(48_000, seconds)
+    rows = np.stack((left, -left if turned_over else left), axis=1).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(rows), format="flt", layout="stereo")
+    frame.sample_rate = 48_000
+    fifo = av.AudioFifo()
+    fifo.write(frame)
+    made = [packet for block in fifo.read_many(960) for packet in encoder.encode(block)]
+    return [bytes(packet) for packet in (*made, *encoder.encode(None))]
+
+
 def peak_hz(pcm: FloatArray) -> float:
     spectrum = np.abs(np.fft.rfft(pcm * np.hanning(pcm.size)))
     return float(spectrum.argmax() * audio.MODEL_RATE_HZ / pcm.size)
@@ -148,3 +162,39 @@ def test_a_crafted_opus_packet_is_not_louder_than_full_scale() -> None:
     heard = [renderer.render(Audio(packet)) for packet in packets("OPUS")]
     assert peak_hz(np.concatenate(heard[2:])) == pytest.approx(TONE_HZ, abs=5)
     assert renderer.undecodable == 0
+
+
+# Stereo
+
+
+@pytest.mark.parametrize("decoder", [OpusDecoder(), FallbackOpusDecoder()], ids=["libopus", "FFmpeg"])
+@pytest.mark.parametrize("turned_over", [False, True])
+def test_a_voice_turned_over_in_one_channel_is_heard(decoder: PacketDecoder, turned_over: bool) -> None:
+    """libopus makes mono of it before it decodes, and there nothing is left."""
+    heard = rendered(decoder, stereo_packets(turned_over))[4800:-4800]
+    assert peak_hz(heard) == pytest.approx(TONE_HZ, abs=2)
+    assert audio.level_dbfs(heard) == pytest.approx(audio.level_dbfs(tone(48_000, 1.0)), abs=1.5)
+
+
+def test_a_stream_that_becomes_stereo_goes_on_without_a_hole() -> None:
+    """As encoders do when there are bits enough, and back."""
+    mono, stereo = packets("OPUS")[:20], stereo_packets(turned_over=True)[:20]
+    heard = rendered(OpusDecoder(), mono + stereo + mono)
+    assert heard.size == 60 * audio.PACKET_SAMPLES
+    loud = heard[4800:].reshape(-1, audio.PACKET_SAMPLES)
+    assert min(audio.level_dbfs(block) for block in loud) > -16
+
+
+def test_stereo_is_concealed_as_mono_is() -> None:
+    decoder = OpusDecoder()
+    made = stereo_packets(turned_over=True)
+    rendered(decoder, made[:20])
+    filled = decoder.conceal(960, after=None)
+    assert filled.size == audio.PACKET_SAMPLES
+    assert audio.level_dbfs(filled) > -20
+    assert decoder.conceal(960, after=made[22]).size == audio.PACKET_SAMPLES
+
+
+def rendered(decoder: PacketDecoder, made: list[bytes]) -> FloatArray:
+    renderer = StreamRenderer(decoder)
+    return np.concatenate([renderer.render(Audio(payload)) for payload in made])

@@ -13,6 +13,7 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.errors import BadMessage
 from rtc_server.ogg_opus import OggOpusReader
+from tests.support.media import encode
 from tests.support.ogg import FIRST, HEAD, headers, ogg_opus, page
 from tests.support.signals import sine
 
@@ -81,3 +82,9 @@ def test_a_stream_with_wounds_is_heard_or_an_error() -> None:
             assert np.isfinite(heard).all()
             outcomes.add("heard")
     assert outcomes == {"error", "heard"}
+
+
+def test_a_voice_turned_over_in_one_channel_is_heard() -> None:
+    left = sine(48_000, 440.0, 48_000, amplitude=0.25)
+    heard = read(encode(np.stack((left, -left)), "ogg", "libopus", 48_000, "stereo"), 1000)
+    assert audio.level_dbfs(heard[4800:-4800]) == pytest.approx(audio.level_dbfs(left), abs=1)
