@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import subprocess
 import sys
 import time
 import wave
@@ -19,11 +21,13 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from playwright.async_api import Dialog, Page, Request, Route
 
 from rtc_server.app import Server
+from rtc_server.audio import FloatArray
 from rtc_server.client import MicrophoneTrack, VoiceClient
 from tests.conftest import need_commands, running_server
 from tests.support.browser import chromium, watch
 from tests.support.calls import ROOT, Ear, blackhole, leaves_nothing, listen, pitch_hz, tone, until
 from tests.test_docs import blocks
+from training.phrases import NUMBERS
 
 HZ = 440
 RUN_S = 60.0
@@ -288,6 +292,37 @@ async def test_python_hears_what_it_says(server: Server, base_url: str, tmp_path
     assert heard_at_the_end(tmp_path / "answer.wav") == pytest.approx(HZ, abs=3)
 
 
+def write_phrase(path: Path, text: str) -> None:
+    subprocess.run(["espeak-ng", "-w", path, text], check=True)
+
+
+def levels(path: Path) -> FloatArray:
+    """The loudest sample of each tenth of a second, of full scale."""
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
+        tenth = file.getframerate() // 10
+    loud = np.abs(pcm[: pcm.size // tenth * tenth].astype(np.float32)).reshape(-1, tenth).max(axis=1)
+    return (loud / 32768).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["say.py", "say_aiortc.py"])
+async def test_python_hears_the_whole_answer_of_a_model(tmp_path: Path, name: str) -> None:
+    """Which begins after the question, goes on for longer than that, and pauses between its words. The question is a
+    file as espeak-ng writes it."""
+    need_commands("espeak-ng")
+    write_phrase(tmp_path / "question.wav", "count to ten")
+    async with running_server("--model", "pico", "--slots", "1", "--stt", "none", "--allow-slow") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        code = example("python", f"{name}:")
+        async with program(code, tmp_path, url, "question.wav", "answer.wav") as process:
+            said = await finished(process)
+    words = re.findall(r"'delta': '([^']*)'", said) or said.splitlines()[-1:]
+    assert "".join(words).split() == NUMBERS[1:11]
+    heard = levels(tmp_path / "answer.wav")
+    assert np.count_nonzero(heard > 0.02) > 25
+    assert np.all(heard[-10:] < 0.02), "it was cut off"
+
+
 async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) -> None:
     write_tone(tmp_path / "question.wav", 15)
     async with (
@@ -322,6 +357,19 @@ async def test_the_example_beside_it_runs(server: Server, base_url: str, tmp_pat
     async with leaves_nothing(server), program(code, tmp_path, base_url) as process:
         said = await finished(process)
     assert "'reason': 'bye'" in said
+
+
+async def test_the_example_beside_it_says_what_it_is_and_what_is_wrong(tmp_path: Path) -> None:
+    code = (ROOT / "examples" / "echo_client.py").read_text()
+    async with program(code, tmp_path, "--help") as process:
+        assert "http://localhost:8080" in await finished(process)
+    for url, sentence in (("http://127.0.0.1:9", "No server answers"), ("localhost", "is no address of a server")):
+        async with program(code, tmp_path, url) as process:
+            _, error = await process.communicate()
+        assert process.returncode == 1
+        assert error.decode().startswith("error: ")
+        assert sentence in error.decode()
+        assert "Traceback" not in error.decode()
 
 
 # curl.
