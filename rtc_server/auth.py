@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import secrets
 import stat
 import tomllib
@@ -236,7 +237,11 @@ def sign_token(
 
 def load(path: Path) -> Authenticator:
     """Read the file of ``--auth``. Raises ConfigError, which names what is wrong in it, never a secret."""
-    table = _Table(_parse(path), str(path))
+    return _read_file(_toml_of(_read(path, "--auth"), path), path)
+
+
+def _read_file(content: Mapping[str, Any], path: Path) -> Authenticator:
+    table = _Table(content, str(path))
     keys = [
         _read_key(_Table(entry, f"{path}, [[keys]] {number}")) for number, entry in enumerate(table.tables("keys"), 1)
     ]
@@ -251,7 +256,25 @@ def load(path: Path) -> Authenticator:
     return Authenticator(keys, tokens)
 
 
-_NEW_KEY: Final = "rtc-server auth-key --name NAME makes a key, and the lines for this file."
+def add(path: Path, lines: str) -> None:
+    """Append ``lines`` to the file of ``--auth``: what it has, its owner and its mode stay. A new one is its owner's,
+    and its group may read it. Raises ConfigError, and changes nothing, where the file is wrong or would be."""
+    try:
+        is_new = not path.exists()
+        before = b"" if is_new else path.read_bytes()
+        after = b"".join((before, b"\n" if before and not before.endswith(b"\n") else b"", lines.encode()))
+        _read_file(_toml_of(after, path), path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, _NEW_FILE_MODE)
+        with os.fdopen(descriptor, "ab") as file:
+            if is_new:
+                os.fchmod(descriptor, _NEW_FILE_MODE)  # whatever the umask says
+            file.write(after[len(before) :])
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path} (--auth): {error.strerror}.") from error
+
+
+_NEW_FILE_MODE: Final = 0o640
+_NEW_KEY: Final = "rtc-server auth-key --name NAME --auth FILE makes a key, and adds it to this file."
 _NEW_SECRET: Final = "A good one: openssl rand -base64 48"  # noqa: S105 - how to make one
 _PUBLIC: Final = "openssl pkey -in private.pem -pubout gives the public key of a private one."
 
@@ -317,9 +340,9 @@ class _Table:
             raise self.wrong(f"there is no such setting: {', '.join(sorted(self._left))}.{guess}")
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _toml_of(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(_read(path, "--auth").decode())
+        return tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}.", hint=_NEW_KEY) from None
 
@@ -327,6 +350,10 @@ def _parse(path: Path) -> dict[str, Any]:
 def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"Cannot read {path} ({what}): there is no such file.", _NEW_KEY if what == "--auth" else None
+        ) from error
     except OSError as error:
         raise ConfigError(f"Cannot read {path} ({what}): {error.strerror}.") from error
 

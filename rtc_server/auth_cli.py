@@ -24,6 +24,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         description="Make a new key. It is shown once; the lines for the file of --auth have only its hash.",
     )
     key.add_argument("--name", required=True, help="whose key it is")
+    key.add_argument("--auth", metavar="FILE", help="add the lines to this file, which is made if need be")
     token = commands.add_parser(
         "auth-token",
         help="sign a short-lived token, to try them out",
@@ -67,16 +68,20 @@ def _positive(text: str) -> float:
 
 def _auth_key(arguments: argparse.Namespace) -> int:
     key = auth.new_key()
+    lines = ["[[keys]]", f"name = {_toml(arguments.name)}", f'hash = "{auth.hash_of(key)}"']
+    if arguments.services is not None:
+        lines.append(f"services = {_toml(arguments.services)}")
+    if arguments.max_session_s is not None:
+        lines.append(f"max_session_s = {arguments.max_session_s:g}")
+    if arguments.auth is not None:
+        auth.add(Path(arguments.auth), "\n".join(lines) + "\n")
     print(f"The key, which is not kept anywhere: give it to {arguments.name} on a way that nobody reads.\n")
     print(f"  {key}\n")
-    print("For the file of --auth:\n")
-    print("[[keys]]")
-    print(f"name = {_toml(arguments.name)}")
-    print(f'hash = "{auth.hash_of(key)}"')
-    if arguments.services is not None:
-        print(f"services = {_toml(arguments.services)}")
-    if arguments.max_session_s is not None:
-        print(f"max_session_s = {arguments.max_session_s:g}")
+    if arguments.auth is None:
+        print("For the file of --auth:\n")
+        print("\n".join(lines))
+    else:
+        print(f"Its hash is in {arguments.auth}, which a server that runs reads again on SIGHUP.")
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import stat
 import time
 import tomllib
 from pathlib import Path
@@ -52,6 +54,55 @@ def test_a_key_and_the_lines_that_go_with_it(capsys: pytest.CaptureFixture[str],
     assert found == auth.Principal("key/kiosk", frozenset({"echo", "dialogue"}), 600, operator=True)
     other, _ = made_key(capsys, "--name", "kiosk")
     assert other != key
+
+
+def test_keys_are_added_to_the_file_of_the_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Which is made if need be, for its owner and its group; a key more changes nothing of it."""
+    path = tmp_path / "auth.toml"
+    mask = os.umask(0o077)
+    try:
+        keys = []
+        for name in ("phone", "kiosk"):
+            assert cli.main(["auth-key", "--name", name, "--auth", str(path)]) == 0
+            shown = capsys.readouterr().out
+            keys.append(shown.split("\n\n")[1].strip())
+            assert "sha256" not in shown
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    door = auth.load(path)
+    assert [door.authenticate(key, time.time()).name for key in keys] == ["key/phone", "key/kiosk"]
+    path.chmod(0o600)
+    path.write_text(path.read_text().rstrip("\n"))
+    assert cli.main(["auth-key", "--name", "third", "--auth", str(path), "--services", "echo"]) == 0
+    assert len(tomllib.loads(path.read_text())["keys"]) == 3
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("before", "error"),
+    [('[[keys]]\nname = "a"\nhash = "sha256:x"\n', "hash must be"), ("nonsense", "not TOML"), (None, "Cannot write")],
+)
+def test_a_file_that_is_wrong_is_left_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, before: str | None, error: str
+) -> None:
+    path = tmp_path / ("auth.toml" if before is not None else "nowhere/auth.toml")
+    if before is not None:
+        path.write_text(before)
+    assert cli.main(["auth-key", "--name", "b", "--auth", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert not shown.out, "no key that opens nothing"
+    assert error in shown.err
+    assert before is None or path.read_text() == before
+
+
+def test_two_keys_of_one_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "auth.toml"
+    assert cli.main(["auth-key", "--name", "a", "--auth", str(path)]) == 0
+    before = path.read_text()
+    assert cli.main(["auth-key", "--name", "a", "--auth", str(path)]) == 1
+    assert "same name" in capsys.readouterr().err
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("name", ['"', "\\", "a\nb", "é", "[[keys]]", "]", "😀", "\x7f", "\x1f", "\u2028"])

@@ -87,7 +87,7 @@ def helped(capsys: pytest.CaptureFixture[str], command: str) -> str:
         ("turn", ["--turn-port", "--public-ip", "--turn-secret-file"], ["--model", "--auth", "--port", "--stt"]),
         ("turn-config", ["--turn-port", "--output"], ["--model", "--auth", "--port", "--turn-urls"]),
         ("turn-credentials", ["--turn-urls", "--user"], ["--model", "--turn-port", "--auth"]),
-        ("auth-key", ["--name"], ["--auth", "--port"]),
+        ("auth-key", ["--name", "--auth"], ["--port"]),
     ],
 )
 def test_a_commands_help_lists_what_concerns_it(
