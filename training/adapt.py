@@ -25,13 +25,15 @@ from moshi.utils.compile import no_compile
 from torch import nn
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import codec, espeak, language, phrases, sounds, transcription, voices
+from training import codec, espeak, language, manners, phrases, sounds, transcription, voices
 from training.bank import Bank
 from training.checkpoint import load_codec, load_tokenizer, write_codec
 from training.descent import descend, prefetched, rate_at, resume, save
 from training.journal import Journal
 from training.speech import Spoken
 
+_NONE: Final = -1
+"""The piece of a word that the model which transcribes does not know."""
 _TALK: Final = 0.08
 """Of the clips, the share in which others talk in the background."""
 _SILENT: Final = 0.05
@@ -108,8 +110,9 @@ class Clips:
 
     def _text(self) -> str:
         if self._random.random() < 0.3:
-            return phrases.strange(self._random, held_out=False)
-        return self._random.choice(self._random.choice(phrases.questions()).trained())
+            return manners.strangely(self._random)
+        text = self._random.choice(self._random.choice(phrases.questions()).trained())
+        return manners.casually(text, self._random) if self._random.random() < manners.CASUAL else text
 
     def _phrase(self, name: str) -> Spoken:
         return self._random.choice(self._bank.voices[name]).spoken(self._random)
@@ -126,10 +129,12 @@ class Clips:
 
     def _say(self, said: np.ndarray[Any, Any], spoken: Spoken, at: int) -> None:
         free = 0
-        for begins_s, word in spoken.words:
+        for begins_s, word in ((at_s, word.lower()) for at_s, word in spoken.words):
+            if word not in self._words:
+                continue  # and is not written
             frame = max(free, (at + round(begins_s * MODEL_RATE_HZ)) // FRAME_SAMPLES)
             if frame < len(said):
-                said[frame] = self._words[word.lower()]
+                said[frame] = self._words[word]
             free = frame + 1
 
 
@@ -204,6 +209,7 @@ class Adapting:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the model that transcribes makes of it."""
         lm = self._writer
+        said = np.where((said >= 0) & (self._pieces[said] == _NONE), -1, said)
         wanted = torch.from_numpy(np.stack([transcription.text_of(one, self._pieces) for one in said]))
         initial = lm._get_initial_token().expand(len(said), -1, -1)
         given = lm.text_emb(torch.cat((initial[:, 0], wanted[:, :-1]), dim=1))
@@ -259,4 +265,5 @@ def _writer(directory: Path) -> tuple[LMModel, np.ndarray[Any, Any]]:
     names = transcription.config(tokenizer.piece_size())
     lm = loaders.get_moshi_lm(directory / made["moshi_name"], {name: made[name] for name in names}, dtype=torch.float32)
     pieces = np.array([ids[0] for ids in tokenizer.encode(phrases.vocabulary())])
+    pieces[pieces == tokenizer.unk_id()] = _NONE
     return lm.requires_grad_(False), pieces

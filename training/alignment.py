@@ -37,7 +37,7 @@ def aligned(pcm: FloatArray, text: str) -> Spoken:
     hiss = np.random.default_rng(0).normal(0.0, _HISS, len(padded))
     narrow = to_int16(soxr.resample((padded + hiss).astype(np.float32), MODEL_RATE_HZ, _RATE_HZ)).tobytes()
     decoder = _decoder()
-    decoder.set_align_text(text)
+    decoder.set_align_text(text.lower())
     try:
         _hear(decoder, narrow)
     except RuntimeError as error:  # pocketsphinx's word for an alignment that did not reach the end

@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 
 from rtc_server.audio import MODEL_RATE_HZ, from_int16, to_int16
-from training import people, phrases, voices
+from training import manners, people, phrases, voices
 from training.phrases import Question
 from training.speech import SpeechError, Spoken, Voice
 
@@ -56,7 +56,7 @@ class Bank:
     """All phrases of a directory, by voice and topic."""
 
     def __init__(self, directory: Path) -> None:
-        known = set(phrases.vocabulary())
+        known = {*phrases.vocabulary(), *manners.unknown(), *manners.FILLERS}
         asked = {text: question for question in phrases.questions() for text in question.wordings}
         self.voices: dict[str, list[Phrase]] = {}
         self._by_topic: dict[tuple[str, str], list[Phrase]] = {}
@@ -96,18 +96,19 @@ def _write(path: Path, name: str, number: int, count: int) -> None:
     texts, made = [], []
     for _ in range(count):
         if random_.random() < _STRANGE_SHARE:
-            text = phrases.strange(random_, held_out=False)
+            asked, text = "", manners.strangely(random_)
         else:
             wordings = random_.choice(by_topic[random_.choice(list(by_topic))]).trained()
-            text = random_.choice(wordings[:1] if random_.random() < 0.2 else wordings)
+            asked = random_.choice(wordings[:1] if random_.random() < 0.2 else wordings)
+            text = manners.casually(asked, random_) if random_.random() < manners.CASUAL else asked
         try:
             made += voices.spoken([text], Voice(name, random_.randint(*_WORDS_PER_MINUTE)))
         except SpeechError:
             continue  # what cannot be aligned was not said as it is written
-        texts.append(text)
+        texts.append((asked, text))
     told = [
-        {"text": text, "words": one.words, "phonemes": one.phonemes, "samples": len(one.pcm)}
-        for text, one in zip(texts, made, strict=True)
+        {"asked": asked, "text": text, "words": one.words, "phonemes": one.phonemes, "samples": len(one.pcm)}
+        for (asked, text), one in zip(texts, made, strict=True)
     ]
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
@@ -123,6 +124,7 @@ def _read(path: Path, asked: dict[str, Question]) -> tuple[str, list[Phrase]]:
     for one in told["phrases"]:
         words = tuple((begins, word) for begins, word in one["words"])
         sounds = tuple((begins, phoneme) for begins, phoneme in one["phonemes"])
-        made.append(Phrase(one["text"], pcm[at : at + one["samples"]], words, sounds, asked.get(one["text"])))
+        question = asked.get(one["asked"])
+        made.append(Phrase(one["text"], pcm[at : at + one["samples"]], words, sounds, question))
         at += one["samples"]
     return told["voice"], made

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import espeak, own_voice, phrases, sounds, voices
+from training import espeak, manners, own_voice, phrases, sounds, voices
 from training.bank import STRANGE, Bank
 from training.phrases import Question, Reply
 from training.speech import Spoken, Voice
@@ -161,10 +161,11 @@ class Playwright:
 
     def _choose(self, topic: str) -> tuple[str, Reply]:
         if topic == STRANGE:
-            return phrases.strange(self._random, held_out=False), _NOT_UNDERSTOOD
+            return manners.strangely(self._random), _NOT_UNDERSTOOD
         question = self._random.choice(self._by_topic[topic])
         wordings = question.trained()
-        return self._random.choice(wordings[:1] if self._random.random() < 0.2 else wordings), question.reply
+        text = self._random.choice(wordings[:1] if self._random.random() < 0.2 else wordings)
+        return manners.casually(text, self._random) if self._random.random() < manners.CASUAL else text, question.reply
 
     def _turn(self, scene: Scene, spoken: Spoken, reply: Reply, at: int, count: _Count) -> int:
         """Say ``spoken`` at frame ``at`` and answer; the frame at which the next one may speak."""

@@ -206,7 +206,7 @@ def _heard(scene: Scene, words: dict[str, int]) -> Array:
 def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
     said = np.full(FRAMES, -1, dtype=np.int16)
     free = 0
-    for one in scene.heard:
+    for one in (one for one in scene.heard if one.word in vocabulary):  # others are not written
         frame = max(one.begins, free)  # two short words may begin in one frame
         if frame < FRAMES:
             said[frame] = vocabulary[one.word]

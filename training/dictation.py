@@ -22,13 +22,15 @@ from rtc_server.bundled import PICO_STT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcript import Word, WordAssembler
-from training import phrases, recordings, voices
+from training import manners, phrases, recordings, voices
 from training.disturbance import Bystander
 from training.examination import wording
 from training.person import Condition, distorted, light_noise, loudness
 from training.speech import Spoken
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
+_UNKNOWN: Final = 32
+"""Sentences with a word that is not known."""
 _PAUSE_S: Final = (0.4, 1.5)
 _STRANGE: Final = 0.25
 """Of what is read, the share that is no question."""
@@ -87,6 +89,17 @@ def _read_out(
     spoken_pcm = np.concatenate(parts)
     noise = light_noise(len(spoken_pcm), gain, random_, generator, condition)
     return Reading(distorted(spoken_pcm + noise, spoken_pcm, condition, generator), tuple(words))
+
+
+def unknown_words(examiner: str, count: int, seed: int) -> list[tuple[Reading, int]]:
+    """``count`` sentences that have one word each which is not to be written, and how many are."""
+    random_ = random.Random(seed)
+    made = []
+    for index in range(count):
+        text = manners.with_unknown(phrases.strange(random_, held_out=True), random_, held_out=True)
+        spoken = voices.roughly_spoken([text], voices.held_out(random_, examiner))
+        made.append((recorded(spoken, "clean", seed + index), len(text.split()) - 1))
+    return made
 
 
 def _sentence(random_: random.Random) -> str:
@@ -158,6 +171,7 @@ def main() -> None:
             seeds = range(arguments.seed * 1000, arguments.seed * 1000 + arguments.readers)
             readings = [read_out(arguments.sentences, condition, seed, name) for seed in seeds]
             _examine(model, name, condition, readings, arguments.failures)
+        _examine_unknown(model, name, arguments.seed)
     if recordings.missing():
         print(f"a person's recordings are left out: they need {recordings.missing()}")
     else:
@@ -220,6 +234,14 @@ def _examine_recordings(model: StreamingModel, condition: Condition, seed: int, 
         print(f"  read:  {one.words[0][1]}\n  wrote: {' '.join(word.text for word in words)}")
     together = [recorded([one], condition, seed + index) for index, one in enumerate(recordings.sentences(seed))]
     _examine(model, recordings.SPEAKER, condition, together, failures)
+
+
+def _examine_unknown(model: StreamingModel, name: str, seed: int) -> None:
+    """Print for how many of the words that it does not know the model writes none of its own."""
+    sentences = unknown_words(name, _UNKNOWN, seed)
+    wrote = _written_in_turns(model, [reading for reading, _ in sentences])
+    left_out = sum(len(words) <= known for words, (_, known) in zip(wrote, sentences, strict=True))
+    print(f"{name:16}{left_out} of {len(sentences)} unknown words left out", flush=True)
 
 
 def _line(condition: str, made: Score) -> str:

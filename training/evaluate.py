@@ -16,11 +16,12 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, get_args
 
 from rtc_server.bundled import PICO, directory_of
-from training import calls, direct, voices
+from training import calls, direct, manners, voices
 from training.calls import Way
 from training.disturbance import Bystander
 from training.examination import Task, draw
@@ -33,15 +34,17 @@ _LATE_WORDS_S: Final = 2.0
 """How long to wait for an answer's words where packets are lost: the data channel sends them again, the voice not."""
 _DEFAULTS: Final = {"webrtc": (40, 4), "model": (120, 16)}
 """Questions of each voice, and conversations at a time."""
-_WAYS: Final[dict[Condition, tuple[Condition, Way]]] = {
+_WAYS: Final[dict[str, tuple[Condition, Way]]] = {
     "clean": ("clean", Way()),
     "lossy": ("clean", Way(loss=True)),
     "telephone": ("clean", Way(codec="audio/PCMU")),
     "room": ("room", Way()),
     "noisy": ("noisy", Way()),
     "microphone": ("microphone", Way()),
+    "casual": ("clean", Way()),
 }
-"""What is done to the sound before it is sent, and how it is sent."""
+"""What is done to the sound before it is sent, and how it is sent. ``casual``: as people say it, hesitating or
+with a word too many."""
 
 
 def main() -> None:
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the checkpoint (default: the shipped one)",
     )
     add("--through", choices=tuple(_DEFAULTS), default="webrtc", help="default: %(default)s")
-    add("--conditions", nargs="*", choices=get_args(Condition), default=["clean", "lossy", "telephone"])
+    add("--conditions", nargs="*", choices=tuple(_WAYS), default=["clean", "lossy", "telephone"])
     add(
         "--voices",
         nargs="+",
@@ -120,7 +123,8 @@ def _examine_model(arguments: argparse.Namespace) -> Evaluation:
     results = []
     for condition in arguments.conditions:
         progress = _Progress(condition, arguments.questions * len(arguments.voices))
-        direct.converse(model, _people(arguments, condition), progress.add)
+        sound = condition if condition in get_args(Condition) else _WAYS[condition][0]
+        direct.converse(model, _people(arguments, condition, sound), progress.add)
         results.append(progress.result())
     bystanders = _bystanders(arguments)
     direct.converse(model, bystanders)
@@ -132,7 +136,7 @@ async def _examine_server(arguments: argparse.Namespace) -> Evaluation:
     async with calls.serving(arguments.model, arguments.rows, arguments.threads) as url:
         for condition in arguments.conditions:
             sound, way = _WAYS[condition]
-            people = list(_people(arguments, sound, _LATE_WORDS_S if way.loss else 1.0))
+            people = list(_people(arguments, condition, sound, _LATE_WORDS_S if way.loss else 1.0))
             progress = _Progress(condition, arguments.questions * len(arguments.voices))
             before = await calls.counts(url)
             lost = await calls.converse(url, people, arguments.rows, way, progress.add)
@@ -165,13 +169,18 @@ def _hearing(results: list[Result], most: int) -> Hearing | None:
     return Hearing(len(chosen), ceiling, recognise.differing(recogniser, chosen))
 
 
-def _people(arguments: argparse.Namespace, condition: Condition, patience_s: float = 1.0) -> Iterator[Person]:
+def _people(
+    arguments: argparse.Namespace, condition: str, sound: Condition, patience_s: float = 1.0
+) -> Iterator[Person]:
     """The same tasks in every condition, and in every voice."""
     tasks: Sequence[Task] = draw(arguments.questions, random.Random(arguments.seed))
+    if condition == "casual":
+        random_ = random.Random(arguments.seed)
+        tasks = [replace(task, said=manners.casually(task.said, random_)) for task in tasks]
     each = max(1, min(_TASKS_EACH, math.ceil(len(tasks) / arguments.rows)))
     for index in range(0, len(tasks), each):
         for voice in arguments.voices:
-            yield Person(tasks[index : index + each], condition, arguments.seed * 10_000 + index, patience_s, voice)
+            yield Person(tasks[index : index + each], sound, arguments.seed * 10_000 + index, patience_s, voice)
 
 
 def _bystanders(arguments: argparse.Namespace) -> list[Bystander]:
@@ -184,7 +193,7 @@ def _bystanders(arguments: argparse.Namespace) -> list[Bystander]:
 class _Progress:
     """Gathers what the people of one condition found, and says how far they are."""
 
-    def __init__(self, condition: Condition, questions: int) -> None:
+    def __init__(self, condition: str, questions: int) -> None:
         self._condition = condition
         self._questions = questions
         self._began = time.monotonic()

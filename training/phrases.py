@@ -172,6 +172,18 @@ _STRANGE: Final = (
 )
 
 
+SHORT: Final = {
+    "what is": "what's",
+    "how is": "how's",
+    "who is": "who's",
+    "where is": "where's",
+    "I am": "I'm",
+}
+BEFORE: Final = ("well", "now", "right", "okay so", "so please", "alright")
+AFTER: Final = ("thanks", "now", "then", "please")
+"""What people say before and after what they ask, and how they shorten it."""
+
+
 def questions() -> list[Question]:
     """Everything that the model can answer, in a fixed order."""
     return list(_questions())
@@ -204,7 +216,8 @@ def _strange(random_: random.Random) -> str:
 def vocabulary() -> list[str]:
     """Every word that a person may say, sorted."""
     strange_words = (re.sub(r"{\w+}|,", " ", text) for text in (*_STRANGE, *_WORDS.values()))
-    texts = [*(text for one in questions() for text in one.wordings), *strange_words]
+    casual = (*SHORT.values(), *BEFORE, *AFTER)
+    texts = [*(text for one in questions() for text in one.wordings), *strange_words, *casual]
     return sorted({word for text in texts for word in text.lower().split()})
 
 

@@ -102,6 +102,7 @@ def test_a_bank_goes_on_where_it_was_and_fills_conversations(tmp_path: Path) -> 
     stored = Bank(tmp_path)
     texts = [phrase.text for phrase in stored.voices["flite:rms"]]
     assert len(texts) > 30
+    assert {phrase.question is None for phrase in stored.voices["flite:rms"]} == {True, False}
     held_out = {text for question in phrases.questions() for text in question.held_out()}
     assert not held_out & set(texts)
     playwright = Playwright(3, stored)
