@@ -20,7 +20,8 @@ MAX_CHANNELS: Final = 16
 """Data channels at a time; one is used."""
 _CHUNKS_PER_S: Final = 200
 _CHUNK_BURST: Final = 600
-"""Chunks that are read. A conversation has some thirty a second; a client that comes back gets up to 256 events."""
+"""Chunks that are read, of messages and of all other kinds: what confirms our messages is not to suffer from theirs. A
+conversation has some thirty a second; a client that comes back gets up to 256 events at once."""
 
 
 class DataTransport(RTCSctpTransport):
@@ -28,14 +29,19 @@ class DataTransport(RTCSctpTransport):
 
     def __init__(self, transport: RTCDtlsTransport) -> None:
         super().__init__(transport)
-        self._chunks = TokenBucket(_CHUNKS_PER_S, _CHUNK_BURST, time.monotonic())
+        now = time.monotonic()
+        self._data_chunks = TokenBucket(_CHUNKS_PER_S, _CHUNK_BURST, now)
+        self._other_chunks = TokenBucket(_CHUNKS_PER_S, _CHUNK_BURST, now)
 
     async def _handle_data(self, data: bytes) -> None:
         streams = self._inbound_streams
         fragments = sum(len(stream.reassembly) for stream in streams.values())
         association = Association(self._last_received_tsn, streams, len(streams), fragments)
         chunks = chunks_of(data, association)
-        if chunks is not None and self._chunks.allow(time.monotonic(), chunks):
+        now = time.monotonic()
+        if chunks is None or not self._data_chunks.allow(now, chunks.data):
+            return
+        if self._other_chunks.allow(now, chunks.others):
             await super()._handle_data(data)
 
     async def _send_chunk(self, chunk: Chunk) -> None:

@@ -47,18 +47,29 @@ class Association:
     fragments: int
 
 
-def chunks_of(packet: bytes, association: Association) -> int | None:
-    """How many chunks a packet has, if it may be read; None if not."""
-    count, at = 0, _COMMON_HEADER_BYTES
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How many a packet has: of messages, and of all other kinds."""
+
+    data: int = 0
+    others: int = 0
+
+
+def chunks_of(packet: bytes, association: Association) -> Chunks | None:
+    """What a packet has in it, if it may be read; None if not."""
+    data, others, at = 0, 0, _COMMON_HEADER_BYTES
     while at + _CHUNK.size <= len(packet):
         kind, _, length = _CHUNK.unpack_from(packet, at)
         if length < _CHUNK.size or at + length > len(packet):
             return None
         if not _is_bounded(kind, packet[at + _CHUNK.size : at + length], association):
             return None
-        count += 1
+        if kind == _DATA_TYPE:
+            data += 1
+        else:
+            others += 1
         at += _padded(length)
-    return count or None
+    return Chunks(data, others)
 
 
 def _is_bounded(kind: int, body: bytes, association: Association) -> bool:
