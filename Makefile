@@ -66,6 +66,10 @@ train: $(VENV)/.installed-dev system ## Train the bundled model anew: see traini
 evaluate: $(VENV)/.installed-dev system ## Examine the bundled model: see rtc_server/models/pico/README.md
 	@$(BIN)/python -m training.evaluate $(ARGS)
 
+.PHONY: audit
+audit: $(VENV)/.installed-dev ## Ask for published vulnerabilities of what is installed (needs the network)
+	@$(BIN)/python -m tools.audit $(ARGS)
+
 .PHONY: system
 system: ## Install what the tests of browsers, networks and voices need, where that is possible
 	@missing=""; \
