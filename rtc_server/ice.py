@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 import socket
@@ -14,18 +15,20 @@ from aioice import Candidate
 
 from rtc_server.config import Settings
 from rtc_server.errors import BadCandidate, ConfigError
+from rtc_server.reach import is_near, is_nowhere, may_be_checked
 
-MAX_CANDIDATES: Final = 64
-"""A connection's remote candidates. Browsers on machines with many interfaces offer some twenty; each costs checks."""
+MAX_CANDIDATES: Final = 20
+"""A connection's remote candidates that are checked. Browsers on machines with many interfaces offer as many; one that
+is left out is found by its own checks."""
 # RFC 8839, section 5.1.
 _CANDIDATE: Final = re.compile(
     r"(?:a=)?candidate:(?P<foundation>[!-~]{1,64}) (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) "
     r"(?P<priority>\d{1,10}) (?P<host>[A-Za-z0-9.:%-]{1,255}) (?P<port>\d{1,5}) typ (?P<type>[a-z]{4,8})"
     r"(?P<rest>(?: [!-~]{1,256} [!-~]{1,256})*) ?"
 )
-_MDNS: Final = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
-
-_BROADCAST: Final = ipaddress.ip_address("255.255.255.255")
+# A name that stands for an address is a random UUID (draft-ietf-mmusic-mdns-ice-candidates, section 3.1.1). No machine
+# is called so: others cannot be looked up.
+_MDNS: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\.local")
 
 PortRange = range
 
@@ -33,11 +36,13 @@ PortRange = range
 @dataclass(frozen=True, slots=True)
 class MediaAddresses:
     """Where this server's media is: from settings, checked. ``ports``: None is any. ``public``: the address that
-    answers give in place of a private one, by the private one."""
+    answers give in place of a private one, by the private one. ``near``: whether the peer is in a private network, so
+    that the private addresses that it names are worth a check."""
 
     ports: PortRange | None = None
     interfaces: tuple[str, ...] = ()
     public: tuple[tuple[str, str], ...] = ()
+    near: bool = True
 
     @classmethod
     def from_settings(cls, settings: Settings) -> MediaAddresses:
@@ -59,6 +64,14 @@ class MediaAddresses:
             return chosen
         outside = [address for address in chosen if not ipaddress.ip_address(address).is_loopback]
         return outside or chosen
+
+    def towards(self, counted: str) -> MediaAddresses:
+        """The same for a client that is counted by ``counted`` (:func:`rtc_server.addresses.counted_by`)."""
+        return dataclasses.replace(self, near=is_near(counted))
+
+    def may_check(self, host: str) -> bool:
+        """Whether to send checks to an address that the peer names, or look up a name."""
+        return may_be_checked(host, self.near)
 
     def shown(self, host: str) -> str:
         """What a candidate on ``host`` calls itself."""
@@ -131,13 +144,7 @@ def parse_candidate(text: str) -> Candidate | None:
             address = ipaddress.ip_address(match["host"])
         except ValueError:
             raise BadCandidate from None
-        if (
-            "%" in match["host"]
-            or address.is_multicast
-            or address.is_unspecified
-            or address.is_loopback
-            or address == _BROADCAST
-        ):
+        if "%" in match["host"] or is_nowhere(address):
             return None
     return Candidate(
         foundation=match["foundation"],

@@ -35,6 +35,10 @@ PATIENCE_S: Final = 4.0
 """For how long a peer may answer nothing before its path is taken for dead, unless a caller says otherwise."""
 MAX_WAITING: Final = 256
 """Datagrams that wait to be read; five seconds of audio."""
+MAX_PAIRS: Final = 20
+MAX_PAIRS_AN_ADDRESS: Final = 6
+"""Pairs that are checked because the peer names an address; beyond them, those from which it sends checks itself. RFC
+8445, section 6.1.2.5, allows 100."""
 _RECEIVE_BUFFER_BYTES: Final = 512 * 1024
 _RETRANSMISSIONS: Final = 3
 """Of a check, within 7.5 s. RFC 8489 has six; but a check that fails is made again when one comes from there."""
@@ -136,6 +140,19 @@ class IceConnection(Connection):
         )
 
     # Gathering.
+
+    def _add_remote_candidate(self, remote_candidate: Candidate, network_host: str) -> None:
+        """A name may turn out to be any address."""
+        if self._addresses is None or self._addresses.may_check(network_host):
+            super()._add_remote_candidate(remote_candidate, network_host)
+
+    def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
+        """Each pair is some requests to an address of the peer's choice, of which one may have few ports, too."""
+        same = [
+            pair for pair in self._check_list if pair.remote_candidate._network_host == remote_candidate._network_host
+        ]
+        if len(self._check_list) < MAX_PAIRS and len(same) < MAX_PAIRS_AN_ADDRESS:
+            super()._pair_remote_candidate(remote_candidate)
 
     async def get_component_candidates(
         self,

@@ -115,6 +115,7 @@ class Peer:
         self._channel: RTCDataChannel | None = None
         self._next_channel: RTCDataChannel | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._may_check = addresses.may_check
         self._candidates = 0
         self._lookups: set[asyncio.Task[None]] = set()
         self._pc.on("datachannel", self._on_channel)
@@ -160,7 +161,7 @@ class Peer:
         return AUDIO_MID if place == self._offer.audio.position else None
 
     def _take(self, candidate: Candidate, mid: str | None) -> None:
-        if self._candidates >= MAX_CANDIDATES or self._closing is not None:
+        if self._candidates >= MAX_CANDIDATES or self._closing is not None or not self._may_check(candidate.host):
             return
         self._candidates += 1
         # A task, because a name has to be looked up; an address is added before the task first waits.

@@ -203,7 +203,7 @@ class Registry:
             options,
             self._settings,
             self._metrics,
-            self._addresses,
+            self._addresses.towards(visitor.address),
             visitor,
             resumable,
             self._detector,

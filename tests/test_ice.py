@@ -78,6 +78,8 @@ def test_candidates_with_extensions(prefix: str, kind: str) -> None:
             HOST.format(host)
             for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.251", "ff02::1", "255.255.255.255")
         ),
+        HOST.format("169.254.169.254"),
+        HOST.format("::ffff:10.0.0.1"),
     ],
 )
 def test_a_candidate_of_no_use_is_left_out(text: str) -> None:
@@ -99,6 +101,7 @@ def test_a_candidate_of_no_use_is_left_out(text: str) -> None:
         HOST.format("192.0.2"),
         HOST.format("fe80::1%eth0;reboot"),
         HOST.format("x" * 300 + ".local"),
+        HOST.format("printer.local"),
     ],
 )
 def test_what_is_no_candidate_is_refused(text: str) -> None:

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aioice import Connection, stun
+from aioice import Candidate, Connection, stun
 from aioice.ice import CandidatePair, StunProtocol
 
 from rtc_server.datagrams import MAX_SOURCES
 from rtc_server.errors import NoPort
 from rtc_server.ice import MediaAddresses
-from rtc_server.ice_agent import MAX_WAITING, IceConnection, MediaSocket
+from rtc_server.ice_agent import MAX_PAIRS, MAX_PAIRS_AN_ADDRESS, MAX_WAITING, IceConnection, MediaSocket
 from tests.support.calls import until
 from tests.test_ice import addresses, here
 
@@ -49,6 +49,8 @@ def test_aioice_has_the_parts_that_are_replaced() -> None:
         "recv",
         "request_received",
         "switch_role",
+        "_add_remote_candidate",
+        "_pair_remote_candidate",
         "_valid_username",
     }
     assert replaced <= set(vars(Connection))
@@ -143,6 +145,36 @@ def request_to(agent: IceConnection, key: str | None = None, **attributes: objec
 
 def waiting(agent: IceConnection) -> int:
     return agent._queue.qsize()
+
+
+async def test_an_offer_of_many_candidates_causes_few_checks() -> None:
+    """Of the addresses of a network, and of the ports of one machine."""
+    agent = IceConnection(addresses(interfaces=(here(),)), ice_controlling=False)
+    try:
+        await agent.gather_candidates()
+        for number in range(200):
+            await agent.add_remote_candidate(candidate(f"203.0.113.{number}", 40_000))
+            await agent.add_remote_candidate(candidate("198.51.100.1", 1024 + number))
+        assert len(agent._check_list) <= MAX_PAIRS
+        hosts = [pair.remote_candidate.host for pair in agent._check_list]
+        assert hosts.count("198.51.100.1") <= MAX_PAIRS_AN_ADDRESS
+    finally:
+        await agent.close()
+
+
+async def test_a_client_from_far_has_no_private_addresses_checked() -> None:
+    agent = IceConnection(addresses(interfaces=(here(),)).towards("203.0.113.9"), ice_controlling=False)
+    try:
+        await agent.gather_candidates()
+        for host in ("10.0.0.1", "192.168.1.1", "fd12::1", "169.254.169.254", "203.0.113.9"):
+            await agent.add_remote_candidate(candidate(host, 40_000))
+        assert [each.host for each in agent.remote_candidates] == ["203.0.113.9"]
+    finally:
+        await agent.close()
+
+
+def candidate(host: str, port: int) -> Candidate:
+    return Candidate("1", 1, "udp", 1, host, port, "host")
 
 
 async def test_what_the_peer_sends_arrives() -> None:

@@ -16,7 +16,7 @@ LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
     {"environment", "command_line", "invocation"},
     {"memory", "child_process"},
-    {"config", "listening", "addresses", "downmix"},
+    {"config", "listening", "addresses", "reach", "downmix"},
     {"decoding"},
     {
         "protocols",
