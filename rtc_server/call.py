@@ -447,8 +447,7 @@ class Call:
     async def _run(self) -> None:
         try:
             if not await self._wait_for_client():
-                self.end(EndReason.CONNECT_TIMEOUT)
-                logger.warning("session %s: nobody connected. %s", self.id.log_id, self._addresses.advice())
+                self._give_up_connecting()
                 return
             while self._end_task is None:
                 await self._keep_time()
@@ -457,6 +456,15 @@ class Call:
         except Exception:  # the border of a task: a fault here costs this session and no other
             logger.exception("session %s failed", self.id.log_id)
             self.end(EndReason.INTERNAL)
+
+    def _give_up_connecting(self) -> None:
+        if self._connection is None or not self._connection.handshake_unfinished:
+            self.end(EndReason.CONNECT_TIMEOUT)
+            logger.warning("session %s: nobody connected. %s", self.id.log_id, self._addresses.advice())
+            return
+        self.end_detail = "A path was found, but the client's side of the DTLS handshake did not come: see a=setup."
+        self.end(EndReason.HANDSHAKE_FAILED)
+        logger.warning("session %s: the DTLS handshake failed: the client's side did not come", self.id.log_id)
 
     async def _wait_for_client(self) -> bool:
         """Until the client is connected; False when it is too late. A path that was dead may come back by itself."""

@@ -98,6 +98,11 @@ class Connection:
         """Why its DTLS handshake failed; None if it did not."""
         return self._peer.handshake_failure
 
+    @property
+    def handshake_unfinished(self) -> bool:
+        """Whether there is a path on which its DTLS handshake does not come to an end."""
+        return self._peer.handshake_unfinished
+
     def play(self, pcm: FloatArray, now: float) -> None:
         """Voice for the other side; none is kept for one that does not want any."""
         if self._offer.receives:

@@ -252,6 +252,11 @@ class LeanPeerConnection(RTCPeerConnection):
         return [cast(IceConnection, each.transport._connection) for each in self._dtls_transports()]
 
     @property
+    def handshake_unfinished(self) -> bool:
+        """Whether a DTLS handshake is under way."""
+        return any(each.state == "connecting" for each in self._dtls_transports())
+
+    @property
     def handshake_failure(self) -> HandshakeFailure | None:
         """Why a DTLS handshake failed; None if none did."""
         return next((each.failure for each in self._dtls_transports() if each.failure is not None), None)

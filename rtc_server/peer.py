@@ -179,10 +179,19 @@ class Peer:
         """Why the DTLS handshake failed; None if it did not."""
         return self._pc.handshake_failure
 
+    @property
+    def handshake_unfinished(self) -> bool:
+        """Whether ICE has found a path on which the DTLS handshake does not come to an end."""
+        return self._pc.handshake_unfinished
+
     def send(self, message: str) -> bool:
-        """Queue a message on the data channel. False if there is no open channel, or too much is waiting."""
+        """Queue a message on the data channel. False if there is no open channel, too much is waiting, or the message
+        is longer than the peer takes."""
         channel = self._channel
         if channel is None or channel.readyState != "open" or channel.bufferedAmount > _MAX_BUFFERED_BYTES:
+            return False
+        offered = self._offer.channel
+        if offered is None or len(message.encode()) > offered.max_message_bytes:
             return False
         channel.send(message)
         return True

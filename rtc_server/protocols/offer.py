@@ -180,7 +180,7 @@ class _Reader:
         taken = {audio.mid, None if channel is None else self._sections[channel.position].mid}
         bundles = [tuple(mid for mid in bundle if mid in taken) for bundle in self._bundles]
         transports = {transport} if channel is None else {transport, channel.transport}
-        generations = [pair for place in (self._head, *self._sections) for pair in ice_of(place)]
+        generations = (pair for section in self._sections for pair in ice_of(section, self._head))
         return Offer(
             self._sections,
             Audio(self._place(audio), codecs, self._direction(audio), transport),
@@ -213,7 +213,7 @@ class _Reader:
         members = self._members(section)
         taken = [each for each in members if each in (section, other)] or [section]
         tagged = next((each for each in taken if each.port), taken[0])
-        return read_transport([tagged, self._head, *taken, *members], self._head.has("ice-lite"))
+        return read_transport([tagged, self._head, *taken, *members], self._head)
 
     def _direction(self, section: Section) -> str:
         """RFC 8866, section 6.7: of the section, else of the session, else both ways."""
@@ -227,7 +227,7 @@ class _Reader:
         found: dict[tuple[str, int], SectionCandidate] = {}
         for position, section in enumerate(self._sections):
             place = position if len(transports) > 1 else 0
-            if all(ufrag in fragments for ufrag, _ in ice_of(section)):
+            if all(ufrag in fragments for ufrag, _ in ice_of(section, self._head)):
                 for value in section.values("candidate"):
                     text = f"candidate:{value}"
                     found.setdefault((text, place), SectionCandidate(text, section.mid, position))

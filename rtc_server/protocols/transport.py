@@ -49,26 +49,29 @@ class Transport:
     lite: bool = False
 
 
-def read_transport(places: Sequence[Lines], lite: bool) -> Transport:
-    """The parameters from the first of the ``places`` that has them. Raises BadSdp with a sentence that names what is
-    missing, or what cannot be used."""
-    ice = next((pair for place in places for pair in ice_of(place)), None)
+def read_transport(places: Sequence[Lines], session: Lines) -> Transport:
+    """The parameters from the first of the ``places`` that has them, itself or from the ``session``. Raises BadSdp with
+    a sentence that names what is missing, or what cannot be used."""
+    ice = next((pair for place in places for pair in ice_of(place, session)), None)
     if ice is None:
-        raise BadSdp("The offer has no a=ice-ufrag and a=ice-pwd that can be used, in the same place.")
+        raise BadSdp("The offer has no a=ice-ufrag and a=ice-pwd that can be used.")
     fingerprints: tuple[Fingerprint, ...] = next(filter(None, map(_fingerprints, places)), ())
     if not fingerprints:
         raise BadSdp(_what_fingerprint(places))
-    return Transport(*ice, fingerprints, _setup(places), lite)
+    return Transport(*ice, fingerprints, _setup(places), session.has("ice-lite"))
 
 
-def ice_of(lines: Lines) -> Iterator[tuple[str, str]]:
-    """The username fragment and the password that stand here: one pair, or none."""
-    values = [
-        next((value for value in lines.values(name) if _ICE_WORD.fullmatch(value)), None)
+def ice_of(section: Lines, session: Lines) -> Iterator[tuple[str, str]]:
+    """The username fragment and the password that hold for a section, each its own or the session's: one pair, or
+    none."""
+    ufrag, password = (
+        next(
+            (value for lines in (section, session) for value in lines.values(name) if _ICE_WORD.fullmatch(value)), None
+        )
         for name in ("ice-ufrag", "ice-pwd")
-    ]
-    if values[0] is not None and values[1] is not None:
-        yield values[0], values[1]
+    )
+    if ufrag is not None and password is not None:
+        yield ufrag, password
 
 
 def _fingerprints(lines: Lines) -> tuple[Fingerprint, ...]:

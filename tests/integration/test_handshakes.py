@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from rtc_server.app import Server
 from rtc_server.dtls import Certificate
 from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
+from tests.conftest import running_server
 from tests.support.calls import get_json, leaves_nothing, until
 
 
@@ -30,6 +32,14 @@ async def client_with(key: Any) -> AsyncIterator[LeanPeerConnection]:
     try:
         await pc.setLocalDescription(await pc.createOffer())
         yield pc
+    finally:
+        await pc.close()
+
+
+@contextlib.asynccontextmanager
+async def closing(pc: LeanPeerConnection) -> AsyncIterator[None]:
+    try:
+        yield
     finally:
         await pc.close()
 
@@ -74,3 +84,46 @@ async def test_a_handshake_that_fails_says_why(server: Server, base_url: str, ca
     assert line.name == "rtc_server.peer"
     assert line.getMessage().startswith("session 0-0-")
     assert sha_256.split(" ")[1] not in caplog.text
+
+
+async def test_a_handshake_that_neither_side_begins_says_so() -> None:
+    """A client that does not go by the answer: both wait. That is no matter of ports and relays."""
+    async with (
+        running_server("--model", "echo", "--connect-timeout-s", "3") as server,
+        leaves_nothing(server),
+        client_with(ec.generate_private_key(ec.SECP256R1())) as pc,
+    ):
+        url = f"http://127.0.0.1:{server.port}"
+        body = {"sdp": pc.localDescription.sdp.replace("a=setup:actpass", "a=setup:active"), "type": "offer"}
+        async with aiohttp.ClientSession() as http, http.post(f"{url}/api/offer", json=body) as response:
+            answer = await response.json()
+        assert "a=setup:passive" in answer["sdp"]
+        stubborn = answer["sdp"].replace("a=setup:passive", "a=setup:active")
+        await pc.setRemoteDescription(RTCSessionDescription(stubborn, "answer"))
+        await until(lambda: not len(server.registry), "the session's end")
+        status, refusal = await get_json(f"{url}/api/sessions/{answer['session']}")
+    assert status == 410
+    assert "handshake_failed" in refusal["error"]["message"]
+    assert "a=setup" in refusal["error"]["message"]
+
+
+async def test_a_client_that_takes_short_messages_alone_is_sent_no_others(
+    server: Server, base_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RFC 8841, section 6: "the maximum size" that it takes. It costs the client its events, and nobody a fault."""
+    pc, messages = LeanPeerConnection(RTCConfiguration(iceServers=[])), list[str]()
+    async with leaves_nothing(server), closing(pc):
+        pc.addTransceiver("audio")
+        channel = pc.createDataChannel(CHANNEL_LABEL)
+        channel.on("message", messages.append)
+        await pc.setLocalDescription(await pc.createOffer())
+        sdp = re.sub(r"a=max-message-size:\d+", "a=max-message-size:60", pc.localDescription.sdp)
+        session = await offer(base_url, pc, sdp)
+        await until(lambda: channel.readyState == "open", "the channel")
+        channel.send('{"type": "settings", "stats_interval_ms": 250}')
+        figures = server.registry._calls[session]._published
+        await until(lambda: server.registry._calls[session]._published is not figures, "figures that are too long")
+        channel.send('{"type": "ping", "id": 1}')
+        await until(lambda: bool(messages), "an answer that is short enough")
+        assert all(len(message) <= 60 for message in messages)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

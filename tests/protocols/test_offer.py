@@ -164,6 +164,13 @@ def test_transport_attributes_of_the_session_hold_for_all_sections() -> None:
     assert (transport.setup, transport.ufrag) == (Setup.PASSIVE, "abcd")
 
 
+def test_the_username_fragment_and_the_password_may_stand_apart() -> None:
+    """RFC 8839, section 5.4: each at either level."""
+    section = audio_section(transport=[TRANSPORT[0], *TRANSPORT[2:], "rtcp-mux"])
+    read = read_offer(offer(section, head="a=ice-ufrag:session\r\na=ice-pwd:sessionsessionsessionsession\r\n"))
+    assert (read.audio.transport.ufrag, read.audio.transport.password) == ("abcd", "sessionsessionsessionsession")
+
+
 def test_ice_lite_is_of_the_session() -> None:
     assert read_offer(offer(audio_section(), head="a=ice-lite\r\n")).audio.transport.lite
     assert not read_offer(offer(audio_section())).audio.transport.lite
