@@ -16,6 +16,8 @@ from rtc_server.protocols.ogg import OggReader
 
 _HEADERS: Final = (b"OpusHead", b"OpusTags")
 """RFC 7845, section 5."""
+_MAX_HEADERS: Final = 1024
+"""In a row; a stream has two, and as many again where another is chained to it."""
 
 
 class OggOpusReader:
@@ -24,12 +26,17 @@ class OggOpusReader:
     def __init__(self) -> None:
         self._packets = OggReader()
         self._decoder = libopus.Decoder(audio.MODEL_RATE_HZ)
+        self._headers = 0
 
     def read(self, data: bytes) -> Iterator[FloatArray]:
         """The audio that ``data`` completes, a packet (at most 120 ms) at a time. Raises BadMessage."""
         for packet in self._packets.read(data):
             if packet.startswith(_HEADERS):
+                self._headers += 1
+                if self._headers > _MAX_HEADERS:
+                    raise BadMessage("The Ogg stream has nothing but headers.")
                 continue
+            self._headers = 0
             try:
                 yield self._decoder.decode(packet)
             except libopus.OpusError:

@@ -88,3 +88,8 @@ def test_a_voice_turned_over_in_one_channel_is_heard() -> None:
     left = sine(48_000, 440.0, 48_000, amplitude=0.25)
     heard = read(encode(np.stack((left, -left)), "ogg", "libopus", 48_000, "stereo"), 1000)
     assert audio.level_dbfs(heard[4800:-4800]) == pytest.approx(audio.level_dbfs(left), abs=1)
+
+
+def test_a_stream_of_headers_has_an_end() -> None:
+    with pytest.raises(BadMessage):
+        read(page([HEAD], FIRST) * 2000, 100_000)

@@ -12,6 +12,8 @@ from rtc_server.errors import BadMessage
 
 MAX_PACKET_BYTES: Final = 1024 * 1024
 """Audio packets are far smaller; comments may hold a picture."""
+MAX_IDLE_PAGES: Final = 4096
+"""In a row that complete no packet: enough for the largest packet in the small pages of any writer."""
 _HEADER_BYTES: Final = 27
 _CAPTURE_PATTERN: Final = b"OggS\0"
 """And the version, which is 0 (section 6)."""
@@ -27,12 +29,16 @@ class OggReader:
         self._bytes = bytearray()
         self._serial: bytes | None = None
         self._packet: bytearray | None = None
+        self._idle_pages = 0
 
     def read(self, data: bytes) -> Iterator[bytes]:
         """The packets that ``data`` completes. Raises BadMessage; the stream is dead then."""
         self._bytes += data
         at = 0
         while (size := self._page_bytes(at)) and at + size <= len(self._bytes):
+            self._idle_pages += 1
+            if self._idle_pages > MAX_IDLE_PAGES:
+                raise BadMessage("The Ogg stream has too many pages with nothing in them.")
             yield from self._page(bytes(self._bytes[at : at + size]))
             at += size
         del self._bytes[:at]
@@ -67,5 +73,6 @@ class OggReader:
             at += segment
             if segment < _FULL_SEGMENT:
                 if self._packet is not None:
+                    self._idle_pages = 0
                     yield bytes(self._packet)
                 self._packet = bytearray()

@@ -85,3 +85,13 @@ def test_any_bytes_are_packets_or_an_error(data: bytes, step: int) -> None:
             read(stream, step)
         except BadMessage:
             continue
+
+
+def test_pages_with_nothing_in_them_have_an_end() -> None:
+    """A message of them would keep everybody waiting."""
+    empty = raw_page(b"", b"")
+    reader = OggReader()
+    list(reader.read(page([b"first"], FIRST)))
+    assert list(reader.read(empty * 4000 + page([b"sound"]))) == [b"sound"]
+    with pytest.raises(BadMessage):
+        list(reader.read(empty * 5000))
