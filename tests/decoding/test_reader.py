@@ -8,7 +8,6 @@ import io
 import os
 import resource
 import signal
-import struct
 import sys
 from collections.abc import AsyncIterator
 from typing import IO
@@ -24,6 +23,7 @@ from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.decoding.wire import Limits
 from rtc_server.errors import FileUnreadable, NotAudio, Overloaded, ServerError
 from tests.support.media import encode, file_with, noise
+from tests.support.mutations import claims_gigabytes
 from tests.support.waiting import until
 
 LONG = encode(np.broadcast_to(np.float32(0), (3600 * 2000,)), "flac", "flac", 2000)
@@ -122,13 +122,6 @@ async def test_a_reader_is_little_ahead_and_waits(decoders: Decoders) -> None:
 
 
 # What a file may cost
-
-
-def claims_gigabytes() -> bytes:
-    """72 bytes: a WAV whose title is two gigabytes long."""
-    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 24_000, 48_000, 2, 16)
-    title = b"LIST" + struct.pack("<I", 0x7FFFFF00) + b"INFOINAM" + struct.pack("<I", 0x7FFFFE00) + b"name" * 3
-    return b"RIFF" + struct.pack("<I", 0x7FFFFFF0) + b"WAVE" + form + title
 
 
 async def test_a_file_that_claims_gigabytes_gets_none(decoders: Decoders) -> None:

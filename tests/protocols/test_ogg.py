@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_server.errors import BadMessage
 from rtc_server.protocols.ogg import MAX_PACKET_BYTES, OggReader
-from tests.support.ogg import CONTINUED, FIRST, lacing, page, raw_page
+from tests.support.mutations import mutations
+from tests.support.ogg import CONTINUED, FIRST, headers, lacing, mended, page, raw_page
 
 packets = st.lists(st.binary(max_size=600), max_size=20)
 
@@ -95,3 +98,21 @@ def test_pages_with_nothing_in_them_have_an_end() -> None:
     assert list(reader.read(empty * 4000 + page([b"sound"]))) == [b"sound"]
     with pytest.raises(BadMessage):
         list(reader.read(empty * 5000))
+
+
+def test_pages_that_are_nearly_right_come_out_the_same_in_any_pieces() -> None:
+    """The same for hours: ``python -m fuzz.fuzz_ogg``."""
+    files = [paged([b"a" * 300, b"", b"b" * 255, b"c"], 3), headers() + page([b"sound"] * 5)]
+    for data in itertools.islice(mutations(files, seed=1), 500):
+        whole = mended(data)
+        assert read_in_steps(whole, 7) == read_in_steps(whole, max(1, len(whole)))
+
+
+def read_in_steps(data: bytes, step: int) -> tuple[list[bytes], bool]:
+    reader, made = OggReader(), []
+    try:
+        for at in range(0, len(data), step):
+            made += reader.read(data[at : at + step])
+    except BadMessage:
+        return made, True
+    return made, False
