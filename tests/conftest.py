@@ -17,6 +17,15 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink
 from rtc_server.registry import Registry
 
+# pytest finds hooks in here by their names.
+from tests.support.log_watch import (  # noqa: F401
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_unconfigure,
+)
+
 # Slow, shared cores: an example that takes long says nothing of the code.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")

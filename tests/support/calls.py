@@ -33,6 +33,7 @@ from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
 from rtc_server.protocols.events import CHANNEL_LABEL
 from tests.conftest import UNLIMITED
 from tests.support.listening import pump
+from tests.support.log_watch import WATCH
 
 PROBED: Final = "tests.integration.probed_server"
 ROOT: Final = Path(__file__).parents[2]
@@ -419,6 +420,7 @@ class ServerProcess:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.log.append(line.decode().rstrip())
+            WATCH.read_text("a server", line)
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,151 @@
+"""The watch over logs sees what it is there for: a test that leaks fails, in whatever way, and no other does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.log_watch import WATCH, LogWatch
+
+ROOT = Path(__file__).parents[1]
+INNER = """
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rtc_server import auth, turn
+from rtc_server.session import SessionId
+from tests.test_auth import token
+
+KEY = auth.new_key()
+PROGRAM = [sys.executable, "-c", f"import sys; print('at', {KEY!r}, file=sys.stderr)"]
+
+
+def test_leaks_a_key():
+    logging.getLogger("any").debug("with %s", KEY)
+
+
+def test_leaks_most_of_a_key():
+    logging.getLogger("any").debug("with %s", KEY[:30])
+
+
+def test_leaks_a_token():
+    logging.getLogger("any").info(token())
+
+
+def test_leaks_an_address():
+    logging.getLogger("any").info("GET /ws?x=1&token=abc")
+
+
+def test_leaks_a_turn_password():
+    made = turn.make_credentials("the-secret-of-the-relay", "ada", 1)
+    logging.getLogger("any").info("credential=%r", made.password)
+
+
+def test_leaks_a_turn_secret():
+    turn.make_credentials("the-secret-of-the-relay", "ada", 1)
+    logging.getLogger("any").info("static-auth-secret=the-secret-of-the-relay")
+
+
+def test_leaks_a_session():
+    logging.getLogger("any").info("GET /api/sessions/%s/events", SessionId("0", 0).text)
+
+
+def test_leaks_in_a_traceback():
+    try:
+        raise ValueError(KEY)
+    except ValueError:
+        logging.getLogger("any").exception("it failed")
+
+
+def test_leaks_from_a_logger_that_is_off():
+    logger = logging.getLogger("off")
+    logger.setLevel(logging.CRITICAL)
+    logger.propagate, logger.disabled = False, True
+    logging.disable(logging.CRITICAL)
+    logger.debug(KEY)
+    logging.disable(logging.NOTSET)
+
+
+def test_leaks_from_a_program():
+    subprocess.run(PROGRAM, capture_output=True, check=True)
+
+
+async def test_leaks_from_a_program_that_is_awaited():
+    process = await asyncio.create_subprocess_exec(*PROGRAM, stderr=asyncio.subprocess.PIPE)
+    await process.communicate()
+
+
+def test_leaks_from_a_program_that_nobody_reads():
+    subprocess.run(PROGRAM, check=True)
+
+
+def test_leaks_on_standard_error():
+    os.write(2, KEY.encode())
+
+
+@pytest.fixture
+def careless():
+    yield
+    logging.getLogger("any").debug("with %s", KEY)
+
+
+def test_leaks_when_it_is_over(careless):
+    pass
+
+
+def test_leaks_a_record_that_cannot_be_read():
+    logging.getLogger("any").debug("%d", "x")
+
+
+def test_is_quiet(caplog):
+    logging.getLogger("any").debug("%s rtc_engine_memory_bytes_of_the_engine", SessionId("0", 0).log_id)
+    logging.getLogger("any").info("GET /ws, WebSocket of key/ada")
+    assert len(caplog.records) <= 1, "what a test sees has the level that it always had"
+"""
+
+
+def test_a_test_that_leaks_fails(tmp_path: Path) -> None:
+    (tmp_path / "test_inner.py").write_text(INNER)
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.conftest",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(tmp_path),
+    ]
+    command = [sys.executable, "-m", "pytest", *options, "--import-mode=importlib", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    names = set(re.findall(r"^def (test_\w+)|^async def (test_\w+)", INNER, re.MULTILINE))
+    leaky = {one or other for one, other in names} - {"test_is_quiet"}
+    assert len(leaky) == 15
+    found = set(re.findall(r"^ERROR \S+::(test_\w+)|^FAILED \S+::(test_\w+)", done.stdout, re.MULTILINE))
+    assert {one or other for one, other in found} == leaky, done.stdout + done.stderr
+    assert re.search(r"read [1-9]\d* log records for [1-9]\d* secrets", done.stdout)
+
+
+def test_it_watches_this_run() -> None:
+    before = WATCH.records
+    WATCH.prove()
+    assert WATCH.records > before
+    assert WATCH.secrets
+
+
+def test_it_does_not_start_where_it_cannot_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = LogWatch()
+    with pytest.raises(AssertionError, match="did not see"):
+        blind.prove()
+    monkeypatch.undo()
+    WATCH.take()  # what the blind one did not see, this one has
