@@ -58,6 +58,7 @@ SYSTEMS: Final = {
                 *(sys.executable, "-m", "rtc_server", "serve", "--model", "echo", "--port", str(port)),
                 # All clients of a benchmark have one address, and it wants to know what they hear beyond the limit.
                 *("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--max-lag-ms", "100000"),
+                *("--connecting-per-address", "10000"),
             ],
         ),
     )

@@ -67,6 +67,10 @@ class Principal:
     def may_use(self, service: str) -> bool:
         return self.services is None or service in self.services
 
+    def session_s(self, most_s: float) -> float:
+        """For how long a session may last on a server where none lasts longer than ``most_s``."""
+        return most_s if self.max_session_s is None else min(most_s, self.max_session_s)
+
 
 ANONYMOUS: Final = Principal("", operator=True)
 """Everybody, on a server without ``--auth``."""

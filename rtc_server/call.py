@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,6 +134,11 @@ class Call:
     @property
     def state(self) -> SessionState:
         return self._machine.state
+
+    @property
+    def connecting(self) -> bool:
+        """Whether its client has been answered, and was never there."""
+        return self.state is SessionState.CONNECTING
 
     @property
     def age_ms(self) -> float:
@@ -388,8 +392,7 @@ class Call:
 
     def _limit(self) -> None:
         """Whoever may come in may also be told how long to stay."""
-        own_s = self.visitor.principal.max_session_s
-        limit_s = min(self._settings.max_session, own_s if own_s is not None else math.inf)
+        limit_s = self.visitor.principal.session_s(self._settings.max_session)
         loop = asyncio.get_running_loop()
         left_s = min(limit_s, _WARNING_S)
         warning = events.Ending("time_limit", round(left_s * 1000))

@@ -122,7 +122,10 @@ class Settings:
     public_url: str = _setting("", "address at which browsers find this server, if it is a proxy's: https://HOST/PATH/")
     trusted_proxies: tuple[str, ...] = _setting((), "addresses or networks whose X-Forwarded-For is believed")
     offers_per_minute: int = _setting(120, "offers a minute from one address", 1, 1_000_000)
-    sessions_per_address: int = _setting(64, "sessions at a time from one address", 1, 100_000)
+    sessions_per_address: int = _setting(64, "sessions, sockets and files at a time from one address", 1, 100_000)
+    connecting_per_address: int = _setting(
+        0, "of these, how many may not be connected yet; 0: 8, and half of a service's slots", 0, 100_000
+    )
     tls: Literal["off", "self-signed"] = _setting("off", "self-signed: HTTPS with a certificate made on the spot")
     tls_cert: str = _setting("", "PEM file of the certificate chain; serves HTTPS")
     tls_key: str = _setting("", "PEM file of the certificate's private key")

@@ -27,6 +27,7 @@ from rtc_server.errors import (
     Forbidden,
     NoAudio,
     Overloaded,
+    RateLimited,
     ServerError,
     ServerFull,
     SessionEnded,
@@ -44,10 +45,26 @@ from rtc_server.session import EndReason, SessionId, SessionState
 logger = logging.getLogger(__name__)
 
 
+_MOST_CONNECTING: Final = 8
+"""Of one address, of all services: people in one office who all begin in the same seconds."""
+_CONNECTING_RETRY_S: Final = 3
 _KEPT_ENDS: Final = 1024
 _END_IS_KEPT_S: Final = 300.0
 _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REFUSED})
 """Nobody asks why."""
+
+
+@dataclass(slots=True, eq=False)
+class Guest:
+    """A session that is no call: a socket, or a file. ``connecting``: it holds its place, and has sent no audio yet."""
+
+    engine: EngineClient
+    visitor: Visitor
+    connecting: bool
+
+    @property
+    def service(self) -> str:
+        return self.engine.service
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +99,7 @@ class Registry:
         self._metrics = metrics
         self._addresses = MediaAddresses.from_settings(settings)
         self._calls: dict[str, Call] = {}
-        self._guests: Counter[str] = Counter()
+        self._guests: set[Guest] = set()
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -166,21 +183,23 @@ class Registry:
         await asyncio.gather(*(call.end(EndReason.SERVER_SHUTDOWN) for call in list(self._calls.values())))
 
     @contextlib.contextmanager
-    def guest(self, service: str, visitor: Visitor) -> Iterator[EngineClient]:
+    def guest(self, service: str, visitor: Visitor, connecting: bool = False) -> Iterator[Guest]:
         """A session that is no call (a file, a socket): counted with the calls, by the same limits, as long as the
-        context lasts. Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions."""
+        context lasts. Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions,
+        RateLimited."""
         engine = self._admit(service, visitor)
-        self._guests[visitor.address] += 1
+        if connecting:
+            self._check_connecting(engine, visitor)
+        guest = Guest(engine, visitor, connecting)
+        self._guests.add(guest)
         try:
-            yield engine
+            yield guest
         finally:
-            self._guests[visitor.address] -= 1
-            self._guests += Counter()  # drops those at zero: addresses are many
+            self._guests.discard(guest)
 
     def longest_s(self, visitor: Visitor) -> float:
         """For how long a session of theirs may last."""
-        own_s = visitor.principal.max_session_s
-        return min(self._settings.max_session, math.inf if own_s is None else own_s)
+        return visitor.principal.session_s(self._settings.max_session)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -194,6 +213,7 @@ class Registry:
         self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool
     ) -> Answer:
         engine = self._admit(self.default_service if service is None else service, visitor)
+        self._check_connecting(engine, visitor)
         self._check_pace(engine)
         offer = read_offer(sdp)
         session_id = SessionId(self._settings.node, worker=0)
@@ -232,10 +252,9 @@ class Registry:
             raise Forbidden
         if not engine.ready:
             raise EngineUnavailable
-        if len(self._calls) + self._guests.total() >= self._settings.max_sessions:
+        if len(self._present()) >= self._settings.max_sessions:
             raise self._full(None)
-        calls = sum(call.visitor.address == visitor.address for call in self._calls.values())
-        if calls + self._guests[visitor.address] >= self._settings.sessions_per_address:
+        if len(self._present(visitor.address)) >= self._settings.sessions_per_address:
             raise TooManySessions
         if self._calls or self._guests:  # where there is nobody, refusing one helps no other
             self.lag.require_room()
@@ -248,6 +267,24 @@ class Registry:
         step_ms = engine.step_p50_ms
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
+
+    def _present(self, address: str | None = None) -> list[Call | Guest]:
+        """All who are here, or those of one address."""
+        present: list[Call | Guest] = [*self._calls.values(), *self._guests]
+        return [one for one in present if address in (None, one.visitor.address)]
+
+    def _check_connecting(self, engine: EngineClient, visitor: Visitor) -> None:
+        """Clients that only connect, and never are connected, must not keep others from coming."""
+        connecting = [one.service for one in self._present(visitor.address) if one.connecting]
+        slots = 0 if engine.info is None else engine.info.slots
+        most = self._settings.connecting_per_address or _MOST_CONNECTING
+        of_service = self._settings.connecting_per_address or max(1, slots // 2)
+        full = engine.slots_used >= slots  # the engine says so itself
+        if not full and (len(connecting) >= most or connecting.count(engine.service) >= of_service):
+            raise RateLimited(
+                "Too many conversations from this address are still connecting. Try again in a few seconds.",
+                retry_after_s=_CONNECTING_RETRY_S,
+            )
 
     def _on_stall(self, service: str, stalled: bool) -> None:
         """The engine of a service is silent, or goes on: tell its conversations."""

@@ -16,10 +16,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtc_server.access import socket_protocol, visitor_of
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.auth import Visitor
+from rtc_server.backlog import Backlog
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
@@ -28,14 +30,19 @@ from rtc_server.errors import (
     Draining,
     Forbidden,
     InternalError,
+    RateLimited,
     RequestTimeout,
     ServerError,
+    TimeLimit,
+    TooManySessions,
+    Unauthorized,
+    Unavailable,
     UnknownService,
 )
 from rtc_server.metrics import Metrics
 from rtc_server.ogg_opus import OggOpusReader
 from rtc_server.protocols import asr
-from rtc_server.registry import Registry
+from rtc_server.registry import Guest, Registry
 from rtc_server.services import TRANSCRIBE
 from rtc_server.transcriber import Heard, Step, Transcriber
 from rtc_server.transcript import Word, WordEnd
@@ -49,14 +56,19 @@ ASR_PATH: Final = "/api/asr-streaming"
 class SocketLimits:
     """What one socket may keep, and for how long it may be quiet.
 
-    ``buffered_s``: of audio, after which it is not read; a message more may be there. ``outgoing`` and ``markers``:
-    messages that wait, at most. ``idle_s``: without a valid message. ``close_s``: for a close to be answered.
+    ``buffered_s``: of audio that is not heard yet, after which it is not read, so that pings are not seen either; a
+    message more may be there. All sockets together have ``all_buffered_s``; each has ``own_buffered_s`` of it in any
+    case. ``outgoing`` and ``markers``: messages that wait, at most. ``first_audio_s``: from the start. ``idle_s``:
+    without audio that comes or is heard. ``close_s``: for a close to be answered.
     """
 
-    buffered_s: float = 60.0
+    buffered_s: float = 600.0
+    all_buffered_s: float = 3600.0
+    own_buffered_s: float = 60.0
     outgoing: int = 4096
     markers: int = 1024
     ping_s: float = 10.0
+    first_audio_s: float = 15.0
     idle_s: float = 120.0
     close_s: float = 2.0
 
@@ -81,11 +93,11 @@ class AsrSockets:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """One socket's life. Raises UnknownService, Forbidden, BadRequest before it is a WebSocket; after that, all
-        that goes wrong is told as the protocol has it."""
-        engine = self._registry.engines.get(TRANSCRIBE)
-        if engine is None:
+        that goes wrong is told as the protocol has it: browsers show a page nothing of an HTTP error."""
+        visitor = visitor_of(request)
+        if TRANSCRIBE not in self._registry.engines:
             raise UnknownService(tuple(self._registry.engines))
-        if not visitor_of(request).principal.may_use(TRANSCRIBE):
+        if not visitor.principal.may_use(TRANSCRIBE):
             raise Forbidden
         # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
         # Pings are answered by hand, for pongs have to be seen.
@@ -99,18 +111,44 @@ class AsrSockets:
         if not response.can_prepare(request):
             raise BadRequest("This is the address of a WebSocket.")
         await response.prepare(request)
-        socket = AsrSocket(request, response, self.limits, self._metrics)
+        socket = AsrSocket(request, response, self.limits, self._metrics, self._has_room)
         self._open.add(socket)
         self._empty.clear()
         try:
-            if self._registry.draining:
-                socket.end(Draining())
-            await socket.run(engine, self._settings.pause_threshold)
+            await self._run(socket, visitor)
         finally:
             self._open.discard(socket)
             if not self._open:
                 self._empty.set()
         return response
+
+    async def _run(self, socket: AsrSocket, visitor: Visitor) -> None:
+        """Under the limits of all sessions, and for no longer than its token is good."""
+        principal = visitor.principal
+        ends: list[tuple[float, ServerError]] = [
+            (self._registry.longest_s(visitor), TimeLimit("This has lasted as long as it may."))
+        ]
+        if principal.expires_at is not None:
+            expired = Unauthorized("The token that opened this is good no longer.")
+            ends.append((principal.expires_at - time.time(), expired))
+        try:
+            with self._registry.guest(TRANSCRIBE, visitor, connecting=True) as guest:
+                end_s, error = min(ends, key=lambda end: end[0])
+                timer = asyncio.get_running_loop().call_later(end_s, socket.end, error)
+                try:
+                    await socket.run(guest, self._settings.pause_threshold)
+                finally:
+                    timer.cancel()
+        except ServerError as error:
+            await socket.refuse(error)
+
+    def _has_room(self, buffered_samples: int) -> bool:
+        """Whether a socket that has buffered so much may take more."""
+        limits, own_s = self.limits, buffered_samples / MODEL_RATE_HZ
+        if own_s >= limits.buffered_s:
+            return False
+        in_all_s = sum(socket.buffered_samples for socket in self._open) / MODEL_RATE_HZ
+        return own_s < limits.own_buffered_s or in_all_s < limits.all_buffered_s
 
     async def drain(self, grace_s: float) -> None:
         """Wait for the streams to end, then end what is left. The registry's draining lets nobody in any more."""
@@ -130,16 +168,22 @@ class AsrSocket:
     """One client. Reads, transcribes and writes side by side; the first thing that ends one of them ends all."""
 
     def __init__(
-        self, request: web.Request, response: web.WebSocketResponse, limits: SocketLimits, metrics: Metrics
+        self,
+        request: web.Request,
+        response: web.WebSocketResponse,
+        limits: SocketLimits,
+        metrics: Metrics,
+        has_room: Callable[[int], bool],
     ) -> None:
         self._request = request
         self._response = response
         self._limits = limits
         self._metrics = metrics
+        self._has_room = has_room
         self._ogg: OggOpusReader | None = None
-        self._blocks: deque[FloatArray] = deque()
-        self._blocks_wait = asyncio.Event()
+        self._backlog = Backlog()
         self._room = asyncio.Event()
+        self._alive_until = 0.0
         self._received_samples = 0
         self._heard_frames = 0
         self._delay_frames = 0
@@ -151,9 +195,10 @@ class AsrSocket:
         self._ended = asyncio.Event()
         self._error: ServerError | None = None
 
-    async def run(self, engine: EngineClient, pause_threshold: float) -> None:
+    async def run(self, guest: Guest, pause_threshold: float) -> None:
         """Until somebody ends it; the slot is free and the socket closed when it returns."""
-        transcribe = functools.partial(self._transcribe, engine, pause_threshold)
+        self._guest = guest
+        transcribe = functools.partial(self._transcribe, guest.engine, pause_threshold)
         work = asyncio.create_task(self._guard(transcribe), name="asr-socket")
         try:
             await self._ended.wait()
@@ -168,6 +213,12 @@ class AsrSocket:
                 self._words,
             )
             await self._say_goodbye()
+
+    async def refuse(self, error: ServerError) -> None:
+        """It never began. Tells why, and closes."""
+        logger.info("a transcription is refused: %s", error.code)
+        self.end(error)
+        await self._say_goodbye()
 
     def end(self, error: ServerError | None) -> None:
         """End it, and tell the client why; without an ``error`` it has left. The first call counts."""
@@ -204,11 +255,13 @@ class AsrSocket:
 
     async def _read(self) -> None:
         limits = self._limits
-        valid_at = time.monotonic()
+        quiet_s = min(limits.first_audio_s, limits.idle_s)
+        self._alive_until = time.monotonic() + quiet_s
         while True:
-            left_s = valid_at + limits.idle_s - time.monotonic()
+            left_s = self._alive_until - time.monotonic()
             if left_s <= 0:
-                raise RequestTimeout(f"Nothing that this server understands came for {limits.idle_s:g} s.")
+                quiet_s = quiet_s if self._guest.connecting else limits.idle_s
+                raise RequestTimeout(f"No audio came for {quiet_s:g} s.")
             try:
                 message = await self._response.receive(min(left_s, 2 * limits.ping_s))
             except TimeoutError:
@@ -218,7 +271,6 @@ class AsrSocket:
             match message.type:
                 case WSMsgType.BINARY:
                     await self._take(asr.parse_client_message(message.data))
-                    valid_at = time.monotonic()
                 case WSMsgType.PING:
                     await self._response.pong(message.data)
                 case WSMsgType.PONG | WSMsgType.TEXT:
@@ -240,17 +292,29 @@ class AsrSocket:
                 self._mark(marker)
 
     @property
-    def _buffered_samples(self) -> int:
+    def buffered_samples(self) -> int:
         return max(0, self._received_samples - self._heard_frames * FRAME_SAMPLES)
 
     async def _buffer(self, pcm: FloatArray) -> None:
-        """Keep ``pcm`` for the model; waits while there is too much of it, and so nothing more is read."""
+        """Keep ``pcm`` for the model; waits while there is too much of it, and so nothing more is read.
+
+        Much may be there before: what comes behind it, as pings, would not be seen, and clients take a server that
+        answers no ping for dead.
+        """
+        if not pcm.size:
+            return
+        self._stay_alive()
         self._received_samples += pcm.size
-        self._blocks.append(pcm)
-        self._blocks_wait.set()
-        while self._buffered_samples >= self._limits.buffered_s * MODEL_RATE_HZ:
+        self._backlog.push(pcm)
+        await asyncio.sleep(0)  # a client that sends without a pause leaves time for all others
+        while not self._has_room(self.buffered_samples):
             self._room.clear()
             await self._room.wait()
+
+    def _stay_alive(self) -> None:
+        """Audio has come, or is heard."""
+        self._guest.connecting = False
+        self._alive_until = time.monotonic() + self._limits.idle_s
 
     def _mark(self, marker: int) -> None:
         if len(self._markers) >= self._limits.markers:
@@ -262,10 +326,7 @@ class AsrSocket:
 
     async def _feed(self, transcriber: Transcriber) -> None:
         while True:
-            await self._blocks_wait.wait()
-            self._blocks_wait.clear()
-            while self._blocks:
-                await transcriber.feed(self._blocks.popleft())
+            await transcriber.feed(await self._backlog.pop())
 
     def _on_heard(self, heard: Heard) -> None:
         match heard:
@@ -278,6 +339,7 @@ class AsrSocket:
             case Step(frame, pauses):
                 self._heard_frames = frame
                 self._room.set()
+                self._stay_alive()
                 self._tell_step(pauses)
             case _:
                 pass
@@ -285,7 +347,7 @@ class AsrSocket:
     def _tell_step(self, pauses: tuple[float, ...]) -> None:
         """In the order of the original: the step, what was written in it, the markers that it reaches."""
         if pauses:
-            self._send(asr.Step(self._heard_frames, pauses, self._buffered_samples))
+            self._send(asr.Step(self._heard_frames, pauses, self.buffered_samples))
         for message in self._of_this_step:
             self._send(message)
         self._of_this_step.clear()
@@ -324,14 +386,30 @@ class AsrSocket:
     async def _say_goodbye(self) -> None:
         try:
             async with asyncio.timeout(self._limits.close_s):
-                if self._error is not None and not self._response.closed:
-                    await self._flush()
-                    await self._response.send_bytes(asr.encode_server_message(asr.Error(self._error.message)))
-                await self._response.close()
+                error = self._error
+                if error is None or self._response.closed:
+                    await self._response.close()
+                    return
+                await self._flush()
+                await self._response.send_bytes(asr.encode_server_message(asr.Error(error.message, error.code)))
+                await self._response.close(code=_close_code(error), message=error.code.encode())
         except (TimeoutError, ConnectionError):
             # It does not read, or is not there: nothing of it may wait in our buffers.
             if self._request.transport is not None:
                 self._request.transport.abort()
+
+
+def _close_code(error: ServerError) -> WSCloseCode:
+    """RFC 6455, section 7.4.1; the reason beside it is the error's code."""
+    match error:
+        case Draining():
+            return WSCloseCode.GOING_AWAY
+        case Unavailable() | RateLimited() | TooManySessions():
+            return WSCloseCode.TRY_AGAIN_LATER
+        case BadRequest() | BadMessage():
+            return WSCloseCode.POLICY_VIOLATION
+        case _:
+            return WSCloseCode.INTERNAL_ERROR
 
 
 ASR_SOCKETS: Final = web.AppKey("asr_sockets", AsrSockets)

@@ -118,7 +118,8 @@ class Uploads:
     async def admit(self, visitor: Visitor) -> AsyncIterator[Place]:
         """A place for one file. Raises Draining (also later, when the server shuts down), TimeLimit (later), and what
         :meth:`Registry.guest` raises."""
-        with self._registry.guest(TRANSCRIBE, visitor) as engine:
+        with self._registry.guest(TRANSCRIBE, visitor) as guest:
+            engine = guest.engine
             if engine.info is None:
                 raise EngineUnavailable
             if engine.slots_used + len(self._receiving) >= engine.info.slots:

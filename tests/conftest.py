@@ -30,7 +30,10 @@ from tests.support.log_watch import (  # noqa: F401
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
-UNLIMITED = ("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--max-lag-ms", "100000")
+UNLIMITED = (
+    *("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--connecting-per-address", "10000"),
+    *("--max-lag-ms", "100000"),
+)
 """All of a test's clients have one address, and their work is done in the server's loop, or beside it on a machine that
 may have other things to do. Tests of these limits set their own, which win."""
 

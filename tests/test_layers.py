@@ -36,7 +36,7 @@ LEVELS: list[set[str]] = [
     {"hosts"},
     {"stoppable", "loop_lag"},
     {"origins"},
-    {"opus", "codecs", "coturn", "ogg_opus"},
+    {"opus", "codecs", "coturn", "ogg_opus", "backlog"},
     {"inbound"},
     {"engine"},
     {"transcript", "speech"},

@@ -77,10 +77,11 @@ class Step(msgspec.Struct, frozen=True, tag="Step"):
     buffered_pcm: int
 
 
-class Error(msgspec.Struct, frozen=True, tag="Error"):
-    """The last message."""
+class Error(msgspec.Struct, frozen=True, tag="Error", omit_defaults=True):
+    """The last message. ``code``: as in ``docs/protocol.md``, section 4; Kyutai's has none."""
 
     message: str
+    code: str = ""
 
 
 ServerMessage = Ready | Word | EndWord | Marker | Step | Error

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket as sockets
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import WSCloseCode
 
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import parse
+from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.protocols import asr
 from rtc_server.sockets import SocketLimits
+from tests.conftest import UNLIMITED
 from tests.support.asr import (
     AsrClosed,
     AsrSocketClient,
@@ -231,10 +235,11 @@ async def test_when_all_slots_are_taken_it_says_so_and_closes(server: Server) ->
             assert await three.next() == {
                 "type": "Error",
                 "message": "Every slot is taken. Try again in a few seconds.",
+                "code": "server_full",
             }
             with pytest.raises(AsrClosed) as closed:
                 await three.next()
-            assert closed.value.code == 1000
+            assert closed.value.code == WSCloseCode.TRY_AGAIN_LATER
         assert await transcribed(one, numbered(1)) == ["1"]
     await until(lambda: server.engines["transcribe"].slots_used == 0)
     async with asr_client(server) as client:
@@ -326,6 +331,37 @@ async def test_markers_without_audio_have_an_end(server: Server) -> None:
         for number in range(11):
             await client.send({"type": "Marker", "id": number})
         await client.until("Error")
+
+
+@pytest.mark.parametrize("says", [None, {"type": "Init"}, {"type": "Audio", "pcm": []}, {"type": "Marker", "id": 1}])
+async def test_one_without_audio_is_sent_away(server: Server, says: dict[str, Any] | None) -> None:
+    """It holds a place that others want. What it says instead, again and again, does not count."""
+    server.asr_sockets.limits = SocketLimits(first_audio_s=0.4)
+
+    async def chatter(client: AsrSocketClient) -> None:
+        with contextlib.suppress(ConnectionError):
+            while says is not None:
+                await client.send(says)
+                await asyncio.sleep(0.05)
+
+    async with asr_client(server) as client:
+        talking = asyncio.create_task(chatter(client), name="chatter")
+        error = await client.until("Error")
+        assert (error["code"], error["message"]) == ("request_timeout", "No audio came for 0.4 s.")
+        with pytest.raises(AsrClosed) as closed:
+            await client.next()
+        assert closed.value.code == WSCloseCode.POLICY_VIOLATION
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+
+
+async def test_audio_that_waits_to_be_heard_is_no_silence() -> None:
+    """The model takes longer than a client may be quiet."""
+    limits = SocketLimits(idle_s=0.5, ping_s=5.0)
+    async with asr_server(lambda: Parrot(heads=1, step_s=0.02), limits) as server, asr_client(server) as client:
+        await client.send_audio(numbered(60))
+        await client.until("Step", step_idx=60)
+        assert "0.5 s" in (await client.until("Error"))["message"]
 
 
 async def test_who_sends_nothing_is_sent_away(server: Server) -> None:
@@ -422,6 +458,56 @@ async def test_far_faster_than_the_model_is_held_back() -> None:
         assert max(step["buffered_pcm"] for step in client.of("Step")) <= limits.buffered_s * MODEL_RATE_HZ + tail.size
 
 
+class Waiting(Parrot):
+    """Makes its first steps only when it is let."""
+
+    def __init__(self, go: threading.Event) -> None:
+        super().__init__(heads=1)
+        self._go = go
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        self._go.wait(20)
+        return super().step(pcm, active)
+
+
+async def test_a_client_far_ahead_of_the_model_is_answered_its_pings() -> None:
+    """Five minutes of audio at once, for a model that has heard next to nothing of it; then all words come."""
+    go = threading.Event()
+    pcm = np.concatenate([*[numbered(400)] * 9, numbered(150)])
+    assert pcm.size == 300 * MODEL_RATE_HZ
+    async with asr_server(lambda: Waiting(go)) as server, asr_client(server, autoping=False) as client:
+        for start in range(0, pcm.size, asr.MAX_SAMPLES):
+            await client.socket.send_bytes(asr.encode_client_message(asr.Audio(pcm[start : start + asr.MAX_SAMPLES])))
+        await client.socket.ping(b"still there?")
+        await client.until("Ready")
+        message = await client.socket.receive(20)
+        assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PONG, b"still there?")
+        go.set()
+        words = await transcribed(client, audio.silence(0))
+        assert words == [str(n) for numbers in [400] * 9 + [150] for n in range(1, numbers + 1)]
+        assert client.of("Step")[0]["buffered_pcm"] > 290 * MODEL_RATE_HZ, "the model had not heard it"
+
+
+async def test_all_clients_together_are_so_far_ahead_and_no_further() -> None:
+    """One that is far ahead is held back for the others; each has some room of its own."""
+    limits = SocketLimits(buffered_s=20.0, all_buffered_s=10.0, own_buffered_s=2.0)
+    async with asr_server(lambda: Parrot(slots=2, heads=1, step_s=0.002), limits) as server:
+
+        async def pour(client: AsrSocketClient) -> None:
+            for start in range(0, frames * FRAME_SAMPLES, FRAME_SAMPLES):
+                await client.send_audio(pcm[start : start + FRAME_SAMPLES])
+            await transcribed(client, audio.silence(0))
+
+        frames = 300
+        pcm = numbered(frames)
+        async with asr_client(server) as one, asr_client(server) as other, asyncio.TaskGroup() as group:
+            for client in (one, other):
+                group.create_task(pour(client))
+        most = [max(step["buffered_pcm"] for step in client.of("Step")) / MODEL_RATE_HZ for client in (one, other)]
+        assert max(most) <= limits.all_buffered_s + 1.0
+        assert all(len(client.words) == frames for client in (one, other))
+
+
 async def test_far_slower_than_real_time_is_heard(server: Server) -> None:
     async with asr_client(server) as client:
         pcm = numbered(3)
@@ -433,7 +519,7 @@ async def test_far_slower_than_real_time_is_heard(server: Server) -> None:
 
 async def test_a_client_that_sends_and_does_not_read_fills_no_memory(server: Server) -> None:
     """It is cut off once what it ought to read is more than a bounded queue."""
-    server.asr_sockets.limits = SocketLimits(outgoing=50, close_s=0.2)
+    server.asr_sockets.limits = SocketLimits(outgoing=50, close_s=0.2, first_audio_s=60.0)
     async with asr_client(server) as neighbour:
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(flood(server.port, packed({"type": "Init"})), 60)
@@ -544,7 +630,7 @@ def stt_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.asynccontextmanager
 async def real_server(checkpoint: Path, slots: int) -> AsyncIterator[Server]:
-    arguments = ["--port", "0", "--model", "echo", "--vad", "off", "--threads", "1"]
+    arguments = ["--port", "0", "--model", "echo", "--vad", "off", "--threads", "1", *UNLIMITED]
     stt = ["--stt", str(checkpoint), "--stt-slots", str(slots), "--device", "cpu"]
     async with running(Server(parse([*arguments, *stt], environment={}))) as server:
         yield server

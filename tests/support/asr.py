@@ -19,6 +19,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import StreamingModel
 from rtc_server.sockets import SocketLimits
+from tests.conftest import UNLIMITED
 from tests.support.waiting import until
 
 PATIENCE_S = 20.0
@@ -29,7 +30,7 @@ async def asr_server(
     model: Callable[[], StreamingModel], limits: SocketLimits | None = None, *arguments: str
 ) -> AsyncIterator[Server]:
     """A server whose service ``transcribe`` is ``model``, in a thread; at the end nothing of its sockets is left."""
-    server = Server(parse(["--port", "0", "--model", "echo", "--vad", "off", *arguments], environment={}))
+    server = Server(parse(["--port", "0", "--model", "echo", "--vad", "off", *UNLIMITED, *arguments], environment={}))
     engine = EngineClient("transcribe", lambda: LocalLink(model), server.metrics)
     server.engines["transcribe"] = server.registry.engines["transcribe"] = engine
     if limits is not None:
