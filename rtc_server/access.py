@@ -33,6 +33,7 @@ from rtc_server.errors import (
     RateLimited,
     RequestTimeout,
     TooLarge,
+    TooManyConnections,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -52,7 +53,8 @@ _MINUTE_S: Final = 60
 
 # By route, not by path: what the router took it for is what will be served.
 _PAGE_ROUTES: Final = frozenset({"/", "/static/{path}"})
-_OPEN_ROUTES: Final = _PAGE_ROUTES | {"/healthz", "/readyz", "/api/config"}
+_HEALTH_ROUTES: Final = frozenset({"/healthz", "/readyz"})
+_OPEN_ROUTES: Final = _PAGE_ROUTES | _HEALTH_ROUTES | {"/api/config"}
 _STREAMED_ROUTES: Final = frozenset({"/api/transcribe", "/api/transcribe/{name}"})
 """Their handlers read the body as it comes, with bounds of their own."""
 _OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
@@ -102,6 +104,7 @@ class Access:
         """Stand at the door of ``app``. Inside the middleware that makes answers of errors, outside all others."""
         app.middlewares.append(self.admit)
         app.on_response_prepare.append(_add_cors_headers)
+        app.on_response_prepare.append(_close_surplus)
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -114,6 +117,8 @@ class Access:
             request[_VISITOR] = Visitor(NOBODY, address)
             _check_host(request, self.hosts)
             _check_origin(request, self.origins)
+            if _is_surplus(request) and not _is_for_all(request):
+                raise TooManyConnections
             if _is_preflight(request):
                 return _preflight_answer(request)
             self._count_offer(request, address)
@@ -337,6 +342,23 @@ def _begin(request: web.Request, clock: Callable[[], float]) -> float:
     """When the request began to arrive."""
     connection = request.protocol
     return connection.request_began() if isinstance(connection, Connection) else clock()
+
+
+def _is_surplus(request: web.Request) -> bool:
+    return isinstance(request.protocol, Connection) and request.protocol.surplus
+
+
+def _is_for_all(request: web.Request) -> bool:
+    """What is answered where there are as many connections as there may be: how the server is, and what ends
+    something."""
+    return request.method == hdrs.METH_DELETE or _route(request) in _HEALTH_ROUTES
+
+
+async def _close_surplus(request: web.Request, response: web.StreamResponse) -> None:
+    """One answer is all that it gets."""
+    if _is_surplus(request):
+        response.headers[hdrs.CONNECTION] = "close"
+        response.force_close()
 
 
 def _end(request: web.Request) -> None:

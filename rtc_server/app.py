@@ -15,10 +15,11 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import auth, health, ice_servers, signaling, sockets, tls, uploads, whip
+from rtc_server import auth, descriptors, health, ice_servers, signaling, sockets, tls, uploads, whip
 from rtc_server.access import make_access
 from rtc_server.config import Settings
 from rtc_server.connections import ConnectionLimits, Connections
+from rtc_server.descriptors import Descriptors
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError, NotFound
 from rtc_server.http_errors import errors_middleware
@@ -116,7 +117,8 @@ class Server:
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
-        self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag)
+        self.files = Descriptors()
+        self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag, self.files)
         self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
         self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
@@ -133,7 +135,7 @@ class Server:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_S)
         await self._runner.setup()
         assert self._runner.server is not None
-        connections = Connections(self._runner.server, self.limits, self.access.proxies)
+        connections = Connections(self._runner.server, self.limits, self.access.proxies, self.files)
         try:
             bound = await listen(self.settings.host, self.settings.port)
         except ConfigError:
@@ -204,6 +206,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     ``announce`` is called once the models are ready. Raises ConfigError, ModelLoadError.
     """
     await check(settings.host)  # one that is not this machine's is no door to be guarded
+    descriptors.raise_limit()
     server = Server(settings)
     stop, hurry = asyncio.Event(), asyncio.Event()
 

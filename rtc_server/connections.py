@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import resource
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -19,13 +19,19 @@ from typing import Any, Final, cast
 
 from aiohttp import web
 
+from rtc_server import descriptors
 from rtc_server.addresses import Proxies, counted_by, parse_address
-from rtc_server.errors import BadRequest, InternalError, RequestTimeout, ServerError
+from rtc_server.descriptors import Descriptors, is_shortage
+from rtc_server.errors import BadRequest, InternalError, RequestTimeout, ServerError, TooManyConnections
 from rtc_server.http_errors import error_response
 
 logger = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS: Final = 4096
+_SURPLUS: Final = 16
+"""Beyond those, or fewer where files are few: told that there are too many, or how the server is, and closed."""
+_SURPLUS_S: Final = 2.0
+_SELDOM_S: Final = 60.0
 _MAX_HEADERS: Final = 64
 """Browsers send some twenty, proxies add some more. Each has at most 8 KiB."""
 
@@ -46,22 +52,36 @@ class ConnectionLimits:
     @classmethod
     def of_this_process(cls) -> ConnectionLimits:
         """At most half of the files that may be open: the others are for the media."""
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        in_all = _MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, files // 2)
+        in_all = min(_MAX_CONNECTIONS, descriptors.limit() // 2)
         return cls(in_all=in_all, per_address=min(256, in_all // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One connection that came in, ``counted`` by its address. ``surplus``: there are enough already, and it is not."""
+
+    counted: str
+    surplus: bool
 
 
 class Connections:
     """Counts those that are open, in all and by address; makes new ones for ``loop.create_server``.
 
-    A trusted proxy has no limit of its own: its connections are those of many.
+    A trusted proxy has no limit of its own: its connections are those of many. One that is too many is not cut off but
+    told so, for a client cannot tell a reset from a server that is gone; and who looks after the server still gets to
+    know how it is. Of these, the one that has said nothing for longest makes room for the next.
     """
 
-    def __init__(self, server: web.Server, limits: ConnectionLimits, proxies: Proxies) -> None:
+    def __init__(
+        self, server: web.Server, limits: ConnectionLimits, proxies: Proxies, files: Descriptors | None = None
+    ) -> None:
         self.limits = limits
         self._server = server
         self._proxies = proxies
+        self._files = files or Descriptors()
         self._open: Counter[str] = Counter()
+        self._surplus: dict[Connection, None] = {}
+        self._complained_at = -math.inf
 
     def __call__(self) -> Connection:
         return Connection(self, self._server)
@@ -69,21 +89,47 @@ class Connections:
     def __len__(self) -> int:
         return self._open.total()
 
-    def enter(self, peer: str) -> str | None:
-        """Count a connection. What to leave by, or None: there are too many."""
+    def enter(self, peer: str) -> Entry | None:
+        """Count a connection. None: there is not even a descriptor to tell it anything by."""
         address = parse_address(peer)
         counted = counted_by(address)
-        if len(self) >= self.limits.in_all:
-            return None
-        if self._open[counted] >= self.limits.per_address and not self._proxies.trusts(address):
-            return None
-        self._open[counted] += 1
-        return counted
+        full = len(self) >= self.limits.in_all or (
+            self._open[counted] >= self.limits.per_address and not self._proxies.trusts(address)
+        )
+        if not self._files.suffice_for_http(len(self)):
+            full = True
+            self._complain()
+            if not self._files.suffice_for_an_answer:
+                return None
+        self._files.take()
+        if not full:
+            self._open[counted] += 1
+        return Entry(counted, full)
 
-    def leave(self, counted: str) -> None:
-        self._open[counted] -= 1
-        if not self._open[counted]:
-            del self._open[counted]
+    def leave(self, entry: Entry) -> None:
+        self._files.take(-1)
+        if entry.surplus:
+            return
+        self._open[entry.counted] -= 1
+        if not self._open[entry.counted]:
+            del self._open[entry.counted]
+
+    def add_surplus(self, connection: Connection) -> None:
+        """It is told, if it asks soon."""
+        self._surplus[connection] = None
+        if len(self._surplus) > max(2, min(_SURPLUS, self._files.most // _SURPLUS)):
+            next((one for one in self._surplus if not one.handling), next(iter(self._surplus))).cut_off()
+
+    def remove_surplus(self, connection: Connection) -> None:
+        self._surplus.pop(connection, None)
+
+    def _complain(self) -> None:
+        """Once in a while: what makes it so may go on for long."""
+        if time.monotonic() - self._complained_at > _SELDOM_S:
+            self._complained_at = time.monotonic()
+            logger.warning(
+                "of %d file descriptors, those that are left are kept for the media: HTTP is refused", self._files.most
+            )
 
 
 class Connection(web.RequestHandler):
@@ -105,8 +151,8 @@ class Connection(web.RequestHandler):
         )
         self._connections = connections
         self._limits = limits
-        self._counted: str | None = None
-        self._handling = False
+        self._entry: Entry | None = None
+        self.handling = False
         self._head_began_at: float | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -115,34 +161,47 @@ class Connection(web.RequestHandler):
 
     def request_began(self) -> float:
         """The head is here. When its first byte was, in monotonic seconds."""
-        self._handling = True
+        self.handling = True
         _cancel(self._watch)
         began_at, self._head_began_at = self._head_began_at, None
         return time.monotonic() if began_at is None else began_at
 
     def request_ended(self) -> None:
-        self._handling = False
+        self.handling = False
+
+    @property
+    def surplus(self) -> bool:
+        """Whether it is one too many: all that it gets is one answer."""
+        return self._entry is not None and self._entry.surplus
+
+    def cut_off(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     # What the transport says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._counted = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
-        if self._counted is None:
+        self._entry = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
+        if self._entry is None:
             logger.debug("too many connections: one is refused")
             cast(asyncio.Transport, transport).abort()  # uvloop's are not subclasses of it
             return
         super().connection_made(transport)
+        if self.surplus:
+            self._connections.add_surplus(self)
+            self._stall = asyncio.get_running_loop().call_later(_SURPLUS_S, self.cut_off)
 
     def data_received(self, data: bytes) -> None:
-        if data and not self._handling and self._head_began_at is None:
+        if data and not self.handling and self._head_began_at is None:
             self._head_began_at = time.monotonic()
             self._watch = asyncio.get_running_loop().call_later(self._limits.head_s, self._on_late_head)
         super().data_received(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall = asyncio.get_running_loop().call_later(self._limits.stalled_s, self._on_stall)
+        _cancel(self._stall)
+        self._stall = asyncio.get_running_loop().call_later(self._limits.stalled_s, self.cut_off)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -152,9 +211,10 @@ class Connection(web.RequestHandler):
         _cancel(self._watch)
         _cancel(self._stall)
         super().connection_lost(exc)
-        if self._counted is not None:
-            self._connections.leave(self._counted)
-            self._counted = None
+        self._connections.remove_surplus(self)
+        if self._entry is not None:
+            self._connections.leave(self._entry)
+            self._entry = None
 
     # What was not to be.
 
@@ -170,10 +230,6 @@ class Connection(web.RequestHandler):
             )
         self.force_close()
 
-    def _on_stall(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -183,7 +239,9 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """What is not HTTP, or more of it than we take, is the client's affair; anything else is a fault of ours."""
         error: ServerError
-        if status < InternalError.http_status:
+        if is_shortage(exc):
+            error = TooManyConnections()
+        elif status < InternalError.http_status:
             error = BadRequest("This is not HTTP as it should be, or its head is too large.")
         else:
             error = InternalError()

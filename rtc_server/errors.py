@@ -214,6 +214,11 @@ class Overloaded(Unavailable):
     message = "The model is at its limit. Try again in a few seconds."
 
 
+class TooManyConnections(Unavailable):
+    code = "too_many_connections"
+    message = "The server has as many connections as it may have. Try again in a few seconds."
+
+
 class EngineUnavailable(Unavailable):
     code = "engine_unavailable"
     message = "The model is not ready yet. Try again in a few seconds."

@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
+from rtc_server.descriptors import is_shortage
 from rtc_server.errors import (
     BadRequest,
     InternalError,
@@ -20,6 +21,7 @@ from rtc_server.errors import (
     RequestTimeout,
     ServerError,
     TooLarge,
+    TooManyConnections,
     Unauthorized,
 )
 
@@ -81,6 +83,13 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except OSError as error:
+        if not is_shortage(error):
+            logger.exception("%s /%s failed", request.method, _door(request))
+            return error_response(InternalError(), request)
+        # Strangers can bring it about, and often: no line each.
+        logger.debug("%s /%s: no file descriptor left", request.method, _door(request))
+        return error_response(TooManyConnections(), request)
     except Exception:  # the border of a request: the fault is ours, is logged, and costs this request alone
         logger.exception("%s /%s failed", request.method, _door(request))
         return error_response(InternalError(), request)

@@ -19,6 +19,7 @@ from typing import Final
 from rtc_server.auth import Visitor
 from rtc_server.call import Call
 from rtc_server.config import Settings
+from rtc_server.descriptors import Descriptors
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     Draining,
@@ -31,6 +32,7 @@ from rtc_server.errors import (
     ServerError,
     ServerFull,
     SessionEnded,
+    TooManyConnections,
     TooManySessions,
     UnknownService,
     UnknownSession,
@@ -45,6 +47,8 @@ from rtc_server.session import EndReason, SessionId, SessionState
 logger = logging.getLogger(__name__)
 
 
+_FILES_OF_A_SESSION: Final = 2
+"""A socket for each address that the machine is reached by."""
 _MOST_CONNECTING: Final = 8
 """Of one address, of all services: people in one office who all begin in the same seconds."""
 _CONNECTING_RETRY_S: Final = 3
@@ -89,8 +93,10 @@ class Registry:
         metrics: Metrics,
         detector: EngineClient | None = None,
         lag: LoopLag | None = None,
+        files: Descriptors | None = None,
     ) -> None:
         self.lag = lag or LoopLag(settings.max_lag_ms, metrics)
+        self._files = files or Descriptors()
         self.engines = dict(engines)
         self._detector = detector
         self.default_service = next(iter(self.engines))
@@ -256,6 +262,8 @@ class Registry:
             raise self._full(None)
         if len(self._present(visitor.address)) >= self._settings.sessions_per_address:
             raise TooManySessions
+        if not self._files.suffice_for_media(_FILES_OF_A_SESSION):
+            raise TooManyConnections
         if self._calls or self._guests:  # where there is nobody, refusing one helps no other
             self.lag.require_room()
         return engine

@@ -177,6 +177,12 @@ const TABLE = {
     todo: 'A place is free as soon as somebody leaves.',
     again: 'auto',
   },
+  too_many_connections: {
+    title: 'The server is at its limit',
+    text: 'It has as many connections as it may have, and keeps the rest for those who are talking.',
+    todo: 'It is free again as soon as somebody leaves.',
+    again: 'auto',
+  },
   no_port: {
     title: 'The server has no port left',
     text: 'Each conversation needs one for its audio, and all that it may use are taken.',

@@ -21,7 +21,8 @@ from aiohttp import web
 
 from rtc_server.access import Access
 from rtc_server.addresses import Proxies
-from rtc_server.connections import Connection, ConnectionLimits, Connections
+from rtc_server.connections import Connection, ConnectionLimits, Connections, Entry
+from rtc_server.descriptors import Descriptors
 from rtc_server.http_errors import errors_middleware
 from rtc_server.origins import Origins
 from rtc_server.rate_limit import Buckets
@@ -73,10 +74,15 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(limits: ConnectionLimits = LIMITS, trusted: tuple[str, ...] = ()) -> AsyncIterator[Served]:
+async def serving(
+    limits: ConnectionLimits = LIMITS, trusted: tuple[str, ...] = (), files: Descriptors | None = None
+) -> AsyncIterator[Served]:
     async def quick(request: web.Request) -> web.Response:
         served.handled += 1
         return web.Response(body=await request.read())
+
+    async def waits_for_nothing(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
 
     async def waits(_: web.Request) -> web.Response:
         await served.release.wait()
@@ -91,11 +97,12 @@ async def serving(limits: ConnectionLimits = LIMITS, trusted: tuple[str, ...] = 
     access.install(app)
     app.router.add_route("*", "/x", quick)
     app.router.add_get("/waits", waits)
+    app.router.add_get("/healthz", waits_for_nothing)
     app.router.add_get("/large", large)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     assert runner.server is not None
-    connections = Connections(runner.server, limits, proxies)
+    connections = Connections(runner.server, limits, proxies, files)
     listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
     served = Served(connections, listener.sockets[0].getsockname()[1])
     try:
@@ -257,7 +264,7 @@ def test_one_that_takes_its_answer_slowly_gets_all_of_it(run: Callable[[Scenario
 
 @pytest.mark.parametrize("limits", [replace(LIMITS, in_all=3), replace(LIMITS, per_address=3)], ids=["all", "address"])
 def test_too_many(run: Callable[[Scenario], None], limits: ConnectionLimits) -> None:
-    """Those beyond are cut off at once; one that ends makes room."""
+    """Those beyond are told so, but for who asks how the server is; one that ends makes room."""
 
     async def scenario() -> None:
         async with serving(limits) as served:
@@ -265,10 +272,17 @@ def test_too_many(run: Callable[[Scenario], None], limits: ConnectionLimits) -> 
             await served.until_open(3)
             for _ in range(5):
                 reader, writer = await served.connect()
-                with contextlib.suppress(ConnectionError):
-                    writer.write(GET)
-                    assert await reader.read() == b""
+                writer.write(GET)
+                status, body = await answer(reader)
+                assert (status, code(body)) == (503, "too_many_connections")
+                assert await reader.read() == b"", "and closed"
                 writer.close()
+                reader, writer = await served.connect()
+                writer.write(GET.replace(b"/x", b"/healthz"))
+                assert (await answer(reader))[0] == 200
+                assert await reader.read() == b""
+                writer.close()
+            assert served.handled == 0
             for reader, writer in first:
                 writer.write(GET)
                 assert (await answer(reader))[0] == 200
@@ -279,6 +293,56 @@ def test_too_many(run: Callable[[Scenario], None], limits: ConnectionLimits) -> 
                 writer.close()
 
     run(scenario)
+
+
+def test_the_surplus_that_says_nothing_keeps_nobody_from_asking(run: Callable[[Scenario], None]) -> None:
+    """Forty silent ones beyond the bound: few stay, and the next that asks is told."""
+
+    async def scenario() -> None:
+        async with serving(replace(LIMITS, in_all=2)) as served:
+            silent = [await served.connect() for _ in range(42)]
+            for path, status in ((b"/healthz", 200), (b"/x", 503)):
+                reader, writer = await served.connect()
+                writer.write(GET.replace(b"/x", path))
+                assert (await answer(reader))[0] == status
+                writer.close()
+            for reader, writer in silent[2:]:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b"", "none stays for long"
+                writer.close()
+            for reader, writer in silent[:2]:
+                writer.write(GET)
+                assert (await answer(reader))[0] == 200
+                writer.close()
+
+    run(scenario)
+
+
+def test_few_files_left_are_for_the_media(run: Callable[[Scenario], None], caplog: pytest.LogCaptureFixture) -> None:
+    """Then HTTP is refused, with a word; and without one, when there is nothing left to say it by."""
+
+    async def scenario() -> None:
+        used = 0
+        files = Descriptors(100, count=lambda: used)
+        async with serving(LIMITS, files=files) as served:
+            await assert_served(served)
+            for used, expected in ((90, 503), (97, None), (10, 200)):
+                await until(lambda used=used: files.left() == 100 - used)
+                reader, writer = await served.connect()
+                if expected is None:
+                    with contextlib.suppress(ConnectionError):
+                        assert await reader.read() == b""
+                else:
+                    writer.write(GET)
+                    assert (await answer(reader))[0] == expected
+                writer.close()
+                await served.until_open(0)
+
+    run(scenario)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "kept for the media" in warnings[0].getMessage()
+    caplog.clear()
 
 
 def test_a_trusted_proxy_has_as_many_as_there_are(run: Callable[[Scenario], None]) -> None:
@@ -392,11 +456,12 @@ def test_a_client_that_leaves_in_the_middle(run: Callable[[Scenario], None]) -> 
 def test_how_many_of_ipv6_are_one_address() -> None:
     connections = Connections.__new__(Connections)
     Connections.__init__(connections, None, replace(LIMITS, per_address=2), Proxies())  # type: ignore[arg-type]
-    assert connections.enter("2001:db8::1") == connections.enter("2001:db8::2") == "2001:db8::/64"
-    assert connections.enter("2001:db8::3") is None
-    assert connections.enter("2001:db8:0:1::1") is not None
-    connections.leave("2001:db8::/64")
-    assert connections.enter("2001:db8::3") is not None
+    one = Entry("2001:db8::/64", surplus=False)
+    assert connections.enter("2001:db8::1") == connections.enter("2001:db8::2") == one
+    assert connections.enter("2001:db8::3") == Entry("2001:db8::/64", surplus=True)
+    assert connections.enter("2001:db8:0:1::1") == Entry("2001:db8:0:1::/64", surplus=False)
+    connections.leave(one)
+    assert connections.enter("2001:db8::3") == one
     assert len(connections) == 3
 
 
@@ -416,7 +481,7 @@ def test_what_is_relied_upon_of_aiohttp() -> None:
     assert settings["max_headers"].default == 128
     assert settings["max_line_size"].default == settings["max_field_size"].default == 8190
     overridden = {name for name, value in vars(Connection).items() if inspect.isfunction(value)}
-    own = {"__init__", "request_began", "request_ended", "_on_late_head", "_on_stall"}
+    own = {"__init__", "request_began", "request_ended", "cut_off", "_on_late_head"}
     assert {name for name in overridden if not hasattr(web.RequestHandler, name)} == own - {"__init__"}
     assert not {name for name in overridden - own if name.startswith("_")}, "nothing private is overridden"
     assert list(inspect.signature(web.RequestHandler.handle_error).parameters) == [

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "rtc_server"
 LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
     {"environment", "command_line", "invocation"},
-    {"memory", "child_process"},
+    {"memory", "child_process", "descriptors"},
     {"config", "listening", "addresses", "reach", "downmix"},
     {"decoding"},
     {
