@@ -36,7 +36,7 @@ _BUNDLED_THREADS: Final = 1
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
-_KYUTAI_FACTORY: Final = "rtc_server.models.kyutai:load_with"
+_KYUTAI_FACTORY: Final = "rtc_server.models.fit:load_with"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
 
 

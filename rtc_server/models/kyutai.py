@@ -475,8 +475,3 @@ class _ExecMask:
     def forget(self) -> None:
         """The module's mask is no longer what was set here last."""
         self._current = None
-
-
-def load_with(**options: Any) -> KyutaiModel:
-    """:func:`load` with the fields of :class:`KyutaiOptions` as keywords, as an engine process gets them."""
-    return load(KyutaiOptions(**options))

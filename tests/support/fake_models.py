@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,12 @@ def faulty(slots: int, fault: str) -> FaultyModel:
 
 def unloadable(slots: int) -> CountingModel:
     raise ModelLoadError("There is no such model.", "Check the name.")
+
+
+def killed(slots: int) -> CountingModel:
+    """What becomes of a process that loads more than the system has memory for."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it lives")
 
 
 def loadable_once(slots: int, marker: str) -> CountingModel:
