@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import psutil
 import uvloop
 from aiortc import RTCIceServer
 
@@ -81,7 +80,7 @@ async def _call(
     url: str, tape: Tape, ice: RTCIceServer | None, relay: Relay, arguments: argparse.Namespace, into: Measured
 ) -> None:
     client = RtpClient(url, SYSTEMS[OURS].dialect, tape, relay=ice)
-    coturn = psutil.Process(relay.process.pid)
+    coturn = relay.coturn
     try:
         await client.call()
         await asyncio.sleep(arguments.warm)

@@ -95,10 +95,10 @@ def answer_to_parent_alone() -> None:
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
-    _end_with_parent()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel kill this process when its parent is killed, whatever it does just then. The end of its standard
     input, which tells the same, is read by a process that is idle, not by one that loads a model or hangs."""
     if sys.platform != "linux":

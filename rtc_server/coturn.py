@@ -5,16 +5,21 @@ The only module that knows coturn. What clients are told is :mod:`rtc_server.tur
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
 import secrets
 import shutil
+import signal
+import socket
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
+from rtc_server.child_process import end_with_parent
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.hardware import routed_addresses
@@ -111,8 +116,22 @@ def urls(settings: Settings, relay: RelaySettings) -> list[str]:
     return [plain, f"{plain}?transport=tcp", *tls]
 
 
-def start(text: str) -> NoReturn:
-    """Become coturn. Returns never; raises ConfigError where that cannot be.
+def require_free_ports(relay: RelaySettings) -> None:
+    """Raises ConfigError where something listens already, most likely another relay: coturn itself would start beside
+    it, and get every second packet."""
+    ports = [relay.turn_port, *([relay.turn_tls_port] if relay.turn_cert else [])]
+    for address in relay.turn_listen or ("0.0.0.0", "::"):  # noqa: S104 - bound to for a moment, not listened on
+        for port in ports:
+            if _is_taken(address, port):
+                raise ConfigError(
+                    f"Something listens on port {port} already, most likely another relay.",
+                    hint="Stop that one, or choose another port: --turn-port (of TLS: --turn-tls-port).",
+                )
+
+
+def run(text: str) -> int:
+    """Run coturn until it ends, or until a signal says to stop: a second one, and the end of this process, end it by
+    force. Its exit status. Raises ConfigError where it cannot be started.
 
     The configuration goes by an open file without a name: neither the list of processes nor the disk shows it.
     """
@@ -127,7 +146,45 @@ def start(text: str) -> NoReturn:
     descriptor = os.memfd_create("turnserver.conf", 0)
     os.write(descriptor, text.encode())
     # An empty --pidfile: none is written, as in Debian's own unit.
-    os.execv(program, ["turnserver", "-c", f"/proc/self/fd/{descriptor}", "--pidfile="])  # noqa: S606 - no shell is the point
+    command = [program, "-c", f"/proc/self/fd/{descriptor}", "--pidfile="]
+    # A program found by its name, and the one thread that there is: neither a shell nor a lock is in the way.
+    process = subprocess.Popen(command, pass_fds=[descriptor], preexec_fn=end_with_parent)  # noqa: S603, PLW1509
+    return _supervise(process)
+
+
+def _supervise(process: subprocess.Popen[bytes]) -> int:
+    """To coturn a SIGHUP, which a terminal sends when it is closed, is a wish for a new log file."""
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        if stopping:
+            process.kill()
+        else:
+            process.terminate()
+        stopping = True
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
+    status = process.wait()
+    return 0 if stopping else abs(status)
+
+
+def _is_taken(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        try:
+            with socket.socket(family, kind) as probe:
+                if kind is socket.SOCK_STREAM:  # connections of one that has ended are not in the way
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family is socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((address, port))
+        except OSError as error:  # what else is wrong with an address, coturn says
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
 
 
 def _fill(line: str, values: Mapping[str, Sequence[object]]) -> Iterator[str]:

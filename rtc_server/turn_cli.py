@@ -57,12 +57,13 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _start(settings: Settings, relay: RelaySettings) -> int:
+    coturn.require_free_ports(relay)
     secret, option = coturn.secret_or_new(settings)
     text = coturn.render(settings, relay, secret)
     urls = ",".join(coturn.urls(settings, relay))
     print("\n  A relay for clients in other networks. In another terminal:\n")
     print(f"    {invocation.command('serve', '--turn-urls', urls, *option)}\n", flush=True)
-    coturn.start(text)
+    return coturn.run(text)
 
 
 def _configure(settings: Settings, relay: RelaySettings, output: str | None) -> int:

@@ -287,5 +287,5 @@ def test_where_clients_find_it() -> None:
 def test_without_coturn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError) as refused:
-        coturn.start("")
+        coturn.run("")
     assert "apt-get install coturn" in (refused.value.hint or "")

@@ -7,6 +7,7 @@ import ipaddress
 import itertools
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from rtc_server.hardware import routed_addresses
 from rtc_server.turn import make_credentials
 from tests.conftest import need_commands, running_server
 from tests.support.calls import ROOT, until
-from tests.support.relay import Relay, allocated, own_address, running_relay, udp_echo
+from tests.support.orphans import alive
+from tests.support.relay import Relay, allocated, free_port, own_address, running_relay, udp_echo
 
 TRANSPORTS = ("udp", "tcp", "tls")
 
@@ -253,13 +255,37 @@ def test_it_understands_all_of_its_configuration(relay: Relay) -> None:
 
 def test_nobody_else_sees_the_secret(relay: Relay) -> None:
     """Not in the list of processes, not in the log, and in one file, which its owner alone may read."""
-    command = Path(f"/proc/{relay.process.pid}/cmdline").read_bytes().decode().split("\0")
+    command = Path(f"/proc/{relay.coturn.pid}/cmdline").read_bytes().decode().split("\0")
     assert Path(command[0]).name == "turnserver"
     assert relay.secret not in " ".join(command)
     assert relay.secret not in relay.log
     holders = [path for path in relay.directory.rglob("*") if path.is_file() and relay.secret in path.read_text()]
     assert [path.name for path in holders if path.name != "shared-secret"] == [".secret"]
     assert stat.S_IMODE((relay.directory / "turn" / ".secret").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+async def test_it_ends_with_the_command_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    """A terminal that is closed sends SIGHUP, which coturn by itself takes for a wish to have a new log file."""
+    need_commands("turnserver")
+    with running_relay(tmp_path) as relay:
+        coturn = relay.coturn
+        relay.process.send_signal(number)
+        await until(lambda: relay.process.poll() is not None, "the command's end")
+        await until(lambda: not alive([coturn]), "the relay's end")
+        assert relay.process.returncode == (-9 if number is signal.SIGKILL else 0)
+
+
+async def test_a_second_one_does_not_start_beside_it(relay: Relay) -> None:
+    for port, option in ((relay.port, "--turn-port"), (relay.tls_port, "--turn-tls-port")):
+        others = {"--turn-port": str(free_port()), "--turn-tls-port": str(free_port()), option: str(port)}
+        certificate = ("--turn-cert", str(relay.certificate), "--turn-key", str(relay.directory / "relay-key.pem"))
+        second = rtc_server("turn", *itertools.chain(*others.items()), *certificate)
+        assert second.returncode == 1
+        assert f"error: Something listens on port {port} already, most likely another relay." in second.stderr
+        assert "--turn-port" in second.stderr
+        assert not second.stdout
+    assert not relay.process.poll()
 
 
 async def test_credentials_for_a_person_who_looks_for_the_fault(relay: Relay) -> None:

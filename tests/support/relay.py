@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
 from aioice import stun
 from aioice.turn import TurnClientTcpProtocol, TurnClientUdpProtocol
 from cryptography import x509
@@ -60,6 +61,12 @@ class Relay:
     @property
     def log(self) -> str:
         return (self.directory / "relay.log").read_text(errors="replace")
+
+    @property
+    def coturn(self) -> psutil.Process:
+        """The relay itself, which the command looks after."""
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
 
     @property
     def certificate(self) -> Path:
