@@ -118,6 +118,7 @@ class VoiceClient:
         self._voice = InboundStream(time.monotonic())
         self._arrived = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
+        self._keeps_time = False
         self._resume_token: str | None = None
         self._last_seq = 0
         self.session: str | None = None
@@ -160,7 +161,6 @@ class VoiceClient:
         before.remove_all_listeners()
         old_channel.remove_all_listeners()
         await before.close()
-        await self._drop_tasks()
 
     def _make_connection(self) -> tuple[LeanPeerConnection, RTCDataChannel]:
         pc = LeanPeerConnection(RTCConfiguration(iceServers=self._ice_servers))
@@ -237,15 +237,17 @@ class VoiceClient:
             self._on_voice(frame)
 
     async def _drop_tasks(self) -> None:
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_state(self, pc: LeanPeerConnection) -> None:
         if pc.connectionState == "connected":
             self._voice.restart(time.monotonic())
-            self._tasks.append(asyncio.create_task(self._keep_time(), name="client-voice"))
+            if not self._keeps_time:
+                self._keeps_time = True
+                self._tasks.append(asyncio.create_task(self._keep_time(), name="client-voice"))
         elif pc.connectionState in ("closed", "failed"):
             self.closed.set()
 

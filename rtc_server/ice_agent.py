@@ -23,6 +23,7 @@ from aioice.ice import (
     relayed_candidate,
     server_reflexive_candidate,
 )
+from aioice.turn import TurnClientUdpProtocol
 
 from rtc_server.datagrams import MAX_SOURCES, Gate, Kind, Source, kind_of
 from rtc_server.errors import NoPort
@@ -216,7 +217,7 @@ class IceConnection(Connection):
         return [candidate for candidate, _ in found]
 
     async def _relayed_candidate(self, component: int, server: tuple[str, int]) -> tuple[Candidate, StunProtocol]:
-        return await relayed_candidate(
+        candidate, relay = await relayed_candidate(
             component=component,
             hide_related_address=self._transport_policy is TransportPolicy.RELAY,
             protocol_factory=lambda: MediaSocket(self),
@@ -226,6 +227,8 @@ class IceConnection(Connection):
             turn_ssl=self.turn_ssl,
             turn_transport=self.turn_transport,
         )
+        _shield(relay.transport)
+        return candidate, relay
 
     # What comes in.
 
@@ -423,6 +426,23 @@ class IceConnection(Connection):
             self._use(pair, now)
         self._answered_at = now
         self.answers += 1
+
+
+def _shield(relay: Any) -> None:
+    """What comes from a TURN server's address may be of one who gives datagrams any source: it may fail for itself,
+    too."""
+    inner: Any = relay._TurnTransport__inner_protocol
+    if not isinstance(inner, TurnClientUdpProtocol):
+        return
+    receive = inner.datagram_received
+
+    def shielded(data: bytes | str, addr: tuple[str, int]) -> None:
+        try:
+            receive(data, addr)
+        except Exception as error:  # the border to strangers
+            logger.debug("a datagram is of no use (%s)", type(error).__name__)
+
+    inner.datagram_received = shielded  # type: ignore[method-assign]
 
 
 def _host_candidate(component: int, host: str, protocol: StunProtocol) -> Candidate:

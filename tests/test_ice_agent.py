@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import inspect
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aioice import Candidate, Connection, stun
 from aioice.ice import CandidatePair, StunProtocol
+from aioice.turn import TurnClientUdpProtocol, TurnTransport
 
 from rtc_server.datagrams import MAX_SOURCES
 from rtc_server.errors import NoPort
 from rtc_server.ice import MediaAddresses
-from rtc_server.ice_agent import MAX_PAIRS, MAX_PAIRS_AN_ADDRESS, MAX_WAITING, IceConnection, MediaSocket
+from rtc_server.ice_agent import MAX_PAIRS, MAX_PAIRS_AN_ADDRESS, MAX_WAITING, IceConnection, MediaSocket, _shield
 from tests.support.calls import until
 from tests.test_ice import addresses, here
 
@@ -74,6 +76,17 @@ async def gathered(where: MediaAddresses) -> list[tuple[str, int]]:
         return [(candidate.host, candidate.port) for candidate in connection.local_candidates]
     finally:
         await connection.close()
+
+
+def test_what_a_turn_client_cannot_read_costs_nothing() -> None:
+    """A PRIORITY without a value, of one who gives datagrams any source. aioice raises."""
+    client = TurnClientUdpProtocol(("192.0.2.1", 3478), "user", "secret", 600, 500)
+    relay = TurnTransport(client)
+    bad = bytes.fromhex("000100042112a442") + bytes(12) + bytes.fromhex("00240000")
+    with pytest.raises(struct.error):
+        client.datagram_received(bad, ("192.0.2.1", 3478))
+    _shield(relay)
+    client.datagram_received(bad, ("192.0.2.1", 3478))
 
 
 async def test_candidates_are_on_ports_of_the_range() -> None:
