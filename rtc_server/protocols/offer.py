@@ -177,7 +177,8 @@ class _Reader:
         return self._offer(audio, codecs, self._transport(audio), None)
 
     def _offer(self, audio: Section, codecs: tuple[Codec, ...], transport: Transport, channel: Channel | None) -> Offer:
-        taken = {audio.mid, None if channel is None else self._sections[channel.position].mid}
+        second = None if channel is None else self._sections[channel.position]
+        taken = {audio.mid} if second is None else {audio.mid, second.mid}
         bundles = [tuple(mid for mid in bundle if mid in taken) for bundle in self._bundles]
         transports = {transport} if channel is None else {transport, channel.transport}
         generations = (pair for section in self._sections for pair in ice_of(section, self._head))
@@ -186,7 +187,7 @@ class _Reader:
             Audio(self._place(audio), codecs, self._direction(audio), transport),
             channel,
             tuple(bundle for bundle in bundles if bundle),
-            self._candidates(transports),
+            self._candidates(transports, shared=second is None or second in self._members(audio)),
             frozenset([*generations, *((each.ufrag, each.password) for each in transports)]),
         )
 
@@ -220,13 +221,13 @@ class _Reader:
         lines = (*section.lines, *self._head.lines)
         return next((line[2:] for line in lines if line[:2] == "a=" and line[2:] in DIRECTIONS), "sendrecv")
 
-    def _candidates(self, transports: set[Transport]) -> tuple[SectionCandidate, ...]:
-        """Of the sections that share one of these transports. One that stands in several sections of a bundle counts
+    def _candidates(self, transports: set[Transport], shared: bool) -> tuple[SectionCandidate, ...]:
+        """Of the sections that share one of these transports. ``shared``: one that stands in several sections counts
         once."""
         fragments = {transport.ufrag for transport in transports}
         found: dict[tuple[str, int], SectionCandidate] = {}
         for position, section in enumerate(self._sections):
-            place = position if len(transports) > 1 else 0
+            place = 0 if shared else position
             if all(ufrag in fragments for ufrag, _ in ice_of(section, self._head)):
                 for value in section.values("candidate"):
                     text = f"candidate:{value}"

@@ -130,8 +130,9 @@ def test_in_a_bundle_the_first_that_is_taken_decides() -> None:
     assert data_first.audio.transport == data_first.channel.transport
     assert (data_first.audio.transport.ufrag, data_first.audio.transport.setup) == ("tagg", Setup.ACTIVE)
     assert read_offer(offer(*sections, head=bundle("0", "2"))).audio.transport.ufrag == "abcd"
-    video = video_section().replace("abcd", "vvvv")
-    assert read_offer(offer(*sections, video, head=bundle("1", "0", "2"))).audio.transport.ufrag == "abcd"
+    for port in (9, 0):
+        video = video_section(port=port).replace("abcd", "vvvv")
+        assert read_offer(offer(video, *sections, head=bundle("1", "0", "2"))).audio.transport.ufrag == "abcd"
 
 
 @pytest.mark.parametrize("head", ["", bundle("0"), bundle("0", "1"), bundle("0") + bundle("2"), "a=group:LS 0 2\r\n"])
@@ -443,6 +444,8 @@ def test_candidates_are_those_of_what_is_taken() -> None:
     sections = (audio_section("111", shared), channel_section("2", shared, other))
     found = read_offer(offer(*sections, head=bundle("0", "2"))).candidates
     assert found == (SectionCandidate(shared, "0", 0), SectionCandidate(other, "2", 1))
+    found = read_offer(offer(*sections)).candidates
+    assert [(each.text, each.index) for each in found] == [(shared, 0), (shared, 1), (other, 1)]
     elsewhere = ("ice-ufrag:else", "ice-pwd:elseelseelseelseelse", f"fingerprint:sha-256 {DIGEST}", "setup:active")
     apart = channel_section("2", shared, other, transport=elsewhere)
     found = read_offer(offer(audio_section("111", shared), apart)).candidates
