@@ -11,7 +11,7 @@ export class Banner {
   /**
    * @param {{box: HTMLElement, title: HTMLElement, text: HTMLElement, todo: HTMLElement, retry: HTMLButtonElement,
    *          dismiss: HTMLButtonElement}} parts
-   * @param {HTMLElement} home  has the keyboard's focus once the button that tries again is gone
+   * @param {HTMLElement} home  has the keyboard's focus once the button that was pressed is gone
    * @param {(waiting: boolean) => void} onWaiting  while the server has asked not to be asked
    */
   constructor(parts, home, onWaiting) {
@@ -24,7 +24,10 @@ export class Banner {
       this.#home.focus();
       retry?.();
     });
-    parts.dismiss.addEventListener('click', () => this.hide());
+    parts.dismiss.addEventListener('click', () => {
+      this.hide();
+      this.#home.focus();
+    });
   }
 
   get code() {

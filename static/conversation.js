@@ -70,6 +70,7 @@ export class Conversation {
   #statsTimer = 0;
   #counters = null;
   #serverStats = null;
+  #serverState = 'listening';
 
   /**
    * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string}} wish
@@ -172,6 +173,8 @@ export class Conversation {
     this.#connectedAt_ms = performance.now();
     this.#takeTicket();
     this.#move('listening');
+    // The model may have begun while the microphone did.
+    if (this.#serverState === 'speaking') this.#move('speaking');
     this.#watchStats(attempt);
   }
 
@@ -221,6 +224,7 @@ export class Conversation {
   #replaceSession(session, answer) {
     this.#session?.supersede();
     this.#session = session;
+    this.#serverState = 'listening';
     this.#attempt = null;
     this.#answer = answer;
     // The token before is used up. A session that has never been connected is not one to come back to.
@@ -243,7 +247,10 @@ export class Conversation {
       this.#session.send({ type: 'settings', muted: this.#muted });
     }
     if (message.type === 'stats') this.#serverStats = message;
-    if (message.type === 'state' && LIVE.has(message.state) && LIVE.has(this.#state)) this.#move(message.state);
+    if (message.type === 'state' && LIVE.has(message.state)) {
+      this.#serverState = message.state;
+      if (LIVE.has(this.#state)) this.#move(message.state);
+    }
     if (message.type === 'error') {
       const { code, message: serverMessage, retryable } = message;
       this.#emit('problem', explain(new Failure(String(code), { serverMessage, retryable })));

@@ -28,6 +28,8 @@ const NOT_READY_POLL_MS = 5_000;
 // Even a quiet room is louder than this; less for so long is a microphone that is off.
 const DEAD_DBFS = -85;
 const DEAD_AFTER_MS = 6_000;
+// Long enough to be seen by eyes that were elsewhere.
+const NEWS_MS = 8_000;
 
 const query = new URLSearchParams(location.search);
 const wish = {
@@ -61,12 +63,18 @@ const transcribing = new Transcribing({
   allowed: (then) => !askedForKey(then),
 });
 
+const lack = lackOfBrowser();
 let auth = 'none';
 let serverConfig = null;
 let firstPhrase = '';
 let afterKey = start;
 let unstable = false;
 let connectedBefore = false;
+let greeting = '';
+let news = '';
+let newsTimer = 0;
+let heardMicrophone = false;
+let lackShownIn = '';
 let retryTimer = 0;
 let frame = 0;
 let microphoneId = wish.deviceId;
@@ -98,8 +106,10 @@ const handlers = {
     transcribing.state(state, isActive(state));
     clearInterval(retryTimer);
     unstable = false;
+    if (!isLive()) tell('');
     if (state === 'ended') ended(by, failure);
     else showDetail();
+    greet();
     if (state === 'connecting') connectedBefore = false;
     if (state === 'connecting') banner.hide();
     if (state === 'reconnecting') view.figures(null);
@@ -136,14 +146,16 @@ const handlers = {
     if (message.type === 'connected') {
       const resumed = message.resumed === true;
       if (!resumed) beginAnew();
-      view.announce(resumed ? strings.RESUMED : connectedBefore ? strings.ANEW : strings.CONNECTED);
+      greeting = resumed ? strings.RESUMED : connectedBefore ? strings.ANEW : strings.CONNECTED;
       connectedBefore = true;
+      greet();
       transcript.describe(message.writes ? strings.SOME_WORDS : strings.NO_WORDS);
     } else if (message.type === 'text' && typeof message.delta === 'string') {
       transcript.add(message.delta, message.time_ms);
     } else if (message.type === 'state' && message.reason === 'reset') {
       transcript.begin();
-      view.announce('A new conversation begins.');
+      view.announce(strings.BEGUN_ANEW);
+      tell(strings.BEGUN_ANEW);
     } else if (message.type === 'recovered' && banner.code === message.code) {
       banner.hide();
       view.announce(strings.RECOVERED);
@@ -160,6 +172,7 @@ const handlers = {
   figures: (all) => view.figures(all),
   async microphone({ deviceId }) {
     microphoneId = deviceId;
+    heardMicrophone = false;
     await showDevices();
   },
 };
@@ -167,6 +180,28 @@ const handlers = {
 function beginAnew() {
   transcript.begin();
   ending.hide();
+}
+
+const isLive = () => conversation.state === 'listening' || conversation.state === 'speaking';
+
+/** Said only when both are true: the server has greeted, and what is said is heard. */
+function greet() {
+  if (!greeting || !isLive()) return;
+  view.announce(greeting);
+  if (greeting !== strings.CONNECTED) tell(greeting);
+  greeting = '';
+}
+
+/** For the eye what is announced to the ear: it stands for a while in place of the usual sentence. */
+function tell(sentence) {
+  clearTimeout(newsTimer);
+  news = sentence;
+  if (!sentence) return;
+  newsTimer = setTimeout(() => {
+    news = '';
+    showDetail();
+  }, NEWS_MS);
+  showDetail();
 }
 
 function ended(by, failure) {
@@ -211,6 +246,7 @@ function showDetail() {
   if (state === 'connecting' || state === 'reconnecting' || state === 'ended') return;
   if (interruptions.paused) view.detail(strings.PAUSED_DETAIL);
   else if (unstable) view.detail(strings.UNSTABLE_DETAIL);
+  else if (news) view.detail(news);
   else view.detail(conversation.muted ? strings.MUTED_DETAIL : liveDetail(state));
 }
 
@@ -243,6 +279,7 @@ function showConfig(config) {
   const service = config.services.find((one) => one.name === name);
   view.config(config, service);
   firstPhrase = service?.examples?.[0]?.say[0] ?? '';
+  showLack();
   if (service?.ready) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
   return service;
 }
@@ -282,13 +319,33 @@ function drawLevels() {
     view.level('voice', meters.read('voice', elapsed_s).share, now_ms);
     if (!active) return;
 
-    const live = conversation.state === 'listening' || conversation.state === 'speaking';
-    if (!live || conversation.muted || !meters.running || microphone.dbfs > DEAD_DBFS) heard_ms = now_ms;
+    // One that was heard is not off: some send nothing at all between phrases.
+    heardMicrophone ||= microphone.dbfs > DEAD_DBFS;
+    if (!isLive() || conversation.muted || !meters.running || heardMicrophone) heard_ms = now_ms;
     view.silence(now_ms - heard_ms > DEAD_AFTER_MS ? strings.SILENT_MICROPHONE : '');
     frame = requestAnimationFrame(draw);
   };
   cancelAnimationFrame(frame);
   frame = requestAnimationFrame(draw);
+}
+
+function lackOfBrowser() {
+  try {
+    checkBrowser();
+    return null;
+  } catch (error) {
+    return explain(asFailure(error));
+  }
+}
+
+/** Once for each view: where files can be transcribed, a browser that cannot talk is no reason for an alarm. */
+function showLack() {
+  if (!lack || isActive(conversation.state) || lackShownIn === views.current) return;
+  lackShownIn = views.current;
+  const quiet = views.current === 'transcribe';
+  view.detail(quiet ? strings.filesOnly(lack.title) : strings.STATES.idle.detail);
+  if (!quiet) banner.show(lack);
+  else if (banner.code === lack.code) banner.hide();
 }
 
 /** What the server runs, before anybody talks; asked again while the model loads. */
@@ -348,8 +405,4 @@ view.detail(strings.STATES.idle.detail);
 view.start.disabled = false;
 showServer();
 showDevices();
-try {
-  checkBrowser();
-} catch (error) {
-  banner.show(explain(asFailure(error)));
-}
+showLack();

@@ -3,6 +3,7 @@
 
 import { deleteSession, postOffer, whyEnded } from './api.js';
 import { Failure } from './errors.js';
+import { untilItFlows } from './flow.js';
 import { Gathering, hasRelay, relayFailure } from './gathering.js';
 import { Trickle } from './trickle.js';
 import { Watch } from './watch.js';
@@ -33,6 +34,7 @@ export class Session {
   #farewell = null;
   #farewell_ms = BYE_GRACE_MS;
   #settle = null;
+  #connecting = 0;
 
   /**
    * @param {{iceServers: RTCIceServer[], relayOnly?: boolean}} ice
@@ -81,7 +83,7 @@ export class Session {
   }
 
   /**
-   * Offers, and waits until media flows. Rejects with a Failure; close() in between rejects it too.
+   * Offers, and waits until the microphone's sound leaves. Rejects with a Failure; close() in between rejects it too.
    * @param {{stream: MediaStream, service?: string, options?: object,
    *          resume?: {session: string, token: string, last_seq: number},
    *          request_timeout_ms?: number, timeout_ms: number}} call  of a second try, only the times count
@@ -208,9 +210,9 @@ export class Session {
   #settled(timeout_ms) {
     if (this.#failed) return Promise.reject(this.#failed);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle.reject(this.#noRoute()), timeout_ms);
+      this.#connecting = setTimeout(() => this.#settle.reject(this.#noRoute()), timeout_ms);
       const settle = (act) => (value) => {
-        clearTimeout(timer);
+        clearTimeout(this.#connecting);
         this.#settle = null;
         act(value);
       };
@@ -237,12 +239,19 @@ export class Session {
         doubtful: (doubtful) => this.#on.unstable(doubtful),
         dead: () => this.#lose(new Failure('peer_lost')),
       });
-      this.#settle?.resolve();
+      this.#flow();
     } else if (connectionState === 'failed') {
       this.#lose(this.#connected ? new Failure('peer_lost') : this.#noRoute());
     } else if (connectionState === 'disconnected') {
       this.#watch?.demand();
     }
+  }
+
+  async #flow() {
+    clearTimeout(this.#connecting);
+    this.#on.phase('sound');
+    await untilItFlows(this.pc, this.#sender);
+    this.#settle?.resolve();
   }
 
   #receive(data) {

@@ -1,6 +1,10 @@
 // Owns the arithmetic of getStats(): round trip, loss, time in the jitter buffer, and the delay made of them. No IO.
 
 const FRAME_MS = 80;
+const PACKET_S = 0.02;
+const CLOCK_HZ = 48_000;
+// So much less than real time has come, and nothing is missing: the server has paused.
+const PAUSED_SHARE = 0.9;
 
 /** The way that is in use, of the entries of a report. */
 export function selectedPair(reports) {
@@ -31,12 +35,14 @@ export function readStats(report, before) {
   };
   const since = (name) => counters[name] - (before?.[name] ?? 0);
   const expected = since('received') + since('lost');
+  // A server that is silent sends nothing, and browsers take that for loss and fade out what was said last.
+  const paused = since('lost') <= 0 && since('received') * PACKET_S < (since('samples') / CLOCK_HZ) * PAUSED_SHARE;
   return {
     rtt_ms: rtt_s == null ? null : rtt_s * 1000,
     jitter_buffer_ms: since('emitted') > 0 ? (since('delay_s') / since('emitted')) * 1000 : null,
     loss_out: expected > 0 ? Math.max(since('lost'), 0) / expected : null,
     loss_in: remote?.fractionLost ?? null,
-    concealed_out: since('samples') > 0 ? Math.max(since('concealed'), 0) / since('samples') : null,
+    concealed_out: since('samples') > 0 ? (paused ? 0 : Math.max(since('concealed'), 0) / since('samples')) : null,
     counters,
   };
 }

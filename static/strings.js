@@ -24,6 +24,7 @@ export const PHASES = {
   microphone: 'Opening the microphone. Allow it if the browser asks.',
   offer: 'Asking the server for a place.',
   route: 'Finding a way for the audio.',
+  sound: 'Connected. Waiting for the microphone’s first sound.',
 };
 
 export const MUTED_DETAIL = 'You are muted: the model hears silence.';
@@ -50,6 +51,9 @@ export const RECONNECTING = 'Connection lost. Reconnecting.';
 export const CONNECTED = 'Connected. You can talk.';
 export const RESUMED = 'Connected again. The conversation goes on where it was.';
 export const ANEW = 'Connected again. This is a new conversation.';
+/** Above the words of a later conversation. */
+export const newConversation = (time) => `New conversation, ${time}`;
+export const BEGUN_ANEW = 'A new conversation begins.';
 
 export const PAUSED_DETAIL = 'Paused by a call or by another app. It goes on by itself afterwards.';
 export const ENDING = 'This conversation ends in one minute.';
@@ -102,6 +106,8 @@ export function fileName(date) {
   return `transcript-${day}-${two(date.getHours())}${two(date.getMinutes())}`;
 }
 
+/** In place of an alarm, for the files that this view is for as well. */
+export const filesOnly = (title) => `${title}: live transcription needs it. Files can be transcribed all the same.`;
 export const FILE_LOCKED = 'End the live transcription first.';
 export const FILE_CANCELLED = 'Cancelled. What was found by then is kept.';
 export const sending = (name, share) => (share < 1 ? `Sending ${name}: ${Math.floor(share * 100)} %` : `${name} is sent. The first words are on their way…`);

@@ -1,6 +1,8 @@
 // Owns the transcript's element: a paragraph for each conversation, deltas appended as text, a line for what is said
 // after a pause, the end kept in view.
 
+import { newConversation } from './strings.js';
+
 const KEPT_CHARACTERS = 200_000;
 const NEAR_THE_END_PX = 48;
 const PAUSE_MS = 1500;
@@ -45,7 +47,8 @@ export class Transcript {
 
   #open() {
     this.#paragraph = document.createElement('p');
-    this.#paragraph.dataset.time = new Date().toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+    const time = new Date().toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+    this.#paragraph.dataset.time = this.#log.children.length ? newConversation(time) : time;
     this.#log.append(this.#paragraph);
   }
 

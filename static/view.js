@@ -2,6 +2,7 @@
 // reports clicks and keys; it decides nothing.
 
 import { Examples } from './examples.js';
+import { readWords } from './readwords.js';
 import { loudness, milliseconds, modelLine, percent, STATES, VIEWS } from './strings.js';
 
 const ARIA_INTERVAL_MS = 500;
@@ -42,6 +43,7 @@ export class View {
     this.views = { box: byId('views'), why: byId('views-why') };
     this.examples = new Examples({ box: byId('examples'), fold: byId('examples-fold'), list: byId('examples-list') });
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
+    readWords(byId('read-words'), [byId('transcript'), byId('captions-log')]);
     this.#copyButton();
   }
 

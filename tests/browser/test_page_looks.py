@@ -23,7 +23,18 @@ from tests.support.browser import (
     wait_for_state,
 )
 from tests.support.calls import ROOT
-from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX, properties
+from tests.support.looks import (
+    CONTRAST,
+    CONTRASTS,
+    DESKTOP,
+    NARROW,
+    PHONE,
+    TOO_SMALL,
+    TOO_WIDE,
+    TOUCH_PX,
+    ZOOMED,
+    properties,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -65,7 +76,7 @@ async def crowded(page: Page, server: Server) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("narrow", NARROW)], ids=["phone", "narrow"])
+@pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("narrow", NARROW), ("zoomed", ZOOMED)])
 async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
     """Nothing reaches over the edge, a finger hits every control, and a touch starts and ends a conversation."""
     touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}

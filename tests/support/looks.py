@@ -8,6 +8,8 @@ from playwright.async_api import ViewportSize
 
 PHONE = ViewportSize(width=390, height=844)
 NARROW = ViewportSize(width=320, height=568)
+ZOOMED = ViewportSize(width=320, height=256)
+"""1280 x 1024 at 400 %: WCAG 2.2, 1.4.10."""
 DESKTOP = ViewportSize(width=1200, height=900)
 TOUCH_PX = 44
 """What a finger hits: WCAG 2.2, 2.5.5."""
