@@ -107,7 +107,8 @@ async def _measure(count: int, seconds: float) -> tuple[list[float], float]:
 
 @contextlib.asynccontextmanager
 async def _server(slots: int) -> Any:
-    server = Server(parse(["--port", "0", "--model", "echo", "--vad", "off"], environment={}))
+    options = ["--port", "0", "--model", "echo", "--vad", "off", "--connecting-per-address", "1000"]
+    server = Server(parse(options, environment={}))
     make: Callable[[], LocalLink] = lambda: LocalLink(lambda: Stenographer(slots))  # noqa: E731
     server.engines = {"transcribe": EngineClient("transcribe", make, server.metrics)}
     server.registry = Registry(server.engines, server.settings, server.metrics)

@@ -58,6 +58,7 @@ async def serving(model: Path, slots: int, threads: int | None) -> AsyncIterator
     options += ["--threads", str(threads)] if threads else []
     # All callers have one address; and a server that is too slow shall show it, not refuse them.
     options += [*("--offers-per-minute", "100000"), *("--sessions-per-address", "1000"), *("--max-step-ms", "10000")]
+    options += ["--connecting-per-address", "1000"]
     serve = (sys.executable, "-m", "rtc_server", "serve", "--log-level", "warning")
     system = System("this server", "rtc-server", _FRAME_S, lambda port: [*serve, *options, "--port", str(port)])
     async with running(system) as server:
