@@ -109,10 +109,13 @@ clean: ## Remove the virtual environment and what the tests left
 	rm -rf $(VENV) $(CLIENTS)/node_modules artifacts .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON)"; \
+	  echo "hint: install Python 3.11 or later, or make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11"; echo "hint: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "hint: on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml Makefile | $(VENV)/bin/python
 	@echo "installing the server (a few minutes the first time)"

@@ -7,10 +7,11 @@ import importlib.util
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from rtc_server import bundled, hardware, invocation
-from rtc_server.bundled import PICO_STT
+from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import make_model
@@ -18,8 +19,9 @@ from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.pace import RealTime
 from rtc_server.engine.process import ChildSpec, ProcessLink
-from rtc_server.errors import ConfigError
+from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
+from rtc_server.spelling import did_you_mean
 
 ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
@@ -127,9 +129,22 @@ def make_detector(settings: Settings, services: Collection[str], metrics: Metric
     return None if spec is None else EngineClient(spec.service, _link_maker(spec, settings), metrics)
 
 
-def require_packages(specs: Iterable[EngineSpec]) -> None:
-    """Raise ModelLoadError where a model wants a package that is not here: before a process has started for it."""
+def _refuse_unheard_of(model: str) -> None:
+    """Raise ModelLoadError for what is neither a bundled model, nor a directory, nor like a hub repository."""
+    if bundled.directory_of(model) or model.count("/") == 1 or Path(model).expanduser().exists():
+        return
+    raise ModelLoadError(
+        f"{model} is neither a directory nor a hub repository.{did_you_mean(model, [PICO, PICO_STT, ECHO])}",
+        f"Give {PICO}, {ECHO}, a hub repository such as {DEFAULT_MODEL}, or a directory that holds a checkpoint.",
+    )
+
+
+def check_models(specs: Iterable[EngineSpec]) -> None:
+    """Raise ModelLoadError for a model that there is not, or that wants a package that is not here: before a process
+    has started for it."""
     for spec in specs:
+        if spec.factory == _KYUTAI_FACTORY:
+            _refuse_unheard_of(spec.options["model"])
         for package in _KYUTAI_PACKAGES if spec.factory == _KYUTAI_FACTORY else ():
             if importlib.util.find_spec(package) is None:
                 raise invocation.lacks(spec.options["model"], package)
@@ -139,7 +154,7 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
     """The engine clients by service, not started yet; the default service first. Raises ModelLoadError for what can be
     known to be missing by now."""
     specs = plan(settings, hardware.cuda_devices())
-    require_packages(specs)
+    check_models(specs)
     return {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
 
 
@@ -155,7 +170,7 @@ def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> Engi
             "There is no model to transcribe with.",
             hint=f"Name one: --stt kyutai/stt-1b-en_fr{small if bundled.is_complete(PICO_STT) else ''}.",
         )
-    require_packages([spec])
+    check_models([spec])
     options = spec.options | {"slots": min(streams, spec.options["slots"])}
     few = dataclasses.replace(spec, options=options, real_time=RealTime.UNMEASURED)
     return EngineClient(few.service, _link_maker(few, settings), metrics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -70,7 +71,13 @@ async def run(settings: Settings, files: Sequence[Path], form: CaptionFormat, ou
     """Exit status: 0, or 1 if any file failed. Raises ConfigError, ModelLoadError. When cancelled, transcripts that are
     written are whole."""
     targets = _targets(files, form, output)
-    engine, decoders = make_transcriber(settings, Metrics(), streams=len(files)), Decoders()
+    engine = make_transcriber(settings, Metrics(), streams=len(files))
+    missing = [error for error in map(_missing, files) if error is not None]
+    if len(missing) == len(files):  # a model takes its time to load, and would do nothing
+        for error in missing:
+            _tell(error)
+        return 1
+    decoders = Decoders()
     engine.start()
     try:
         await engine.wait_settled()
@@ -84,6 +91,22 @@ async def run(settings: Settings, files: Sequence[Path], form: CaptionFormat, ou
     finally:
         await engine.close()
         await decoders.close()
+
+
+def _missing(path: Path) -> _FileError | None:
+    """What is wrong with a file that need not be opened to know it: a pipe can be read only once."""
+    try:
+        number = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK) else errno.EACCES
+        path.stat()
+    except OSError as error:
+        number = error.errno or errno.EIO
+    return _FileError(path, f"cannot be read: {os.strerror(number)}.", None) if number else None
+
+
+def _tell(error: _FileError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
 
 
 def _targets(files: Sequence[Path], form: CaptionFormat, output: Path | None) -> dict[Path, Path | None]:
@@ -119,9 +142,7 @@ class _Batch:
             except _FileError as error:
                 self.failed += 1
                 self.bar.clear()
-                print(f"error: {error}", file=sys.stderr)
-                if error.hint:
-                    print(f"hint: {error.hint}", file=sys.stderr)
+                _tell(error)
             self.bar.done(path)
 
     async def _one(self, path: Path, target: Path | None) -> None:

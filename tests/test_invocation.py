@@ -14,7 +14,7 @@ from rtc_server import invocation
 from rtc_server.config import Settings
 from rtc_server.engine.factory import make_model
 from rtc_server.errors import ModelLoadError
-from rtc_server.services import plan, require_packages
+from rtc_server.services import check_models, plan
 
 ROOT = Path(__file__).parent.parent
 URL = "turn:192.0.2.7:3478?transport=tcp"
@@ -92,5 +92,17 @@ def test_nothing_is_started_for_a_model_that_cannot_be_loaded(monkeypatch: pytes
     real = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "moshi" else real(name))
     with pytest.raises(ModelLoadError, match="wants the package moshi"):
-        require_packages(plan(Settings(model="pico"), 0))
-    require_packages(plan(Settings(model="echo"), 0))
+        check_models(plan(Settings(model="pico"), 0))
+    check_models(plan(Settings(model="echo"), 0))
+
+
+@pytest.mark.parametrize(("model", "meant"), [("picco", "pico"), ("pico-sst", "pico-stt"), ("/nowhere/at/all", None)])
+def test_nothing_is_started_for_a_model_that_there_is_not(model: str, meant: str | None) -> None:
+    with pytest.raises(ModelLoadError, match="neither a directory nor a hub repository") as failed:
+        check_models(plan(Settings(model=model), 0))
+    assert (f"Did you mean {meant}?" in failed.value.message) is (meant is not None)
+
+
+def test_what_may_be_a_model_is_left_to_the_engine(tmp_path: Path) -> None:
+    for model in (str(tmp_path), "kyutai/no-such-model", "pico"):
+        check_models(plan(Settings(model=model), 0))

@@ -147,6 +147,17 @@ async def test_a_signal_stops_it_and_leaves_no_process(
     assert not list(tmp_path.glob("*.txt*"))  # noqa: ASYNC240
 
 
+def test_files_that_are_not_there_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    """Which would take its time: of a repository that is not there it would say so."""
+    missing = [tmp_path / "one.wav", tmp_path / "two.wav", tmp_path]
+    status, out, err = command(*missing, "--stt", "nobody/no-such-model", "--log-level", "info")
+    assert (status, out) == (1, "")
+    one, two, directory = err.splitlines()
+    assert one == f"error: {missing[0]}: cannot be read: No such file or directory."
+    assert two == f"error: {missing[1]}: cannot be read: No such file or directory."
+    assert directory == f"error: {tmp_path}: cannot be read: Is a directory."
+
+
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(encode(numbered(1)))
