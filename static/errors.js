@@ -295,7 +295,7 @@ const TABLE = {
   // Files.
   file_not_audio: {
     title: 'This file holds no sound that can be read',
-    text: 'The server found no audio in it, or none in a format that it knows.',
+    text: ({ serverMessage }) => serverMessage || 'The server found no audio in it, or none in a format that it knows.',
     todo: 'Choose another file: most formats of audio and video will do.',
     again: 'never',
   },
@@ -303,6 +303,24 @@ const TABLE = {
     title: 'This file is too large',
     text: 'It is larger than this server takes.',
     todo: 'Send it in parts, or as compressed audio without the picture. Whoever runs the server: --max-upload-mb.',
+    again: 'never',
+  },
+  file_unreadable: {
+    title: 'This file cannot be read',
+    text: ({ serverMessage }) => serverMessage || 'Decoding it costs more than one file may, or breaks the decoder.',
+    todo: 'Convert it with another program, and choose what that makes of it.',
+    again: 'never',
+  },
+  file_too_long: {
+    title: 'This file is too long',
+    text: ({ serverMessage }) => serverMessage || 'It has more audio than the server takes at once.',
+    todo: 'Send it in parts. Whoever runs the server: --max-session.',
+    again: 'never',
+  },
+  file_in_part: {
+    title: 'Not all of this file was heard',
+    text: ({ detail }) => detail,
+    todo: 'What was heard is below.',
     again: 'never',
   },
   file_not_here: {

@@ -2,7 +2,7 @@
 // that the words come from is somebody else's; this hears its messages and its states.
 
 import { clock, FORMATS } from './captions.js';
-import { asFailure, explain } from './errors.js';
+import { asFailure, explain, Failure } from './errors.js';
 import { Paragraphs } from './paragraphs.js';
 import * as strings from './strings.js';
 import { durationOf, isWord, Upload } from './upload.js';
@@ -215,6 +215,9 @@ export class Transcribing {
         },
       });
       if (done) this.#duration_ms = done.duration_ms;
+      if (done?.warnings.length) {
+        this.#on.fail(explain(new Failure('file_in_part', { detail: done.warnings.join(' ') })), null);
+      }
       this.#on.announce(done ? strings.fileDone(file.name, done.words) : strings.FILE_CANCELLED);
     } catch (error) {
       this.#on.fail(explain(asFailure(error)), () => this.#take(file));

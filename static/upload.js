@@ -8,7 +8,9 @@ import { EventStream } from './eventstream.js';
 // The server says something at least every few seconds while it works.
 const SILENCE_MS = 120_000;
 // What these codes mean of a file; of an offer they mean something else.
-const OF_A_FILE = { too_large: 'file_too_large', not_audio: 'file_not_audio', unknown_service: 'file_not_here' };
+const OF_A_FILE = {
+  too_large: 'file_too_large', time_limit: 'file_too_long', not_audio: 'file_not_audio', unknown_service: 'file_not_here',
+};
 
 export class Upload {
   #request = new XMLHttpRequest();
@@ -17,12 +19,14 @@ export class Upload {
   #cancelled = false;
   #failed = null;
   #done = null;
+  #warnings = [];
   #timer = 0;
 
   /**
    * @param {File} file
    * @param {{sent: (share: number) => void, word: (w: import('./captions.js').Word) => void}} on
-   * @returns {Promise<{duration_ms: number, words: number}|null>} null: it was cancelled. Rejects with a Failure.
+   * @returns {Promise<{duration_ms: number, words: number, warnings: string[]}|null>} null: it was cancelled.
+   *   `warnings`: sentences about what of the file was not heard. Rejects with a Failure.
    */
   send(file, on) {
     const request = this.#request;
@@ -77,7 +81,11 @@ export class Upload {
       return;
     }
     if (event === 'word' && isWord(body)) on.word(body);
-    if (event === 'done') this.#done = { duration_ms: Number(body?.duration_ms) || 0, words: Number(body?.words) || 0 };
+    if (event === 'warning' && typeof body?.message === 'string') this.#warnings.push(body.message);
+    if (event === 'done') {
+      const warnings = this.#warnings;
+      this.#done = { duration_ms: Number(body?.duration_ms) || 0, words: Number(body?.words) || 0, warnings };
+    }
     if (event === 'error') this.#failed = body;
   }
 

@@ -189,6 +189,8 @@ async def test_cancel(writing: Server) -> None:
     [
         (422, "not_audio", "file_not_audio", "This file holds no sound that can be read"),
         (413, "too_large", "file_too_large", "This file is too large"),
+        (413, "time_limit", "file_too_long", "This file is too long"),
+        (422, "file_unreadable", "file_unreadable", "This file cannot be read"),
         (404, "unknown_service", "file_not_here", "This server does not transcribe files"),
         (503, "server_full", "server_full", "All places are taken"),
         (500, "internal", "internal", "The server made a mistake"),
@@ -301,3 +303,20 @@ async def standing_in(handle: Callable[[web.Request], Awaitable[web.StreamRespon
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/api/transcribe"
     finally:
         await runner.cleanup()
+
+
+async def test_what_of_a_file_was_not_heard_is_said(writing: Server) -> None:
+    """The words that came stay."""
+    missing = "The file breaks off before its end: what comes after that is missing."
+
+    async def handle(route: Route, _: Request) -> None:
+        await route.fulfill(**answer(event("warning", code="cut_off", message=missing), DONE))
+
+    async with chromium() as browser, page_with(browser, writing, handle) as page:
+        await choose(page)
+        message = page.get_by_test_id("message")
+        await expect(message).to_have_attribute("data-code", "file_in_part")
+        await expect(message).to_contain_text(missing)
+        await expect(page.get_by_test_id("retry")).to_be_hidden()
+        assert len(await texts(page)) > 0
+        await expect_over(page)
