@@ -157,6 +157,12 @@ const TABLE = {
     todo: 'Use another key, or another “?service=…”, or ask whoever gave it to you.',
     again: 'never',
   },
+  host_refused: {
+    title: 'This server does not answer to this address',
+    text: 'It is for this machine alone, and was asked under another name.',
+    todo: 'Open it as http://localhost with its port. Whoever runs the server: --public-url.',
+    again: 'never',
+  },
   origin_refused: {
     title: 'This page may not use that server',
     text: () => `The server does not take requests from pages of ${location.origin}.`,
@@ -253,6 +259,12 @@ const TABLE = {
     title: 'The conversation was ended on the server',
     text: 'Whoever runs the server, or a program that knows this session, closed it.',
     todo: 'You can start a new one.',
+    again: 'user',
+  },
+  handshake_failed: {
+    title: 'No secure connection could be made',
+    text: 'The way to the server is open, but this browser and the server found no common ground for encrypting it.',
+    todo: 'Try again, or another browser. The server’s log says what failed.',
     again: 'user',
   },
   connect_timeout: {
