@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from rtc_server import bundled
+from rtc_server import bundled, invocation
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput
@@ -68,7 +68,7 @@ async def test_what_to_say_and_what_to_know() -> None:
         await expect(page.get_by_role("region", name="Phrases to try")).to_be_visible()
         await expect(rows).to_have_count(len(ABOUT.examples) + 1)
         await expect(page.get_by_test_id("notice")).to_contain_text(ABOUT.notice)
-        await expect(page.get_by_test_id("notice-hint")).to_have_text(ABOUT.hint)
+        await expect(page.get_by_test_id("notice-hint")).to_have_text(invocation.shown(ABOUT.hint))
         for row, example in zip(await rows.all(), ABOUT.examples, strict=False):
             await expect(row.get_by_role("term")).to_have_text(example.topic)
             await expect(row.locator("span")).to_have_text([f"“{phrase}”" for phrase in example.say])
