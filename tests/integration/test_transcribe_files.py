@@ -304,7 +304,7 @@ def test_a_transcript_that_cannot_be_written(
 def test_without_a_model_there_is_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = ran(capsys, str(tmp_path / "a.wav"))
     assert status == 1
-    assert err == "error: There is no model to transcribe with.\nhint: Name one: --stt kyutai/stt-1b-en_fr\n"
+    assert err.startswith("error: There is no model to transcribe with.\nhint: Name one: --stt kyutai/stt-1b-en_fr")
 
 
 @pytest.mark.parametrize("arguments", [(), ("a.wav", "--format", "doc"), ("a.wav", "--stt-slots")])
@@ -312,7 +312,7 @@ def test_a_wrong_command_line(arguments: tuple[str, ...], capsys: pytest.Capture
     with pytest.raises(SystemExit) as caught:
         cli.main(["transcribe", *arguments])
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert re.match(r"error: .+\nhint: rtc-server transcribe --help ", capsys.readouterr().err)
 
 
 # The bar
