@@ -20,7 +20,8 @@ from hatchling.builders.wheel import WheelBuilder
 from rtc_server.invocation import MOSHI
 
 ROOT = Path(__file__).parent.parent
-READY_S = 100
+READY_S = 200
+pytestmark = pytest.mark.timeout(300)  # two models start, on a machine that may have other work
 
 
 def link_packages(source: Path, target: Path, without: str) -> None:

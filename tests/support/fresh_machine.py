@@ -134,5 +134,5 @@ setpriv --reuid=admin --regid=admin --init-groups -- env -i PATH="$PATH" HOME=/t
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=250,
     )
