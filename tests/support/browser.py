@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import numpy as np
@@ -33,20 +34,23 @@ _ARGUMENTS = [
     "--use-fake-device-for-media-stream",
 ]
 _POLL_S = 0.05
+_WORKLET_PATH = "static/test-recorder.js"
 
 # Records two tracks in one audio context, so that both are on one clock: channel 0 is the microphone as the page
 # sends it, channel 1 is the voice as the page plays it.
+_WORKLET = """
+registerProcessor('recorder', class extends AudioWorkletProcessor {
+  process(inputs) {
+    const channel = (i) => inputs[i][0] || new Float32Array(128);
+    this.port.postMessage([channel(0).slice(), channel(1).slice()]);
+    return true;
+  }
+});
+"""
 _RECORDER = """
-async () => {
-  const source = `registerProcessor('recorder', class extends AudioWorkletProcessor {
-    process(inputs) {
-      const channel = (i) => inputs[i][0] || new Float32Array(128);
-      this.port.postMessage([channel(0).slice(), channel(1).slice()]);
-      return true;
-    }
-  });`;
+async ([source, address]) => {
   const context = new AudioContext({ sampleRate: 48000 });
-  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
+  await context.audioWorklet.addModule(address ?? URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
   const node = new AudioWorkletNode(context, 'recorder', { numberOfInputs: 2, numberOfOutputs: 0 });
   const pc = window.__voice.pc;
   const tracks = [pc.getSenders().find((s) => s.track).track, pc.getReceivers().find((r) => r.track).track];
@@ -236,13 +240,24 @@ async def call_of(page: Page, server: Server) -> Call:
 
 async def record(page: Page, seconds: float) -> Recording:
     """What the page sends and plays, for so long from now."""
-    await page.evaluate(_RECORDER)
+    await page.evaluate(_RECORDER, [_WORKLET, await _module_address(page)])
     blocks = int(seconds * 48_000 / 128)
     await page.wait_for_function(
         f"() => window.__recording.blocks[1].length >= {blocks}", timeout=(seconds * 3 + 10) * 1000
     )
     said, played = (np.frombuffer(base64.b64decode(raw), dtype=np.float32) for raw in await page.evaluate(_TAKE))
     return Recording(said, played)
+
+
+async def _module_address(page: Page) -> str | None:
+    """Where the recorder's module is found. Firefox keeps to the page's policy, and has to be given it from the page's
+    own origin; Chromium does not have to (:func:`opened_page`), and asks nobody but the server there."""
+    browser = page.context.browser
+    if browser is None or browser.browser_type.name != "firefox":
+        return None
+    address = urljoin(page.url, _WORKLET_PATH)
+    await page.route(address, lambda route: route.fulfill(body=_WORKLET, content_type="text/javascript"))
+    return address
 
 
 async def screenshot(page: Page, name: str) -> Path:

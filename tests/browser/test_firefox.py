@@ -1,0 +1,93 @@
+"""Firefox: the same page in another engine. A tone comes back whole, a path that dies is taken up again, and when the
+page says that it listens, packets leave."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from rtc_server.app import Server
+from tests.conftest import need_commands
+from tests.support.browser import (
+    call_of,
+    chromium,
+    local_url,
+    record,
+    start_talking,
+    visited_page,
+    wait_for_events,
+    wait_for_state,
+)
+from tests.support.firefox import firefox
+from tests.support.measure import longest_gap_ms, pitch_ratio, steady_likeness
+from tests.support.speech import SPEECH_HZ
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    need_commands("firefox-esr", "pulseaudio")
+
+
+async def test_a_tone_comes_back_whole(server: Server, tmp_path: Path) -> None:
+    """Correlation above 0.8, no gap over 40 ms after the first second, pitch unchanged."""
+    async with firefox(tmp_path) as browser, visited_page(browser, local_url(server, "?raw=1")) as page:
+        await start_talking(page)
+        await wait_for_state(page, "speaking")
+        recording = await record(page, 6.0)
+    said, played = recording.said[SPEECH_HZ:], recording.played[SPEECH_HZ:]
+    likeness = steady_likeness(said, played, SPEECH_HZ)
+    assert likeness.correlation > 0.8
+    assert longest_gap_ms(said, played, SPEECH_HZ, 0.0) <= 40
+    assert pitch_ratio(said, played, SPEECH_HZ, 0.0) == pytest.approx(1.0, abs=0.01)
+
+
+async def test_a_path_that_dies_is_taken_up_again(server: Server, tmp_path: Path) -> None:
+    """The server drops its connection: the same session goes on over another."""
+    async with firefox(tmp_path) as browser, visited_page(browser, local_url(server)) as page:
+        await start_talking(page)
+        session = await page.evaluate("window.__voice.sessionId")
+        call = await call_of(page, server)
+        before = call.connection
+        await before.close(flush=False)
+        await wait_for_events(page, "retrying")
+        await wait_for_state(page, "listening", "speaking")
+        assert await page.evaluate("window.__voice.sessionId") == session
+        assert call.connection is not before
+        await expect(page.locator("#announce")).to_have_text("Connected again. The conversation goes on where it was.")
+
+
+@contextlib.asynccontextmanager
+async def started(name: str, directory: Path) -> AsyncIterator[Browser]:
+    if name == "chromium":
+        need_commands("chromium")
+    async with chromium() if name == "chromium" else firefox(directory) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("name", ["firefox", "chromium"])
+async def test_when_the_page_says_that_it_listens_packets_leave(server: Server, tmp_path: Path, name: str) -> None:
+    """By the browser's own count, at the moment at which the word changes."""
+    async with started(name, tmp_path) as browser, visited_page(browser, local_url(server)) as page:
+        await page.evaluate(_NOTE_PACKETS)
+        await start_talking(page)
+        assert await page.evaluate("() => window.sent") > 0
+
+
+_NOTE_PACKETS = """
+() => {
+  const state = document.querySelector('[data-testid=state]');
+  window.sent = new Promise((resolve) => {
+    new MutationObserver(async () => {
+      if (state.dataset.state !== 'listening') return;
+      const reports = [...(await window.__voice.pc.getStats()).values()];
+      resolve(reports.find(({ type }) => type === 'outbound-rtp').packetsSent);
+    }).observe(state, { attributes: true });
+  });
+}
+"""
