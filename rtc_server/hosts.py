@@ -3,7 +3,7 @@
 A page of a stranger is kept from other servers by its browser, which goes by names. So its owner lets the page's own
 name lead to 127.0.0.1 (DNS rebinding): from then on the page's requests reach the server on its visitor's machine, are
 of one origin with the page, and mostly do not even say which that is (``Origin``). What they cannot do is to name
-another host than the page's. Hence a server that serves this machine's loopback address to anybody answers to the
+another host than the page's. Hence a server that serves this machine's loopback address without keys answers to the
 names that no name server decides about (``localhost``, loopback addresses), to that of ``--public-url``, and to those
 of ``--allow-origins``. A server with ``--auth`` needs no such care, for the stranger's page has no key, and one that is
 open to a network does not trust the address anyway.

@@ -233,7 +233,7 @@ class IceConnection(Connection):
     # What comes in.
 
     def datagram_received(self, data: bytes, source: Source, protocol: MediaSocket) -> None:
-        """DTLS or media, from anybody."""
+        """DTLS or media, from any source."""
         now = time.monotonic()
         if self.gate.is_proven(source):
             if self.gate.has_room(now):
@@ -242,7 +242,7 @@ class IceConnection(Connection):
         elif self.gate.hold(data, source):
             self._check_back(source, protocol)
         elif self._nominated and self._is_silent(now) and self._probes.allow(now):
-            # This may be the peer, with a new address; only it can answer. Rarely, for anybody can make it happen.
+            # This may be the peer, with a new address; only it can answer. Rarely, for any stranger can make it happen.
             self._check_back(source, protocol)
 
     def data_received(self, data: bytes, component: int) -> None:

@@ -73,12 +73,12 @@ def how_to_set_up() -> str:
         return "make serve sets everything up, and starts; after that, .venv/bin/rtc-server is the program."
     if (root / "pyproject.toml").is_file():
         return f"{shlex.join([sys.executable, '-m', 'pip', 'install', str(root)])} installs what it wants."
-    return "Install the package anew."
+    return "Install the package again."
 
 
 def install_anew(model: str) -> str:
     """A sentence: how to get a bundled model whose files are missing."""
-    return f"Install the package anew{f', or train {model} (make train)' if in_checkout() else ''}."
+    return f"Install the package again{f', or train {model} (make train)' if in_checkout() else ''}."
 
 
 def _requirement(package: str) -> str:

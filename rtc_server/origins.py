@@ -66,7 +66,7 @@ def hosts_of(allowed: Sequence[str]) -> Iterator[str]:
 def _checked(origin: str) -> Origin:
     if origin.strip().lower() == NULL:
         raise ConfigError(
-            "--allow-origins: null is what every sandboxed frame and every local file says, whoever made it.",
+            "--allow-origins: null is what every sandboxed frame and every local file says, of any origin.",
             hint="Serve the page from an origin of its own, as http://localhost:3000, and allow that; * is all.",
         )
     parsed = _parse(origin)

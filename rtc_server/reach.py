@@ -1,6 +1,6 @@
 """To which of the addresses that a peer names a server sends something by itself. Pure.
 
-A candidate is an address of the peer's choice, and a check is sent there before anybody has answered from it: to one
+A candidate is an address of the peer's choice, and a check is sent there before a peer has answered from it: to one
 who is no friend, a server is a way to knock at doors that are not open to him. What is left out costs no connection
 that the peer can begin: its own checks show where it is, and are answered.
 """

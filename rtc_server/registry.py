@@ -264,12 +264,12 @@ class Registry:
             raise TooManySessions
         if not self._files.suffice_for_media(_FILES_OF_A_SESSION):
             raise TooManyConnections
-        if self._calls or self._guests:  # where there is nobody, refusing one helps no other
+        if self._calls or self._guests:  # without sessions, refusing one helps no other
             self.lag.require_room()
         return engine
 
     def _check_pace(self, engine: EngineClient) -> None:
-        """Refuse a conversation before it is felt in anybody's ear."""
+        """Refuse a conversation before a caller hears it."""
         # The median, not the tail: the whole batch is computed in each step, so one conversation less makes no step
         # shorter. A slow one in twenty is caught up by the next; that every other is slow does not pass by itself.
         step_ms = engine.step_p50_ms

@@ -306,7 +306,7 @@ class _Answer:
         self._wrote_at = 0.0
 
     async def tell(self, progress: Progress) -> None:
-        """Now and then. Raises _ClientGone when nobody listens any more."""
+        """Now and then. Raises _ClientGone when the client has left."""
         _see_client(self._request)
         if self._began_at is None:
             self._began_at = time.monotonic()

@@ -67,7 +67,7 @@ def test_an_installation_that_lacks_it(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
     said = reported(Settings(model="pico"))
     assert said.startswith("missing  --model pico runs pico, but this installation lacks model.safetensors of it")
-    assert "hint: Install the package anew" in said
+    assert "hint: Install the package again" in said
 
 
 def test_echo_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """One recording as FFmpeg reads it: its audio tracks, and the frames of each. Owns what FFmpeg may do, and may not.
 
-The file is somebody else's: it is read through an object that has nothing but bytes, by demuxers that open nothing
+The file is a stranger's: it is read through an object that has nothing but bytes, by demuxers that open nothing
 besides, and what it says of itself is believed within bounds.
 """
 

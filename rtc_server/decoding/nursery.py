@@ -109,12 +109,12 @@ class Nursery:
         """Nothing of the nursery's, and gone when it is."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when nobody reads, it is over
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # without a reader it is over
         _die_with_parent(self._libc, self._pid)
         out = os.dup(out) if out == _SOURCE else out
         os.dup2(source, _SOURCE)
         os.dup2(out, _OUT)
-        os.dup2(1, 2)  # libraries that complain about a file have nobody to tell
+        os.dup2(1, 2)  # complaints of libraries about a file have no reader
         os.closerange(_OUT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def _reap(self) -> None:

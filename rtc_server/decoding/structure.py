@@ -60,7 +60,7 @@ def parts_of(source: Source) -> list[Part]:
 
 
 def why_unreadable(source: Source, part: Part) -> Refusal | None:
-    """What the beginning of a part tells of why nobody can decode it."""
+    """Tell from the beginning of a part why it cannot be decoded."""
     scan = Scan(source)
     head = scan.at(part.start, _HEAD_BYTES)
     if head[:5] == _OGG_PAGE and len(head) > 5 and not head[5] & _OGG_FIRST:  # noqa: PLR2004 - the flags

@@ -64,7 +64,7 @@ class Pace:
 def check_pace(
     model: StreamingModel, clocks: Clocks, real_time: RealTime, rest: Callable[[float], bool]
 ) -> Pace | None:
-    """Measure a model that is warm, and leave every row wiped. None where nobody wants to know, or has waited for it.
+    """Measure a model that is warm, and leave every row wiped. None if real time is not asked for, or was given up.
 
     While the machine is busy with something else, a model that has to keep up is given time: ``rest`` waits for so many
     seconds, and says whether to give up. Raises :class:`ModelLoadError` with the figures if real time is required and
@@ -102,11 +102,11 @@ def _judge(pace: Pace, info: ModelInfo, real_time: RealTime) -> None:
 
 def measure(model: StreamingModel, clocks: Clocks) -> Pace:
     """The best of several steps each, in silence."""
-    everybody = np.ones(model.info.slots, dtype=np.bool_)
-    somebody = np.arange(model.info.slots) == 0
-    one_ms, one_computed_ms = _best_ms(model, somebody, clocks)
-    all_ms, _ = _best_ms(model, everybody, clocks)
-    model.reset(everybody)
+    all_rows = np.ones(model.info.slots, dtype=np.bool_)
+    one_row = np.arange(model.info.slots) == 0
+    one_ms, one_computed_ms = _best_ms(model, one_row, clocks)
+    all_ms, _ = _best_ms(model, all_rows, clocks)
+    model.reset(all_rows)
     return Pace(one_ms, all_ms, one_computed_ms)
 
 

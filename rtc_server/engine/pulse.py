@@ -1,6 +1,6 @@
 """Whether an engine shows signs of life, and for how long it has not. Pure: times are arguments, in seconds.
 
-It is asked again and again, and whatever it says is an answer. Silence counts only while somebody watches: a process
+It is asked again and again, and whatever it says is an answer. Silence counts only while it is watched: a process
 that was itself held up (a suspended machine, a debugger) has not heard what was said meanwhile, and blames no other.
 """
 
