@@ -35,6 +35,7 @@ GOLDEN_EVENTS: list[tuple[events.ServerEvent, str]] = [
         '{"type":"error","code":"rate_limited","message":"Too many messages. Slow down.","retryable":true,'
         '"time_ms":1234}',
     ),
+    (events.Recovered("engine_stalled"), '{"type":"recovered","code":"engine_stalled","time_ms":1234}'),
     (events.Word("hello", 320, 560), '{"type":"word","text":"hello","start_ms":320,"end_ms":560,"time_ms":1234}'),
     (events.SpeechStarted(80), '{"type":"speech-started","at_ms":80,"time_ms":1234}'),
     (events.SpeechEnded(160), '{"type":"speech-ended","at_ms":160,"time_ms":1234}'),
