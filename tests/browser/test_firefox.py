@@ -84,7 +84,7 @@ _NOTE_PACKETS = """
   const state = document.querySelector('[data-testid=state]');
   window.sent = new Promise((resolve) => {
     new MutationObserver(async () => {
-      if (state.dataset.state !== 'listening') return;
+      if (!['listening', 'speaking'].includes(state.dataset.state)) return;
       const reports = [...(await window.__voice.pc.getStats()).values()];
       resolve(reports.find(({ type }) => type === 'outbound-rtp').packetsSent);
     }).observe(state, { attributes: true });

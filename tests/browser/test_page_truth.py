@@ -59,7 +59,7 @@ async def test_it_listens_once_packets_leave(browser: Browser, server: Server) -
                 const detail = document.querySelector('[data-testid=state-detail]').textContent;
                 if (detail.startsWith('Connected.')) window.waiting ??= setTimeout(() => sounds(), 500);
                 const { state } = document.querySelector('[data-testid=state]').dataset;
-                if (state === 'listening') times.listening ??= performance.now();
+                if (['listening', 'speaking'].includes(state)) times.listening ??= performance.now();
               };
               new MutationObserver(look).observe(document.body, { subtree: true, attributes: true, childList: true });
             }"""
