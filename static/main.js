@@ -161,6 +161,8 @@ const handlers = {
       view.announce(strings.RECOVERED);
     } else if (message.type === 'ending' && Number.isFinite(message.in_ms)) {
       ending.show(message.in_ms);
+      // More urgent than a greeting that waits for the microphone, which would be read in its place.
+      greeting = '';
       view.announce(strings.ENDING);
     }
   },
