@@ -216,7 +216,7 @@ async def test_a_port_in_use_is_an_error_with_a_hint() -> None:
         status, out, err = await _run("--model", "echo", "--port", str(port))
     assert status == 1
     assert out == ""
-    assert re.search(rf"^error: .*:{port}.*\n^hint: .*--port", err, re.MULTILINE)
+    assert re.search(rf"^error: .* port {port}: .*\n^hint: .*--port", err, re.MULTILINE)
     assert "Traceback" not in err
 
 
