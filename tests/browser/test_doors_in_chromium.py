@@ -28,17 +28,21 @@ _OPEN = """
   socket.onerror = () => done(['', false]);
 })
 """
+# Says when the event source is open, and at its first event or error what it has read.
 _FOLLOW = """
-(path) => new Promise((done) => {
-  const events = [];
+(path) => {
   const source = new EventSource(new URL(path, document.baseURI));
-  source.onmessage = ({ data }) => {
-    events.push(JSON.parse(data).reason);
-    source.close();
-    done(events);
-  };
-  source.onerror = () => { source.close(); done(events); };
-})
+  const opened = new Promise((done) => {
+    source.onopen = () => done(true);
+    source.addEventListener('error', () => done(false));
+  });
+  const reasons = new Promise((done) => {
+    source.onmessage = ({ data }) => { source.close(); done([JSON.parse(data).reason]); };
+    source.addEventListener('error', () => { source.close(); done([]); });
+  });
+  window.followed = reasons;
+  return opened;
+}
 """
 
 
@@ -82,14 +86,7 @@ async def test_an_event_source_with_a_key(guarded: Server, page: Page) -> None:
     async with VoiceClient(local_url(guarded).rstrip("/"), service="echo", token=KEY) as client:
         await client.wait_for("connected")
         path = f"api/sessions/{client.session}/events"
-        assert await page.evaluate(_FOLLOW, f"{path}?token={KEY}x") == []
-        client.send({"type": "bye"})
-        await client.wait_for("disconnected")
-    async with VoiceClient(local_url(guarded).rstrip("/"), service="echo", token=KEY) as client:
-        await client.wait_for("connected")
-        await page.evaluate(
-            "(path) => { window.followed = (" + _FOLLOW + ")(path); }",
-            f"api/sessions/{client.session}/events?token={KEY}",
-        )
+        assert await page.evaluate(_FOLLOW, f"{path}?token={KEY}x") is False
+        assert await page.evaluate(_FOLLOW, f"{path}?token={KEY}") is True
         client.send({"type": "bye"})
         assert await page.evaluate("() => window.followed") == ["bye"]
