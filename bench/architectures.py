@@ -16,9 +16,9 @@ from moshi.modules.streaming import State
 
 from bench.floor import Memory, Sizes
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput
-from rtc_server.models.checkpoint import checkpoint_name, open_checkpoint
-from rtc_server.models.footprint import state_bytes, weight_bytes
-from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions, build
+from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
+from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
+from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, build
 
 MOSHI_7B: Final = "moshi-7b"
 

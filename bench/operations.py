@@ -44,7 +44,7 @@ def operations(options: dict[str, object], steps: int) -> list[Operation]:
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
 
     from bench.architectures import product_model  # noqa: PLC0415
-    from rtc_server.models.kyutai import KyutaiOptions  # noqa: PLC0415
+    from rtc_server.models.kyutai.model import KyutaiOptions  # noqa: PLC0415
 
     model = product_model(KyutaiOptions(**options))  # type: ignore[arg-type]
     model.warm_up()

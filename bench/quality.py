@@ -22,11 +22,12 @@ import soxr
 
 from bench.link import Link, LinkSettings
 from bench.table import publish
-from rtc_server import audio, libopus
+from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.codecs import OPUS_CLOCK_HZ, FallbackOpusDecoder, OpusDecoder, PacketDecoder, StreamRenderer
-from rtc_server.inbound import InboundStream
-from rtc_server.jitter import JitterBuffer
+from rtc_server.media import libopus
+from rtc_server.media.codecs import OPUS_CLOCK_HZ, FallbackOpusDecoder, OpusDecoder, PacketDecoder, StreamRenderer
+from rtc_server.media.inbound import InboundStream
+from rtc_server.media.jitter import JitterBuffer
 
 HELP = "speech quality under packet loss (PESQ, STOI), by way of receiving"
 

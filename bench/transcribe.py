@@ -22,10 +22,10 @@ from bench.table import publish, spread
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.config import parse
 from rtc_server.decoding.reader import Decoders
-from rtc_server.hearing import FLUSH_EXTRA_S, frames_of
 from rtc_server.metrics import Metrics
-from rtc_server.recordings import Progress, transcribe
 from rtc_server.services import make_transcriber
+from rtc_server.transcription.file import Progress, transcribe
+from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
 
 HELP = "files a second, against a plain loop over the moshi package"
 
@@ -129,7 +129,7 @@ def _plain(checkpoint: Path, paths: list[Path], threads: int) -> tuple[float, li
     from moshi.models.lm import LMGen  # noqa: PLC0415
     from moshi.utils.compile import no_compile  # noqa: PLC0415
 
-    from rtc_server.models.checkpoint import open_checkpoint  # noqa: PLC0415
+    from rtc_server.models.kyutai.checkpoint import open_checkpoint  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     found = open_checkpoint(str(checkpoint))

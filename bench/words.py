@@ -22,7 +22,7 @@ from rtc_server.client import MICROPHONE_HZ, VoiceClient
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.registry import Registry
+from rtc_server.sessions.registry import Registry
 from tests.support.calls import tone
 from tests.support.stenographer import DELAY_S, Stenographer
 

@@ -11,10 +11,11 @@ import atheris
 from fuzz.harness import fuzz
 
 with atheris.instrument_imports(include=["rtc_server"]):
-    from rtc_server import audio, libopus
+    from rtc_server import audio
     from rtc_server.audio import FloatArray
-    from rtc_server.inbound import InboundStream
-    from rtc_server.jitter import MAX_HELD
+    from rtc_server.media import libopus
+    from rtc_server.media.inbound import InboundStream
+    from rtc_server.media.jitter import MAX_HELD
 
 import numpy as np
 
@@ -30,7 +31,7 @@ _FLOOD_PACKETS = 250
 _FLOODS = 100
 """In one program; two seconds of them."""
 _LEAD_FRAMES = 3
-"""How far frames may run ahead of real time (rtc_server/microphone.py)."""
+"""How far frames may run ahead of real time (rtc_server/media/microphone.py)."""
 _LAG_S = 1.5
 """How long there may be no frame at all: every wait there is, one after the other, is less."""
 _TONE_DBFS = -13.0

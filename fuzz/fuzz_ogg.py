@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["rtc_server"]):
     from rtc_server.decoding.media_file import MediaFile
     from rtc_server.decoding.structure import parts_of
     from rtc_server.errors import BadMessage
-    from rtc_server.ogg_opus import OggOpusReader
+    from rtc_server.media.ogg_opus import OggOpusReader
     from rtc_server.protocols.ogg import MAX_PACKET_BYTES, OggReader
 
 import numpy as np

@@ -14,11 +14,11 @@ from aioice import stun
 from aiortc import RTCConfiguration, RTCSessionDescription
 from google_crc32c import value as crc32c
 
-from rtc_server.data_transport import MAX_CHANNELS
-from rtc_server.datagrams import MAX_DATAGRAM_BYTES, MAX_HELD, MAX_SOURCES, Gate, Source
-from rtc_server.ice_agent import MAX_WAITING, IceConnection
-from rtc_server.lean_rtp import LeanPeerConnection
-from rtc_server.sctp_bounds import MAX_FRAGMENTS, MAX_STREAMS
+from rtc_server.webrtc.data_transport import MAX_CHANNELS
+from rtc_server.webrtc.datagrams import MAX_DATAGRAM_BYTES, MAX_HELD, MAX_SOURCES, Gate, Source
+from rtc_server.webrtc.ice_agent import MAX_WAITING, IceConnection
+from rtc_server.webrtc.sctp_bounds import MAX_FRAGMENTS, MAX_STREAMS
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 
 STRANGER: Source = ("198.51.100.66", 6666)
 _SETTLE_TURNS = 6

@@ -15,21 +15,25 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server import auth, descriptors, health, ice_servers, signaling, sockets, tls, uploads, whip
-from rtc_server.access import make_access
+from rtc_server import bundled, signaling
+from rtc_server.access import auth
 from rtc_server.config import Settings
-from rtc_server.connections import ConnectionLimits, Connections
-from rtc_server.descriptors import Descriptors
+from rtc_server.endpoints import asr, ice_servers, operations, transcribe, whip
+from rtc_server.endpoints.transcribe import Uploads
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError, NotFound
-from rtc_server.http_errors import errors_middleware
-from rtc_server.listening import BACKLOG, check, listen
-from rtc_server.loop_lag import LoopLag
 from rtc_server.metrics import Metrics
-from rtc_server.registry import Registry
 from rtc_server.services import make_detector, make_engines
-from rtc_server.turn import IceServers
-from rtc_server.uploads import Uploads
+from rtc_server.sessions.registry import Registry
+from rtc_server.system import descriptors
+from rtc_server.system.descriptors import Descriptors
+from rtc_server.system.loop_lag import LoopLag
+from rtc_server.turn.ice_servers import IceServers
+from rtc_server.web import tls
+from rtc_server.web.errors import errors_middleware
+from rtc_server.web.gate import make_access
+from rtc_server.web.limits import ConnectionLimits, Connections
+from rtc_server.web.listening import BACKLOG, check, listen
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +56,8 @@ _HSTS: Final = "max-age=31536000"
 
 
 def static_directory() -> Path:
-    """Where the page's files are: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent
-    return next(path for path in (package.parent / "static", package / "static") if (path / "index.html").is_file())
+    """Where the page's files are."""
+    return bundled.beside_or_inside("static", "static")
 
 
 def build_app(server: Server) -> web.Application:
@@ -63,12 +66,12 @@ def build_app(server: Server) -> web.Application:
     server.access.install(app)
     app[signaling.REGISTRY] = server.registry
     app[signaling.SETTINGS] = server.settings
-    app[sockets.ASR_SOCKETS] = server.asr_sockets
-    app[uploads.UPLOADS] = server.uploads
-    app[health.METRICS] = server.metrics
-    app[health.STARTED_AT] = time.monotonic()
+    app[asr.ASR_SOCKETS] = server.asr_sockets
+    app[transcribe.UPLOADS] = server.uploads
+    app[operations.METRICS] = server.metrics
+    app[operations.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
-    for module in (signaling, whip, sockets, uploads, health, ice_servers):
+    for module in (signaling, whip, asr, transcribe, operations, ice_servers):
         app.add_routes(_with_slashes(module.routes))
     static = static_directory()
 
@@ -119,7 +122,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag, self.files)
-        self.asr_sockets = sockets.AsrSockets(self.registry, settings, self.metrics)
+        self.asr_sockets = asr.AsrSockets(self.registry, settings, self.metrics)
         self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
@@ -186,7 +189,7 @@ class Server:
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
 
     async def stop(self, grace_s: float) -> None:
-        """Drain, then close sessions, engines and sockets, in this order."""
+        """Drain, then close sessions, engines and asr, in this order."""
         await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s), self.uploads.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         self.lag.stop()

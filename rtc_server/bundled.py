@@ -1,13 +1,15 @@
-"""The models that come with the package: their public names, and where their files are.
+"""What comes with the package, and where it lies: the models, by their public names, the page, the relay's template.
 
-They are checkpoint directories like any other, and loaded like them; only their names are known here. Must not import
-torch: the media plane asks as well.
+The models are checkpoint directories like any other, and loaded like them; only their names are known here. Must not
+import torch: the media plane asks as well.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+
+PACKAGE: Final = Path(__file__).parent
 
 PICO: Final = "pico"
 """Some eight million parameters: it converses on a CPU, within what it has been taught."""
@@ -18,9 +20,14 @@ PICO_STT: Final = "pico-stt"
 FILES: Final = ("config.json", "model.safetensors", "mimi.json", "mimi.safetensors", "tokenizer.model")
 """What there has to be of a model."""
 
-_DIRECTORIES: Final = {name: Path(__file__).parent / "models" / name for name in (PICO, PICO_STT)}
+_DIRECTORIES: Final = {name: PACKAGE / "models" / name for name in (PICO, PICO_STT)}
 _CODEC_OF: Final = {PICO_STT: PICO}
 """Who has no codec of its own hears through another's."""
+
+
+def beside_or_inside(in_checkout: str, in_wheel: str) -> Path:
+    """Where a file or directory is that stands beside the package in a checkout, and inside it when installed."""
+    return next(path for path in (PACKAGE.parent / in_checkout, PACKAGE / in_wheel) if path.exists())
 
 
 def directory_of(model: str) -> Path | None:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from rtc_server import bundled, invocation
+from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
-from rtc_server.command_line import Parser
-from rtc_server.environment import LINK_HINT, PREFIX, is_service_link, refuse_unknown
 from rtc_server.errors import ConfigError
-from rtc_server.spelling import did_you_mean
+from rtc_server.usage import invocation
+from rtc_server.usage.command_line import Parser
+from rtc_server.usage.environment import LINK_HINT, PREFIX, is_service_link, refuse_unknown
+from rtc_server.usage.spelling import did_you_mean
 
 ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rtc_server import bundled, hardware, invocation
+from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
-from rtc_server.engine.pace import RealTime
 from rtc_server.engine.process import ChildSpec, ProcessLink
+from rtc_server.engine.realtime import RealTime
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
-from rtc_server.spelling import did_you_mean
+from rtc_server.system import hardware
+from rtc_server.usage import invocation
+from rtc_server.usage.spelling import did_you_mean
 
 ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
@@ -38,7 +40,7 @@ _BUNDLED_THREADS: Final = 1
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
-_KYUTAI_FACTORY: Final = "rtc_server.models.fit:load_with"
+_KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_with"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
 
 
@@ -120,7 +122,7 @@ def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec |
     if settings.vad == "off" or (settings.vad == "auto" and not {DIALOGUE, TRANSCRIBE} & set(services)):
         return None
     in_process = settings.engine == "thread" or (settings.engine == "auto" and set(services) == {ECHO})
-    return EngineSpec(DETECTOR, "rtc_server.models.vad:load", {"slots": settings.max_sessions}, in_process)
+    return EngineSpec(DETECTOR, "rtc_server.models.silero:load", {"slots": settings.max_sessions}, in_process)
 
 
 def make_detector(settings: Settings, services: Collection[str], metrics: Metrics) -> EngineClient | None:

@@ -10,9 +10,7 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
-from rtc_server.access import visitor_of
 from rtc_server.config import Settings
-from rtc_server.connection import Connection
 from rtc_server.errors import (
     BadRequest,
     PreconditionFailed,
@@ -23,7 +21,9 @@ from rtc_server.errors import (
 )
 from rtc_server.protocols import trickle
 from rtc_server.protocols.events import OfferOptions
-from rtc_server.registry import Registry
+from rtc_server.sessions.registry import Registry
+from rtc_server.web.gate import visitor_of
+from rtc_server.webrtc.connection import Connection
 
 MAX_BODY_BYTES: Final = 64 * 1024
 REGISTRY: Final = web.AppKey("registry", Registry)

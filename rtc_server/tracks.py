@@ -19,9 +19,9 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.microphone import START_PATIENCE_S
-from rtc_server.opus import DTX_BYTES, PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
-from rtc_server.playout import PlayoutBuffer
+from rtc_server.media.microphone import START_PATIENCE_S
+from rtc_server.media.opus import DTX_BYTES, PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
+from rtc_server.media.playout import PlayoutBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class OutboundTrack(MediaStreamTrack):
 
 
 class EncodedTrack(OutboundTrack):
-    """Opus packets, for :class:`rtc_server.lean_rtp.LeanSender`: the WebRTC stack has nothing to compute."""
+    """Opus packets, for :class:`rtc_server.webrtc.transceivers.LeanSender`: the WebRTC stack has nothing to compute."""
 
     def __init__(
         self, playout: PlayoutBuffer, encoder: OpusEncoder, bitrate: int, on_voice: Callable[[], None] = lambda: None

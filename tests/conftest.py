@@ -15,7 +15,7 @@ from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink
-from rtc_server.registry import Registry
+from rtc_server.sessions.registry import Registry
 
 # pytest finds hooks in here by their names.
 from tests.support.log_watch import (  # noqa: F401

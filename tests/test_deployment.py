@@ -15,11 +15,12 @@ import pytest
 import yaml
 from hatchling.builders.wheel import WheelBuilder
 
-from rtc_server import config, coturn
-from rtc_server.cli import _parser
+from rtc_server import config
+from rtc_server.cli.main import _parser
 from rtc_server.config import ENV_PREFIX
-from rtc_server.invocation import MOSHI
-from rtc_server.turn import parse_uri
+from rtc_server.turn import coturn
+from rtc_server.turn.ice_servers import parse_uri
+from rtc_server.usage.invocation import MOSHI
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "turn" / "compose.yaml").read_text())

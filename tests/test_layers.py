@@ -11,57 +11,17 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rtc_server"
 
-# Lowest first. A module may import from lower levels, and from its own sub-package.
+# Lowest first: rooms (sub-packages), and the modules at the top. Each may import from lower levels, and from itself.
 LEVELS: list[set[str]] = [
-    {"errors", "metrics", "audio", "hardware", "bundled", "spelling"},
-    {"environment", "command_line", "invocation"},
-    {"memory", "child_process", "descriptors"},
-    {"config", "listening", "addresses", "reach", "downmix"},
-    {"decoding"},
-    {
-        "protocols",
-        "session",
-        "rate_limit",
-        "sctp_bounds",
-        "activity",
-        "microphone",
-        "playout",
-        "jitter",
-        "libopus",
-        "turn",
-        "auth",
-        "resume",
-        "event_log",
-    },
-    {"hosts"},
-    {"stoppable", "loop_lag"},
-    {"origins"},
-    {"opus", "codecs", "coturn", "ogg_opus", "backlog"},
-    {"inbound"},
-    {"engine"},
-    {"transcript", "speech"},
-    {"models"},
-    {"datagrams", "ice", "dtls"},
-    {"ice_agent", "media_transport", "data_transport"},
-    {"tracks", "services", "lean_rtp"},
-    {"transcribe_client"},
-    {"peer", "client"},
-    {"connection", "outbox"},
-    {"audience"},
-    {"call_stats", "hearing"},
-    {"transcriber"},
-    {"recordings"},
-    {"call"},
-    {"registry"},
-    {"http_errors"},
-    {"connections"},
-    {"access", "tls"},
-    {"ice_servers"},
+    {"errors", "metrics", "audio", "bundled"},
+    {"protocols", "system", "usage"},
+    {"config", "access", "engine", "media"},
+    {"models", "decoding", "services", "tracks", "turn", "web"},
+    {"transcription", "webrtc"},
+    {"sessions", "client"},
     {"signaling"},
-    {"whip", "sockets", "uploads"},
-    {"health"},
+    {"endpoints"},
     {"app"},
-    {"check", "announce", "turn_cli", "auth_cli", "transcribe_files"},
     {"cli"},
     {"__main__"},
 ]
@@ -94,6 +54,15 @@ def edges(path: Path) -> set[str]:
     return {name for name in inside if name in LEVEL_OF}
 
 
+def test_few_modules_stand_outside_the_rooms() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 14
+
+
+def test_every_room_says_what_it_owns() -> None:
+    rooms = [path for path in PACKAGE.iterdir() if any(path.glob("*.py"))]
+    assert [room.name for room in rooms if not ast.get_docstring(ast.parse((room / "__init__.py").read_text()))] == []
+
+
 def test_every_module_has_a_level() -> None:
     assert {part_of(path) for path in modules()} == set(LEVEL_OF)
 
@@ -113,9 +82,9 @@ def test_the_package_needs_nothing_that_stands_beside_it(path: Path) -> None:
 def test_an_upward_import_would_be_seen(tmp_path: Path) -> None:
     """The check can fail: a module of level 0 that imports the registry is caught."""
     module = tmp_path / "audio.py"
-    module.write_text("from rtc_server.registry import Registry\nfrom rtc_server import cli\n")
+    module.write_text("from rtc_server.sessions.registry import Registry\nfrom rtc_server import cli\n")
     assert {LEVEL_OF[name] > LEVEL_OF["audio"] for name in edges(module)} == {True}
-    assert edges(module) == {"registry", "cli"}
+    assert edges(module) == {"sessions", "cli"}
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if part_of(p) == "engine"], ids=lambda path: path.name)

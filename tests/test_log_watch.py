@@ -21,9 +21,10 @@ import sys
 
 import pytest
 
-from rtc_server import auth, turn
-from rtc_server.session import SessionId
-from tests.test_auth import token
+from rtc_server.access import auth
+from rtc_server.turn import ice_servers
+from rtc_server.sessions.state import SessionId
+from tests.access.test_auth import token
 
 KEY = auth.new_key()
 PROGRAM = [sys.executable, "-c", f"import sys; print('at', {KEY!r}, file=sys.stderr)"]
@@ -46,12 +47,12 @@ def test_leaks_an_address():
 
 
 def test_leaks_a_turn_password():
-    made = turn.make_credentials("the-secret-of-the-relay", "ada", 1)
+    made = ice_servers.make_credentials("the-secret-of-the-relay", "ada", 1)
     logging.getLogger("any").info("credential=%r", made.password)
 
 
 def test_leaks_a_turn_secret():
-    turn.make_credentials("the-secret-of-the-relay", "ada", 1)
+    ice_servers.make_credentials("the-secret-of-the-relay", "ada", 1)
     logging.getLogger("any").info("static-auth-secret=the-secret-of-the-relay")
 
 

@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
-from rtc_server import bundled, hardware, services
+from rtc_server import bundled, services
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
 from rtc_server.services import EngineSpec, make_transcriber, plan, resolve_model
+from rtc_server.system import hardware
 
 
 def planned(monkeypatch: pytest.MonkeyPatch, settings: Settings, streams: int, cuda: int) -> EngineSpec:

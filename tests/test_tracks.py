@@ -13,8 +13,8 @@ from aiortc.mediastreams import MediaStreamError
 
 from rtc_server import audio, tracks
 from rtc_server.audio import FloatArray
-from rtc_server.opus import make_encoder
-from rtc_server.playout import PlayoutBuffer
+from rtc_server.media.opus import make_encoder
+from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.tracks import EncodedTrack, OutboundTrack, PacketClock, RawTrack
 from tests.support.signals import sine
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from rtc_server.invocation import MOSHI
+from rtc_server.usage.invocation import MOSHI
 
 ROOT = Path(__file__).parent.parent
 READY_S = 200

@@ -116,7 +116,7 @@ def _directory(text: str) -> Path:
 
 
 def _examine_model(arguments: argparse.Namespace) -> Evaluation:
-    from rtc_server.models.kyutai import KyutaiOptions, load  # noqa: PLC0415 - calls need no torch here
+    from rtc_server.models.kyutai.model import KyutaiOptions, load  # noqa: PLC0415 - calls need no torch here
 
     model = load(KyutaiOptions(str(arguments.model), arguments.rows, threads=arguments.threads))
     model.warm_up()

@@ -12,7 +12,7 @@ import numpy as np
 import soxr
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.codecs import ULAW
+from rtc_server.media.codecs import ULAW
 
 _TELEPHONE_HZ: Final = 8_000
 _PACKET: Final = MODEL_RATE_HZ // 50

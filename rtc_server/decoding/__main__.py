@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from rtc_server.child_process import answer_to_parent_alone
+from rtc_server.system.child_process import answer_to_parent_alone
 
 
 def main() -> None:

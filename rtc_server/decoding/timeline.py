@@ -15,7 +15,7 @@ import soxr
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.downmix import Downmix
+from rtc_server.media.downmix import Downmix
 
 _MAX_CHANNELS: Final = 64
 _RATES_HZ: Final = range(1_000, 3_000_000)

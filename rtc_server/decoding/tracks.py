@@ -15,7 +15,7 @@ import numpy as np
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.downmix import Downmix
+from rtc_server.media.downmix import Downmix
 
 _BLOCK_SAMPLES: Final = MODEL_RATE_HZ
 _LAG_SAMPLES: Final = 10 * MODEL_RATE_HZ

@@ -17,6 +17,7 @@ from typing import Protocol, assert_never
 import numpy as np
 
 from rtc_server import audio
+from rtc_server.engine.batching import Rhythm
 from rtc_server.engine.messages import (
     Close,
     Frame,
@@ -36,8 +37,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
-from rtc_server.engine.pace import Clocks, RealTime, check_pace
-from rtc_server.engine.rhythm import Rhythm
+from rtc_server.engine.realtime import Clocks, RealTime, check_pace
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
 

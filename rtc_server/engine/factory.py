@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rtc_server import invocation
 from rtc_server.engine.model import StreamingModel
+from rtc_server.usage import invocation
 
 
 def make_model(factory: str, options: dict[str, Any]) -> StreamingModel:

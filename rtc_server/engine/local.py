@@ -15,7 +15,7 @@ from rtc_server.engine.core import serve
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
-from rtc_server.engine.pace import Clocks, RealTime
+from rtc_server.engine.realtime import Clocks, RealTime
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,6 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from rtc_server import memory
-from rtc_server.child_process import ChildProcess, answer_to_parent_alone
 from rtc_server.engine.core import serve
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.link import OnExit, OnMessage
@@ -39,7 +37,9 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.pace import Clocks, RealTime
+from rtc_server.engine.realtime import Clocks, RealTime
+from rtc_server.system import memory
+from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from rtc_server.engine.messages import StepDone
 from rtc_server.engine.model import TokenMark
 from rtc_server.metrics import Metrics
 from rtc_server.models.echo import load
-from rtc_server.models.kyutai import KyutaiOptions, build
+from rtc_server.models.kyutai.model import KyutaiOptions, build
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.support.waiting import until
 

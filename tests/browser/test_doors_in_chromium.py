@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import UNLIMITED, need_commands

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Page
 
 from rtc_server.app import Server
-from rtc_server.protocols import captions
+from rtc_server.transcription import captions
 from tests.browser.test_page_parts import run
 from tests.conftest import need_commands
 from tests.support.browser import chromium, local_url, visited_page

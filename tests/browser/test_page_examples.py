@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from rtc_server import bundled, invocation
+from rtc_server import bundled
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput
 from rtc_server.models.about import read_about
 from rtc_server.models.echo import EchoModel
+from rtc_server.usage import invocation
 from tests.conftest import need_commands, server_with
 from tests.support.browser import chromium, local_url, screenshot, start_talking, visited_page
 from tests.support.fake_models import CountingModel

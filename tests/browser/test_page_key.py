@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route, expect
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.app import Server
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (

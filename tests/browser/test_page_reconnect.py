@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from rtc_server.app import Server
-from rtc_server.session import EndReason
+from rtc_server.sessions.state import EndReason
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (
     call_of,

@@ -20,7 +20,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.protocols import events
-from rtc_server.registry import Registry
+from rtc_server.sessions.registry import Registry
 from tests.browser.test_page_resume import wait_for_loss
 from tests.conftest import UNLIMITED, need_commands, running_server
 from tests.support import looks

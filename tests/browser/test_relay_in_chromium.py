@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.async_api import Page, Route, expect
 
-from rtc_server.turn import make_credentials
+from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (
     chromium,

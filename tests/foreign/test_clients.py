@@ -24,8 +24,8 @@ from playwright.async_api import Page, Route
 
 from rtc_server import audio
 from rtc_server.app import Server
-from rtc_server.inbound import InboundStream
-from rtc_server.opus import PACKET_TICKS, make_encoder
+from rtc_server.media.inbound import InboundStream
+from rtc_server.media.opus import PACKET_TICKS, make_encoder
 from tests.conftest import need_commands
 from tests.support.browser import chromium
 from tests.support.calls import TONE_LEVEL, get_json, leaves_nothing, pitch_hz, tone_dbfs, until

@@ -24,8 +24,8 @@ import uvloop
 
 from rtc_server import config
 from rtc_server.app import Server, serve
-from rtc_server.call import Call
 from rtc_server.engine.client import EngineStream
+from rtc_server.sessions.call import Call
 
 _COUNTED: Final = (Call, EngineStream, aiortc.RTCPeerConnection, aiortc.RTCDataChannel, aioice.Connection)
 

@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 from aiohttp import WSCloseCode
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
-from rtc_server.session import EndReason
+from rtc_server.sessions.state import EndReason
 from tests.conftest import running_server
 from tests.support.asr import AsrClosed, AsrSocketClient, asr_client, asr_server
 from tests.support.calls import leaves_nothing, offering, until

@@ -22,9 +22,9 @@ from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import parse
+from rtc_server.endpoints.asr import SocketLimits
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.protocols import asr
-from rtc_server.sockets import SocketLimits
 from tests.conftest import UNLIMITED
 from tests.support.asr import (
     AsrClosed,
@@ -642,7 +642,7 @@ def by_the_moshi_package(checkpoint: Path, *streams: FloatArray) -> list[list[tu
     from moshi.models.lm import LMGen
     from moshi.utils.compile import no_compile
 
-    from rtc_server.models.checkpoint import open_checkpoint
+    from rtc_server.models.kyutai.checkpoint import open_checkpoint
 
     found = open_checkpoint(str(checkpoint))
     mimi, lm, tokenizer = found.get_mimi("cpu"), found.get_moshi("cpu", torch.float32), found.get_text_tokenizer()

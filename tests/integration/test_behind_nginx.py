@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 import aiohttp
 import pytest
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.protocols.trickle import SDPFRAG_TYPE

@@ -53,7 +53,7 @@ async def test_the_bundled_model_by_default(
     directory = write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "stand-in")
     (directory / "about.json").write_text('{"notice": "A stand-in.", "examples": [{"topic": "T", "say": ["hello"]}]}')
     monkeypatch.setattr("rtc_server.bundled._DIRECTORIES", {"pico": directory})
-    monkeypatch.setattr("rtc_server.hardware.cuda_devices", lambda: 0)
+    monkeypatch.setattr("rtc_server.system.hardware.cuda_devices", lambda: 0)
     # In a thread, where the stand-in is known as well.
     async with running_server("--engine", "thread", "--vad", "off", "--threads", "1") as server:
         url = f"http://127.0.0.1:{server.port}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.client import VoiceClient
 from tests.support.calls import offering, server_process
 

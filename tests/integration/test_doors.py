@@ -15,14 +15,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import parse
-from rtc_server.connections import ConnectionLimits
+from rtc_server.web.limits import ConnectionLimits
 from tests.conftest import UNLIMITED, running_server
 from tests.support.calls import get_json, leaves_nothing, offering, server_process, until
-from tests.test_tls import issue
+from tests.web.test_tls import issue
 
 KEY = auth.new_key()
 BEARER = {"Authorization": f"Bearer {KEY}"}

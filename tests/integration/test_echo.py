@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
-from rtc_server import call
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
+from rtc_server.sessions import call
 from tests.conftest import running_server
 from tests.support.calls import (
     TONE_DBFS,

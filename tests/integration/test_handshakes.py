@@ -15,9 +15,9 @@ from aiortc.rtcdtlstransport import generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from rtc_server.app import Server
-from rtc_server.dtls import Certificate
-from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
+from rtc_server.webrtc.dtls import Certificate
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import get_json, leaves_nothing, until
 
@@ -81,7 +81,7 @@ async def test_a_handshake_that_fails_says_why(server: Server, base_url: str, ca
     assert "a=fingerprint" in body["error"]["message"]
     (line,) = [record for record in caplog.records if "DTLS" in record.getMessage()]
     assert line.levelno == logging.WARNING
-    assert line.name == "rtc_server.peer"
+    assert line.name == "rtc_server.webrtc.peer"
     assert line.getMessage().startswith("session 0-0-")
     assert sha_256.split(" ")[1] not in caplog.text
 

@@ -14,9 +14,9 @@ import pytest
 from aiortc import RTCConfiguration, RTCSessionDescription
 
 from rtc_server.app import Server
-from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.sdp import Section, parse
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.support.calls import leaves_nothing, until
 from tests.support.offers import GARBAGE, OBS_AUDIO_VIDEO, RECORDED, SAFARI_AUDIO_DATA, bare
 

@@ -12,7 +12,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamTrack
 
 from rtc_server.client import VoiceClient
-from rtc_server.session import SessionState
+from rtc_server.sessions.state import SessionState
 from tests.conftest import running_server
 from tests.support.calls import (
     Ear,
@@ -27,7 +27,7 @@ from tests.support.calls import (
     vanish,
 )
 from tests.support.nat import Nat, agents_of, call_through_nat, url_of
-from tests.test_ice import here
+from tests.webrtc.test_ice import here
 
 FOLLOWED_S = 4.0
 """In which a new address must be in use: less than the time after which a path is lost."""
@@ -99,7 +99,7 @@ async def test_a_path_that_works_one_way_is_lost() -> None:
 @pytest.mark.parametrize("grace_s", [5])
 async def test_consent_that_expires_is_no_goodbye(grace_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session waits for as long as was promised, longer than anything is sent; and then says why it has ended."""
-    monkeypatch.setattr("rtc_server.ice_agent._CONSENT_LIFETIME_S", 1.5)
+    monkeypatch.setattr("rtc_server.webrtc.ice_agent._CONSENT_LIFETIME_S", 1.5)
     async with (
         running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace", str(grace_s)) as server,
         leaves_nothing(server),
@@ -120,7 +120,7 @@ async def test_consent_that_expires_is_no_goodbye(grace_s: int, monkeypatch: pyt
 
 
 async def test_after_consent_has_expired_the_client_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtc_server.ice_agent._CONSENT_LIFETIME_S", 1.5)
+    monkeypatch.setattr("rtc_server.webrtc.ice_agent._CONSENT_LIFETIME_S", 1.5)
     async with (
         running_server("--model", "echo", "--peer-timeout-s", "1") as server,
         leaves_nothing(server),

@@ -8,7 +8,7 @@ import pytest
 
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
-from rtc_server.session import SessionState
+from rtc_server.sessions.state import SessionState
 from tests.conftest import need_commands, running_server
 from tests.support.calls import Ear, until, vanish
 from tests.support.script import Speaker

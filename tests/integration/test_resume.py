@@ -18,7 +18,7 @@ import pytest
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.session import SessionState
+from rtc_server.sessions.state import SessionState
 from tests.conftest import server_with
 from tests.support.calls import (
     Ear,

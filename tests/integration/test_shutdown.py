@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import pytest
 
-from rtc_server import auth
+from rtc_server.access import auth
 from rtc_server.client import OfferRefused, VoiceClient
 from tests.support.calls import ROOT, Ear, ServerProcess, assert_serves, get_json, server_process, tone, until
 from tests.support.orphans import alive, engines_of

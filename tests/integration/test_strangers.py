@@ -11,12 +11,12 @@ import aiohttp
 import pytest
 
 from rtc_server.client import VoiceClient
-from rtc_server.ice_agent import IceConnection
+from rtc_server.webrtc.ice_agent import IceConnection
 from tests.conftest import running_server
 from tests.support.calls import Ear, leaves_nothing, offering, tone, until
 from tests.support.nat import agent_of, agents_of, call_through_nat, url_of
 from tests.support.strangers import Address, datagrams, records, stranger
-from tests.test_ice import here
+from tests.webrtc.test_ice import here
 
 
 def username_of(agent: IceConnection) -> str:

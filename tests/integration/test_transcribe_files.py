@@ -23,15 +23,16 @@ import torch
 from moshi.models.lm import LMGen
 from moshi.utils.compile import no_compile
 
-from rtc_server import cli, transcribe_files
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
+from rtc_server.cli import main as cli
+from rtc_server.cli import transcribe
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
-from rtc_server.models.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.tiny import write_tiny_checkpoint
-from rtc_server.recordings import Progress
+from rtc_server.transcription.file import Progress
 from tests.support.calls import ROOT
 from tests.support.media import encode, noise, quantised
 from tests.support.scribe import BREAK, Scribe, numbered
@@ -182,7 +183,7 @@ def scribes(monkeypatch: pytest.MonkeyPatch) -> list[Scribe]:
 
         return EngineClient("transcribe", lambda: LocalLink(load), metrics)
 
-    monkeypatch.setattr(transcribe_files, "make_transcriber", make_transcriber)
+    monkeypatch.setattr(transcribe, "make_transcriber", make_transcriber)
     return made
 
 
@@ -333,9 +334,9 @@ async def terminal() -> AsyncIterator[tuple[Any, io.BytesIO]]:
 
 
 async def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcribe_files, "_REDRAW_S", 0.0)
+    monkeypatch.setattr(transcribe, "_REDRAW_S", 0.0)
     async with terminal() as (stream, seen):
-        with transcribe_files._Bar(2, stream).shown() as bar:
+        with transcribe._Bar(2, stream).shown() as bar:
             bar.show(Path("a"), Progress((), 5.0, 10.0))
             bar.show(Path("b"), Progress((), 5.0, None))
             bar.done(Path("b"))
@@ -349,7 +350,7 @@ async def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPa
 
 def test_elsewhere_there_is_none() -> None:
     stream = io.StringIO()
-    with transcribe_files._Bar(1, stream).shown() as bar:
+    with transcribe._Bar(1, stream).shown() as bar:
         bar.show(Path("a"), Progress((), 5.0, 10.0))
         bar.done(Path("a"))
         bar.clear()

@@ -15,10 +15,10 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from rtc_server.app import Server
-from rtc_server.ice import MediaAddresses
-from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
+from rtc_server.webrtc.ice import MediaAddresses
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, leaves_nothing, offering, until
 from tests.support.offers import bare

@@ -19,8 +19,8 @@ import aiohttp
 import pytest
 from aioice import stun
 
-from rtc_server.hardware import routed_addresses
-from rtc_server.turn import make_credentials
+from rtc_server.system.hardware import routed_addresses
+from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
 from tests.support.calls import ROOT, until
 from tests.support.orphans import alive

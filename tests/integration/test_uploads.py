@@ -20,15 +20,16 @@ import aiohttp
 import numpy as np
 import pytest
 
-from rtc_server import access, uploads
+from rtc_server.access.auth import Principal, Visitor
 from rtc_server.app import Server
-from rtc_server.auth import Principal, Visitor
 from rtc_server.config import parse
 from rtc_server.decoding.reader import Decoders
+from rtc_server.endpoints import transcribe
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ServerFull
 from rtc_server.metrics import Metrics
+from rtc_server.web import gate
 from tests.conftest import running_server
 from tests.support.media import encode, noise
 from tests.support.scribe import BREAK, Scribe, numbered
@@ -48,7 +49,7 @@ def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPa
         made.append(make())
         return made[-1]
 
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", watched)
+    monkeypatch.setattr(transcribe.tempfile, "TemporaryFile", watched)
     yield
     assert all(file.closed for file in made)
     faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -264,8 +265,8 @@ async def test_no_service() -> None:
 
 async def test_a_visitor_who_may_not(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = Visitor(Principal("stranger", services=frozenset({"echo"})), "")
-    monkeypatch.setattr(uploads, "visitor_of", lambda _: stranger)
-    assert access.visitor_of is not uploads.visitor_of
+    monkeypatch.setattr(transcribe, "visitor_of", lambda _: stranger)
+    assert gate.visitor_of is not transcribe.visitor_of
     status, _, text = await post(server.url, WORDS)
     assert (status, code_of(text)) == (403, "forbidden")
 
@@ -321,7 +322,7 @@ async def raw(server: Held, request: bytes) -> bytes:
 
 
 async def test_who_is_too_slow(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_GRACE_S", 0.2)
+    monkeypatch.setattr(transcribe, "_GRACE_S", 0.2)
     hold = asyncio.Event()
     try:
         status, _, text = await post(server.url, stream(WORDS, hold, 1000))
@@ -332,7 +333,7 @@ async def test_who_is_too_slow(server: Held, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_who_takes_for_ever(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast enough at every moment, but without an end."""
-    monkeypatch.setattr(uploads, "_UPLOAD_S", 0.3)
+    monkeypatch.setattr(transcribe, "_UPLOAD_S", 0.3)
 
     async def dribble() -> AsyncIterator[bytes]:
         while True:
@@ -348,7 +349,7 @@ async def test_a_full_disk(server: Held, monkeypatch: pytest.MonkeyPatch) -> Non
         def write(self, data: Any, /) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(transcribe.tempfile, "TemporaryFile", Full)
     status, headers, text = await post(server.url, WORDS)
     assert (status, code_of(text)) == (503, "overloaded")
     assert "Retry-After" in headers  # type: ignore[operator]
@@ -433,9 +434,9 @@ async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
 
 
 async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_EVENT_S", 0.3)
-    event = uploads._event
-    monkeypatch.setattr(uploads, "_event", lambda *what: f":{' ' * 20_000}\n{event(*what)}")
+    monkeypatch.setattr(transcribe, "_EVENT_S", 0.3)
+    event = transcribe._event
+    monkeypatch.setattr(transcribe, "_event", lambda *what: f":{' ' * 20_000}\n{event(*what)}")
     body = encode(numbered(*[100] * 2000))
     head = (
         b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Length: %d\r\n\r\n"
@@ -485,7 +486,7 @@ async def test_a_shutdown_gives_its_grace() -> None:
 async def test_the_log_tells_how_much_and_not_what(server: Held, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await post(server.url, encode(numbered(777, 776)))
-    lines = [record.getMessage() for record in caplog.records if record.name == "rtc_server.uploads"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "rtc_server.endpoints.transcribe"]
     assert len(lines) == 1
     assert lines[0].startswith("transcribed a file: 0.2 s of audio, 2 words")
     assert "777" not in caplog.text
@@ -508,9 +509,9 @@ async def test_a_file_may_be_put_as_curl_does_it(server: Held, end: str) -> None
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what a proxy waits for were a moment."""
-    monkeypatch.setattr(uploads, "_LOOK_S", 0.01)
-    monkeypatch.setattr(uploads, "_KEEP_ALIVE_S", 0.02)
-    monkeypatch.setattr(uploads._Document, "first_s", 0.02)
+    monkeypatch.setattr(transcribe, "_LOOK_S", 0.01)
+    monkeypatch.setattr(transcribe, "_KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(transcribe._Document, "first_s", 0.02)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -650,7 +651,7 @@ async def test_hours_of_silence_in_kilobytes_are_more_than_a_session_may_have(he
 
 async def test_a_token_limits_a_file_as_it_limits_a_call(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     visitor = Visitor(Principal("sub/x", max_session_s=3.0), "127.0.0.1")
-    monkeypatch.setattr(uploads, "visitor_of", lambda _: visitor)
+    monkeypatch.setattr(transcribe, "visitor_of", lambda _: visitor)
     assert (await post(server.url, encode(numbered(*[1] * 36))))[0] == 200
     status, _, text = await post(server.url, encode(numbered(*[1] * 60)))
     assert (status, code_of(text)) == (413, "time_limit")
@@ -659,7 +660,7 @@ async def test_a_token_limits_a_file_as_it_limits_a_call(server: Held, monkeypat
 async def test_a_token_limits_the_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the clock, from the first byte on."""
     visitor = Visitor(Principal("sub/x", max_session_s=0.2), "127.0.0.1")
-    monkeypatch.setattr(uploads, "visitor_of", lambda _: visitor)
+    monkeypatch.setattr(transcribe, "visitor_of", lambda _: visitor)
     async with serving() as server:
         hold = asyncio.Event()
         try:

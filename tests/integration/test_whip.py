@@ -15,10 +15,10 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from yarl import URL
 
 from rtc_server.app import Server
-from rtc_server.audience import MAX_LISTENERS
 from rtc_server.client import MicrophoneTrack
-from rtc_server.lean_rtp import LeanPeerConnection
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
+from rtc_server.sessions.listeners import MAX_LISTENERS
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import Ear, assert_serves, blackhole, leaves_nothing, listen, pitch_hz, tone, until
 

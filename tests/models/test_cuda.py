@@ -16,8 +16,8 @@ from moshi.utils.compile import CUDAGraphed
 
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
-from rtc_server.models.fit import load_with
-from rtc_server.models.kyutai import KyutaiModel
+from rtc_server.models.kyutai.fit import load_with
+from rtc_server.models.kyutai.model import KyutaiModel
 from tests.engine.test_client import Ear, child, frame, running
 from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 from tests.support.fake_models import MAGIC

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from rtc_server import bundled, memory
+from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.errors import ModelLoadError
-from rtc_server.models import fit
-from rtc_server.models.estimate import footprint
-from rtc_server.models.fit import load_with, require_room
-from rtc_server.models.kyutai import KyutaiOptions
+from rtc_server.models.kyutai import fit
+from rtc_server.models.kyutai.estimate import footprint
+from rtc_server.models.kyutai.fit import load_with, require_room
+from rtc_server.models.kyutai.model import KyutaiOptions
+from rtc_server.system import memory
 
 GIB = 2**30
 

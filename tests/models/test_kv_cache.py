@@ -14,10 +14,10 @@ from moshi.modules.transformer import RingKVCache
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.models.checkpoint import open_checkpoint
-from rtc_server.models.estimate import footprint
-from rtc_server.models.kv_cache import KvDtype, NarrowKVCache, set_kv_dtype
-from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.estimate import footprint
+from rtc_server.models.kyutai.kv_cache import KvDtype, NarrowKVCache, set_kv_dtype
+from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, load
 from tests.conftest import need_commands
 from tests.models.test_kyutai import (
     RING_FRAMES,

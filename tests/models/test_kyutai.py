@@ -24,8 +24,8 @@ from rtc_server import bundled
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import Example, ModelInfo, RowOutput, ServiceKind, StreamingModel
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.checkpoint import checkpoint_name, open_checkpoint
-from rtc_server.models.kyutai import NO_TOKEN, KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
+from rtc_server.models.kyutai.model import NO_TOKEN, KyutaiModel, KyutaiOptions, load
 
 Floats = npt.NDArray[np.float32]
 PCM_TOLERANCE = 1e-5
@@ -267,7 +267,7 @@ def tensors_in(name: str, holder: object) -> Iterator[tuple[str, torch.Tensor]]:
         if isinstance(value, torch.Tensor) and attribute != "exec_mask":
             yield f"{name}.{attribute}", value
         elif (
-            type(value).__module__.startswith(("moshi.", "rtc_server.models.kv_cache"))
+            type(value).__module__.startswith(("moshi.", "rtc_server.models.kyutai.kv_cache"))
             and type(value).__name__ != "CUDAGraphed"
         ):
             yield from tensors_in(f"{name}.{attribute}", value)
@@ -451,9 +451,9 @@ def test_close_twice_is_as_good_as_once(moshi_checkpoint: Path) -> None:
 
 def test_the_engine_plane_has_no_web_server_and_the_package_no_torch() -> None:
     code = (
-        "import sys, rtc_server.models.text, rtc_server.engine.model\n"
+        "import sys, rtc_server.models.kyutai.text, rtc_server.engine.model\n"
         "assert 'torch' not in sys.modules\n"
-        "import rtc_server.models.kyutai\n"
+        "import rtc_server.models.kyutai.model\n"
         "assert not {'aiohttp', 'aiortc', 'moshi.server'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,9 +14,9 @@ from moshi.modules.transformer import RingKVCache
 from moshi.utils.compile import no_compile, torch_compile_lazy
 
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.checkpoint import open_checkpoint
-from rtc_server.models.kyutai import NO_TOKEN
-from rtc_server.models.wipe import RowWiper
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.model import NO_TOKEN
+from rtc_server.models.kyutai.wipe import RowWiper
 
 ROWS = 3
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
-from rtc_server.models import kyutai
-from rtc_server.models.kyutai import KyutaiModel, KyutaiOptions
+from rtc_server.models.kyutai import model as kyutai
+from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.script import spoken
 from training.recognise import Recogniser

@@ -10,7 +10,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc_server.models.text import TextDecoder, piece_table
+from rtc_server.models.kyutai.text import TextDecoder, piece_table
 
 UNKNOWN, START, END, PADDING = range(4)
 FIRST_BYTE = 4

@@ -7,8 +7,8 @@ import pytest
 
 from rtc_server import audio
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, Resampler
-from rtc_server.models.vad import VoiceActivityModel, load
-from rtc_server.speech import SpeechKind, VoiceTracker
+from rtc_server.models.silero import VoiceActivityModel, load
+from rtc_server.transcription.turns import SpeechKind, VoiceTracker
 from tests.conftest import need_commands
 from tests.support.speech import SPEECH_HZ, speak
 

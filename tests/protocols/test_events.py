@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtc_server.errors import BadMessage, MessageTooLarge
 from rtc_server.protocols import events
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES, encode_event, parse_client_message
-from rtc_server.session import EndReason
+from rtc_server.sessions.state import EndReason
 
 PROTOCOL = (Path(__file__).parent.parent.parent / "docs" / "protocol.md").read_text()
 

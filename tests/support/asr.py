@@ -15,10 +15,10 @@ import numpy as np
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import parse
+from rtc_server.endpoints.asr import SocketLimits
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import StreamingModel
-from rtc_server.sockets import SocketLimits
 from tests.conftest import UNLIMITED
 from tests.support.waiting import until
 

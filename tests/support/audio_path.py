@@ -12,9 +12,9 @@ import numpy as np
 
 from rtc_server import audio
 from rtc_server.config import Settings
-from rtc_server.jitter import Audio, Item, JitterBuffer
-from rtc_server.microphone import MicrophoneTimeline
-from rtc_server.playout import PlayoutBuffer
+from rtc_server.media.jitter import Audio, Item, JitterBuffer
+from rtc_server.media.microphone import MicrophoneTimeline
+from rtc_server.media.playout import PlayoutBuffer
 
 PACKET_S = audio.PACKET_MS / 1000
 _TICKS = 960

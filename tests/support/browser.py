@@ -16,10 +16,10 @@ import aiohttp
 import numpy as np
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from rtc_server.access.auth import ANONYMOUS, Visitor
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
-from rtc_server.auth import ANONYMOUS, Visitor
-from rtc_server.call import Call
+from rtc_server.sessions.call import Call
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
 _ARGUMENTS = [

@@ -29,7 +29,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, PACKET_MS, PACKET_SAMPLES, FloatArray, level_dbfs
 from rtc_server.client import MICROPHONE_HZ, Microphone, VoiceClient
-from rtc_server.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
+from rtc_server.media.opus import PACKET_TICKS, RTP_TIME_BASE, make_encoder
 from rtc_server.protocols.events import CHANNEL_LABEL
 from tests.conftest import UNLIMITED
 from tests.support.listening import pump

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import pytest
 
-from rtc_server import turn
-from rtc_server.resume import ResumeTokens
-from rtc_server.session import SessionId
+from rtc_server.sessions.resume import ResumeTokens
+from rtc_server.sessions.state import SessionId
+from rtc_server.turn import ice_servers
 
 _FORMS: Final = (
     re.compile(r"rtc_(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{20,}"),  # of keys; that of metrics has no capitals
@@ -62,8 +62,8 @@ class LogWatch:
             return level >= logging.INFO or not logger.name.startswith(_PER_PACKET) or is_enabled(logger, level)
 
         self._replace(logging.Logger, "isEnabledFor", is_read)
-        self._after(turn, "make_credentials", lambda made, secret, *_: self.expect(secret, made.password))
-        self._after(turn, "read_secret", lambda secret, *_: self.expect(secret))
+        self._after(ice_servers, "make_credentials", lambda made, secret, *_: self.expect(secret, made.password))
+        self._after(ice_servers, "read_secret", lambda secret, *_: self.expect(secret))
         self._after(ResumeTokens, "issue", lambda token, *_: self.expect(token))
         self._after(SessionId, "__init__", lambda _, session, *__: self.expect(session.text))
         self._after(subprocess, "run", lambda done, *_: self.read_text("a program", done.stderr))

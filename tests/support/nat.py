@@ -13,9 +13,9 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
-from rtc_server.ice_agent import IceConnection
+from rtc_server.webrtc.ice_agent import IceConnection
 from tests.support.calls import Ear, tone
-from tests.test_ice import here
+from tests.webrtc.test_ice import here
 
 Address = tuple[str, int]
 

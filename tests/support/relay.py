@@ -27,8 +27,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rtc_server.hardware import routed_addresses
-from rtc_server.turn import Credentials, make_credentials, parse_uri
+from rtc_server.system.hardware import routed_addresses
+from rtc_server.turn.ice_servers import Credentials, make_credentials, parse_uri
 
 _ROOT: Final = Path(__file__).parents[2]
 _START_TIMEOUT_S: Final = 30.0

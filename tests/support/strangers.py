@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aioice import stun
 
-from rtc_server.datagrams import Kind, kind_of
+from rtc_server.webrtc.datagrams import Kind, kind_of
 
 Address = tuple[str, int]
 

@@ -11,7 +11,7 @@ from moshi.models.lm import LMGen
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
-from rtc_server.models.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
 
 FRAME_S = 0.08
 

@@ -13,8 +13,8 @@ import torch
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.bundled import PICO, directory_of
 from rtc_server.engine.model import ServiceKind
-from rtc_server.models import kyutai
-from rtc_server.models.kyutai import KyutaiOptions
+from rtc_server.models.kyutai import model as kyutai
+from rtc_server.models.kyutai.model import KyutaiOptions
 from tests.conftest import need_commands
 from training.checkpoint import load_codec
 

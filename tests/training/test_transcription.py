@@ -7,7 +7,7 @@ import pytest
 
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ
 from rtc_server.engine.model import TokenMark
-from rtc_server.transcript import Word, WordAssembler
+from rtc_server.transcription.words import Word, WordAssembler
 from tests.conftest import need_commands
 from training import dataset, espeak, phrases
 from training.dictation import Score, read_out, score

@@ -1,0 +1,179 @@
+"""``rtc-server check``: what this machine can run, and what to do about what it cannot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rtc_server import bundled
+from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.errors import ModelLoadError
+from rtc_server.services import ECHO, plan, resolve_model, resolve_stt
+from rtc_server.system import hardware, memory
+from rtc_server.system.memory import size_text
+from rtc_server.usage import invocation
+
+_PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
+_WORKING_BYTES: Final = 2**30
+"""What a model takes beside weights and sessions: CUDA's own context, graphs, intermediate results. An allowance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``hint`` says what to do when it is not ``ok``."""
+
+    ok: bool
+    what: str
+    hint: str | None = None
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """All there is to say, in order."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(sys.version_info >= (3, 11), f"Python {version}", "Python 3.11 or later is needed.")
+    yield from map(_package, _PACKAGES)
+    yield _opus()
+    yield Finding(True, f"{hardware.cpu_cores()} CPU cores")
+    yield _cuda()
+    yield _static()
+    yield Finding(
+        shutil.which("turnserver") is not None,
+        "coturn (NAT traversal for clients in other networks)",
+        "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
+    )
+    model = resolve_model(settings, hardware.cuda_devices())
+    stt = resolve_stt(settings, model)
+    what = f"--stt {settings.stt} runs {stt}" if stt else "no --stt model: nothing is transcribed"
+    yield Finding(bool(stt), what, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
+    yield _model(settings.model, model)
+    yield from _fit(settings)
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(True, f"{name} {importlib.metadata.version(name)}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(False, f"{name} is not installed", invocation.how_to_install(name))
+
+
+def _opus() -> Finding:
+    hint = "Without it lost audio is not recovered. Install the av package from its wheel, or the system's libopus."
+    try:
+        from rtc_server.media import libopus  # noqa: PLC0415 - a broken install must be a finding, not a crash
+
+        return Finding(libopus.available(), "libopus with concealment and error correction", hint)
+    except ImportError:
+        return Finding(False, "libopus with concealment and error correction", hint)
+
+
+def _cuda() -> Finding:
+    count = hardware.cuda_devices()
+    hint = f"Echo and {bundled.PICO} do without. Speech models as large as {DEFAULT_MODEL} cannot run in real time."
+    return Finding(count > 0, f"{count} CUDA devices" if count else "no CUDA device", hint)
+
+
+def _fit(settings: Settings) -> Iterator[Finding]:
+    """How many sessions there is memory for, model by model: each beside all that the others want."""
+    try:
+        import torch  # noqa: PLC0415 - takes seconds, and a broken install must be a finding
+
+        from rtc_server.models.kyutai.estimate import footprint_with  # noqa: PLC0415
+    except ImportError:
+        return
+    devices = hardware.cuda_devices()
+    if devices:
+        usable = torch.cuda.is_available()
+        yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
+    wants: list[Want] = []
+    for spec in plan(settings, devices):
+        if spec.service == ECHO:
+            continue
+        try:
+            held = footprint_with(**spec.options)
+        except ModelLoadError as error:
+            yield Finding(False, f"{spec.service}: {error.message}", error.hint)
+            continue
+        wants.append(
+            Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes + held.working_bytes)
+        )
+        sizes = f"{size_text(held.weights_bytes)} of weights, {size_text(held.session_bytes)} a session"
+        yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
+    if settings.device == "cpu" or not devices:
+        yield from how_many_fit("this machine", memory.free_bytes() or 0, wants)
+        return
+    for index in range(torch.cuda.device_count()):
+        if settings.device in {"auto", "cuda", f"cuda:{index}"}:
+            yield from how_many_fit(f"device {index}", torch.cuda.mem_get_info(index)[0], wants)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a model will ask for."""
+
+    service: str
+    slots: int
+    weights_bytes: int
+    session_bytes: int
+
+    @property
+    def in_all_bytes(self) -> int:
+        return self.weights_bytes + _WORKING_BYTES + self.slots * self.session_bytes
+
+
+def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator[Finding]:
+    """Of each model as many sessions as there is room for, beside the others with the slots that they are to have."""
+    if not free_bytes:
+        return
+    for want in wants:
+        others = sum(other.in_all_bytes for other in wants if other is not want)
+        fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
+        room = f"{where}, {size_text(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
+        wanted = size_text(want.in_all_bytes + others)
+        hint = f"{wanted} are wanted: fewer slots, a smaller --context, or --kv-dtype float8."
+        yield Finding(fit >= want.slots, f"{room}, {want.slots} asked for", hint)
+
+
+def _static() -> Finding:
+    from rtc_server.app import static_directory  # noqa: PLC0415 - a broken install must be a finding
+
+    try:
+        return Finding(static_directory().is_dir(), "the page's files")
+    except StopIteration:
+        return Finding(False, "the page's files are missing", "Run from a checkout, or install the package anew.")
+
+
+def _model(asked: str, model: str) -> Finding:
+    """What ``serve`` with the same settings would run; of a hub repository, not whether it can be had."""
+    what = f"--model {asked} runs {model}"
+    if model == ECHO:
+        return Finding(False, what, f"echo is no speech model: {_how_to_get_one()}.")
+    directory = bundled.directory_of(model)
+    if directory is None:
+        return Finding(True, what)
+    missing = ", ".join(bundled.missing_files(model))
+    lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
+    return Finding(not missing, what + lacks, invocation.install_anew(model))
+
+
+def _how_to_get_one() -> str:
+    if bundled.is_complete(bundled.PICO):
+        return f"--model {bundled.PICO} comes with the server"
+    train = f", or train {bundled.PICO} (make train)" if invocation.in_checkout() else ""
+    return f"name one (--model {DEFAULT_MODEL}){train}"
+
+
+def report(settings: Settings) -> tuple[str, bool]:
+    """The report as text, and whether the server can run at all (with echo, at least)."""
+    lines = []
+    can_run = True
+    for finding in findings(settings):
+        lines.append(f"{'ok     ' if finding.ok else 'missing'}  {finding.what}")
+        if not finding.ok and finding.hint:
+            lines.append(f"         hint: {finding.hint}")
+        if not finding.ok and ("not installed" in finding.what or "Python" in finding.what):
+            can_run = False
+    return "\n".join(lines), can_run

@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket endpoints beside signaling, a file for each."""

@@ -1,0 +1,149 @@
+"""The doors for those who look after the server: health, readiness, status, metrics, and the page's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, Final
+
+from aiohttp import web
+
+from rtc_server import __version__
+from rtc_server.config import speaking_command
+from rtc_server.endpoints.ice_servers import servers_for_anybody
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.metrics import CONTENT_TYPE, Metrics
+from rtc_server.protocols.events import MAX_MESSAGE_BYTES
+from rtc_server.services import ECHO
+from rtc_server.signaling import REGISTRY, SETTINGS
+from rtc_server.usage import invocation
+
+METRICS: Final = web.AppKey("metrics", Metrics)
+STARTED_AT: Final = web.AppKey("started_at", float)
+
+NO_STORE: Final = {"Cache-Control": "no-store"}
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/healthz")
+async def healthz(_: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"}, headers=NO_STORE)
+
+
+@routes.get("/readyz")
+async def readyz(request: web.Request) -> web.Response:
+    registry = request.app[REGISTRY]
+    engine = registry.engines[registry.default_service]
+    if registry.draining:
+        return web.json_response({"status": "draining"}, status=503, headers=NO_STORE)
+    status = "ready" if engine.ready else f"engine {engine.state}"
+    return web.json_response({"status": status}, status=200 if engine.ready else 503, headers=NO_STORE)
+
+
+@routes.get("/status")
+async def status(request: web.Request) -> web.Response:
+    registry = request.app[REGISTRY]
+    return web.json_response(
+        {
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
+            "draining": registry.draining,
+            "sessions": {str(state): count for state, count in registry.count_by_state().items()},
+            "loop": {
+                "lag_p50_ms": round(registry.lag.window.quantile(0.5) * 1000, 1),
+                "lag_p95_ms": round(registry.lag.window.quantile(0.95) * 1000, 1),
+                "crowded": registry.lag.window.crowded,
+            },
+            "engines": {name: _engine_status(engine) for name, engine in registry.engines.items()},
+        },
+        headers=NO_STORE,
+    )
+
+
+@routes.get("/metrics")
+async def metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[METRICS].render(), headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
+
+
+@routes.get("/api/config")
+async def config(request: web.Request) -> web.Response:
+    registry = request.app[REGISTRY]
+    settings = request.app[SETTINGS]
+    return web.json_response(
+        {
+            "version": __version__,
+            "services": [_service(name, engine) for name, engine in registry.engines.items()],
+            "default_service": registry.default_service,
+            "notice": _no_model_notice() if registry.default_service == ECHO else None,
+            "auth": "bearer" if settings.auth else "none",
+            "ice_servers": servers_for_anybody(request),
+            "limits": {
+                "connect_timeout_s": settings.connect_timeout_s,
+                "message_bytes": MAX_MESSAGE_BYTES,
+                "resume_grace_s": settings.resume_grace,
+                "max_session_s": settings.max_session,
+            },
+        },
+        headers=NO_STORE,
+    )
+
+
+def _no_model_notice() -> dict[str, str]:
+    return {
+        "code": "no_model",
+        "message": "No speech model is loaded: you hear yourself.",
+        "hint": speaking_command(),
+    }
+
+
+def _service(name: str, engine: EngineClient) -> dict[str, Any]:
+    info = engine.info
+    if info is None:
+        return {"name": name, "ready": False}
+    return {
+        "name": name,
+        "model": info.name,
+        "device": info.device,
+        "kind": info.kind,
+        "slots": info.slots,
+        "ready": engine.ready,
+        "speaks": info.speaks,
+        "writes": info.writes,
+        "notice": _model_notice(info),
+        "examples": [{"topic": example.topic, "say": example.say} for example in info.examples],
+    }
+
+
+def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
+    """What the model's makers want people to know."""
+    return (
+        {"code": "model", "message": info.notice, "hint": invocation.shown(info.hint) or None} if info.notice else None
+    )
+
+
+def _engine_status(engine: EngineClient) -> dict[str, Any]:
+    info = engine.info
+    return {
+        "state": engine.state,
+        "model": info.name if info else None,
+        "device": info.device if info else None,
+        "slots": info.slots if info else None,
+        "slots_used": engine.slots_used,
+        "step_p50_ms": _rounded(engine.step_p50_ms),
+        "step_p95_ms": _rounded(engine.step_p95_ms),
+        "memory": _memory(engine.memory, info.slots) if info else None,
+        "restarts": engine.restarts,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _memory(memory: MemoryUse, slots: int) -> dict[str, int] | None:
+    """None of a model that has nothing to tell of. ``session_bytes``: what each slot takes of the cache."""
+    if not memory.weights_bytes:
+        return None
+    return dataclasses.asdict(memory) | {"session_bytes": memory.cache_bytes // slots}

@@ -1,0 +1,109 @@
+"""The standard doors: WHIP (RFC 9725) to open a session, WHEP (draft-ietf-wish-whep) to hear its voice.
+
+HTTP alone; no media logic: the registry does the work. Errors are told as problem details (RFC 9457) by whoever turns
+errors into answers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from rtc_server.endpoints.ice_servers import links_for
+from rtc_server.errors import BadSdp, UnknownSession, UnsupportedMediaType
+from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.trickle import SDPFRAG_TYPE
+from rtc_server.sessions.registry import Answer
+from rtc_server.signaling import REGISTRY, location_of, read_body, take_candidates
+from rtc_server.web.gate import visitor_of
+from rtc_server.webrtc.connection import Connection
+
+SDP_TYPE: Final = "application/sdp"
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/whip/{service}")
+async def publish(request: web.Request) -> web.Response:
+    service, visitor = request.match_info["service"], visitor_of(request)
+    sdp = await _read_sdp(request)
+    answer = await request.app[REGISTRY].open(sdp, service, OfferOptions(), visitor, resumable=False)
+    return _created(request, answer, f"/whip/{service}/{answer.resource}")
+
+
+@routes.post("/whep/{session}")
+async def play(request: web.Request) -> web.Response:
+    session, visitor = request.match_info["session"], visitor_of(request)
+    answer = await request.app[REGISTRY].listen(await _read_sdp(request), session, visitor)
+    return _created(request, answer, f"/whep/{answer.resource}")
+
+
+@routes.patch("/whip/{service}/{session}")
+async def more_candidates(request: web.Request) -> web.Response:
+    return await take_candidates(request, _published(request), (SDPFRAG_TYPE,))
+
+
+@routes.patch("/whep/{session}/{listener}")
+async def more_candidates_of_a_listener(request: web.Request) -> web.Response:
+    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    return await take_candidates(request, call.audience.get(request.match_info["listener"]), (SDPFRAG_TYPE,))
+
+
+@routes.delete("/whip/{service}/{session}")
+async def stop_publishing(request: web.Request) -> web.Response:
+    _published(request)
+    await request.app[REGISTRY].end(request.match_info["session"], visitor_of(request))
+    return web.Response()
+
+
+@routes.delete("/whep/{session}/{listener}")
+async def stop_playing(request: web.Request) -> web.Response:
+    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    call.audience.remove(request.match_info["listener"])
+    return web.Response()
+
+
+@routes.options("/whip/{service}")
+@routes.options("/whep/{session}")
+async def what_an_endpoint_takes(_: web.Request) -> web.Response:
+    """Without ICE servers: an OPTIONS request is answered to anybody (RFC 9725, section 4.6)."""
+    return web.Response(status=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP_TYPE})
+
+
+@routes.options("/whip/{service}/{session}")
+@routes.options("/whep/{session}/{listener}")
+async def what_a_session_takes(_: web.Request) -> web.Response:
+    return web.Response(status=204, headers={"Allow": "OPTIONS, PATCH, DELETE", "Accept-Patch": SDPFRAG_TYPE})
+
+
+def _published(request: web.Request) -> Connection:
+    """The connection of the session that a WHIP session URL names. Raises UnknownSession."""
+    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    if call.service != request.match_info["service"]:
+        raise UnknownSession
+    return call.connection
+
+
+def _created(request: web.Request, answer: Answer, path: str) -> web.Response:
+    headers = CIMultiDict(
+        {
+            "Location": location_of(request, path),
+            "ETag": answer.etag,
+            "Cache-Control": "no-store",
+            "Accept-Patch": SDPFRAG_TYPE,
+        }
+    )
+    for link in links_for(request):
+        headers.add("Link", link)
+    return web.Response(status=201, text=answer.sdp, content_type=SDP_TYPE, headers=headers)
+
+
+async def _read_sdp(request: web.Request) -> str:
+    if request.content_type != SDP_TYPE:
+        raise UnsupportedMediaType(SDP_TYPE)
+    try:
+        return (await read_body(request)).decode()
+    except UnicodeDecodeError:
+        raise BadSdp from None

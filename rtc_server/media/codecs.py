@@ -1,0 +1,228 @@
+"""Decoding one RTP audio stream to what a model hears: packets and gaps in, mono float32 at 24 kHz out.
+
+Opus is decoded at 24 kHz mono by libopus, with its own concealment and error correction; G.722, PCMU and PCMA
+at their own rate, then resampled. Nothing a peer sends makes this raise: what cannot be decoded is concealed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from rtc_server import audio
+from rtc_server.audio import FloatArray, Resampler
+from rtc_server.media import libopus
+from rtc_server.media.downmix import Downmix
+from rtc_server.media.jitter import Audio, Gap, Item
+
+OPUS_CLOCK_HZ: Final = libopus.RTP_CLOCK_HZ
+TELEPHONE_CLOCK_HZ: Final = 8_000
+"""Of PCMU and PCMA, and of G.722 too, though that samples at 16 kHz (RFC 3551, section 4.5.2)."""
+_G722_HZ: Final = 16_000
+_OPUS_STEP: Final = audio.MODEL_RATE_HZ * 25 // 10_000
+"""libopus conceals in multiples of 2.5 ms."""
+_FADE_PER_BLOCK: Final = 0.5
+_MAX_TELEPHONE_TICKS: Final = TELEPHONE_CLOCK_HZ * libopus.MAX_PACKET_MS // 1000
+
+
+class PacketDecoder(Protocol):
+    """One codec's decoder. All audio is mono float32 at 24 kHz; ``ticks`` are of :attr:`clock_hz`."""
+
+    @property
+    def clock_hz(self) -> int: ...
+
+    def ticks(self, payload: bytes) -> int:
+        """How much audio a packet holds; 0 if it cannot be decoded."""
+
+    def decode(self, payload: bytes) -> FloatArray | None:
+        """None if the packet cannot be decoded."""
+
+    def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
+        """Something in place of what did not come. ``after``: the packet behind it, if it is there."""
+
+
+class OpusDecoder:
+    """Opus by libopus."""
+
+    def __init__(self) -> None:
+        self._decoder = libopus.Decoder(audio.MODEL_RATE_HZ)
+
+    @property
+    def clock_hz(self) -> int:
+        return OPUS_CLOCK_HZ
+
+    def ticks(self, payload: bytes) -> int:
+        return libopus.packet_samples(payload, OPUS_CLOCK_HZ)
+
+    def decode(self, payload: bytes) -> FloatArray | None:
+        try:
+            return self._decoder.decode(payload)
+        except libopus.OpusError:
+            return None
+
+    def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
+        samples = ticks * audio.MODEL_RATE_HZ // OPUS_CLOCK_HZ
+        whole = samples - samples % _OPUS_STEP
+        try:
+            if after is not None and whole == samples:
+                return self._decoder.recover(after, samples)
+        except libopus.OpusError:
+            pass  # the packet behind the gap is broken, or the gap too long for it
+        return np.concatenate((self._decoder.conceal(whole), audio.silence(samples - whole)))
+
+
+class RepeatingDecoder:
+    """Base of codecs that cannot conceal: the last block is repeated, ever more quietly."""
+
+    def __init__(self) -> None:
+        self._last = audio.silence(0)
+
+    def _remember(self, pcm: FloatArray) -> FloatArray:
+        self._last = pcm
+        return pcm
+
+    def _repeat(self, samples: int) -> FloatArray:
+        if not self._last.size:
+            return audio.silence(samples)
+        self._last = self._last * np.float32(_FADE_PER_BLOCK)
+        return np.resize(self._last, samples)
+
+
+class TelephoneDecoder(RepeatingDecoder):
+    """PCMU, PCMA or G.722: 8 bits a tick of 8 kHz."""
+
+    def __init__(self, codec: str) -> None:
+        super().__init__()
+        self._g722 = av.CodecContext.create("g722", "r") if codec == "G722" else None
+        self._table = {"PCMU": ULAW, "PCMA": ALAW}.get(codec)
+        self._resampler = Resampler(_G722_HZ if self._g722 else TELEPHONE_CLOCK_HZ, audio.MODEL_RATE_HZ)
+
+    @property
+    def clock_hz(self) -> int:
+        return TELEPHONE_CLOCK_HZ
+
+    def ticks(self, payload: bytes) -> int:
+        return len(payload) if len(payload) <= _MAX_TELEPHONE_TICKS else 0
+
+    def decode(self, payload: bytes) -> FloatArray | None:
+        if self._table is not None:
+            pcm = self._table[np.frombuffer(payload, dtype=np.uint8)]
+        else:
+            assert isinstance(self._g722, av.AudioCodecContext)
+            try:
+                frames = self._g722.decode(av.Packet(payload))
+            except av.FFmpegError:
+                return None
+            blocks: list[npt.NDArray[Any]] = [frame.to_ndarray().reshape(-1) for frame in frames]
+            pcm = audio.from_int16(np.concatenate(blocks))
+        return self._remember(self._resampler.process(pcm))
+
+    def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
+        return self._repeat(ticks * audio.MODEL_RATE_HZ // TELEPHONE_CLOCK_HZ)
+
+
+class FallbackOpusDecoder(RepeatingDecoder):
+    """Opus by FFmpeg's wrapper, for a machine without libopus of its own: no error correction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        codec = av.CodecContext.create("opus", "r")
+        assert isinstance(codec, av.AudioCodecContext)
+        codec.layout = "stereo"  # as mono it would add the channels before it decodes them
+        codec.sample_rate = OPUS_CLOCK_HZ
+        self._codec = codec
+        self._downmix = Downmix(np.array([0.5, 0.5], dtype=np.float32), OPUS_CLOCK_HZ)
+        self._resampler = Resampler(OPUS_CLOCK_HZ, audio.MODEL_RATE_HZ)
+
+    @property
+    def clock_hz(self) -> int:
+        return OPUS_CLOCK_HZ
+
+    def ticks(self, payload: bytes) -> int:
+        return opus_ticks(payload)
+
+    def decode(self, payload: bytes) -> FloatArray | None:
+        try:
+            frames = self._codec.decode(av.Packet(payload))
+        except av.FFmpegError:
+            return None
+        blocks = [
+            self._downmix.push(audio.sanitise(frame.to_ndarray().T.astype(np.float32, copy=False))) for frame in frames
+        ]
+        return self._remember(self._resampler.process(np.concatenate(blocks))) if blocks else None
+
+    def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
+        return self._repeat(ticks * audio.MODEL_RATE_HZ // OPUS_CLOCK_HZ)
+
+
+def make_decoder(codec: str) -> PacketDecoder:
+    """The decoder for ``OPUS``, ``G722``, ``PCMU`` or ``PCMA``."""
+    if codec == "OPUS":
+        return OpusDecoder() if libopus.available() else FallbackOpusDecoder()
+    return TelephoneDecoder(codec)
+
+
+def opus_ticks(payload: bytes) -> int:
+    """Length of an Opus packet in ticks of 48 kHz, from its first bytes (RFC 6716, section 3.1); 0 if it is none."""
+    if not payload:
+        return 0
+    config = payload[0] >> 3
+    if config < 12:  # noqa: PLR2004 - SILK
+        frame = (480, 960, 1920, 2880)[config % 4]
+    elif config < 16:  # noqa: PLR2004 - hybrid
+        frame = (480, 960)[config % 2]
+    else:
+        frame = (120, 240, 480, 960)[config % 4]
+    code = payload[0] & 3
+    counted = payload[1] & 0x3F if len(payload) > 1 else 0
+    count = (1, 2, 2, counted)[code]
+    ticks = frame * count
+    return ticks if ticks <= OPUS_CLOCK_HZ * libopus.MAX_PACKET_MS // 1000 else 0
+
+
+class StreamRenderer:
+    """Turns what a jitter buffer lets out into samples."""
+
+    def __init__(self, decoder: PacketDecoder) -> None:
+        self._decoder = decoder
+        self.undecodable = 0
+
+    def render(self, item: Item) -> FloatArray:
+        """Mono float32 at 24 kHz, within ±1; never raises on what a peer sent."""
+        # libopus does not clip floats, and a crafted packet makes it 120 dB too loud.
+        return np.clip(self._samples(item), np.float32(-1), np.float32(1))
+
+    def _samples(self, item: Item) -> FloatArray:
+        match item:
+            case Gap(ticks=ticks, after=after, quiet=quiet):
+                return self._decoder.conceal(ticks, None if quiet else after)
+            case Audio(payload=payload):
+                pcm = self._decoder.decode(payload)
+                if pcm is None:
+                    self.undecodable += 1
+                    return self._decoder.conceal(self._decoder.ticks(payload), None)
+                return pcm
+
+
+def _ulaw_table() -> npt.NDArray[np.float32]:
+    """ITU-T G.711, table 2a: µ-law code words to samples within ±1."""
+    code = ~np.arange(256, dtype=np.uint8)
+    exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
+    magnitude = ((mantissa * 2 + 33) << exponent) - 33
+    return (np.where(code & 128, -magnitude, magnitude) / 8192).astype(np.float32)
+
+
+def _alaw_table() -> npt.NDArray[np.float32]:
+    """ITU-T G.711, table 1a: A-law code words to samples within ±1."""
+    code = np.arange(256, dtype=np.uint8) ^ 0x55
+    exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
+    linear = mantissa * 2 + 1
+    magnitude = np.where(exponent == 0, linear, (linear + 32) << (np.maximum(exponent, 1) - 1))
+    return (np.where(code & 128, magnitude, -magnitude) / 4096).astype(np.float32)
+
+
+ULAW: Final = _ulaw_table()
+ALAW: Final = _alaw_table()

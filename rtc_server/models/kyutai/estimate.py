@@ -1,0 +1,61 @@
+"""Says what a model will hold, from its configuration alone: no weights are read, nothing is downloaded.
+
+The architecture is built on torch's ``meta`` device, where tensors have shapes and no contents, by the same calls that
+load the real one, and counted in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from moshi.models import loaders
+
+from rtc_server.models.kyutai.checkpoint import checkpoint_name, load_errors, read_configuration
+from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
+from rtc_server.models.kyutai.kv_cache import widened_bytes
+from rtc_server.models.kyutai.model import KyutaiOptions, lm_dtype, lm_overrides, make_generator, streaming_states
+from rtc_server.models.kyutai.quantize import is_quantized, saved_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """``weights_bytes`` are there once; ``session_bytes`` for each slot, in use or not, and ``working_bytes`` for each
+    while a step runs."""
+
+    weights_bytes: int
+    session_bytes: int
+    working_bytes: int = 0
+
+
+def footprint(options: KyutaiOptions) -> Footprint:
+    """What :func:`~rtc_server.models.kyutai.model.load` would allocate with these options but for ``slots``.
+
+    Other working memory comes on top. Raises ModelLoadError, with a hint, where the configuration is not at hand.
+    """
+    checkpoint = read_configuration(options.model)
+    quantized = options.quantize != "none" or is_quantized(checkpoint)
+    if quantized:  # without bitsandbytes, which need not be there
+        config = checkpoint.lm_config or loaders._lm_kwargs
+        checkpoint = dataclasses.replace(checkpoint, lm_config=config | {"quantize": False})
+    hint = "Its config.json may not be that of a Kyutai model."
+    with load_errors(f"{checkpoint_name(options.model)} cannot be sized up", hint), torch.no_grad():
+        with torch.device("meta"):
+            mimi = checkpoint.get_mimi("meta")
+            lm = checkpoint.get_moshi("meta", lm_dtype(options), lm_kwargs_overrides=lm_overrides(options))
+        weights = weight_bytes(mimi, lm) - (saved_bytes(lm) if quantized else 0)
+        narrow = options.kv_dtype != "auto"
+        if quantized and not narrow:  # the package's choice then
+            options = dataclasses.replace(options, kv_dtype="float16")
+        lm_gen = make_generator(lm, checkpoint, options)
+        mimi.streaming_forever(options.slots)
+        lm_gen.streaming_forever(options.slots)
+        cache = state_bytes(streaming_states(mimi, lm_gen))
+        return Footprint(weights, cache // options.slots, widened_bytes(lm) // options.slots if narrow else 0)
+
+
+def footprint_with(**options: Any) -> Footprint:
+    """:func:`footprint` with the fields of KyutaiOptions as keywords, as an engine's plan has them."""
+    return footprint(KyutaiOptions(**options))

@@ -1,0 +1,477 @@
+"""Kyutai's streaming models behind the engine's contract: Moshi, speech-to-text and Hibiki.
+
+Owns the order of calls into the moshi package (Mimi encodes, the language model steps, Mimi decodes), the
+masks that keep the rows of a batch independent, and what each row has said so far. Knows no session, no
+transport and no clock; this and its neighbours are the only modules that import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from moshi.conditioners.base import ConditionAttributes
+from moshi.models import loaders
+from moshi.models.compression import MimiModel
+from moshi.models.lm import LMGen, LMModel
+from moshi.modules.streaming import State, StreamingModule
+from moshi.utils.compile import no_compile
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.errors import ModelLoadError
+from rtc_server.models.about import About, read_about
+from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
+from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
+from rtc_server.models.kyutai.kv_cache import KvDtype, set_kv_dtype
+from rtc_server.models.kyutai.quantize import Quantize, load_lm
+from rtc_server.models.kyutai.text import TextDecoder, piece_table
+from rtc_server.models.kyutai.wipe import RowWiper
+
+NO_TOKEN: Final = -2
+"""What :attr:`KyutaiModel.last_tokens` holds where a row made nothing (``LMModel.ungenerated_token_id``)."""
+
+_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_GENERATION_OPTIONS: Final = ("temp", "temp_text", "top_k", "top_k_text", "use_sampling")
+_NOTHING_KNOWN: Final = About()
+_WARM_UP_STEPS: Final = 4
+"""Steps with audio in a warm-up. On CUDA the first call of a part compiles, the second is captured as a graph,
+the third is the first to replay it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KyutaiOptions:
+    """What to load and how to run it.
+
+    ``model``: a hub repository id, a directory, or the name of a bundled model. ``slots``: rows of the batch, fixed
+    for the model's life.
+    ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
+    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``quantize``: its linear layers to int8 while it is loaded.
+    ``kv_dtype``: of what attention remembers; ``auto`` is the weights'. ``context``: frames of 80 ms that attention
+    looks back over; None takes the checkpoint's. A smaller one costs less memory and time.
+    ``temp`` and ``top_k`` are for audio, ``temp_text`` and ``top_k_text`` for text; temperature 0 always takes
+    the likeliest token. None takes the checkpoint's ``lm_gen_config``, else the moshi package's default.
+    ``seed``: of sampling; None draws one. ``threads``: of torch in this process (not of this model alone).
+    ``cfg_coef``: classifier-free guidance of a conditioned model (Hibiki); other than 1 doubles the batch.
+    """
+
+    model: str
+    slots: int
+    device: str = "cpu"
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "auto"
+    quantize: Quantize = "none"
+    kv_dtype: KvDtype = "auto"
+    context: int | None = None
+    temp: float | None = None
+    temp_text: float | None = None
+    top_k: int | None = None
+    top_k_text: int | None = None
+    seed: int | None = None
+    threads: int | None = None
+    cfg_coef: float = 1.0
+
+
+def load(options: KyutaiOptions) -> KyutaiModel:
+    """Load a checkpoint onto its device, ready for :meth:`KyutaiModel.warm_up`.
+
+    Raises :class:`ModelLoadError`, with a hint, when the device, a file or the kind of model is not usable.
+    """
+    _usable_device(options)  # before anything is downloaded
+    name = checkpoint_name(options.model)
+    checkpoint = open_checkpoint(options.model)
+    directory = checkpoint_directory(options.model)
+    return build(name, checkpoint, options, _NOTHING_KNOWN if directory is None else read_about(directory))
+
+
+def build(
+    name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, about: About = _NOTHING_KNOWN
+) -> KyutaiModel:
+    """:func:`load`, from a checkpoint that is open already: wherever its parts come from."""
+    device = _usable_device(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    hint = "Its config.json and its weights may not belong together."
+    with load_errors(f"{name} cannot be loaded", hint), torch.no_grad(), _running_on(device):
+        return _build(name, about, checkpoint, options, device)
+
+
+def _build(
+    name: str, about: About, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, device: torch.device
+) -> KyutaiModel:
+    mimi = checkpoint.get_mimi(device)
+    _check_frames(mimi)
+    lm = load_lm(checkpoint, device, lm_dtype(options), options.quantize, lm_overrides(options))
+    lm_gen = make_generator(lm, checkpoint, options)
+    silent = (lm.text_padding_token_id, lm.end_of_text_padding_id)
+    table = piece_table(checkpoint.get_text_tokenizer(), silent)
+    stt = checkpoint.stt_config or {}
+    info = ModelInfo(
+        name,
+        _kind(checkpoint.model_type, lm),
+        options.slots,
+        str(device),
+        speaks=lm.dep_q > 0,
+        writes=True,
+        delay_s=float(stt.get("audio_delay_seconds", 0.0)),
+        prefix_s=float(stt.get("audio_silence_prefix_seconds", 0.0)),
+        pause_heads=len(lm.extra_heads),
+        notice=about.notice,
+        hint=about.hint,
+        examples=about.examples,
+    )
+    return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
+
+
+def lm_overrides(options: KyutaiOptions) -> dict[str, Any]:
+    """What the options change in the language model's configuration."""
+    return {} if options.context is None else {"context": options.context}
+
+
+def lm_dtype(options: KyutaiOptions) -> torch.dtype:
+    if options.dtype == "auto":
+        return torch.float32 if options.device == "cpu" else torch.bfloat16
+    return _DTYPES[options.dtype]
+
+
+def make_generator(lm: LMModel, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> LMGen:
+    """The generator around a language model, not streaming yet."""
+    set_kv_dtype(lm, options.kv_dtype)
+    return LMGen(
+        lm,
+        cfg_coef=options.cfg_coef,
+        condition_tensors=_conditions(lm, _kind(checkpoint.model_type, lm), options),
+        support_out_of_sync=True,  # without it, one row's reset silences every row for max_delay steps
+        **_generation(checkpoint.lm_gen_config, options),
+    )
+
+
+def streaming_states(mimi: MimiModel, lm_gen: LMGen) -> dict[str, State]:
+    """Every streaming state there is, by name. LMGen does not own up to those of the model inside it."""
+    modules: dict[str, StreamingModule[Any]] = {"mimi": mimi, "lm_gen": lm_gen, "lm": lm_gen.lm_model}
+    return {
+        f"{name}.{path}" if path else name: state
+        for name, module in modules.items()
+        for path, state in module.get_streaming_state().items()
+    }
+
+
+def _usable_device(options: KyutaiOptions) -> torch.device:
+    device = _device(options.device)
+    if options.slots < 1:
+        raise ModelLoadError("A model needs at least one slot.", "Set the number of slots to 1 or more.")
+    return device
+
+
+def _device(wanted: str) -> torch.device:
+    with load_errors(f"{wanted!r} is not a device", "Use cpu, cuda or cuda:N."):
+        device = torch.device(wanted)
+    if device.type not in {"cpu", "cuda"}:
+        raise ModelLoadError(f"{wanted!r} is not a device this server runs on.", "Use cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelLoadError(f"This machine has no {device} that torch can use.", "Use cpu, or install torch for CUDA.")
+    return device
+
+
+def _running_on(device: torch.device) -> AbstractContextManager[Any]:
+    """What has to be in force while the model runs.
+
+    On a CPU, keeps torch's compiler out, for the first step would wait half a minute for it: moshi reads
+    ``NO_TORCH_COMPILE`` when it is imported, this does the same at the time of the call. On CUDA, makes the
+    device current in the calling thread, where graphs are captured.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else no_compile()
+
+
+def _counting_nothing(device: torch.device) -> AbstractContextManager[Any]:
+    """Inference mode on a CPU, where a small model's step is a thousand calls that compute next to nothing: it takes a
+    tenth of them. On CUDA they are made once, when a graph is captured."""
+    return torch.inference_mode() if device.type == "cpu" else contextlib.nullcontext()
+
+
+def _check_frames(mimi: MimiModel) -> None:
+    if (mimi.sample_rate, mimi.frame_size, mimi.channels) != (MODEL_RATE_HZ, FRAME_SAMPLES, 1):
+        raise ModelLoadError(
+            f"The checkpoint's codec does not work on frames of {FRAME_SAMPLES} samples at {MODEL_RATE_HZ} Hz.",
+            "Use a checkpoint of Moshi, Hibiki or Kyutai's speech-to-text.",
+        )
+
+
+def _kind(model_type: str, lm: LMModel) -> ServiceKind:
+    if model_type in {"moshi", "hibiki", "stt"} and lm.dep_q == 0:
+        return ServiceKind.TRANSCRIBE
+    if model_type == "moshi":
+        return ServiceKind.DIALOGUE
+    if model_type == "hibiki":
+        return ServiceKind.TRANSLATE
+    raise ModelLoadError(
+        f"The checkpoint is of the type {model_type!r}, which cannot be streamed from a microphone.",
+        "Use a checkpoint of Moshi, Hibiki or Kyutai's speech-to-text.",
+    )
+
+
+def _generation(checkpoint_config: Mapping[str, Any], options: KyutaiOptions) -> dict[str, Any]:
+    """Keyword arguments of LMGen: the options, else the checkpoint's, else none."""
+    chosen = {key: checkpoint_config[key] for key in _GENERATION_OPTIONS if key in checkpoint_config}
+    wanted = {key: getattr(options, key, None) for key in _GENERATION_OPTIONS}
+    return chosen | {key: value for key, value in wanted.items() if value is not None}
+
+
+def _conditions(lm: LMModel, kind: ServiceKind, options: KyutaiOptions) -> Any:
+    """The same condition for every row, as ``moshi.run_inference`` sets it for Hibiki; None without one."""
+    conditioned = lm.condition_provider is not None and len(lm.condition_provider.conditioners) > 0
+    if not conditioned or lm.condition_provider is None:
+        if options.cfg_coef != 1.0:
+            raise ModelLoadError("This model has no conditions to guide.", "Leave cfg_coef at 1.")
+        return {} if lm.fuser is not None else None
+    if kind is not ServiceKind.TRANSLATE:
+        raise ModelLoadError("Only Hibiki's conditions are known to this server.", "Use another checkpoint.")
+    wanted = ["very_good"] * options.slots + (["very_bad"] * options.slots if options.cfg_coef != 1.0 else [])
+    return lm.condition_provider.prepare_and_provide(
+        [ConditionAttributes(text={"description": word}) for word in wanted]
+    )
+
+
+class KyutaiModel:
+    """A batch of independent streams through Mimi and a Kyutai language model. Made by :func:`load`.
+
+    See :class:`rtc_server.engine.model.StreamingModel` for the contract. A row makes nothing for its first
+    ``max(delays)`` frames. Its very first frame is not heard: the language model puts its initial tokens there,
+    whatever it is given, and Mimi pads on the left of the frame after it, as in Kyutai's own server.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        mimi: MimiModel,
+        lm_gen: LMGen,
+        table: tuple[bytes, ...],
+        *,
+        boundary: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        """Takes over ``mimi`` and ``lm_gen`` and puts them into streaming. ``table``: see ``piece_table``;
+        ``boundary``: the text token between words."""
+        self._info = info
+        self._boundary = boundary
+        self._table = table
+        self._seed = seed
+        self._device = torch.device(info.device)
+        self._steps = np.zeros(info.slots, dtype=np.int64)  # how many each row has made since its reset
+        self._decoders = [TextDecoder(table) for _ in range(info.slots)]
+        self._last_tokens: torch.Tensor | None = None
+        with torch.no_grad():
+            self._nets: _Nets | None = _Nets(mimi, lm_gen, info.slots)
+        self._reseed()
+        nets = self._open
+        self._weight_bytes = weight_bytes(nets.mimi, nets.lm_gen)
+        self._cache_bytes = state_bytes(nets.states())
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def last_tokens(self) -> npt.NDArray[np.int64]:
+        """The tokens of the last step, for tests: int64, shape [slots, 1 + codebooks], text first.
+
+        :data:`NO_TOKEN` in rows that made nothing or were reset since. Reading it waits for the device.
+        """
+        if self._last_tokens is None:
+            width = 1 + self._open.lm_gen.lm_model.dep_q
+            return np.full((self._info.slots, width), NO_TOKEN, dtype=np.int64)
+        tokens: npt.NDArray[np.int64] = self._last_tokens[:, :, 0].cpu().numpy().copy()
+        return tokens
+
+    @property
+    def modules(self) -> tuple[MimiModel, LMModel]:
+        """Mimi and the language model, for those who measure them: not to be changed."""
+        return self._open.mimi, self._open.lm_gen.lm_model
+
+    @property
+    def streaming_states(self) -> Mapping[str, State]:
+        """The streaming states inside, by name, for tests of what :meth:`reset` leaves, and for those who measure
+        them: not to be changed."""
+        return self._open.states()
+
+    def warm_up(self) -> None:
+        everybody = np.ones(self._info.slots, dtype=np.bool_)
+        quiet = np.zeros((self._info.slots, FRAME_SAMPLES), dtype=np.float32)
+        for _ in range(self._open.max_delay + _WARM_UP_STEPS):
+            self._open.forget_masks()  # setting a mask is a graph of its own
+            self.step(quiet, everybody)
+        self.reset(everybody)
+        self._reseed()
+
+    @torch.no_grad()
+    def reset(self, rows: BoolArray) -> None:
+        if not rows.any():
+            return
+        indexes: list[int] = np.flatnonzero(rows).tolist()
+        with _running_on(self._device), _counting_nothing(self._device):
+            self._open.reset(rows, indexes)
+            if self._last_tokens is not None:
+                self._last_tokens[indexes] = NO_TOKEN
+        self._steps[rows] = 0
+        for row in indexes:
+            self._decoders[row].reset()
+
+    @torch.no_grad()
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        assert pcm.shape == (self._info.slots, FRAME_SAMPLES), pcm.shape
+        assert active.shape == (self._info.slots,), active.shape
+        if not active.any():
+            self._last_tokens = None
+            return [None] * self._info.slots
+        nets = self._open
+        heard = active & (self._steps > 0)
+        with _running_on(self._device), _counting_nothing(self._device):
+            codes = nets.encode(self._upload(pcm, heard), heard)
+            tokens, heads = nets.advance(codes, active)
+            self._steps[active] += 1
+            ready = active & (self._steps > nets.max_delay)
+            audio = nets.decode(tokens, ready)
+        self._last_tokens = tokens
+        return self._outputs(active, ready, tokens, audio, heads)
+
+    def memory(self) -> MemoryUse:
+        if self._device.type != "cuda":
+            return MemoryUse(self._weight_bytes, self._cache_bytes)
+        rest = torch.cuda.memory_reserved(self._device) - self._weight_bytes - self._cache_bytes
+        free, total = torch.cuda.mem_get_info(self._device)
+        return MemoryUse(self._weight_bytes, self._cache_bytes, max(0, rest), free, total)
+
+    def close(self) -> None:
+        if self._nets is None:
+            return
+        self._nets = self._last_tokens = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def _open(self) -> _Nets:
+        assert self._nets is not None, "the model is closed"
+        return self._nets
+
+    def _reseed(self) -> None:
+        if self._seed is None:
+            torch.seed()  # torch begins every process with the same one
+        else:
+            torch.manual_seed(self._seed)
+
+    def _mark(self, token: int) -> TokenMark:
+        if token == self._boundary:
+            return TokenMark.BOUNDARY
+        writes = 0 <= token < len(self._table) and bool(self._table[token])
+        return TokenMark.TEXT if writes else TokenMark.PADDING
+
+    def _upload(self, pcm: FloatArray, heard: BoolArray) -> torch.Tensor:
+        """Float32, shape [slots, 1, 1920], on the device; silence in rows that are not heard."""
+        frames = np.where(heard[:, None], pcm, np.float32(0.0)).astype(np.float32, copy=False)
+        return torch.from_numpy(frames).to(self._device)[:, None]
+
+    def _outputs(
+        self,
+        active: BoolArray,
+        ready: BoolArray,
+        tokens: torch.Tensor,
+        audio: torch.Tensor | None,
+        heads: list[torch.Tensor],
+    ) -> list[RowOutput | None]:
+        """What the rows made, fetched from the device in one transfer each for audio, text and pauses."""
+        pcm = None if audio is None else audio[:, 0].float().cpu().numpy()
+        words: list[int] = tokens[:, 0, 0].tolist()
+        pauses: list[list[float]] = torch.stack([head[:, 0, 0] for head in heads], 1).tolist() if heads else []
+
+        def output(row: int) -> RowOutput | None:
+            if not ready[row]:
+                return RowOutput() if active[row] else None
+            return RowOutput(
+                # A copy: a view would carry every other row's audio along.
+                pcm=None if pcm is None else pcm[row].copy(),
+                text=self._decoders[row].push(words[row]),
+                pauses=tuple(pauses[row]) if pauses else (),
+                mark=self._mark(words[row]),
+            )
+
+        return [output(row) for row in range(self._info.slots)]
+
+
+class _Nets:
+    """Mimi and the language model in streaming: what runs on the device, without what is kept on the host."""
+
+    def __init__(self, mimi: MimiModel, lm_gen: LMGen, slots: int) -> None:
+        self.mimi = mimi
+        self.lm_gen = lm_gen
+        self.max_delay: int = lm_gen.max_delay
+        mimi.streaming_forever(slots)
+        lm_gen.streaming_forever(slots)
+        self._wiper = RowWiper(self.states(), slots)
+        self._mimi_mask = _ExecMask(mimi)
+        self._lm_mask = _ExecMask(lm_gen)
+
+    def states(self) -> dict[str, State]:
+        return streaming_states(self.mimi, self.lm_gen)
+
+    def encode(self, frames: torch.Tensor, heard: BoolArray) -> torch.Tensor:
+        """Codes, int64, shape [slots, codebooks, 1]; in rows that are not heard they mean nothing.
+
+        A row's first frame is not heard. Encoding it and resetting Mimi, as Kyutai's server does, comes to the
+        same: the language model ignores these codes, and Mimi begins afresh with the frame after.
+        """
+        self._mimi_mask.set(heard)
+        return self.mimi.encode(frames)
+
+    def advance(self, codes: torch.Tensor, active: BoolArray) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Tokens, int64, shape [slots, 1 + codebooks, 1], and the extra heads' probabilities, [slots, 1, card]."""
+        self._lm_mask.set(active)
+        if self.lm_gen.lm_model.extra_heads:
+            both = self.lm_gen.step_with_extra_heads(codes)
+            assert both is not None, "LMGen out of sync always returns"
+            return both
+        tokens = self.lm_gen.step(codes)
+        assert tokens is not None, "LMGen out of sync always returns"
+        return tokens, []
+
+    def decode(self, tokens: torch.Tensor, ready: BoolArray) -> torch.Tensor | None:
+        """Audio, float32, shape [slots, 1, 1920]; None from a model that does not speak or when none is ready."""
+        if self.lm_gen.lm_model.dep_q == 0 or not ready.any():
+            return None
+        # Mimi's two halves share one mask. Rows that are not ready hold -2, which is no index into a codebook.
+        self._mimi_mask.set(ready)
+        audio: torch.Tensor = self.mimi.decode(tokens[:, 1:].clamp(min=0))
+        return audio
+
+    def reset(self, rows: BoolArray, indexes: list[int]) -> None:
+        mask = torch.from_numpy(rows.copy())
+        self.mimi.reset_streaming(mask)
+        self.lm_gen.reset_streaming(mask)  # and, by its callback, the model inside it
+        self._wiper.wipe(indexes)
+        self.forget_masks()  # reset_streaming has set them True in these rows
+
+    def forget_masks(self) -> None:
+        """Set the masks on the device again at the next step, changed or not."""
+        self._mimi_mask.forget()
+        self._lm_mask.forget()
+
+
+class _ExecMask:
+    """The rows that a module executes: set on the device only when they change."""
+
+    def __init__(self, module: StreamingModule[Any]) -> None:
+        self._module = module
+        self._current: BoolArray | None = None
+
+    def set(self, rows: BoolArray) -> None:
+        if self._current is None or not np.array_equal(self._current, rows):
+            self._module.set_exec_mask(torch.from_numpy(rows))
+            self._current = rows.copy()
+
+    def forget(self) -> None:
+        """The module's mask is no longer what was set here last."""
+        self._current = None

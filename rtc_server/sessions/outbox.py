@@ -1,0 +1,113 @@
+"""What a session says: events are numbered, stamped, kept for a while, and told to whoever is there to hear them.
+
+Knows connections only as something that sends text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Final, Protocol
+
+from rtc_server.errors import ServerFull
+from rtc_server.protocols import events
+from rtc_server.sessions.event_log import EventLog
+
+MAX_FOLLOWERS: Final = 8
+
+
+class Channel(Protocol):
+    """Where events go at once; ``channel_open`` says whether they can."""
+
+    @property
+    def channel_open(self) -> bool: ...
+
+    def send(self, message: str) -> bool: ...
+
+
+class Outbox:
+    """One session's events. ``channel``: of the client, while it has one. ``seen``: the last event that the client on
+    the next channel has seen."""
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.seen = 0
+        self._log = EventLog()
+        self._sent = 0
+        self._began_at: float | None = None
+        self._followers: set[asyncio.Event] = set()
+        self._closed = False
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event; 0 before the first."""
+        return self._log.last
+
+    @property
+    def began(self) -> bool:
+        """Whether the session's media ever connected."""
+        return self._began_at is not None
+
+    def begin(self, now: float) -> None:
+        """The session's media has connected: time counts from its first connection."""
+        if self._began_at is None:
+            self._began_at = now
+
+    def emit(self, event: events.ServerEvent) -> None:
+        """Number it if it counts, keep it, and tell it. Nothing is said after the close."""
+        if self._closed:
+            return
+        seq = None if isinstance(event, events.Stats | events.Pong) else self._log.last + 1
+        text = events.encode_event(event, self._time_ms(), seq)
+        if seq is not None:
+            self._log.add(seq, text)
+            self._wake()
+        if self.channel is not None and self.channel.channel_open and self.channel.send(text):
+            self._sent = self._sent if seq is None else seq
+
+    def greet(self, connected: events.Connected) -> None:
+        """The first message on a channel that has just opened, and what its client has missed."""
+        if self.channel is None:
+            return
+        self.channel.send(events.encode_event(connected, self._time_ms()))
+        for number, missed in self._log.since(self.seen):
+            if self.channel.send(missed):
+                self._sent = number
+
+    def channel_closed(self) -> None:
+        """The client has closed its channel, and may open another: that goes on where this one has ended."""
+        self.seen = max(self.seen, self._sent)
+
+    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str], None]:
+        """The events after ``seq`` that are still kept, and then each as it comes, with its number; to the end.
+        Raises ServerFull."""
+        if len(self._followers) >= MAX_FOLLOWERS:
+            raise ServerFull("Enough already follow the events of this session.")
+        news, seen = asyncio.Event(), seq
+        self._followers.add(news)
+        try:
+            while True:
+                news.clear()
+                # Looked at before the log: what is said while somebody takes an event is read in the next round.
+                closed = self._closed
+                for number, text in self._log.since(seen):
+                    seen = number
+                    yield number, text
+                if closed:
+                    return
+                await news.wait()
+        finally:
+            self._followers.discard(news)
+
+    def close(self) -> None:
+        """The last word was said. Followers come to their end. Idempotent."""
+        self._closed = True
+        self._wake()
+
+    def _time_ms(self) -> float:
+        return 0.0 if self._began_at is None else (time.monotonic() - self._began_at) * 1000
+
+    def _wake(self) -> None:
+        for follower in self._followers:
+            follower.set()

@@ -1,0 +1,1 @@
+"""What stands in front of every HTTP handler: TLS, limits of connections, access control, the form of errors."""

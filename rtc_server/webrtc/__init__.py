@@ -1,0 +1,1 @@
+"""All that touches aiortc and aioice: ICE, DTLS, SCTP, RTP, and one peer connection. Knows nothing of sessions."""

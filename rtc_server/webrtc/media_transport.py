@@ -1,0 +1,127 @@
+"""What is read behind the ICE agent: DTLS records, SRTP packets, and what they carry. Each may fail for itself.
+
+aiortc's transport reads one datagram after the other and ends when one cannot be read; this one drops it and goes on.
+What ends it is the peer, by a message that only the peer can send, or the loss of its path, and it tells the two apart.
+What is assumed of aiortc is said in ``tests/webrtc/test_aiortc_contract.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+import pylibsrtp
+from aiortc import RTCCertificate
+from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtp import is_rtcp
+from OpenSSL import SSL
+
+from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.webrtc.dtls import DtlsTransport
+
+logger = logging.getLogger(__name__)
+
+MAX_SOURCES: Final = 8
+"""SSRCs that are kept account of. libsrtp keeps a context for each and looks for it one by one."""
+_SOURCES_PER_S: Final = 1.0
+_MAX_RECORD_BYTES: Final = 2**14
+"""RFC 6347, section 4.1.1."""
+_LAST_RECORD_TYPE: Final = 63
+"""RFC 7983, section 7: what begins with 20 to 63 is DTLS; with 128 to 191, RTP."""
+
+
+class MediaTransport(DtlsTransport):
+    """aiortc's transport, in which a datagram that cannot be read costs nothing but itself."""
+
+    def __init__(self, transport: RTCIceTransport, certificates: list[RTCCertificate]) -> None:
+        super().__init__(transport, certificates)
+        self.closed_by_peer = False
+        """Whether the peer has said goodbye (close_notify), which is signed."""
+        self._sources: dict[bytes, None] = {}
+        self._new_sources = TokenBucket(_SOURCES_PER_S, MAX_SOURCES, time.monotonic())
+
+    async def _recv_next(self) -> None:
+        """Wait for a datagram, or for a timer of the handshake. Raises ConnectionError at the end."""
+        private: Any = self
+        data: bytes | None
+        if private._RTCDtlsTransport__handshake_done:
+            data = await self.transport._recv()
+        elif (data := await self._next_in_handshake()) is None:
+            return
+        private._RTCDtlsTransport__rx_bytes += len(data)
+        private._RTCDtlsTransport__rx_packets += 1
+        try:
+            if data[0] <= _LAST_RECORD_TYPE:
+                await self._on_records(data)
+            elif self._rx_srtp:
+                await self._on_packet(data)
+        except _Over:
+            raise
+        except Exception as error:  # the border to peers: aiortc answers what is not as it should be with any exception
+            logger.debug("a datagram is of no use (%s)", type(error).__name__)
+
+    async def _next_in_handshake(self) -> bytes | None:
+        """None when a timer of the handshake has run out; in DTLS 1.3 the last flight may be repeated after its end."""
+        private: Any = self
+        ssl: Any = self._ssl
+        timeout_s: float | None = ssl.DTLSv1_get_timeout()
+        if timeout_s is None:
+            private._RTCDtlsTransport__handshake_done = self.encrypted
+            return await self.transport._recv()
+        try:
+            return await asyncio.wait_for(self.transport._recv(), timeout_s)
+        except TimeoutError:
+            ssl.DTLSv1_handle_timeout()
+            await self._write_ssl()
+            return None
+
+    async def _on_records(self, data: bytes) -> None:
+        """Read all records of a datagram: what is left in OpenSSL's memory would stay there."""
+        ssl: Any = self._ssl
+        ssl.bio_write(data)
+        try:
+            while True:
+                plain = ssl.recv(_MAX_RECORD_BYTES)
+                if plain and self._data_receiver:
+                    await self._data_receiver._handle_data(plain)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.closed_by_peer = self.encrypted
+            raise _Over from None
+        except SSL.Error:
+            # A fatal alert. During the handshake, that fails with it.
+            if self.encrypted and ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+                raise _Over from None
+        finally:
+            await self._write_ssl()
+
+    async def _on_packet(self, data: bytes) -> None:
+        rtcp = is_rtcp(data)
+        source = data[4:8] if rtcp else data[8:12]
+        if source not in self._sources and not self._new_sources.allow(time.monotonic()):
+            return
+        try:
+            plain = self._rx_srtp.unprotect_rtcp(data) if rtcp else self._rx_srtp.unprotect(data)
+        except pylibsrtp.Error:
+            return
+        if source not in self._sources:
+            self._add_source(source)
+        if rtcp:
+            await self._handle_rtcp_data(plain)
+        else:
+            await self._handle_rtp_data(plain, arrival_time_ms=0)  # no receiver of ours reads it
+
+    def _add_source(self, source: bytes) -> None:
+        """A peer that shows more than one now and then is at fault or at war; the oldest are forgotten."""
+        self._sources[source] = None
+        if len(self._sources) > MAX_SOURCES:
+            oldest = next(iter(self._sources))
+            del self._sources[oldest]
+            self._rx_srtp.remove_stream(int.from_bytes(oldest, "big"))
+
+
+class _Over(ConnectionError):
+    """The peer has ended the connection."""

@@ -1,0 +1,84 @@
+"""``rtc-server check`` says which model ``serve`` would run, and what to do where that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtc_server import bundled
+from rtc_server.cli import check
+from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.models.tiny import write_tiny_checkpoint
+from rtc_server.system import hardware, memory
+
+
+def reported(settings: Settings) -> str:
+    """The report's line of the model, and its hint."""
+    lines = check.report(settings)[0].splitlines()
+    at = next(index for index, line in enumerate(lines) if "--model" in line and " runs " in line)
+    return "\n".join(lines[at : at + 2])
+
+
+@pytest.fixture(autouse=True)
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+
+
+def lines_with(text: str, settings: Settings) -> list[str]:
+    return [line for line in check.report(settings)[0].splitlines() if text in line]
+
+
+def test_it_says_how_many_sessions_there_is_memory_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 3 * 2**30)
+    settings = Settings(model=str(write_tiny_checkpoint(tmp_path / "tiny")), slots=2)
+    (sizes,) = lines_with("a session", settings)
+    assert sizes.startswith("ok       dialogue (")
+    (room,) = lines_with("memory for", settings)
+    assert room.startswith("ok       this machine, 3,072.0 MiB free: memory for ")
+    assert room.endswith("sessions of dialogue, 2 asked for")
+
+
+@pytest.mark.parametrize(("free_gib", "fits"), [(140, [80, 1073]), (33, [8, 19]), (20, [0, 0])])
+def test_each_model_has_what_the_others_leave(free_gib: int, fits: list[int]) -> None:
+    """Moshi in bfloat16 and a speech-to-text model of 1B, on one card."""
+    gib, mib = 2**30, 2**20
+    wants = [check.Want("dialogue", 8, 15 * gib, 1536 * mib), check.Want("transcribe", 8, 2 * gib, 104 * mib)]
+    found = list(check.how_many_fit("device 0", free_gib * gib, wants))
+    assert [finding.what.split("memory for ")[1].split(",")[0] for finding in found] == [
+        f"{fits[0]} sessions of dialogue",
+        f"{fits[1]} sessions of transcribe",
+    ]
+    assert [finding.ok for finding in found] == [fit >= 8 for fit in fits]
+
+
+def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": write_tiny_checkpoint(tmp_path)})
+    assert reported(Settings()).startswith("ok       --model auto runs pico, which comes with the server")
+
+
+def test_without_its_weights_the_sound_check_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
+    said = reported(Settings())
+    assert said.startswith("missing  --model auto runs echo")
+    assert "make train" in said
+
+
+def test_an_installation_that_lacks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (write_tiny_checkpoint(tmp_path) / "model.safetensors").unlink()
+    monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
+    said = reported(Settings(model="pico"))
+    assert said.startswith("missing  --model pico runs pico, but this installation lacks model.safetensors of it")
+    assert "hint: Install the package again" in said
+
+
+def test_echo_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "missing_files", lambda _: [])
+    said = reported(Settings(model="echo"))
+    assert said.startswith("missing  --model echo runs echo")
+    assert "--model pico" in said
+
+
+def test_with_cuda_it_runs_moshi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    assert reported(Settings()).startswith(f"ok       --model auto runs {DEFAULT_MODEL}")

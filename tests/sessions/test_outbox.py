@@ -1,0 +1,85 @@
+"""What a session says: numbered, kept, told to its channel and its followers, to the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from rtc_server.errors import ServerFull
+from rtc_server.protocols import events
+from rtc_server.sessions.outbox import MAX_FOLLOWERS, Outbox
+from tests.support.calls import until
+
+
+class Channel:
+    channel_open = True
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, object]] = []
+
+    def send(self, message: str) -> bool:
+        self.sent.append(json.loads(message))
+        return True
+
+
+def test_events_that_count_are_numbered_and_kept_for_a_later_channel() -> None:
+    outbox = Outbox()
+    outbox.emit(events.Text("a"))
+    outbox.emit(events.Stats())
+    outbox.emit(events.Text("b"))
+    assert outbox.last == 2
+    outbox.channel = channel = Channel()
+    outbox.seen = 1
+    outbox.greet(events.Connected("s", "echo", "echo", True, True, True))
+    outbox.emit(events.Pong(1))
+    assert [(each["type"], each.get("seq")) for each in channel.sent] == [
+        ("connected", None),
+        ("text", 2),
+        ("pong", None),
+    ]
+
+
+def test_after_the_last_word_nothing_is_said() -> None:
+    outbox = Outbox()
+    outbox.channel = channel = Channel()
+    outbox.emit(events.Disconnected("bye"))
+    outbox.close()
+    outbox.emit(events.Text("more"))
+    assert [each["type"] for each in channel.sent] == ["disconnected"]
+
+
+async def test_a_slow_follower_hears_the_last_word() -> None:
+    """That is said, and the outbox closed, while the follower still holds the event before."""
+    outbox = Outbox()
+    outbox.emit(events.Text("a"))
+    follower = outbox.follow(0)
+    first = await anext(follower)
+    outbox.emit(events.Disconnected("bye"))
+    outbox.close()
+    rest = [event async for event in follower]
+    assert [number for number, _ in (first, *rest)] == [1, 2]
+
+
+async def test_a_follower_waits_for_what_comes() -> None:
+    outbox = Outbox()
+    follower = outbox.follow(0)
+    waiting = asyncio.create_task(anext(follower), name="follower")
+    await until(lambda: bool(outbox._followers), "the follower to listen")
+    outbox.emit(events.Text("a"))
+    assert (await waiting)[0] == 1
+    await follower.aclose()
+    assert not outbox._followers
+
+
+async def test_followers_are_bounded() -> None:
+    outbox = Outbox()
+    outbox.emit(events.Text("a"))
+    followers = [outbox.follow(0) for _ in range(MAX_FOLLOWERS + 1)]
+    for follower in followers[:-1]:
+        await anext(follower)
+    with pytest.raises(ServerFull):
+        await anext(followers[-1])
+    for follower in followers:
+        await follower.aclose()

@@ -1,0 +1,162 @@
+"""What ``webrtc.transceivers`` and ``webrtc.dtls`` assume of aiortc's private parts. A version that differs fails here,
+by name, before it fails in a call."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
+from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
+from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtcsctptransport import InboundStream, RTCSctpTransport
+
+from rtc_server.webrtc.data_transport import DataTransport
+from rtc_server.webrtc.dtls import Certificate, DtlsTransport
+from rtc_server.webrtc.ice import MediaAddresses
+from rtc_server.webrtc.ice_agent import IceConnection
+from rtc_server.webrtc.media_transport import MediaTransport
+from rtc_server.webrtc.transceivers import LeanPeerConnection, LeanReceiver, LeanSender
+
+
+@pytest.fixture
+async def lean() -> LeanPeerConnection:
+    connection = LeanPeerConnection()
+    connection.addTransceiver("audio")
+    yield connection
+    await connection.close()
+
+
+async def test_transceivers_are_made_in_one_place() -> None:
+    """Both ways of getting one (ours, and an offer's) go through the method that is replaced."""
+    assert "_RTCPeerConnection__createTransceiver" in vars(RTCPeerConnection)
+    for method in (
+        RTCPeerConnection.addTransceiver,
+        RTCPeerConnection.addTrack,
+        RTCPeerConnection.setRemoteDescription,
+    ):
+        assert "__createTransceiver(" in inspect.getsource(method)
+
+
+async def test_transports_and_their_connecting_are_made_in_one_place() -> None:
+    assert {"_RTCPeerConnection__createDtlsTransport", "_RTCPeerConnection__connect"} <= set(vars(RTCPeerConnection))
+    for method in (RTCPeerConnection.setLocalDescription, RTCPeerConnection.setRemoteDescription):
+        assert "self.__connect()" in inspect.getsource(method)
+
+
+async def test_certificates_and_dtls_transports_are_ours(lean: LeanPeerConnection) -> None:
+    private = vars(lean)
+    (certificate,) = private["_RTCPeerConnection__certificates"]
+    (transport,) = private["_RTCPeerConnection__dtlsTransports"]
+    assert isinstance(certificate, Certificate)
+    assert isinstance(transport, DtlsTransport)
+    assert {"_key", "_cert"} <= set(vars(certificate))
+    assert list(inspect.signature(RTCCertificate._create_ssl_context).parameters) == ["self", "srtp_profiles"]
+    assert "_create_ssl_context(" in inspect.getsource(RTCDtlsTransport.start)
+
+
+def test_a_handshake_goes_the_way_that_is_watched() -> None:
+    """aiortc makes the connection before the handshake, and reads it by these two calls alone while it lasts."""
+    start = inspect.getsource(RTCDtlsTransport.start)
+    steps = ("SSL.Connection(", "self._do_handshake()", "self._validate_peer_identity(", "self._setup_srtp()")
+    assert [start.index(step) for step in steps] == sorted(start.index(step) for step in steps)
+    assert "self._ssl.do_handshake()" in inspect.getsource(RTCDtlsTransport._do_handshake)
+    assert "self._ssl.recv(" in inspect.getsource(RTCDtlsTransport._recv_next)
+    assert "State.FAILED" in start
+
+
+async def test_addresses_of_ours_are_gathered_on(lean: LeanPeerConnection) -> None:
+    connection = LeanPeerConnection(addresses=MediaAddresses())
+    connection.addTransceiver("audio")
+    (ice,) = connection._ice_connections()
+    transport = connection.getTransceivers()[0].receiver.transport.transport
+    assert isinstance(ice, IceConnection)
+    assert transport._connection is transport.iceGatherer._connection is ice
+    assert (transport._recv, transport._send) == (ice.recv, ice.send)
+    (client,) = lean._ice_connections()
+    assert isinstance(client, IceConnection), "clients are protected as well"
+    await connection.close()
+
+
+async def test_a_lean_connection_has_lean_ends(lean: LeanPeerConnection) -> None:
+    (transceiver,) = lean.getTransceivers()
+    assert isinstance(transceiver.receiver, LeanReceiver)
+    assert isinstance(transceiver.sender, LeanSender)
+
+
+async def test_an_offer_gets_lean_ends_too() -> None:
+    client, server = RTCPeerConnection(), LeanPeerConnection()
+    client.addTransceiver("audio")
+    await client.setLocalDescription(await client.createOffer())
+    offer = client.localDescription
+    await server.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
+    (transceiver,) = server.getTransceivers()
+    assert isinstance(transceiver.receiver, LeanReceiver)
+    await client.close()
+    await server.close()
+
+
+async def test_a_receiver_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
+    receiver = vars(lean.getTransceivers()[0].receiver)
+    for name in ("started", "codecs", "remote_streams", "rtcp_task", "decoder_thread"):
+        assert f"_RTCRtpReceiver__{name}" in receiver
+    assert receiver["_RTCRtpReceiver__decoder_thread"] is None
+    assert list(inspect.signature(RTCRtpReceiver._handle_rtp_packet).parameters) == [
+        "self",
+        "packet",
+        "arrival_time_ms",
+    ]
+
+
+async def test_a_sender_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
+    sender = vars(lean.getTransceivers()[0].sender)
+    for name in ("rtp_started", "rtp_exited", "ntp_timestamp", "rtp_timestamp", "octet_count", "packet_count"):
+        assert f"_RTCRtpSender__{name}" in sender
+    assert list(inspect.signature(RTCRtpSender._run_rtp).parameters) == ["self", "codec"]
+    assert "self._run_rtp(parameters.codecs[0])" in inspect.getsource(RTCRtpSender.send)
+
+
+async def test_what_waits_for_confirmation_can_be_seen() -> None:
+    connection = LeanPeerConnection()
+    connection.createDataChannel("text")
+    assert {"_outbound_queue", "_sent_queue"} <= set(vars(connection.sctp))
+    assert "query_consent" in vars(type(connection.sctp.transport.transport._connection))
+    await connection.close()
+
+
+def test_stopping_does_what_ours_rely_on() -> None:
+    """aiortc's stop() joins the decoder's thread only if there is one, and waits for the events that ours set."""
+    assert "if self.__decoder_thread:" in inspect.getsource(RTCRtpReceiver._RTCRtpReceiver__stop_decoder)
+    assert "__rtp_exited.wait()" in inspect.getsource(RTCRtpSender.stop)
+
+
+def test_the_router_and_the_statistics_are_what_they_were() -> None:
+    assert vars(RtpRouter())["ssrc_table"] == {}
+    assert {"packets_received", "max_seq"} <= set(vars(StreamStatistics(48_000)))
+
+
+async def test_a_transport_reads_in_one_place(lean: LeanPeerConnection) -> None:
+    """Each datagram, of the handshake and later, goes through the method that is replaced, which counts it."""
+    (transport,) = lean._dtls_transports()
+    assert isinstance(transport, MediaTransport)
+    assert {f"_RTCDtlsTransport__{name}" for name in ("handshake_done", "rx_bytes", "rx_packets")} <= set(
+        vars(transport)
+    )
+    assert {"_rx_srtp", "_ssl", "_data_receiver", "_rtp_router"} <= set(vars(transport))
+    for method in (RTCDtlsTransport._do_handshake, RTCDtlsTransport._RTCDtlsTransport__run):
+        assert "await self._recv_next()" in inspect.getsource(method)
+    assert "except ConnectionError" in inspect.getsource(RTCDtlsTransport._RTCDtlsTransport__run)
+    for name, parameters in (("_handle_rtcp_data", ["data"]), ("_handle_rtp_data", ["data", "arrival_time_ms"])):
+        assert list(inspect.signature(getattr(RTCDtlsTransport, name)).parameters) == ["self", *parameters]
+
+
+async def test_an_association_has_the_private_parts_that_are_used() -> None:
+    assert "_RTCPeerConnection__createSctpTransport" in vars(RTCPeerConnection)
+    connection = LeanPeerConnection()
+    connection.createDataChannel("text")
+    sctp = connection.sctp
+    assert isinstance(sctp, DataTransport)
+    assert {"_inbound_streams", "_last_received_tsn", "_data_channels", "_bundled", "mid"} <= set(vars(sctp))
+    assert vars(InboundStream())["reassembly"] == []
+    assert {"_handle_data", "_send_chunk", "_data_channel_receive"} <= set(vars(RTCSctpTransport))
+    await connection.close()
