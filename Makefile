@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 MOSHI := moshi==0.2.13
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
+# Processes that share the tests, a file to each at a time: tests/support/shares.py.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FESTIVAL := /usr/share/festival/voices
 # WebRTC clients that others wrote, for tests.
 CLIENTS := tests/foreign/js
@@ -38,6 +41,10 @@ setup: $(VENV)/.installed ## Make the virtual environment and install the server
 .PHONY: test
 test: $(VENV)/.installed-dev system clients ## Set up and run all tests: make test ARGS="-k echo"
 	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(VENV)/.installed-dev ## Run what takes minutes, not a quarter of an hour: no browser, no soak, no training
+	@$(PYTEST) -m "not browser and not soak" --ignore=tests/browser --ignore=tests/training $(ARGS)
 
 .PHONY: check
 check: lint test ## What has to be green before a commit lands: lint, types, layering, all tests

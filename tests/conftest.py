@@ -23,8 +23,10 @@ from tests.support.log_watch import (  # noqa: F401
     pytest_runtest_makereport,
     pytest_sessionfinish,
     pytest_terminal_summary,
+    pytest_testnodedown,
     pytest_unconfigure,
 )
+from tests.support.shares import pytest_xdist_make_scheduler  # noqa: F401
 
 # Slow, shared cores: an example that takes long says nothing of the code.
 settings.register_profile("default", deadline=None)

@@ -114,8 +114,26 @@ def test_is_quiet(caplog):
 """
 
 
-def test_a_test_that_leaks_fails(tmp_path: Path) -> None:
-    (tmp_path / "test_inner.py").write_text(INNER)
+LATE = """
+import logging
+
+import pytest
+
+from rtc_server.access import auth
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    if getattr(session, "items", None):  # none are in the process that leads workers
+        logging.getLogger("any").debug("with %s", auth.new_key())
+"""
+
+RUNS = pytest.mark.parametrize("workers", [[], ["-n", "1", "--dist", "loadfile"]], ids=["one process", "a worker"])
+"""How the tests may be run."""
+
+
+def run_inner(directory: Path, workers: list[str]) -> subprocess.CompletedProcess[str]:
+    """The tests in a directory, with what all tests of the project have."""
     options = [
         "-q",
         "-p",
@@ -125,16 +143,33 @@ def test_a_test_that_leaks_fails(tmp_path: Path) -> None:
         "-c",
         str(ROOT / "pyproject.toml"),
         "--rootdir",
-        str(tmp_path),
+        str(directory),
     ]
-    command = [sys.executable, "-m", "pytest", *options, "--import-mode=importlib", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    command = [sys.executable, "-m", "pytest", *options, *workers, "--import-mode=importlib", str(directory)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+
+
+@RUNS
+def test_a_test_that_leaks_fails(tmp_path: Path, workers: list[str]) -> None:
+    (tmp_path / "test_inner.py").write_text(INNER)
+    done = run_inner(tmp_path, workers)
     names = set(re.findall(r"^def (test_\w+)|^async def (test_\w+)", INNER, re.MULTILINE))
     leaky = {one or other for one, other in names} - {"test_is_quiet"}
     assert len(leaky) == 15
     found = set(re.findall(r"^ERROR \S+::(test_\w+)|^FAILED \S+::(test_\w+)", done.stdout, re.MULTILINE))
     assert {one or other for one, other in found} == leaky, done.stdout + done.stderr
     assert re.search(r"read [1-9]\d* log records for [1-9]\d* secrets", done.stdout)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+@RUNS
+def test_a_leak_outside_of_tests_fails_the_run(tmp_path: Path, workers: list[str]) -> None:
+    """In a worker as well: the process that leads the run logs nothing here."""
+    (tmp_path / "test_inner.py").write_text("def test_is_quiet():\n    pass\n")
+    (tmp_path / "conftest.py").write_text(LATE)
+    done = run_inner(tmp_path, workers)
+    assert "A credential is in the logs, outside of tests" in done.stderr, done.stdout + done.stderr
+    assert done.returncode != 0
 
 
 def test_it_watches_this_run() -> None:

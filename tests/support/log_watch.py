@@ -33,16 +33,22 @@ _WORDS: Final = (re.compile(r"[\w.-]{12,}"), re.compile(r"[A-Za-z0-9+/=]{12,}"))
 _PER_PACKET: Final = ("aiortc", "aioice")
 """They write a record for each packet at DEBUG, which would slow down what is measured, and know no credential of
 ours. ``tests/integration/test_turn.py`` reads them at DEBUG where they see most."""
+_TOLD: Final = "log_watch"
+"""Under this a worker tells the process that leads the run what its watch has seen."""
 _LEAST: Final = 12
 """Characters of a secret that is looked for by itself: shorter ones of tests are words."""
 
 
 class LogWatch:
-    """``records``: how many it has read. ``secrets``: those that were made while it watched."""
+    """``records``: how many it has read. ``secrets``: those that were made while it watched.
+
+    ``secrets_elsewhere``: how many were made in front of the watches of other processes.
+    """
 
     def __init__(self) -> None:
         self.records = 0
         self.secrets: set[str] = set()
+        self.secrets_elsewhere = 0
         self._found: list[str] = []
         self._undo: list[Callable[[], None]] = []
 
@@ -123,6 +129,16 @@ class LogWatch:
         found, self._found = self._found, []
         return found
 
+    def told(self) -> dict[str, Any]:
+        """All that it has seen and not told yet, for the watch of another process; without the secrets."""
+        return {"records": self.records, "secrets": len(self.secrets), "found": self.take()}
+
+    def hear(self, told: dict[str, Any]) -> None:
+        """What the watch of another process has seen."""
+        self.records += told["records"]
+        self.secrets_elsewhere += told["secrets"]
+        self._found += told["found"]
+
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         before = getattr(owner, name)
         setattr(owner, name, value)
@@ -169,7 +185,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist is done. One that has crashed, which is an error by itself, tells nothing."""
+    told = getattr(node, "workeroutput", {}).get(_TOLD)
+    if told:
+        WATCH.hear(told)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_TOLD] = WATCH.told()
+        return
     found = WATCH.take()
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -178,5 +206,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(
-        f"read {WATCH.records} log records for {len(WATCH.secrets)} secrets that were made, and for keys and tokens"
+        f"read {WATCH.records} log records for {len(WATCH.secrets) + WATCH.secrets_elsewhere} secrets that were made, "
+        "and for keys and tokens"
     )

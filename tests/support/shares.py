@@ -1,0 +1,63 @@
+"""How a run with several workers (``pytest -n 2 --dist loadfile``) is shared out: what has to have the machine to
+itself comes first, then the rooms that take longest, one file after the other to the worker that is free.
+
+Knows files, not tests: the tests of a file run in one worker, in their order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from xdist.scheduler.loadfile import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+ALONE: Final = frozenset(
+    {
+        "tests/integration/test_echo.py",  # listens again where a hold-up of the machine's was in the sound
+    }
+)
+"""Files whose tests measure what work beside them would change. All else holds on a machine that has other work."""
+LONGEST_FIRST: Final = ("browser", "integration", "foreign", "training", "models")
+"""Rooms that nobody should begin with when the others are done."""
+
+
+class Shares(LoadFileScheduling):
+    """While files of :data:`ALONE` are left, one worker runs them and the others wait."""
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        waited = self._is_alone
+        super().mark_test_complete(node, item_index, duration)
+        if waited and not self._is_alone:
+            for other in self.nodes[1:]:
+                # A worker begins a test when it knows the next one.
+                self._reschedule(other)
+                self._reschedule(other)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if self._is_alone and node is not self.nodes[0]:
+            return
+        self.workqueue.move_to_end(min(self.workqueue, key=_turn), last=False)
+        super()._assign_work_unit(node)
+
+    @property
+    def _is_alone(self) -> bool:
+        left = [self.workqueue, *self.assigned_work.values()]
+        return any(not all(files.get(file, {}).values()) for files in left for file in ALONE)
+
+
+def _turn(file: str) -> int:
+    if file in ALONE:
+        return -1
+    room = file.removeprefix("tests/").partition("/")[0]
+    return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+# What pytest-xdist calls, where it is asked for: tests/conftest.py takes it in.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    return Shares(config, log) if config.getvalue("dist") == "loadfile" else None
