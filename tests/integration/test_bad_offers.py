@@ -1,14 +1,19 @@
-"""What the HTTP door refuses, and how: the exact status and code, nothing left behind, and the next one is served."""
+"""What the HTTP door refuses, and how: the exact status and code, nothing left behind, and the next one is served.
+
+Each refusal is looked at by itself; a whole call, which takes longer, comes after all of a kind at one server.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -71,12 +76,16 @@ def _code(body: dict[str, Any]) -> str:
     return error["code"]  # type: ignore[no-any-return]
 
 
-async def _assert_unharmed(server: Server, url: str) -> None:
+async def _assert_idle(server: Server, url: str) -> None:
     assert len(server.registry) == 0
     status, body = await get_json(f"{url}/status")
     assert status == 200
     assert body["sessions"] == {}
     assert body["engines"]["echo"]["slots_used"] == 0
+
+
+async def _assert_unharmed(server: Server, url: str) -> None:
+    await _assert_idle(server, url)
     async with leaves_nothing(server):
         await assert_serves(url)
 
@@ -85,73 +94,79 @@ async def _assert_refused(server: Server, url: str, data: Any, expected: Reply, 
     async with leaves_nothing(server):
         status, body = await _post(url, data, headers)
         assert (status, _code(body)) == expected
-    await _assert_unharmed(server, url)
+    await _assert_idle(server, url)
 
 
 BAD_REQUEST: Reply = (400, "bad_request")
 BAD_SDP: Reply = (400, "bad_sdp")
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe\x00",
-        b"v=0\r\n",
-        b'{"sdp": "v=0", "type": "offer"} x',
-        b"{'sdp': 'v=0'}",
-        b'{"sdp": "\xff", "type": "offer"}',
-        b'{"sdp": "\\ud800", "type": "offer"}',
-        b"[" * 30_000,
-        b'{"options":' * 4_000,
-    ],
-    ids=["empty", "cut", "binary", "sdp", "trailing", "python", "not-utf-8", "lone-surrogate", "deep", "deep-objects"],
-)
+NOT_JSON: Final = {
+    "empty": b"",
+    "cut": b"{",
+    "binary": b"\xff\xfe\x00",
+    "sdp": b"v=0\r\n",
+    "trailing": b'{"sdp": "v=0", "type": "offer"} x',
+    "python": b"{'sdp': 'v=0'}",
+    "not-utf-8": b'{"sdp": "\xff", "type": "offer"}',
+    "lone-surrogate": b'{"sdp": "\\ud800", "type": "offer"}',
+    "deep": b"[" * 30_000,
+    "deep-objects": b'{"options":' * 4_000,
+}
+
+
+@pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON)
 async def test_a_body_that_is_not_json(server: Server, base_url: str, raw: bytes) -> None:
     await _assert_refused(server, base_url, raw, BAD_REQUEST)
 
 
-@pytest.mark.parametrize("value", [[], "offer", 1, None, True, [{"sdp": "v=0", "type": "offer"}]], ids=repr)
+NO_OBJECTS: Final = [[], "offer", 1, None, True, [{"sdp": "v=0", "type": "offer"}]]
+
+
+@pytest.mark.parametrize("value", NO_OBJECTS, ids=repr)
 async def test_json_that_is_not_an_object(server: Server, base_url: str, value: Any) -> None:
     await _assert_refused(server, base_url, json.dumps(value), BAD_REQUEST)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sdp": ...},
-        {"type": ...},
-        {"sdp": None},
-        {"sdp": 1},
-        {"sdp": ["v=0"]},
-        {"type": None},
-        {"type": 0},
-        {"type": "answer"},
-        {"type": "pranswer"},
-        {"type": "Offer"},
-        {"service": 1},
-        {"service": ["echo"]},
-        {"options": None},
-        {"options": []},
-        {"options": "muted"},
-        {"options": {"muted": "yes"}},
-        {"options": {"muted": None}},
-        {"options": {"stats_interval_ms": 249}},
-        {"options": {"stats_interval_ms": 10_001}},
-        {"options": {"stats_interval_ms": 250.5}},
-        {"options": {"stats_interval_ms": "250"}},
-        {"options": {"stats_interval_ms": 10**400}},
-        {"options": {"voice": "alto"}},
-        {"room": "a"},
-        {"SDP": "v=0"},
-    ],
-    ids=repr,
-)
+CHANGES: Final[list[dict[str, Any]]] = [
+    {"sdp": ...},
+    {"type": ...},
+    {"sdp": None},
+    {"sdp": 1},
+    {"sdp": ["v=0"]},
+    {"type": None},
+    {"type": 0},
+    {"type": "answer"},
+    {"type": "pranswer"},
+    {"type": "Offer"},
+    {"service": 1},
+    {"service": ["echo"]},
+    {"options": None},
+    {"options": []},
+    {"options": "muted"},
+    {"options": {"muted": "yes"}},
+    {"options": {"muted": None}},
+    {"options": {"stats_interval_ms": 249}},
+    {"options": {"stats_interval_ms": 10_001}},
+    {"options": {"stats_interval_ms": 250.5}},
+    {"options": {"stats_interval_ms": "250"}},
+    {"options": {"stats_interval_ms": 10**400}},
+    {"options": {"voice": "alto"}},
+    {"room": "a"},
+    {"SDP": "v=0"},
+]
+
+
+def _changed(body: dict[str, Any], change: dict[str, Any]) -> str:
+    """An offer with a field set, or without it where that is an ellipsis."""
+    return json.dumps({key: value for key, value in {**body, **change}.items() if value is not ...})
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=repr)
 async def test_a_field_that_is_missing_wrong_or_unknown(server: Server, base_url: str, change: dict[str, Any]) -> None:
     async with offering() as body:
-        changed = {key: value for key, value in {**body, **change}.items() if value is not ...}
-    await _assert_refused(server, base_url, json.dumps(changed), BAD_REQUEST)
+        pass
+    await _assert_refused(server, base_url, _changed(body, change), BAD_REQUEST)
 
 
 async def test_the_sentence_names_the_field_and_not_its_value(server: Server, base_url: str) -> None:
@@ -160,22 +175,21 @@ async def test_the_sentence_names_the_field_and_not_its_value(server: Server, ba
     assert "secret" not in body["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "sdp",
-    [
-        "",
-        "\r\n",
-        "hello",
-        "v=0",
-        "v=0\r\n",
-        "v=1\r\ns=-\r\n",
-        "v=0\r\nnonsense\r\n",
-        "v=0\r\nm=audio\r\n",
-        "\0",
-        "é" * 99,
-    ],
-    ids=ascii,
-)
+NO_SDP: Final = [
+    "",
+    "\r\n",
+    "hello",
+    "v=0",
+    "v=0\r\n",
+    "v=1\r\ns=-\r\n",
+    "v=0\r\nnonsense\r\n",
+    "v=0\r\nm=audio\r\n",
+    "\0",
+    "é" * 99,
+]
+
+
+@pytest.mark.parametrize("sdp", NO_SDP, ids=ascii)
 async def test_an_offer_that_is_no_sdp(server: Server, base_url: str, sdp: str) -> None:
     expected = (422, "no_audio") if sdp.strip() == "v=0" else BAD_SDP
     await _assert_refused(server, base_url, json.dumps({"sdp": sdp, "type": "offer"}), expected)
@@ -239,13 +253,20 @@ async def test_a_body_that_is_too_large_in_chunks(server: Server, base_url: str)
     await _assert_refused(server, base_url, chunks(), (413, "too_large"))
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x", "identity, gzip"])
+ENCODINGS: Final = ["gzip", "deflate", "br", "zstd", "x", "identity, gzip"]
+
+
+@functools.cache
+def _bomb() -> bytes:
+    """64 MiB in 60 KiB."""
+    return zlib.compress(b" " * (64 * KIB * KIB))[: 60 * KIB]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("large", [True, False], ids=["bomb", "not packed as it says"])
 async def test_a_body_that_is_packed(server: Server, base_url: str, encoding: str, large: bool) -> None:
     """Nothing is unpacked, so there is nothing that unpacks to gigabytes, or to nothing."""
-    import zlib
-
-    body = zlib.compress(b" " * (64 * KIB * KIB))[: 60 * KIB] if large else b"no such thing"
+    body = _bomb() if large else b"no such thing"
     headers = {**JSON, "Content-Encoding": encoding}
     await _assert_refused(server, base_url, body, (415, "unsupported_media_type"), headers)
 
@@ -266,7 +287,10 @@ async def test_a_body_that_breaks_off(server: Server, base_url: str) -> None:
     await _assert_unharmed(server, base_url)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/sdp", "application/x-www-form-urlencoded", "x", ""])
+KINDS: Final = ["text/plain", "application/sdp", "application/x-www-form-urlencoded", "x", ""]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_wrong_content_type(server: Server, base_url: str, kind: str) -> None:
     async with offering() as body:
         pass
@@ -363,7 +387,10 @@ def _sections(sdp: str) -> list[str]:
     return re.split(r"^(?=m=)", sdp, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("service", ["nobody", "", "echo ", "ECHO", "../echo", "x" * 5000])
+SERVICES: Final = ["nobody", "", "echo ", "ECHO", "../echo", "x" * 5000]
+
+
+@pytest.mark.parametrize("service", SERVICES)
 async def test_an_unknown_service(server: Server, base_url: str, service: str) -> None:
     async with offering() as body:
         pass
@@ -434,6 +461,32 @@ async def test_the_page_itself_is_there(server: Server, base_url: str) -> None:
             async with http.get(base_url + path) as response:
                 assert response.status == 200
                 assert response.content_type == "text/html"
+
+
+Post = tuple[Any, dict[str, str]]
+"""A body and its headers."""
+REFUSED: Final[dict[str, Callable[[dict[str, Any]], list[Post]]]] = {
+    "not JSON": lambda _: [(raw, JSON) for raw in NOT_JSON.values()],
+    "no object": lambda _: [(json.dumps(value), JSON) for value in NO_OBJECTS],
+    "fields": lambda offer: [(_changed(offer, change), JSON) for change in CHANGES],
+    "no SDP": lambda offer: [(_changed(offer, {"sdp": sdp}), JSON) for sdp in NO_SDP],
+    "unknown services": lambda offer: [(_changed(offer, {"service": name}), JSON) for name in SERVICES],
+    "types": lambda offer: [(json.dumps(offer), {"Content-Type": kind}) for kind in KINDS],
+    "packed": lambda _: [(_bomb(), {**JSON, "Content-Encoding": encoding}) for encoding in ENCODINGS],
+    "too large": lambda _: [(b" " * size, JSON) for size in (64 * KIB + 1, 4 * KIB * KIB)],
+}
+"""What the tests above post one by one; each gets an offer that would be taken."""
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+async def test_a_server_that_has_refused_all_of_a_kind_serves(server: Server, base_url: str, kind: str) -> None:
+    async with offering() as offer:
+        pass
+    async with leaves_nothing(server):
+        for data, headers in REFUSED[kind](offer):
+            status, body = await _post(base_url, data, headers)
+            assert (status // 100, set(body)) == (4, {"error"})
+    await _assert_unharmed(server, base_url)
 
 
 @pytest.mark.parametrize("seed", range(4))
