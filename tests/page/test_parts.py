@@ -1,0 +1,145 @@
+"""The parts of the page that take time, chance or numbers as arguments, each alone."""
+
+from __future__ import annotations
+
+from tests.support.page_modules import PageModules
+
+
+def test_liveness(modules: PageModules) -> None:
+    """When silence is worth a question, a word, and an end; what a demand changes; what a sleep changes."""
+
+    def looks(script: str) -> list[str]:
+        """Of each look: its time, and what it says. One look each half second from 0 on to 5 s, unless dead."""
+        found: list[str] = modules.run(
+            "liveness",
+            f"""
+            const path = new m.Liveness(0);
+            const found = [];
+            for (let now = 500; now <= 5000; now += 500) {{
+              {script}
+              const said = Object.entries(path.look(now)).filter(([, is]) => is).map(([name]) => name);
+              for (const name of said) found.push(`${{now}} ${{name}}`);
+              if (said.includes('dead')) break;
+            }}
+            return found;
+            """,
+        )
+        return found
+
+    silence = ["1500 ask", "2500 doubtful", "3000 doubtful", "3500 doubtful", "3500 dead"]
+    assert looks("") == silence
+    assert looks("path.heard(now);") == []
+    assert looks("if (now === 2000) path.heard(now);") == [
+        "1500 ask",
+        "3500 ask",
+        "4500 doubtful",
+        "5000 doubtful",
+    ]
+    # A demand in the middle of a silence shortens it, and never lengthens it.
+    assert looks("if (now === 500) path.demand(now);") == ["1500 ask", "1500 dead"]
+    assert (looks("if (now === 3000) path.demand(now);"))[-1] == "3500 dead"
+    # What was under way when it was made proves nothing; what comes later does, and so does an answer.
+    assert (looks("if (now === 500) { path.demand(now); path.heard(now + 100); }"))[-1] == "1500 dead"
+    alive = "if (now === 500) path.demand(now); path.heard(now); "
+    assert looks(alive) == []
+    assert looks("if (now === 500) path.demand(now); if (now === 1000) path.answered(now);") == [
+        "2500 ask",
+        "3500 doubtful",
+        "4000 doubtful",
+        "4500 doubtful",
+        "4500 dead",
+    ]
+    # On a slow path it may take longer.
+    slow = "if (now === 500) path.demand(now, m.proofWithin_ms(500)); if (now === 2000) path.heard(now);"
+    assert (looks(slow))[:2] == ["1500 ask", "3500 ask"]
+    # A device that has slept for an hour is not dead for an hour: it is asked.
+    slept = """
+      const path = new m.Liveness(0);
+      path.heard(100);
+      path.look(500);
+      const slept = path.slept(3_600_000);
+      const asked = path.demand(3_600_000);
+      return [slept, asked, path.demand(3_600_100), path.look(3_600_500).dead, path.look(3_601_000).dead];
+    """
+    assert modules.run("liveness", slept) == [True, True, False, False, True]
+    early = "const path = new m.Liveness(0); path.demand(3_600_000); return path.look(3_600_100).dead;"
+    assert modules.run("liveness", early) is False
+
+
+def test_sequence(modules: PageModules) -> None:
+    """Each number counts once, in whatever order; a hole is waited for until it cannot be filled any more."""
+    script = """
+      const heard = new m.Sequence();
+      const first = [1, 2, 2, 4, 1, 3, 4, 5].map((seq) => heard.take(seq));
+      const after = heard.last;
+      const odd = [undefined, null, 1.5, '7'].map((seq) => heard.take(seq));
+      const late = new m.Sequence();
+      for (let seq = 10; seq < 10 + 256; seq += 1) late.take(seq);
+      const waiting = late.last;
+      late.take(10 + 256);
+      return { first, after, odd, waiting, given_up: late.last, again: late.take(20) };
+    """
+    assert modules.run("sequence", script) == {
+        "first": [True, True, False, True, False, True, False, True],
+        "after": 5,
+        "odd": [True] * 4,
+        "waiting": 0,
+        "given_up": 266,
+        "again": False,
+    }
+
+
+def test_ticket(modules: PageModules) -> None:
+    """It is good for the grace that the server gives, from the loss on, and gone when the server says so."""
+    script = """
+      const ticket = new m.Ticket();
+      const before = [ticket.held, ticket.valid(0), ticket.grace_ms];
+      ticket.take('s', { token: 't', grace_s: 30 }, 0);
+      const held = [ticket.held, ticket.valid(9e9), ticket.present(7)];
+      ticket.lost(1000);
+      const lost = [ticket.valid(34_900), ticket.valid(35_100)];
+      ticket.take('s', { token: 'u', grace_s: 30 }, 20_000);
+      const anew = [ticket.valid(53_900), ticket.valid(54_100), ticket.present(8).token];
+      const refused = ['unknown_session', 'session_ended', 'resume_refused', 'unreachable', 'draining']
+        .filter((code) => ticket.refusedBy({ code }));
+      ticket.drop();
+      const none = new m.Ticket();
+      none.take('s', null, 0);
+      return { before, held, lost, anew, refused, dropped: ticket.held, none: none.held };
+    """
+    assert modules.run("ticket", script) == {
+        "before": [False, False, 0],
+        "held": [True, True, {"session": "s", "token": "t", "last_seq": 7}],
+        "lost": [True, False],
+        "anew": [True, False, "u"],
+        "refused": ["unknown_session", "session_ended", "resume_refused"],
+        "dropped": False,
+        "none": False,
+    }
+
+
+def test_backoff(modules: PageModules) -> None:
+    """Doubling, spread, bounded; with a session that waits: at once, and never long; a server's wish comes first."""
+    script = """
+      const waits = (how, count, patience) => {
+        const trouble = new m.Trouble(0, patience);
+        return Array.from({ length: count }, () => trouble.next(0, 1, how));
+      };
+      const late = new m.Trouble(0, 90_000);
+      return {
+        anew: waits({}, 7),
+        hurry: waits({ hurry: true }, 6),
+        asked: waits({ hurry: true, retryAfterS: 3 }, 2),
+        spread: m.backoffMs(0, 0),
+        given_up: new m.Trouble(0).next(59_900, 0),
+        patient: late.next(59_900, 0),
+      };
+    """
+    assert modules.run("backoff", script) == {
+        "anew": [500, 1000, 2000, 4000, 8000, 8000, 8000],
+        "hurry": [0, 500, 1000, 2000, 2000, 2000],
+        "asked": [3000, 3000],
+        "spread": 250,
+        "given_up": None,
+        "patient": 250,
+    }
