@@ -36,6 +36,12 @@ class Recipe:
     transcription: Plan = transcription.PLAN
 
 
+_FURTHER: Final = Recipe(
+    language=language.Plan(steps=2000, batch=8, frames=240, rate=8e-4, warm_up=40),
+    transcription=replace(transcription.PLAN, steps=1500, batch=8, frames=240, rate=6e-4, warm_up=40),
+)
+"""With ``--begin-with``: what is known already has to be kept."""
+
 _REHEARSAL: Final = Recipe(
     people=("flite:rms",),
     phrases=1,
@@ -82,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    recipe = _REHEARSAL if chosen.rehearse else Recipe()
+    recipe = _REHEARSAL if chosen.rehearse else _FURTHER if chosen.begin_with else Recipe()
     if chosen.files:
         recipe = replace(recipe, files=chosen.files)
     if chosen.phrases:

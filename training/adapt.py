@@ -1,9 +1,10 @@
 """Teaches the encoder of a finished checkpoint to hear people: what they say has to get the codes that the models know.
 
-Its codebooks, its decoder and the language models stay as they are; so does the model's own voice. Three things pull:
-a small network, thrown away afterwards, has to tell the phonemes from the codes; the model that transcribes, frozen,
-has to write the words, of which its gradient reaches the encoder through codes that are chosen softly; and what
-espeak-ng says has to be heard as before. Owns this loss and this loop.
+Its codebooks, its decoder and the language models stay as they are; so does the model's own voice. Three things pull.
+What a person says has to be heard as its twin was before, the same by espeak-ng at the same times
+(:mod:`training.twin`); and espeak-ng as it was. The model that transcribes, frozen, has to write the words, of which
+its gradient reaches the encoder through codes that are chosen softly. And a small network, thrown away afterwards, has
+to tell the phonemes from the codes. Owns this loss and this loop.
 """
 
 from __future__ import annotations
@@ -26,17 +27,23 @@ from torch import nn
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from training import codec, espeak, language, manners, phrases, sounds, transcription, voices
-from training.bank import Bank
+from training.bank import Bank, Phrase
 from training.checkpoint import load_codec, load_tokenizer, write_codec
 from training.descent import descend, prefetched, rate_at, resume, save
 from training.journal import Journal
-from training.speech import Spoken
+from training.speech import SpeechError, Spoken
+from training.twin import twin
 
 _NONE: Final = -1
 """The piece of a word that the model which transcribes does not know."""
 _TALK: Final = 0.08
 """Of the clips, the share in which others talk in the background."""
 _SILENT: Final = 0.05
+_FRONT: Final = 4
+"""Layers of the encoder that stay: 2 % of its weights, which are filters for any sound, and nine tenths of the time."""
+_FRONT_HOP, _FRONT_SEES = 8, 16
+"""Samples from one output of theirs to the next, and before an output, rounded up."""
+_PIECE: Final = 2 * FRAME_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +52,27 @@ class Plan:
     ``people``: the share of clips in people's voices. The rest are weights of losses."""
 
     steps: int = 3000
-    reader: int = 150
-    batch: int = 10
-    frames: int = 48
-    rate: float = 6e-4
+    reader: int = 60
+    batch: int = 16
+    frames: int = 40
+    rate: float = 1e-3
     people: float = 0.7
+    phonemes: float = 0.4
     words: float = 1.0
-    same: float = 0.5
+    same: float = 2.0
     penalty: float = 0.1
     seed: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``heard``: [batch, 1, samples]; ``slots``: phonemes, two a frame; ``said``: words by the frame in which they
-    begin, else -1; ``known``: whether the voice is one that has to be heard as before."""
+    """``heard``: [batch, 1, samples]; ``twins``: what it has to be heard as, of the same shape; ``twinned``: whether
+    there is such, [batch]; ``slots``: phonemes, two a frame; ``said``: words by the frame in which they begin, else
+    -1; ``known``: whether the voice is one that the encoder has learnt with."""
 
     heard: torch.Tensor
+    twins: torch.Tensor
+    twinned: torch.Tensor
     slots: torch.Tensor
     said: np.ndarray[Any, np.dtype[np.int64]]
     known: torch.Tensor
@@ -75,38 +86,47 @@ class Clips:
         self._random, self._numpy = random.Random(f"{plan.seed} {step}"), np.random.default_rng([plan.seed, step])
         self._words = {word: place for place, word in enumerate(phrases.vocabulary())}
         self._names = list(bank.voices)
+        self._twins: dict[int, FloatArray | None] = {}
 
     def batch(self) -> Batch:
         made = [self._clip() for _ in range(self._plan.batch)]
-        heard, slots, said, known = zip(*made, strict=True)
+        heard, twins, twinned, slots, said, known = zip(*made, strict=True)
         return Batch(
             torch.from_numpy(np.stack(heard))[:, None],
+            torch.from_numpy(np.stack(twins))[:, None],
+            torch.tensor(twinned),
             torch.from_numpy(np.stack(slots)),
             np.stack(said),
             torch.tensor(known),
         )
 
-    def _clip(self) -> tuple[FloatArray, np.ndarray[Any, Any], np.ndarray[Any, Any], bool]:
+    def _clip(self) -> tuple[FloatArray, FloatArray, bool, np.ndarray[Any, Any], np.ndarray[Any, Any], bool]:
         frames = self._plan.frames
-        pcm = np.zeros(frames * FRAME_SAMPLES, dtype=np.float32)
+        pcm, as_twin = np.zeros((2, frames * FRAME_SAMPLES), dtype=np.float32)
         slots, said = np.zeros(2 * frames, dtype=np.int64), np.full(frames, -1, dtype=np.int64)
         known = not self._names or self._random.random() >= self._plan.people
         if self._random.random() < _SILENT:
             background = sounds.background(len(pcm), self._numpy, self._random.uniform(-70, -15))
-            return background, slots, said, True
+            return background, background, True, slots, said, True
         name = "" if known else self._random.choice(self._names)
         voice = voices.trained(self._random)
+        twinned = True
         at = self._random.randrange(int(0.6 * MODEL_RATE_HZ))
         while at < len(pcm):
-            spoken = espeak.speak(self._text(), voice) if known else self._phrase(name)
-            room = pcm[at : at + len(spoken.pcm)]
-            room += spoken.pcm[: len(room)]
+            if known:
+                spoken = espeak.speak(self._text(), voice)
+            else:
+                spoken, other = self._phrase(name)
+                twinned = twinned and other is not None
+                _add(as_twin, spoken.pcm if other is None else other, at)
+            _add(pcm, spoken.pcm, at)
             codec.label(slots, spoken, at)
             self._say(said, spoken, at)
             at += len(spoken.pcm) + int(self._random.uniform(0.1, 0.9) * MODEL_RATE_HZ)
         if self._names and self._random.random() < _TALK:
             pcm += self._talk(len(pcm))
-        return sounds.captured(pcm, self._numpy), slots, said, known
+        captured = sounds.captured(pcm, self._numpy)
+        return captured, captured if known else as_twin, twinned, slots, said, known
 
     def _text(self) -> str:
         if self._random.random() < 0.3:
@@ -114,17 +134,28 @@ class Clips:
         text = self._random.choice(self._random.choice(phrases.questions()).trained())
         return manners.casually(text, self._random) if self._random.random() < manners.CASUAL else text
 
-    def _phrase(self, name: str) -> Spoken:
-        return self._random.choice(self._bank.voices[name]).spoken(self._random)
+    def _phrase(self, name: str) -> tuple[Spoken, FloatArray | None]:
+        """Something that ``name`` says, and its twin, unless espeak-ng says other words."""
+        phrase = self._random.choice(self._bank.voices[name])
+        size = phrase.size(self._random)
+        spoken, other = phrase.sized(size), self._twin(phrase)
+        return spoken, None if other is None else sounds.sized(other, size)[: len(spoken.pcm)]
+
+    def _twin(self, phrase: Phrase) -> FloatArray | None:
+        """Made once."""
+        if id(phrase) not in self._twins:
+            try:
+                self._twins[id(phrase)] = twin(phrase.sized(1.0), phrase.text)
+            except SpeechError:
+                self._twins[id(phrase)] = None
+        return self._twins[id(phrase)]
 
     def _talk(self, count: int) -> FloatArray:
         """Others, 15 to 30 dB below."""
         pcm = np.zeros(count, dtype=np.float32)
         for _ in range(3):
-            spoken = self._phrase(self._random.choice(self._names)).pcm
-            at = self._random.randrange(count)
-            room = pcm[at : at + len(spoken)]
-            room += spoken[: len(room)]
+            spoken = self._random.choice(self._bank.voices[self._random.choice(self._names)]).spoken(self._random)
+            _add(pcm, spoken.pcm, self._random.randrange(count))
         return pcm * np.float32(10 ** (self._random.uniform(-30, -15) / 20))
 
     def _say(self, said: np.ndarray[Any, Any], spoken: Spoken, at: int) -> None:
@@ -148,30 +179,38 @@ class Adapting:
         self._hears_before: Any = codec._quantizer(before).rvq_first.input_proj
         self._first: Any = codec._quantizer(mimi).rvq_first
         self._centroids = [layer._codebook.embedding.detach() for layer in self._first.vq.layers]
-        self._size = sum(table.pow(2).mean() for table in self._centroids)
 
     def learning(self) -> nn.ModuleList:
-        """What learns; the codebooks do not."""
+        """What learns; the codebooks and the encoder's first layers do not."""
         self.mimi.requires_grad_(False)
-        heard: Any = (self.mimi.encoder, self.mimi.encoder_transformer, self.mimi.downsample, self._first.input_proj)
+        back: Any = self.mimi.encoder.model[_FRONT:]  # type: ignore[index]
+        heard: Any = (back, self.mimi.encoder_transformer, self.mimi.downsample, self._first.input_proj)
         modules = nn.ModuleList([*heard, self.reader])
         return modules.requires_grad_(True)
 
     def losses(self, batch: Batch, plan: Plan, *, hears: bool) -> dict[str, torch.Tensor]:
         """``hears``: whether the encoder learns as well."""
+        begun = _begun(self.mimi, torch.cat((batch.heard, batch.twins[~batch.known])))
+        heard, twins = begun[: len(batch.heard)], begun[: len(batch.heard)].clone()
+        twins[~batch.known] = begun[len(batch.heard) :]
         with torch.set_grad_enabled(hears):
-            latents = self._first.input_proj(_framed(self.mimi, batch.heard))  # [batch, dimension, frames]
+            latents = self._first.input_proj(_framed(self.mimi, heard))  # [batch, dimension, frames]
         quantized, codes, chosen = self._quantize(latents)
         figures = dict(zip(("phonemes", "right"), self._told(latents, quantized, batch.slots), strict=True))
         if not hears:
-            nothing = dict.fromkeys(("words", "wrote", "moved", "penalty"), torch.zeros(()))
+            nothing = dict.fromkeys(("words", "wrote", "same", "apart", "penalty"), torch.zeros(()))
             return {"loss": figures["phonemes"], "right": figures["right"], **nothing}
         words, wrote = self._written(codes, chosen, batch.said)
-        moved, size = self._moved(latents[batch.known], batch.heard[batch.known])
+        with torch.no_grad():
+            wanted: torch.Tensor = self._hears_before(_framed(self._before, twins))
+        size = wanted.pow(2).mean()
+        apart = (latents - wanted).pow(2).mean((1, 2)) / size
+        same, far = (apart[batch.known].mean(), apart[batch.twinned & ~batch.known].mean())
+        moved = apart[batch.twinned].mean()
         penalty = (latents - quantized.detach()).pow(2).mean() / size
-        loss = figures["phonemes"] + plan.words * words + plan.same * moved + plan.penalty * penalty
-        found = {"right": figures["right"], "words": words, "wrote": wrote, "moved": moved, "penalty": penalty}
-        return {"loss": loss} | {name: value.detach() for name, value in found.items()}
+        loss = plan.phonemes * figures["phonemes"] + plan.words * words + plan.same * moved + plan.penalty * penalty
+        found = {"right": figures["right"], "words": words, "wrote": wrote, "same": same, "apart": far}
+        return {"loss": loss} | {name: value.detach() for name, value in (found | {"penalty": penalty}).items()}
 
     def _told(
         self, latents: torch.Tensor, quantized: torch.Tensor, slots: torch.Tensor
@@ -179,15 +218,6 @@ class Adapting:
         straight = latents + (quantized - latents).detach()
         loss: tuple[torch.Tensor, torch.Tensor] = self.reader.loss(self._first.output_proj(straight), slots)
         return loss
-
-    def _moved(self, latents: torch.Tensor, heard: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """By how much ``latents`` have moved from what they were, as a share of their size; and that size."""
-        if not len(heard):
-            return latents.new_zeros(()), self._size
-        with torch.no_grad():
-            before: torch.Tensor = self._hears_before(_framed(self._before, heard))
-            self._size = before.pow(2).mean()
-        return (latents - before).pow(2).mean() / self._size, self._size
 
     def _quantize(self, latents: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """What is left of ``latents``, the codes, [batch, frames] each, and how much each code is meant, [batch,
@@ -223,11 +253,29 @@ class Adapting:
         return language.writing_loss(lm.text_linear(hidden), wanted)
 
 
-def _framed(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
-    """Before quantizing, [batch, width, frames]."""
-    (latent,) = mimi.encoder_transformer(mimi.encoder(pcm))  # type: ignore[misc]
+@torch.no_grad()
+def _begun(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
+    """What the first layers make of ``pcm``, [batch, 1, samples]: piece by piece, which stays in the processor's
+    cache."""
+    front: Any = mimi.encoder.model[:_FRONT]  # type: ignore[index]
+    made = []
+    for first in range(0, pcm.shape[2], _PIECE):
+        before = min(first, _FRONT_SEES)
+        made.append(front(pcm[:, :, first - before : first + _PIECE])[:, :, before // _FRONT_HOP :])
+    return torch.cat(made, dim=2)
+
+
+def _framed(mimi: MimiModel, begun: torch.Tensor) -> torch.Tensor:
+    """What the other layers make of it, before quantizing, [batch, width, frames]."""
+    (latent,) = mimi.encoder_transformer(mimi.encoder.model[_FRONT:](begun))  # type: ignore[index,misc,operator]
     framed: torch.Tensor = mimi._to_framerate(latent)
     return framed
+
+
+def _add(pcm: FloatArray, other: FloatArray, at: int) -> None:
+    """``other`` into ``pcm`` from ``at`` on, as much as fits."""
+    room = pcm[at : at + len(other)]
+    room += other[: len(room)]
 
 
 def train(directory: Path, checkpoint: Path, out: Path, bank: Path, plan: Plan) -> MimiModel:
@@ -252,7 +300,7 @@ def train(directory: Path, checkpoint: Path, out: Path, bank: Path, plan: Plan) 
             made = descend(optimizer, figures, rate)
             step += 1
             journal.add(step, made, last=step == plan.steps)
-            if step % 100 == 0 or step == plan.steps:
+            if step % 50 == 0 or step == plan.steps:
                 save(path, step, optimizer, learning=learning)
                 write_codec(out, copy.deepcopy(mimi))
     return mimi.eval()

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import soxr
 
-from rtc_server.audio import MODEL_RATE_HZ, from_int16, to_int16
-from training import manners, people, phrases, voices
+from rtc_server.audio import from_int16, to_int16
+from training import manners, people, phrases, sounds, voices
 from training.phrases import Question
 from training.speech import SpeechError, Spoken, Voice
 
@@ -42,11 +41,17 @@ class Phrase:
     question: Question | None
 
     def spoken(self, random_: random.Random) -> Spoken:
-        """By somebody larger or smaller than the one who spoke it, and so a little slower or faster."""
-        size = random_.uniform(*_SIZES)
-        pcm = soxr.resample(from_int16(self.pcm), MODEL_RATE_HZ, MODEL_RATE_HZ * size, quality="LQ")
+        """By a speaker larger or smaller than the one who spoke it, and so a little slower or faster."""
+        return self.sized(self.size(random_))
+
+    def size(self, random_: random.Random) -> float:
+        """Of such a speaker, as a factor."""
+        return random_.uniform(*_SIZES)
+
+    def sized(self, size: float) -> Spoken:
+        """By a speaker of ``size``."""
         return Spoken(
-            np.asarray(pcm, dtype=np.float32),
+            sounds.sized(from_int16(self.pcm), size),
             tuple((at * size, word) for at, word in self.words),
             tuple((at * size, phoneme) for at, phoneme in self.phonemes),
         )

@@ -30,6 +30,7 @@ from training import espeak, own_voice, phonemes, phrases, sounds, voices
 from training.bank import Bank
 from training.descent import descend, prefetched, rate_at, save
 from training.journal import Journal
+from training.precision import narrowed
 from training.speech import Spoken
 
 CODEBOOKS: Final = 6
@@ -396,7 +397,7 @@ def _latent(mimi: MimiModel, pcm: torch.Tensor) -> torch.Tensor:
     """Before quantizing, [batch, width, frames]."""
     # In float32: torch 2.13 leaves out half the taps of a strided convolution in bfloat16 on a CPU.
     latent = mimi.encoder(pcm)
-    with torch.autocast("cpu", torch.bfloat16):
+    with narrowed():
         (latent,) = mimi.encoder_transformer(latent)  # type: ignore[misc]
         framed: torch.Tensor = mimi._to_framerate(latent)
     return framed.float()

@@ -39,11 +39,18 @@ _TOPICS: Final = {
     "help": 4,
     "go on": 4,
     "stop": 4,
-    STRANGE: 14,
+    STRANGE: 22,
 }
 """How often each is asked for, in parts."""
 _PEOPLE: Final = 0.6
 """Of the speakers, the share whose voice was made from a person's."""
+_TALKERS: Final = 3
+_TALKS: Final = 4
+"""Of others' talk, how many pieces a playwright has; each as long as a conversation."""
+_TALK_SHARE: Final = 0.4
+"""Of the disturbances, and of the scenes in which the person says nothing."""
+_TALK_DB: Final = (-62.0, -33.0)
+"""Its level, against full scale."""
 _NOT_UNDERSTOOD: Final = Reply("say", (phrases.NOT_UNDERSTOOD,))
 
 
@@ -111,6 +118,7 @@ class Playwright:
         self._by_topic: dict[str, list[Question]] = {}
         for question in phrases.questions():
             self._by_topic.setdefault(question.topic, []).append(question)
+        self._talks: list[FloatArray] = []
 
     def scene(self) -> Scene:
         """One conversation, with one person in one place."""
@@ -133,6 +141,8 @@ class Playwright:
     def heard(self, scene: Scene) -> FloatArray:
         """What a server gets to hear of it."""
         if not scene.heard and not scene.uttered:
+            if self._random.random() < _TALK_SHARE:
+                return sounds.captured(self._talk(len(scene.person)), self._numpy)
             level = self._random.uniform(-60, -14)
             return sounds.background(len(scene.person), self._numpy, level)
         return sounds.captured(scene.person, self._numpy)
@@ -209,13 +219,37 @@ class Playwright:
         return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
 
     def _disturb(self, scene: Scene, at: int) -> int:
-        """A noise or a tune that nobody should answer."""
+        """A noise, a tune or others' talk, to which the model should say nothing."""
         first = at * FRAME_SAMPLES
-        length = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
-        room = scene.person[first : first + length]
-        level = self._random.uniform(-40, -14)
-        room += sounds.background(length, self._numpy, level)[: len(room)]
-        return at + length // FRAME_SAMPLES + self._random.randint(2, 10)
+        if self._random.random() < _TALK_SHARE:
+            disturbance = self._talk(int(self._random.uniform(1.0, 6.0) * MODEL_RATE_HZ))
+        else:
+            count = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
+            disturbance = sounds.background(count, self._numpy, self._random.uniform(-40, -14))
+        room = scene.person[first : first + len(disturbance)]
+        room += disturbance[: len(room)]
+        return at + len(disturbance) // FRAME_SAMPLES + self._random.randint(2, 10)
+
+    def _talk(self, count: int) -> FloatArray:
+        """Others who talk with each other, three at a time, across the room."""
+        if not self._talks:
+            self._talks = [self._talked() for _ in range(_TALKS)]
+        talk = self._random.choice(self._talks)
+        first = self._random.randrange(len(talk) - count + 1)
+        return talk[first : first + count] * np.float32(10 ** (self._random.uniform(*_TALK_DB) / 20))
+
+    def _talked(self) -> FloatArray:
+        """With an RMS of one."""
+        pcm = np.zeros(FRAMES * FRAME_SAMPLES, dtype=np.float32)
+        for _ in range(_TALKERS):
+            speaker, at = self._speaker(), int(self._random.uniform(0, 1) * MODEL_RATE_HZ)
+            while at < len(pcm):
+                spoken, _ = self._ask(STRANGE, speaker)
+                room = pcm[at : at + len(spoken.pcm)]
+                room += spoken.pcm[: len(room)]
+                at += len(spoken.pcm) + int(self._random.uniform(0.1, 1.0) * MODEL_RATE_HZ)
+        pcm = sounds.room(pcm, self._numpy)
+        return np.asarray(pcm / np.sqrt(np.mean(pcm**2)), dtype=np.float32)
 
     def _pause(self) -> int:
         return self._random.randint(2, 9) if self._random.random() < 0.85 else self._random.randint(9, 60)

@@ -27,6 +27,7 @@ from training import codec, dataset
 from training.checkpoint import load_codec, load_tokenizer, load_weights, write_language_model
 from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
+from training.precision import narrowed, narrowest
 
 _OWN: Final = slice(1, 1 + codec.CODEBOOKS)
 _DIM: Final = 256
@@ -85,20 +86,21 @@ class Plan:
     batch: int = 12
     frames: int = 288
     rate: float = 1.5e-3
+    warm_up: int = 150
     seed: int = 2
 
 
 class PlainAttention(TorchFunctionMode):
-    """Attention by plain products in bfloat16: on a CPU, and backwards, five times as fast as torch's own."""
+    """Attention by plain products in few bits: on a CPU, and backwards, five times as fast as torch's own."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        query, key, value = (one.bfloat16().flatten(0, 1) for one in args[:3])
+        query, key, value = (one.to(narrowest()).flatten(0, 1) for one in args[:3])
         mask = args[3][0, 0]  # every row of a batch begins with its first frame
-        bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, -1e4)
+        bias = torch.zeros(mask.shape, dtype=narrowest()).masked_fill(~mask, -1e4)
         scores = torch.baddbmm(bias, query * query.shape[-1] ** -0.5, key.transpose(1, 2))
         return (scores.softmax(-1) @ value).view(args[0].shape)
 
@@ -140,7 +142,7 @@ def losses(
     initial = lm._get_initial_token().expand(len(batch.codes), -1, -1)
     sequence = torch.cat((initial, _delay_sequence(lm.delays, batch.codes, initial)), dim=2)
     wanted = sequence[:, :, 1:]
-    with torch.autocast("cpu", torch.bfloat16), PlainAttention():
+    with narrowed(), PlainAttention():
         hidden, text_logits = lm.forward_text(spoilt(sequence[:, :, :-1], _SPOILT, lm.card, random))
     text_loss, wrote = writing_loss(text_logits[:, 0], wanted[:, 0])
     word_loss, word_right = reader.loss(hidden.float(), batch.heard)
@@ -173,7 +175,7 @@ def _speech_loss(
     speaks = (own != silence[None, :, None]).any(dim=1)
     chosen = torch.rand(speaks.shape, generator=random) < torch.where(speaks, _SPOKEN_SHARE, _QUIET_SHARE)
     own_wanted = own.transpose(1, 2)[chosen]  # [chosen, codebooks]
-    with torch.autocast("cpu", torch.bfloat16), PlainAttention():
+    with narrowed(), PlainAttention():
         logits = lm.forward_depformer_training(
             wanted.transpose(1, 2)[chosen].T[None].contiguous(), hidden[chosen][None].contiguous()
         )
@@ -217,12 +219,13 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan, begin_with:
         for batch in _batches(data, plan, step, codec.SemanticCodes(mimi)):
             if step >= plan.steps:
                 break
-            speaks = step < _SPEAKS_BY or step % 5 == 0  # its one voice is learnt long before what to say
+            knows_its_voice = begin_with is not None or step >= _SPEAKS_BY
+            speaks = not knows_its_voice or step % 5 == 0  # its one voice is learnt long before what to say
             made_losses = losses(lm, reader, batch, silence, random, speaks=speaks)
-            figures = descend(optimizer, made_losses, rate_at(step, plan.steps, plan.rate, warm_up=150))
+            figures = descend(optimizer, made_losses, rate_at(step, plan.steps, plan.rate, plan.warm_up))
             step += 1
             journal.add(step, figures, last=step == plan.steps)
-            if step % 200 == 0 or step == plan.steps:
+            if step % 100 == 0 or step == plan.steps:
                 save(path, step, optimizer, lm=lm, reader=reader)
                 _write(checkpoint, lm, made)
     return lm.eval()

@@ -17,6 +17,12 @@ FILLERS: Final = ("um", "uh", "er")
 CASUAL: Final = 0.25
 """Of the questions, the share that training asks casually."""
 _UNKNOWN_SHARE: Final = 0.3
+_GARBLED_SHARE: Final = 0.25
+_SAYS_LITTLE: Final = frozenset(
+    "a am an are at be can did do does for have hey how i in is it me my now of okay on or please so tell that the "
+    "then this to was well what when will with would you your".split()
+)
+"""Without one of these a question can still be understood."""
 _UNKNOWN: Final = (
     "airport alarm answer artist autumn bakery balloon battle beauty bicycle blanket border bread bridge broken "
     "bubble business butter button cabin candle castle chapter charity chicken church circus climate coffee "
@@ -64,8 +70,19 @@ def unknown() -> tuple[str, ...]:
 
 def strangely(random_: random.Random) -> str:
     """Something that the model does not know, to train with; now and then with a word that it does not know."""
+    if random_.random() < _GARBLED_SHARE:
+        return garbled(random_.choice(random_.choice(phrases.questions()).trained()), random_)
     text = phrases.strange(random_, held_out=False)
     return with_unknown(text, random_, held_out=False) if random_.random() < _UNKNOWN_SHARE else text
+
+
+def garbled(question: str, random_: random.Random) -> str:
+    """``question`` with an unknown word for one that it cannot be understood without."""
+    words = question.split()
+    telling = [place for place, word in enumerate(words) if word.lower() not in _SAYS_LITTLE] or range(len(words))
+    others = [one for one in unknown() if not phrases.is_held_out(one)]
+    words[random_.choice(telling)] = random_.choice(others)
+    return " ".join(words)
 
 
 def with_unknown(text: str, random_: random.Random, *, held_out: bool) -> str:

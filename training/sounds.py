@@ -70,6 +70,13 @@ def music(count: int, random: Generator) -> FloatArray:
     return _unit(pcm)
 
 
+def sized(pcm: FloatArray, size: float) -> FloatArray:
+    """As from a body of ``size``, a factor: pitch and formants together, and so the pace."""
+    if size == 1.0:
+        return pcm
+    return np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, MODEL_RATE_HZ * size, quality="LQ"), dtype=np.float32)
+
+
 def room(pcm: FloatArray, random: Generator) -> FloatArray:
     """As heard across a small room."""
     length = int(random.uniform(0.05, 0.3) * MODEL_RATE_HZ)

@@ -32,6 +32,7 @@ from training.checkpoint import (
 from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
 from training.language import Plan
+from training.precision import narrowed
 
 DELAY: Final = 12
 """Frames from the beginning of a word until it is written."""
@@ -43,7 +44,7 @@ _BETWEEN: Final = 2
 """Frames of a word: its boundary, and itself."""
 
 
-PLAN: Final = Plan(steps=2700, rate=1e-3, seed=3)
+PLAN: Final = Plan(steps=2700, rate=1e-3, warm_up=100, seed=3)
 
 
 def config(text_card: int) -> dict[str, Any]:
@@ -92,10 +93,10 @@ def train(
         for codes in _batches(data, plan, step, hears, _pieces(tokenizer, words)):
             if step >= plan.steps:
                 break
-            figures = descend(optimizer, _losses(lm, codes, random), rate_at(step, plan.steps, plan.rate, warm_up=100))
+            figures = descend(optimizer, _losses(lm, codes, random), rate_at(step, plan.steps, plan.rate, plan.warm_up))
             step += 1
             journal.add(step, figures, last=step == plan.steps)
-            if step % 200 == 0 or step == plan.steps:
+            if step % 100 == 0 or step == plan.steps:
                 save(path, step, optimizer, lm=lm)
                 _write(out, checkpoint, lm, made)
     return lm.eval()
@@ -155,7 +156,7 @@ def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[s
     """``codes``: [batch, 1 + heard codebooks, frames]."""
     initial = lm._get_initial_token().expand(len(codes), -1, -1)
     before = torch.cat((initial, codes[:, :, :-1]), dim=2)
-    with torch.autocast("cpu", torch.bfloat16), language.PlainAttention():
+    with narrowed(), language.PlainAttention():
         _, logits = lm.forward_text(language.spoilt(before, (0.0, *language.SPOILT_HEARD), lm.card, random))
     loss, wrote = language.writing_loss(logits[:, 0], codes[:, 0])
     return {"loss": loss, "wrote": wrote}

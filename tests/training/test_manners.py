@@ -45,3 +45,17 @@ def test_unknown_words_are_in_no_question_and_no_answer_and_some_are_held_out() 
     assert len(trained) > 100
     assert len(examined) > 15
     assert not trained & examined
+
+
+def test_a_garbled_question_is_no_question_any_more() -> None:
+    random_ = random.Random(4)
+    known = {text for question in phrases.questions() for text in question.wordings}
+    unknown = set(manners.unknown())
+    for question in random_.sample(phrases.questions(), 40):
+        text = question.trained()[0]
+        made = manners.garbled(text, random_)
+        assert made not in known
+        changed = [(was, now) for was, now in zip(text.split(), made.split(), strict=True) if was != now]
+        assert len(changed) == 1
+        assert changed[0][1] in unknown
+    assert "what is the" in manners.garbled("what is the opposite", random_)
