@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from training import adapt, bank, codec, dataset, language, own_voice, polish, transcription, voices
-from training.checkpoint import write_codec, write_tokenizer
+from training.checkpoint import hearing_of, write_codec, write_tokenizer
 from training.language import Plan
 
 _STAGES: Final = ("voices", "codec", "data", "language", "polish", "transcription", "plots")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None) -> None:
-    data, phrases = directory / "data", directory / "voices"
+    phrases = directory / "voices"
     if stage == "voices":
         for path in bank.make(phrases, recipe.people, recipe.phrases, recipe.phrases_each):
             print(path.name, flush=True)
@@ -113,19 +113,25 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Pat
             write_codec(out, adapt.train(directory, begin_with, out, phrases, recipe.adapt))
     elif stage == "data":
         sources = dataset.Sources(out, begin_with or out, phrases)
-        dataset.make(data, sources, range(1, recipe.files + 1), recipe.conversations)
+        dataset.make(_data(directory, out), sources, range(1, recipe.files + 1), recipe.conversations)
     elif stage == "language":
-        language.train(directory, out, data, recipe.language, begin_with)
+        language.train(directory, out, _data(directory, out), recipe.language, begin_with)
     elif stage == "polish":
         if begin_with is None:  # else the decoder has learnt to speak, and the codes are what they were
             polish.train(directory, out, recipe.codec)
     elif stage == "transcription":
         known = begin_with and _transcribing(begin_with)
+        data = _data(directory, out)
         transcription.train(directory, out, _transcribing(out), data, recipe.transcription, known)
     else:
         from training.plots import plot  # noqa: PLC0415 - an optional package
 
         plot(directory)
+
+
+def _data(directory: Path, out: Path) -> Path:
+    """Where conversations lie as the codec of ``out`` hears them: of one whose encoder has learnt more, elsewhere."""
+    return directory / f"data-{hearing_of(out)}"
 
 
 def _transcribing(checkpoint: Path) -> Path:

@@ -51,11 +51,11 @@ class Plan:
     """``steps`` of ``batch`` clips of ``frames`` each; in the first ``reader`` of them only the small network learns.
     ``people``: the share of clips in people's voices. The rest are weights of losses."""
 
-    steps: int = 3000
+    steps: int = 1500
     reader: int = 60
     batch: int = 16
     frames: int = 40
-    rate: float = 1e-3
+    rate: float = 2e-3
     people: float = 0.7
     phonemes: float = 0.4
     words: float = 1.0

@@ -5,6 +5,7 @@ Owns names and types of the files. Knows no training.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -47,6 +48,15 @@ def load_codec(directory: Path) -> MimiModel:
     """As the server loads it: what it hears in training is what it hears in use."""
     config = json.loads((directory / _NAMES["mimi_config_name"]).read_text(encoding="utf-8"))
     return loaders.get_mimi(directory / _NAMES["mimi_name"], config, num_codebooks=codec.CODEBOOKS)
+
+
+def hearing_of(directory: Path) -> str:
+    """A name for how the codec in ``directory`` hears, which changes when its encoder or its semantic codebooks do."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(load_file(directory / _NAMES["mimi_name"]).items()):
+        if not name.startswith(("decoder", "upsample", "quantizer.rvq_rest")):
+            made.update(tensor.float().numpy().tobytes())
+    return made.hexdigest()[:8]
 
 
 def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], **extra: Any) -> None:

@@ -13,7 +13,7 @@ from matplotlib import pyplot
 
 _SHOWN: Final = {
     "hearing": ("loss", "right", "penalty"),
-    "adapting": ("right", "words", "wrote", "moved"),
+    "adapting": ("right", "words", "wrote", "same", "apart"),
     "language": ("text", "audio", "wrote", "codes", "words"),
     "polishing": ("spectral", "wave"),
     "transcription": ("loss", "wrote"),

@@ -20,6 +20,8 @@ _LEVELS: Final = np.unique(ULAW)
 _STORED_S: Final = 40
 _NOISES: Final = 40
 _TUNES: Final = 24
+_REPEATS: Final = 5
+"""Of a tune in the store: to make all of it would take most of a minute, in every process."""
 
 Generator = np.random.Generator
 
@@ -148,7 +150,8 @@ def _store() -> list[FloatArray]:
     """Noises, then pieces of music: making them anew for every clip would take longer than all the rest."""
     random = np.random.default_rng(0)
     count = _STORED_S * MODEL_RATE_HZ
-    return [noise(count, random) for _ in range(_NOISES)] + [music(count, random) for _ in range(_TUNES)]
+    noises = [noise(count, random) for _ in range(_NOISES)]
+    return noises + [np.tile(music(count // _REPEATS, random), _REPEATS) for _ in range(_TUNES)]
 
 
 def captured(pcm: FloatArray, random: Generator) -> FloatArray:

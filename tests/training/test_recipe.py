@@ -16,7 +16,7 @@ from rtc_server.engine.model import ServiceKind
 from rtc_server.models.kyutai import model as kyutai
 from rtc_server.models.kyutai.model import KyutaiOptions
 from tests.conftest import need_commands
-from training.checkpoint import load_codec
+from training.checkpoint import hearing_of, load_codec
 
 
 def rehearse(directory: Path, *arguments: str) -> str:
@@ -70,6 +70,8 @@ def test_a_rehearsal_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("encoder.") for name in changed)
     assert all(name.startswith(("encoder", "downsample", "quantizer.rvq_first.input_proj")) for name in changed)
+    (data,) = tmp_path.glob("data-*")  # of the encoder as it has become
+    assert data.name == f"data-{hearing_of(tmp_path / 'out')}" != f"data-{hearing_of(directory_of(PICO))}"
     for name in ("out", "out-stt"):
         model = kyutai.load(KyutaiOptions(model=str(tmp_path / name), slots=2))
         model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
