@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MOSHI := moshi==0.2.13
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
-# Processes that share the tests, a file to each at a time: tests/support/shares.py.
+# Processes that share the tests, a file to each at a time: tests/support/shares.py. With 0 there is none but pytest's.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FESTIVAL := /usr/share/festival/voices
@@ -40,7 +40,7 @@ setup: $(VENV)/.installed ## Make the virtual environment and install the server
 
 .PHONY: test
 test: $(VENV)/.installed-dev system clients ## Set up and run all tests: make test ARGS="-k echo"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## Run what takes minutes, not a quarter of an hour: no browser, no soak, no training

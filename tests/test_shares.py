@@ -1,0 +1,132 @@
+"""How a run is shared out among workers, with workers that behave as those of pytest-xdist do."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.shares import ALONE, Shares
+
+SOLO = sorted(ALONE)[:2]
+TESTS = [
+    *(f"tests/access/test_a.py::test_{n}" for n in range(7)),
+    *(f"{SOLO[0]}::test_{n}" for n in range(4)),
+    *(f"tests/browser/test_long.py::test_{n}" for n in range(9)),
+    f"{SOLO[1]}::test_only",
+    "tests/browser/test_single.py::test_only",
+    *(f"tests/test_{n}.py::test_only" for n in range(6)),
+]
+
+
+def file_of(test: str) -> str:
+    return test.split("::", maxsplit=1)[0]
+
+
+class Worker:
+    """Begins a test when it knows the next one, or that there is none."""
+
+    def __init__(self, name: str) -> None:
+        self.gateway = SimpleNamespace(id=name)
+        self.queue: list[int] = []
+        self.shutting_down = False
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        assert not self.shutting_down
+        self.queue += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+    @property
+    def running(self) -> int | None:
+        return self.queue[0] if len(self.queue) > 1 or (self.queue and self.shutting_down) else None
+
+
+class Run:
+    def __init__(self, tests: list[str], workers: int) -> None:
+        option = SimpleNamespace(loadscopereorder=True)
+        config: Any = SimpleNamespace(getvalue=lambda _: ["popen"] * workers, option=option)
+        self.tests = tests
+        self.shares = Shares(config)
+        self.done: list[tuple[str, str]] = []
+        self.workers: list[Worker] = []
+        for number in range(workers):
+            self.join(Worker(f"gw{number}"))
+        self.shares.schedule()
+        self.look()
+
+    def join(self, worker: Any) -> None:
+        self.workers.append(worker)
+        self.shares.add_node(worker)
+        self.shares.add_node_collection(worker, self.tests)
+
+    def leave(self, worker: Any) -> None:
+        """It crashes, and another one takes its place."""
+        self.workers.remove(worker)
+        crashed = self.shares.remove_node(worker)
+        assert crashed is not None
+        self.done.append((crashed, "crashed"))
+        self.join(Worker(f"{worker.gateway.id}-again"))
+        self.shares.schedule()
+        self.look()
+
+    def look(self) -> None:
+        """As pytest-xdist does after each event."""
+        if self.shares.tests_finished:
+            for worker in self.workers:
+                worker.shutdown()
+
+    @property
+    def busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.running is not None]
+
+    def step(self, dice: random.Random) -> None:
+        """One of the running tests is over."""
+        worker: Any = dice.choice(self.busy)
+        index = worker.queue.pop(0)
+        self.done.append((self.tests[index], worker.gateway.id))
+        self.shares.mark_test_complete(worker, index)
+        self.look()
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("tests", [TESTS, [test for test in TESTS if file_of(test) not in ALONE]], ids=["all", "none"])
+def test_everything_runs_once_and_some_of_it_alone(tests: list[str], workers: int, seed: int) -> None:
+    run, dice = Run(tests, workers), random.Random(seed)
+    while run.busy:
+        running = {file_of(tests[worker.running]) for worker in run.busy if worker.running is not None}
+        assert len(running) == 1 or not running & ALONE, running
+        run.step(dice)
+    assert sorted(test for test, _ in run.done) == sorted(tests)
+    first = [file_of(test) for test, _ in run.done if file_of(test) in ALONE]
+    assert {file_of(test) for test, _ in run.done[: len(first)]} == set(first)
+    where = {(file_of(test), worker) for test, worker in run.done}
+    assert len(where) == len({file_of(test) for test in tests}), "a file is in one worker"
+    assert len({worker for _, worker in where}) == workers
+
+
+def test_the_longest_rooms_come_first() -> None:
+    run, dice = Run(TESTS, 1), random.Random(0)
+    while run.busy:
+        run.step(dice)
+    order = list(dict.fromkeys(file_of(test) for test, _ in run.done))
+    assert set(order[:2]) == set(SOLO)
+    assert set(order[2:4]) == {"tests/browser/test_long.py", "tests/browser/test_single.py"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("after", range(len(TESTS) - 2))
+def test_nothing_is_lost_with_a_worker_that_crashes(after: int, workers: int, seed: int) -> None:
+    run, dice = Run(TESTS, workers), random.Random(seed)
+    for _ in range(after):
+        run.step(dice)
+    run.leave(run.busy[0])
+    while run.busy:
+        run.step(dice)
+    run_again = [test for test, worker in run.done if worker != "crashed"]
+    assert sorted(run_again) == sorted(TESTS), "that which it crashed in is run again"
