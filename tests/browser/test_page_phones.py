@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
+from playwright.sync_api import sync_playwright
 
 from rtc_server.app import Server
 from tests.browser.test_page_looks import crowded
@@ -30,6 +32,7 @@ from tests.support.looks import TOO_SMALL, TOO_WIDE, TOUCH_PX
 
 pytestmark = pytest.mark.browser
 
+Handset = Callable[[str], dict[str, Any]]
 PAUSED = "Paused by a call or by another app. It goes on by itself afterwards."
 HEARD = "[data-testid=meter-voice]:not([aria-valuenow='0'])"
 
@@ -95,12 +98,16 @@ def _needs() -> None:
     need_commands("chromium")
 
 
-async def handset(name: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def handset() -> Handset:
     """A context of Playwright's list of devices; all of them are played by Chromium here."""
-    async with async_playwright() as playwright:
-        device: dict[str, Any] = dict(playwright.devices[name])
-    device.pop("default_browser_type", None)
-    return device
+    with sync_playwright() as playwright:
+        devices = dict(playwright.devices)
+
+    def context(name: str) -> dict[str, Any]:
+        return {key: value for key, value in devices[name].items() if key != "default_browser_type"}
+
+    return context
 
 
 async def phone_page(page: Page, server: Server) -> None:
@@ -128,9 +135,9 @@ async def wait_for_level(page: Page, server: Server, *, above: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["iPhone 13", "iPhone SE", "Pixel 7", "Galaxy S9+", "iPhone 13 landscape"])
-async def test_on_a_handset(server: Server, name: str) -> None:
+async def test_on_a_handset(server: Server, handset: Handset, name: str) -> None:
     """Whole conversation by touch; every control is large enough, on screen, and nothing reaches over the edge."""
-    device = await handset(name)
+    device = handset(name)
     async with chromium() as browser, visited_page(browser, "about:blank", **device) as page:
         await crowded(page, server)
         assert await page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
@@ -151,9 +158,11 @@ async def test_on_a_handset(server: Server, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["iPhone 13", "Pixel 7"])
-async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(server: Server, name: str) -> None:
+async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(
+    server: Server, handset: Handset, name: str
+) -> None:
     """Both kinds of sound begin inside it, the element plays in the page, and the sound goes where a call's goes."""
-    device = await handset(name)
+    device = handset(name)
     async with chromium() as browser, visited_page(browser, "about:blank", **device) as page:
         await spy_on(page)
         await page.add_init_script(_PHONE)
@@ -174,9 +183,9 @@ async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(server: Ser
 # What comes in between.
 
 
-async def test_a_phone_call_pauses_the_conversation(server: Server) -> None:
+async def test_a_phone_call_pauses_the_conversation(server: Server, handset: Handset) -> None:
     """iOS mutes the microphone and interrupts the sound; the page says so, and sets both going again afterwards."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         await page.evaluate("phone.silence(true)")
@@ -194,9 +203,9 @@ async def test_a_phone_call_pauses_the_conversation(server: Server) -> None:
         assert await microphones(page) == ["live"]
 
 
-async def test_an_element_that_the_system_has_paused_plays_again(server: Server) -> None:
+async def test_an_element_that_the_system_has_paused_plays_again(server: Server, handset: Handset) -> None:
     """As after Siri, or a headset that was taken off."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         await page.locator("audio").evaluate("(audio) => audio.pause()")
         await expect_detail(page, PAUSED)
@@ -205,9 +214,9 @@ async def test_an_element_that_the_system_has_paused_plays_again(server: Server)
         assert not await page.locator("audio").evaluate("(audio) => audio.paused")
 
 
-async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server) -> None:
+async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server, handset: Handset) -> None:
     """Some calls never give it back."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         await page.evaluate("phone.silence(true)")
@@ -220,9 +229,11 @@ async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server) -> N
         await wait_for_level(page, server, above=-60)
 
 
-async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_back(server: Server) -> None:
+async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_back(
+    server: Server, handset: Handset
+) -> None:
     """Not before: no browser opens one for a page that nobody looks at."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         await page.evaluate("phone.look(false)")
         await page.evaluate("spied.tracks[0].stop(); spied.tracks[0].dispatchEvent(new Event('ended'))")
@@ -234,9 +245,9 @@ async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_bac
 
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["chosen", "default"])
-async def test_a_headset_that_goes(server: Server, chosen: bool) -> None:
+async def test_a_headset_that_goes(server: Server, handset: Handset, chosen: bool) -> None:
     """The system's microphone takes its place, in the same session, with the echo still cancelled."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("Pixel 7")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         if chosen:
@@ -274,17 +285,17 @@ async def test_another_loudspeaker(server: Server) -> None:
         assert await microphones(page) == ["live"]
 
 
-async def test_a_browser_that_routes_sound_by_itself(server: Server) -> None:
+async def test_a_browser_that_routes_sound_by_itself(server: Server, handset: Handset) -> None:
     """As phones do: nothing is there to be chosen."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await page.add_init_script("delete HTMLMediaElement.prototype.setSinkId")
         await phone_page(page, server)
         await expect(page.get_by_test_id("speaker-select")).to_be_hidden()
 
 
-async def test_devices_that_come_change_nothing(server: Server) -> None:
+async def test_devices_that_come_change_nothing(server: Server, handset: Handset) -> None:
     """What is in use stays in use."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("Pixel 7")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         await page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
         await page.evaluate("phone.look(true)")
@@ -294,9 +305,9 @@ async def test_devices_that_come_change_nothing(server: Server) -> None:
         assert await microphones(page) == ["live"]
 
 
-async def test_the_screen_stays_on(server: Server) -> None:
+async def test_the_screen_stays_on(server: Server, handset: Handset) -> None:
     """The system takes the lock away whenever the page is hidden, and the page takes it again."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("Pixel 7")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         assert await page.evaluate("phone.locks.map(({ released }) => released)") == [False]
         await page.evaluate("phone.locks[0].released = true")
@@ -309,9 +320,9 @@ async def test_the_screen_stays_on(server: Server) -> None:
         await page.wait_for_function("() => phone.locks.every(({ released }) => released)")
 
 
-async def test_sound_that_is_blocked_waits_for_a_tap(server: Server) -> None:
+async def test_sound_that_is_blocked_waits_for_a_tap(server: Server, handset: Handset) -> None:
     """The button says so, and begins it."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **await handset("iPhone 13")) as page:
+    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await page.add_init_script("""
             const { play } = HTMLMediaElement.prototype;
             HTMLMediaElement.prototype.play = function () {

@@ -20,10 +20,8 @@ ALONE: Final = frozenset(
         "tests/browser/test_echo_in_chromium.py",
         "tests/browser/test_firefox.py",
         "tests/browser/test_relay_in_chromium.py",
-        "tests/integration/test_echo.py",
         # A model hears what comes in time, and a recogniser what it says.
         "tests/browser/test_pico_in_chromium.py",
-        "tests/browser/test_tiny_moshi_in_chromium.py",
         "tests/foreign/test_docs_examples.py",
         "tests/integration/test_pico.py",
         # A thousand calls, as fast as the machine can.
