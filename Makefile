@@ -44,7 +44,8 @@ test: $(VENV)/.installed-dev system clients ## Set up and run all tests: make te
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## Run what takes minutes, not a quarter of an hour: no browser, no soak, no training
-	@$(PYTEST) -m "not browser and not soak" --ignore=tests/browser --ignore=tests/training $(ARGS)
+	@$(PYTEST) -m "not browser and not soak" --ignore=tests/browser --ignore=tests/training \
+	  --hypothesis-profile=fast $(ARGS)
 
 .PHONY: check
 check: lint test ## What has to be green before a commit lands: lint, types, layering, all tests

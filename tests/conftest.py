@@ -30,6 +30,7 @@ from tests.support.shares import pytest_xdist_make_scheduler  # noqa: F401
 
 # Slow, shared cores: an example that takes long says nothing of the code.
 settings.register_profile("default", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=15)  # of "make test-fast"
 settings.load_profile("default")
 
 UNLIMITED = (
