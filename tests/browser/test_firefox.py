@@ -27,6 +27,8 @@ from tests.support.measure import longest_gap_ms, pitch_ratio, steady_likeness
 from tests.support.speech import SPEECH_HZ
 
 pytestmark = pytest.mark.browser
+STEADY_PACKETS = 8
+"""Of the 15 in the time that static/flow.js wants to see them leave: a busy machine's are late."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,7 @@ async def test_when_the_page_says_that_it_listens_packets_leave(server: Server, 
     async with started(name, tmp_path) as browser, visited_page(browser, local_url(server)) as page:
         await page.evaluate(_NOTE_PACKETS)
         await start_talking(page)
-        assert await page.evaluate("() => window.sent") > 0
+        assert await page.evaluate("() => window.sent") >= STEADY_PACKETS
 
 
 _NOTE_PACKETS = """

@@ -143,3 +143,22 @@ def test_backoff(modules: PageModules) -> None:
         "given_up": None,
         "patient": 250,
     }
+
+
+def test_packets_that_leave_and_stop_again_do_not_count(modules: PageModules) -> None:
+    """Firefox sends a few before its sound card runs, and then none for up to two seconds."""
+    at_once, after_a_stop, never = modules.run(
+        "flow",
+        """
+        const when = (counts) => {
+          const steadiness = new m.Steadiness();
+          return 40 * counts.findIndex((packets, look) => steadiness.look(40 * look, packets));
+        };
+        const steady = Array.from({ length: 100 }, (_, look) => 2 * look);
+        const stopped = Array(50).fill(8);
+        return [steady, [0, 2, 4, 6, ...stopped, ...steady.map((packets) => 8 + packets)], stopped].map(when);
+        """,
+    )
+    assert at_once == 40 + 320
+    assert after_a_stop == 40 * 54 + at_once
+    assert never < 0

@@ -1,10 +1,11 @@
-"""Chromium with a spoken file as its microphone, and a recorder for what it says and plays."""
+"""Chromium with a spoken file or a sound card as its microphone, and a recorder for what it says and plays."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rtc_server.access.auth import ANONYMOUS, Visitor
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.sessions.call import Call
+from tests.support.soundcard import SoundCard
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
 _ARGUMENTS = [
@@ -31,7 +33,6 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
-    "--use-fake-device-for-media-stream",
 ]
 _POLL_S = 0.05
 _WORKLET_PATH = "static/test-recorder.js"
@@ -109,23 +110,28 @@ class Recording:
 
 @contextlib.asynccontextmanager
 async def chromium(
-    microphone: Path | None = None,
+    microphone: Path | SoundCard | None = None,
     *,
     allow_microphone: bool = True,
     further: Sequence[str] = (),
     program: str = "/usr/bin/chromium",
 ) -> AsyncIterator[Browser]:
-    """Debian's Chromium. ``microphone``: a wave file that it speaks, over and over; by default it beeps.
+    """Debian's Chromium. ``microphone``: a wave file that it says over and over, or a sound card; by default it beeps.
 
     ``further``: command-line arguments. ``program``: what is started in its place, with its arguments.
     """
     arguments = [*_ARGUMENTS, *further]
     if allow_microphone:
         arguments.append("--use-fake-ui-for-media-stream")
-    if microphone is not None:
-        arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
+    environment = dict(os.environ)
+    if isinstance(microphone, SoundCard):
+        environment |= microphone.environment
+    else:
+        arguments.append("--use-fake-device-for-media-stream")
+        if microphone is not None:
+            arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=arguments)
+        browser = await playwright.chromium.launch(executable_path=program, args=arguments, env=environment)
         try:
             yield browser
         finally:

@@ -21,6 +21,7 @@ ALONE: Final = frozenset(
         "tests/browser/test_firefox.py",
         "tests/browser/test_relay_in_chromium.py",
         # A model hears what comes in time, and a recogniser what it says.
+        "tests/browser/test_phrases_in_a_room.py",
         "tests/browser/test_pico_in_chromium.py",
         "tests/foreign/test_docs_examples.py",
         "tests/integration/test_pico.py",
