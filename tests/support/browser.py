@@ -24,7 +24,31 @@ from rtc_server.sessions.call import Call
 from tests.support.soundcard import SoundCard
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
+_FEATURES_OFF = (
+    # Two pages in processes of their own, for what an address bar that is never seen would show: a second of work each
+    # time that the browser is started.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    # What Playwright turns off by itself: a second list takes the place of the first.
+    "AimEnabled",
+    "AutoDeElevate",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "BlockOriginHeaderModificationOnRedirect",
+    "DestroyProfileOnBrowserClose",
+    "DialMediaRouteProvider",
+    "GlobalMediaControls",
+    "HttpsUpgrades",
+    "LensOverlay",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "Translate",
+)
 _ARGUMENTS = [
+    f"--disable-features={','.join(_FEATURES_OFF)}",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
