@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +19,10 @@ from bench.table import publish
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import MICROPHONE_HZ, VoiceClient
-from rtc_server.config import parse
+from rtc_server.config import Settings, parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.sessions.registry import Registry
+from rtc_server.metrics import Metrics
 from tests.support.calls import tone
 from tests.support.stenographer import DELAY_S, Stenographer
 
@@ -108,10 +108,11 @@ async def _measure(count: int, seconds: float) -> tuple[list[float], float]:
 @contextlib.asynccontextmanager
 async def _server(slots: int) -> Any:
     options = ["--port", "0", "--model", "echo", "--vad", "off", "--connecting-per-address", "1000"]
-    server = Server(parse(options, environment={}))
-    make: Callable[[], LocalLink] = lambda: LocalLink(lambda: Stenographer(slots))  # noqa: E731
-    server.engines = {"transcribe": EngineClient("transcribe", make, server.metrics)}
-    server.registry = Registry(server.engines, server.settings, server.metrics)
+
+    def engines(_: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+        return {"transcribe": EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(slots)), metrics)}
+
+    server = Server(parse(options, environment={}), make_engines=engines)
     await server.start()
     try:
         await server.wait_ready()

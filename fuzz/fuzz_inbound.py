@@ -99,7 +99,7 @@ class Call:
 
     @property
     def _dropped(self) -> int:
-        return self.stream.figures().dropped
+        return self.stream.timeline.dropped
 
     def _take(self, frames: list[FloatArray]) -> None:
         for frame in frames:
@@ -111,7 +111,7 @@ class Call:
         if frames:
             self._frame_at = self.now
         assert len(self.frames) <= _LEAD_FRAMES + (self.now - self._began) / _FRAME_S + 1e-6
-        codec = self.stream._codec
+        codec = self.stream.receiver._codec
         assert codec is None or len(codec.jitter._held) <= MAX_HELD
         self._watch_lag()
 

@@ -34,6 +34,7 @@ from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import make_access
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.listening import BACKLOG, check, listen
+from rtc_server.webrtc.gateway import WebRtc
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def build_app(server: Server) -> web.Application:
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
     server.access.install(app)
     app[signaling.REGISTRY] = server.registry
+    app[signaling.WEBRTC] = server.webrtc
     app[signaling.SETTINGS] = server.settings
     app[asr.ASR_SOCKETS] = server.asr_sockets
     app[transcribe.UPLOADS] = server.uploads
@@ -110,8 +112,14 @@ def _with_slashes(routes: web.RouteTableDef) -> Iterator[web.RouteDef]:
 class Server:
     """One server: engines, registry, HTTP. Start it, wait, stop it."""
 
-    def __init__(self, settings: Settings, limits: ConnectionLimits | None = None) -> None:
-        """Raises ConfigError for settings with which no server can or should start."""
+    def __init__(
+        self,
+        settings: Settings,
+        limits: ConnectionLimits | None = None,
+        make_engines: Callable[[Settings, Metrics], dict[str, EngineClient]] = make_engines,
+    ) -> None:
+        """``make_engines``: the engines by service, the default service first.
+        Raises ConfigError for settings with which no server can or should start."""
         self.settings = settings
         self.limits = limits or ConnectionLimits.of_this_process()
         self.access = make_access(settings, self.limits.head_s)
@@ -122,6 +130,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag, self.files)
+        self.webrtc = WebRtc(self.registry, settings)
         self.asr_sockets = asr.AsrSockets(self.registry, settings, self.metrics)
         self.uploads = Uploads(self.registry, settings)
         self._runner: web.AppRunner | None = None

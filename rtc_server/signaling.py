@@ -1,4 +1,4 @@
-"""The HTTP door for WebRTC: JSON in, JSON out. No media logic: the registry does the work."""
+"""The HTTP endpoints for WebRTC: JSON in, JSON out. No media logic: the gateway and the registry do the work."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of
 from rtc_server.webrtc.connection import Connection
+from rtc_server.webrtc.gateway import WebRtc, connection_of
 
 MAX_BODY_BYTES: Final = 64 * 1024
 REGISTRY: Final = web.AppKey("registry", Registry)
+WEBRTC: Final = web.AppKey("webrtc", WebRtc)
 SETTINGS: Final = web.AppKey("settings", Settings)
 _JSON: Final = "application/json"
 _KEEP_ALIVE_S: Final = 15.0
@@ -58,16 +60,16 @@ _decoder: Final = msgspec.json.Decoder(OfferRequest)
 
 @routes.post("/api/offer")
 async def offer(request: web.Request) -> web.Response:
-    registry, visitor = request.app[REGISTRY], visitor_of(request)
+    webrtc, visitor = request.app[WEBRTC], visitor_of(request)
     body = await _read_offer(request)
     if body.resume is None:
         options = OfferOptions() if body.options is msgspec.UNSET else body.options
-        answer = await registry.open(body.sdp, body.service, options, visitor)
+        answer = await webrtc.open(body.sdp, body.service, options, visitor)
     elif body.service is not None or body.options is not msgspec.UNSET:
         raise BadRequest("A session that is resumed has its service and its options.")
     else:
         back = body.resume
-        answer = await registry.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
+        answer = await webrtc.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
     grace_s = request.app[SETTINGS].resume_grace
     resume = None if answer.token is None else {"token": answer.token, "grace_s": grace_s}
     return web.json_response(
@@ -94,16 +96,16 @@ def location_of(request: web.Request, path: str) -> str:
 async def session(request: web.Request) -> web.Response:
     registry, session_id = request.app[REGISTRY], request.match_info["id"]
     try:
-        call = registry.get(session_id, visitor_of(request))
+        found = registry.get(session_id, visitor_of(request))
     except UnknownSession as error:
         raise registry.why_ended(session_id) or error from None
     return web.json_response(
         {
-            "session": call.id.text,
-            "service": call.service,
-            "state": call.state,
-            "age_ms": round(call.age_ms),
-            "stats": msgspec.to_builtins(await call.stats()),
+            "session": found.id.text,
+            "service": found.service,
+            "state": found.state,
+            "age_ms": round(found.age_ms),
+            "stats": msgspec.to_builtins(await found.stats()),
         },
         headers={"Cache-Control": "no-store"},
     )
@@ -112,11 +114,11 @@ async def session(request: web.Request) -> web.Response:
 @routes.get("/api/sessions/{id}/events")
 async def session_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (HTML, section 9.2), for those who have no data channel."""
-    call = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
+    followed = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
     last = request.headers.get("Last-Event-ID", "0")
     if not last.isascii() or not last.isdigit():
         raise BadRequest("Last-Event-ID must be the id of an event.")
-    stream = call.outbox.follow(int(last[:18]))
+    stream = followed.outbox.follow(int(last[:18]))
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -128,21 +130,24 @@ async def session_events(request: web.Request) -> web.StreamResponse:
 
 
 async def _send_events(response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str], None]) -> None:
-    following = asyncio.ensure_future(anext(stream, None))
+    async def following() -> tuple[int, str] | None:
+        return await anext(stream, None)
+
+    waiting = asyncio.create_task(following(), name="event-stream")
     try:
         while True:
-            done, _ = await asyncio.wait([following], timeout=_KEEP_ALIVE_S)
+            done, _ = await asyncio.wait([waiting], timeout=_KEEP_ALIVE_S)
             if not done:
                 await response.write(b": still here\n\n")
                 continue
-            event = following.result()
+            event = waiting.result()
             if event is None:
                 return
             await response.write(f"id: {event[0]}\ndata: {event[1]}\n\n".encode())
-            following = asyncio.ensure_future(anext(stream, None))
+            waiting = asyncio.create_task(following(), name="event-stream")
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 @routes.delete("/api/sessions/{id}")
@@ -153,8 +158,8 @@ async def end_session(request: web.Request) -> web.Response:
 
 @routes.patch("/api/sessions/{id}")
 async def more_candidates(request: web.Request) -> web.Response:
-    call = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
-    return await take_candidates(request, call.connection, (trickle.SDPFRAG_TYPE, _JSON))
+    found = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
+    return await take_candidates(request, connection_of(found), (trickle.SDPFRAG_TYPE, _JSON))
 
 
 async def take_candidates(request: web.Request, connection: Connection, types: tuple[str, ...]) -> web.Response:

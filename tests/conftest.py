@@ -15,7 +15,6 @@ from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink
-from rtc_server.sessions.registry import Registry
 
 # pytest finds hooks in here by their names.
 from tests.support.log_watch import (  # noqa: F401
@@ -65,9 +64,11 @@ async def running_server(*arguments: str) -> AsyncIterator[Server]:
 @contextlib.asynccontextmanager
 async def server_with(links: Mapping[str, Callable[[], EngineLink]], *arguments: str) -> AsyncIterator[Server]:
     """A server with engines of the test's own; the first is the default service."""
-    server = Server(parse(["--port", "0", "--model", "echo", *UNLIMITED, *arguments], environment={}))
-    server.engines = {name: EngineClient(name, link, server.metrics) for name, link in links.items()}
-    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector, server.lag)
+    settings = parse(["--port", "0", "--model", "echo", "--vad", "off", *UNLIMITED, *arguments], environment={})
+    server = Server(
+        settings,
+        make_engines=lambda _, metrics: {name: EngineClient(name, link, metrics) for name, link in links.items()},
+    )
     async with started(server):
         yield server
 

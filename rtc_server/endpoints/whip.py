@@ -1,6 +1,6 @@
 """The standard doors: WHIP (RFC 9725) to open a session, WHEP (draft-ietf-wish-whep) to hear its voice.
 
-HTTP alone; no media logic: the registry does the work. Errors are told as problem details (RFC 9457) by whoever turns
+HTTP alone; no media logic: the gateway does the work. Errors are told as problem details (RFC 9457) by whoever turns
 errors into answers.
 """
 
@@ -15,10 +15,10 @@ from rtc_server.endpoints.ice_servers import links_for
 from rtc_server.errors import BadSdp, UnknownSession, UnsupportedMediaType
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
-from rtc_server.sessions.registry import Answer
-from rtc_server.signaling import REGISTRY, location_of, read_body, take_candidates
+from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body, take_candidates
 from rtc_server.web.gate import visitor_of
 from rtc_server.webrtc.connection import Connection
+from rtc_server.webrtc.gateway import Answer, connection_of, listener_of
 
 SDP_TYPE: Final = "application/sdp"
 
@@ -29,14 +29,14 @@ routes = web.RouteTableDef()
 async def publish(request: web.Request) -> web.Response:
     service, visitor = request.match_info["service"], visitor_of(request)
     sdp = await _read_sdp(request)
-    answer = await request.app[REGISTRY].open(sdp, service, OfferOptions(), visitor, resumable=False)
+    answer = await request.app[WEBRTC].open(sdp, service, OfferOptions(), visitor, resumable=False)
     return _created(request, answer, f"/whip/{service}/{answer.resource}")
 
 
 @routes.post("/whep/{session}")
 async def play(request: web.Request) -> web.Response:
     session, visitor = request.match_info["session"], visitor_of(request)
-    answer = await request.app[REGISTRY].listen(await _read_sdp(request), session, visitor)
+    answer = await request.app[WEBRTC].listen(await _read_sdp(request), session, visitor)
     return _created(request, answer, f"/whep/{answer.resource}")
 
 
@@ -47,8 +47,8 @@ async def more_candidates(request: web.Request) -> web.Response:
 
 @routes.patch("/whep/{session}/{listener}")
 async def more_candidates_of_a_listener(request: web.Request) -> web.Response:
-    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
-    return await take_candidates(request, call.audience.get(request.match_info["listener"]), (SDPFRAG_TYPE,))
+    session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    return await take_candidates(request, listener_of(session, request.match_info["listener"]), (SDPFRAG_TYPE,))
 
 
 @routes.delete("/whip/{service}/{session}")
@@ -60,8 +60,8 @@ async def stop_publishing(request: web.Request) -> web.Response:
 
 @routes.delete("/whep/{session}/{listener}")
 async def stop_playing(request: web.Request) -> web.Response:
-    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
-    call.audience.remove(request.match_info["listener"])
+    session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    session.listeners.remove(request.match_info["listener"])
     return web.Response()
 
 
@@ -80,10 +80,10 @@ async def what_a_session_takes(_: web.Request) -> web.Response:
 
 def _published(request: web.Request) -> Connection:
     """The connection of the session that a WHIP session URL names. Raises UnknownSession."""
-    call = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
-    if call.service != request.match_info["service"]:
+    session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
+    if session.service != request.match_info["service"]:
         raise UnknownSession
-    return call.connection
+    return connection_of(session)
 
 
 def _created(request: web.Request, answer: Answer, path: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""Those who only listen to a session: a peer connection each, with a playout buffer of its own."""
+"""Those who only listen to a session: a transport each."""
 
 from __future__ import annotations
 
@@ -6,58 +6,55 @@ import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
-
-from aiortc.rtp import RtpPacket
 
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import ServerFull, UnknownSession
-from rtc_server.media.playout import PlayoutBuffer
-from rtc_server.protocols.offer import Offer
-from rtc_server.webrtc.connection import Connection
-from rtc_server.webrtc.ice import MediaAddresses
+from rtc_server.sessions.transport import Transport
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTENERS: Final = 8
 
 
-class Audience:
-    """The listeners of one session. One that does not connect in time, falls silent or leaves is forgotten."""
+class Listeners:
+    """The listeners of one session. One that does not connect in time, falls silent or leaves is forgotten.
 
-    def __init__(self, settings: Settings, addresses: MediaAddresses, log_id: str) -> None:
+    Owns their transports, and is told what happens to them (:class:`~rtc_server.sessions.transport.TransportOwner`).
+    """
+
+    def __init__(self, settings: Settings, log_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._addresses = addresses
         self._log_id = log_id
+        self._clock = clock
         self._numbers = itertools.count(1)
-        self._listeners: dict[str, Connection] = {}
+        self._listeners: dict[str, Transport] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._listeners)
 
-    async def admit(self, offer: Offer) -> tuple[str, Connection, str]:
-        """Answer a listener's offer: its id, its connection, the answer. Raises ServerFull, BadSdp, NoPort."""
+    def admit(self, make: Callable[[str], Transport]) -> str:
+        """Take in one more: ``make`` makes its transport, given its name in the log. Returns the listener's id.
+        Raises ServerFull."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise ServerFull("This session has all the listeners it may have.")
         name = str(next(self._numbers))
-        playout = PlayoutBuffer(self._settings.playout_margin_ms)
-        connection = Connection(self, offer, playout, self._settings, self._addresses, f"{self._log_id}/{name}")
-        self._listeners[name] = connection
-        try:
-            answer = await connection.answer()
-        except BaseException:  # cancelled included: what it took must go back
-            self._dismiss(name)
-            raise
-        return name, connection, answer
+        self._listeners[name] = make(f"{self._log_id}/{name}")
+        return name
 
-    def get(self, name: str) -> Connection:
+    def get(self, name: str) -> Transport:
         """Raises UnknownSession."""
         try:
             return self._listeners[name]
         except KeyError:
             raise UnknownSession from None
+
+    def has(self, name: str) -> bool:
+        """Whether it is still there."""
+        return name in self._listeners
 
     def remove(self, name: str) -> None:
         """Send a listener away. Raises UnknownSession."""
@@ -71,14 +68,14 @@ class Audience:
                 listener.play(pcm, now)
 
     def clear(self) -> None:
-        """The model was interrupted: nobody hears what is still waiting."""
+        """The model was interrupted: no listener hears what is still waiting."""
         for listener in self._listeners.values():
-            listener.playout.clear()
+            listener.clear()
 
     async def look(self) -> None:
         """Forget those who have gone without a word."""
         for name, listener in list(self._listeners.items()):
-            now = time.monotonic()
+            now = self._clock()
             if listener.connected:
                 await listener.look()
                 gone = listener.silent_s(now) > self._settings.peer_timeout_s
@@ -94,31 +91,31 @@ class Audience:
         await asyncio.gather(*self._closing)
 
     def _dismiss(self, name: str) -> None:
-        connection = self._listeners.pop(name)
-        connection.retire()
-        task = asyncio.create_task(connection.close(), name=f"listener-close-{self._log_id}")
+        transport = self._listeners.pop(name)
+        transport.retire()
+        task = asyncio.create_task(transport.close(), name=f"listener-close-{self._log_id}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def on_packet(self, connection: Connection, codec: str, packet: RtpPacket) -> None:
-        """A listener's microphone is nobody's business."""
+    def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
+        """A listener's microphone is not heard."""
 
-    def on_connected(self, connection: Connection) -> None:
+    def on_connected(self, transport: Transport) -> None:
         logger.info("session %s: a listener, %d in all", self._log_id, len(self._listeners))
 
-    def on_channel_open(self, connection: Connection) -> None:
+    def on_channel_open(self, transport: Transport) -> None:
         """Listeners get the voice and no events."""
 
-    def on_channel_closed(self, connection: Connection) -> None:
+    def on_channel_closed(self, transport: Transport) -> None:
         """Nor do they miss any."""
 
-    def on_message(self, connection: Connection, message: str | bytes) -> None:
+    def on_message(self, transport: Transport, message: str | bytes) -> None:
         """A listener has nothing to say."""
 
-    def on_gone(self, connection: Connection, orderly: bool) -> None:
-        name = next((name for name, each in self._listeners.items() if each is connection), None)
+    def on_gone(self, transport: Transport, orderly: bool) -> None:
+        name = next((name for name, each in self._listeners.items() if each is transport), None)
         if name is not None:
             self._dismiss(name)
 
-    def on_first_voice(self, connection: Connection) -> None:
+    def on_first_voice(self, transport: Transport) -> None:
         """Only the speaker's is measured."""

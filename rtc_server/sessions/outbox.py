@@ -1,4 +1,5 @@
-"""What a session says: events are numbered, stamped, kept for a while, and told to whoever is there to hear them.
+"""What a session says: events are numbered, stamped, kept for a while, and told to the client and
+to those who follow them.
 
 Knows connections only as something that sends text.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, Protocol
 
 from rtc_server.errors import ServerFull
@@ -23,14 +24,15 @@ class Channel(Protocol):
     @property
     def channel_open(self) -> bool: ...
 
-    def send(self, message: str) -> bool: ...
+    def send(self, message: str, event: events.ServerEvent | None) -> bool: ...
 
 
 class Outbox:
     """One session's events. ``channel``: of the client, while it has one. ``seen``: the last event that the client on
     the next channel has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.channel: Channel | None = None
         self.seen = 0
         self._log = EventLog()
@@ -63,16 +65,16 @@ class Outbox:
         if seq is not None:
             self._log.add(seq, text)
             self._wake()
-        if self.channel is not None and self.channel.channel_open and self.channel.send(text):
+        if self.channel is not None and self.channel.channel_open and self.channel.send(text, event):
             self._sent = self._sent if seq is None else seq
 
     def greet(self, connected: events.Connected) -> None:
         """The first message on a channel that has just opened, and what its client has missed."""
         if self.channel is None:
             return
-        self.channel.send(events.encode_event(connected, self._time_ms()))
+        self.channel.send(events.encode_event(connected, self._time_ms()), connected)
         for number, missed in self._log.since(self.seen):
-            if self.channel.send(missed):
+            if self.channel.send(missed, None):
                 self._sent = number
 
     def channel_closed(self) -> None:
@@ -106,7 +108,7 @@ class Outbox:
         self._wake()
 
     def _time_ms(self) -> float:
-        return 0.0 if self._began_at is None else (time.monotonic() - self._began_at) * 1000
+        return 0.0 if self._began_at is None else (self._clock() - self._began_at) * 1000
 
     def _wake(self) -> None:
         for follower in self._followers:

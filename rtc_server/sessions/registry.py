@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +24,6 @@ from rtc_server.errors import (
     EngineStalled,
     EngineUnavailable,
     Forbidden,
-    NoAudio,
     Overloaded,
     RateLimited,
     ServerError,
@@ -37,12 +36,10 @@ from rtc_server.errors import (
 )
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
-from rtc_server.protocols.offer import read_offer
-from rtc_server.sessions.call import Call
+from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId, SessionState
 from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
-from rtc_server.webrtc.ice import MediaAddresses
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +52,7 @@ _CONNECTING_RETRY_S: Final = 3
 _KEPT_ENDS: Final = 1024
 _END_IS_KEPT_S: Final = 300.0
 _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REFUSED})
-"""Nobody asks why."""
+"""Which no client asks about."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,20 +68,9 @@ class Guest:
         return self.engine.service
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answered offer. ``resource``: the session's id, or session and listener; ``token`` resumes the session."""
-
-    sdp: str
-    resource: str
-    etag: str
-    token: str | None = None
-
-
 class Registry:
-    """``engines``: by service name; the first is the default service. ``detector``: hears when somebody speaks.
-    ``lag``: of the loop that all this runs in, measured by its owner.
-    Raises ConfigError for wrong addresses."""
+    """``engines``: by service name; the first is the default service. ``detector``: hears when a user speaks.
+    ``lag``: of the loop that all this runs in, measured by its owner."""
 
     def __init__(
         self,
@@ -103,8 +89,7 @@ class Registry:
         self.draining = False
         self._settings = settings
         self._metrics = metrics
-        self._addresses = MediaAddresses.from_settings(settings)
-        self._calls: dict[str, Call] = {}
+        self._sessions: dict[str, Session] = {}
         self._guests: set[Guest] = set()
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         self._empty = asyncio.Event()
@@ -116,83 +101,113 @@ class Registry:
             gauge.set_function(lambda state=state: self.count_by_state()[state])  # type: ignore[misc]
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._sessions)
 
     def count_by_state(self) -> Counter[SessionState]:
-        return Counter(call.state for call in self._calls.values())
+        return Counter(session.state for session in self._sessions.values())
 
-    async def open(
-        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
-    ) -> Answer:
-        """Answer an offer with a new session. Raises what the door says: Draining, ServerFull, Overloaded,
-        EngineUnavailable, UnknownService, Forbidden, TooManySessions, BadSdp, NoAudio, NoCommonCodec, NoPort."""
-        with self._counted():
-            return await self._open(sdp, service, options, visitor, resumable)
+    def check(self, service: str | None, visitor: Visitor) -> None:
+        """Whether a session of ``service`` would be opened now. Raises what :meth:`opening` raises for a visitor who
+        is not let in: for those who want to say so before they look at what the client sent."""
+        engine = self._admit(self.default_service if service is None else service, visitor)
+        self._check_connecting(engine, visitor)
+        self._check_pace(engine)
 
-    async def resume(self, sdp: str, session_id: str, token: str, last_seq: int | None, visitor: Visitor) -> Answer:
-        """Answer an offer with a session that is there already. Raises UnknownSession, ResumeRefused, Draining,
-        BadSdp, NoAudio, NoCommonCodec, NoPort."""
-        with self._counted():
-            if self.draining:
-                raise Draining
-            call = self.get(session_id, visitor)
-            answered = await call.resume(sdp, read_offer(sdp), token, last_seq)
-            return Answer(answered.sdp, call.id.text, answered.etag, answered.token)
+    @contextlib.asynccontextmanager
+    async def opening(
+        self, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
+    ) -> AsyncIterator[Session]:
+        """A session with its slot, for a door to attach a transport to and to start, before the context ends. If that
+        fails or is cancelled, the session ends and what it took goes back.
 
-    async def listen(self, sdp: str, session_id: str, visitor: Visitor) -> Answer:
-        """Answer the offer of somebody who wants to hear a session's voice. Raises as :meth:`resume`, and ServerFull
-        when it has all the listeners it may have."""
-        with self._counted():
-            if self.draining:
-                raise Draining
-            call = self.get(session_id, visitor)
-            offer = read_offer(sdp)
-            if not offer.receives:
-                raise NoAudio("The offer does not want to receive audio.")
-            name, connection, answer = await call.audience.admit(offer)
-            return Answer(answer, f"{call.id.text}/{name}", connection.etag)
+        Raises Draining, ServerFull, Overloaded, EngineUnavailable, UnknownService, Forbidden, TooManySessions,
+        RateLimited, TooManyConnections.
+        """
+        self.check(service, visitor)
+        engine = self.engines[self.default_service if service is None else service]
+        session = Session(
+            SessionId(self._settings.node, worker=0),
+            engine,
+            options,
+            self._settings,
+            self._metrics,
+            visitor,
+            resumable,
+            self._detector,
+            self._forget,
+        )
+        self._sessions[session.id.text] = session
+        self._empty.clear()
+        try:
+            await session.open()
+            yield session
+        except BaseException as error:  # cancelled included: what the session took must go back
+            await session.end(EndReason.REFUSED)
+            if isinstance(error, ServerFull):
+                raise self._full(engine.service) from None
+            raise
+        self._metrics.sessions_opened.labels(engine.service).inc()
 
-    def get(self, session_id: str, visitor: Visitor) -> Call:
-        """Raises UnknownSession, also for a session of somebody else: that it exists is nobody's business."""
-        call = self._calls.get(session_id)
-        if call is None or call.state is SessionState.ENDED or call.visitor.principal.name != visitor.principal.name:
+    def resumable(self, session_id: str, visitor: Visitor) -> Session:
+        """A session for its client to come back to. Raises UnknownSession, Draining."""
+        if self.draining:
+            raise Draining
+        return self.get(session_id, visitor)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what is refused in the context."""
+        try:
+            yield
+        except ServerError as error:
+            self._metrics.offers_refused.labels(error.code).inc()
+            raise
+
+    def get(self, session_id: str, visitor: Visitor) -> Session:
+        """Raises UnknownSession, also for a session of another visitor, who is not told that it exists."""
+        session = self._sessions.get(session_id)
+        if (
+            session is None
+            or session.state is SessionState.ENDED
+            or session.visitor.principal.name != visitor.principal.name
+        ):
             raise UnknownSession
-        return call
+        return session
 
     def why_ended(self, session_id: str) -> SessionEnded | None:
-        """What became of a session that ended a short while ago, if nobody asked for its end."""
+        """What became of a session that ended a short while ago, if its client did not ask for the end."""
         at, reason, detail = self._ends.get(session_id, (-math.inf, EndReason.INTERNAL, ""))
         if time.monotonic() - at > _END_IS_KEPT_S:
             return None
-        return SessionEnded(reason, self._addresses.advice() if reason is EndReason.CONNECT_TIMEOUT else detail)
+        return SessionEnded(reason, detail)
 
     async def end(self, session_id: str, visitor: Visitor) -> None:
-        """End a session because somebody who has its id asks for it. Raises UnknownSession."""
+        """End a session because a client that has its id asks for it. Raises UnknownSession."""
         await asyncio.shield(self.get(session_id, visitor).end(EndReason.DELETED))
 
     async def drain(self, grace_s: float) -> None:
-        """Take nobody in any more, tell those who are in, wait for them to leave, then end what is left."""
+        """Let no client in any more, tell those who are in, wait for them to leave, then end what is left."""
         self.draining = True
-        for call in list(self._calls.values()):
-            call.warn(Draining())
-            call.forbid_resume()
+        for session in list(self._sessions.values()):
+            session.warn(Draining())
+            session.forbid_resume()
         try:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()
         except TimeoutError:
-            logger.info("%d sessions are ended by the shutdown", len(self._calls))
+            logger.info("%d sessions are ended by the shutdown", len(self._sessions))
         await self.close()
 
     async def close(self) -> None:
         """End every session now."""
         self.draining = True
-        await asyncio.gather(*(call.end(EndReason.SERVER_SHUTDOWN) for call in list(self._calls.values())))
+        await asyncio.gather(*(session.end(EndReason.SERVER_SHUTDOWN) for session in list(self._sessions.values())))
 
     @contextlib.contextmanager
     def guest(self, service: str, visitor: Visitor, connecting: bool = False) -> Iterator[Guest]:
-        """A session that is no call (a file, a socket): counted with the calls, by the same limits, as long as the
-        context lasts. Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions,
-        RateLimited."""
+        """What is no session but takes a slot (a file, a socket): counted with the sessions, by the same limits, as
+        long as the context lasts. Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull,
+        TooManySessions, RateLimited."""
         engine = self._admit(service, visitor)
         if connecting:
             self._check_connecting(engine, visitor)
@@ -206,46 +221,6 @@ class Registry:
     def longest_s(self, visitor: Visitor) -> float:
         """For how long a session of theirs may last."""
         return visitor.principal.session_s(self._settings.max_session)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except ServerError as error:
-            self._metrics.offers_refused.labels(error.code).inc()
-            raise
-
-    async def _open(
-        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool
-    ) -> Answer:
-        engine = self._admit(self.default_service if service is None else service, visitor)
-        self._check_connecting(engine, visitor)
-        self._check_pace(engine)
-        offer = read_offer(sdp)
-        session_id = SessionId(self._settings.node, worker=0)
-        call = Call(
-            session_id,
-            engine,
-            options,
-            self._settings,
-            self._metrics,
-            self._addresses.towards(visitor.address),
-            visitor,
-            resumable,
-            self._detector,
-            self._forget,
-        )
-        self._calls[session_id.text] = call
-        self._empty.clear()
-        try:
-            answered = await call.answer(offer)
-        except BaseException as error:  # cancelled included: what the call took must go back
-            await call.end(EndReason.REFUSED)
-            if isinstance(error, ServerFull):
-                raise self._full(engine.service) from None
-            raise
-        self._metrics.sessions_opened.labels(engine.service).inc()
-        return Answer(answered.sdp, session_id.text, answered.etag, answered.token)
 
     def _admit(self, service: str, visitor: Visitor) -> EngineClient:
         """The door, of calls and of all else that takes a slot."""
@@ -264,7 +239,7 @@ class Registry:
             raise TooManySessions
         if not self._files.suffice_for_media(_FILES_OF_A_SESSION):
             raise TooManyConnections
-        if self._calls or self._guests:  # without sessions, refusing one helps no other
+        if self._sessions or self._guests:  # without sessions, refusing one helps no other
             self.lag.require_room()
         return engine
 
@@ -276,9 +251,9 @@ class Registry:
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
 
-    def _present(self, address: str | None = None) -> list[Call | Guest]:
+    def _present(self, address: str | None = None) -> list[Session | Guest]:
         """All who are here, or those of one address."""
-        present: list[Call | Guest] = [*self._calls.values(), *self._guests]
+        present: list[Session | Guest] = [*self._sessions.values(), *self._guests]
         return [one for one in present if address in (None, one.visitor.address)]
 
     def _check_connecting(self, engine: EngineClient, visitor: Visitor) -> None:
@@ -296,29 +271,29 @@ class Registry:
 
     def _on_stall(self, service: str, stalled: bool) -> None:
         """The engine of a service is silent, or goes on: tell its conversations."""
-        for call in list(self._calls.values()):
-            if call.service == service and stalled:
-                call.warn(EngineStalled())
-            elif call.service == service:
-                call.recovered(EngineStalled())
+        for session in list(self._sessions.values()):
+            if session.service == service and stalled:
+                session.warn(EngineStalled())
+            elif session.service == service:
+                session.recovered(EngineStalled())
 
     def _full(self, service: str | None) -> ServerFull:
         """Places that wait for their clients are not given away, but they do not wait for ever."""
         error = ServerFull()
         waits_s = [
-            call.waits_s()
-            for call in self._calls.values()
-            if call.state is SessionState.WAITING and service in (None, call.service)
+            session.waits_s()
+            for session in self._sessions.values()
+            if session.state is SessionState.WAITING and service in (None, session.service)
         ]
         if waits_s:
             error.retry_after_s = min(60, math.ceil(min(waits_s)) + 1)
         return error
 
-    def _forget(self, call: Call) -> None:
-        self._calls.pop(call.id.text, None)
-        if call.end_reason is not None and call.end_reason not in _WANTED_ENDS:
-            self._ends[call.id.text] = (time.monotonic(), call.end_reason, call.end_detail)
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.id.text, None)
+        if session.end_reason is not None and session.end_reason not in _WANTED_ENDS:
+            self._ends[session.id.text] = (time.monotonic(), session.end_reason, session.end_detail)
             if len(self._ends) > _KEPT_ENDS:
                 self._ends.popitem(last=False)
-        if not self._calls:
+        if not self._sessions:
             self._empty.set()

@@ -1,7 +1,7 @@
 """The session's state table.
 
 All states and all moves between them stand in one table; an illegal move raises and changes nothing. Pure:
-no IO, no clock. The session that lives on the network is :class:`rtc_server.sessions.call.Call`.
+no IO, no clock. The session that lives on the network is :class:`rtc_server.sessions.session.Session`.
 """
 
 from __future__ import annotations

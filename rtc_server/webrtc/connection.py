@@ -1,80 +1,64 @@
-"""One peer connection of a session, and the voice that goes out on it.
+"""The WebRTC transport of a session: one peer connection, the jitter buffer and decoder of the audio that comes in,
+and the playout buffer and encoder of the voice that goes out.
 
-A session has one that speaks and listens, which a resume replaces, and may have more that only listen. Knows nothing
-of sessions or engines: what happens is told to a :class:`ConnectionOwner`, until the connection is retired.
+A session has one that speaks and listens, which a resume replaces, and may have more that only listen. Knows no more
+of sessions than :class:`~rtc_server.sessions.transport.TransportOwner`: what happens is told to it, until the
+connection is retired.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from typing import Protocol
+from typing import Final
 
 from aiortc.rtp import RtpPacket
 
+from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import BadCandidate, RestartUnsupported
+from rtc_server.media.inbound import PacketReceiver
 from rtc_server.media.opus import make_encoder
 from rtc_server.media.playout import PlayoutBuffer
+from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import Fragment
+from rtc_server.sessions.state import EndReason
+from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
 from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
-from rtc_server.webrtc.dtls import HandshakeFailure
 from rtc_server.webrtc.ice import MediaAddresses
-from rtc_server.webrtc.peer import Peer, PeerStats
+from rtc_server.webrtc.peer import Peer
 
-
-class ConnectionOwner(Protocol):
-    """Called on the event loop; must not block."""
-
-    def on_packet(self, connection: Connection, codec: str, packet: RtpPacket) -> None:
-        """An RTP packet of the microphone."""
-
-    def on_connected(self, connection: Connection) -> None:
-        """Media can flow."""
-
-    def on_channel_open(self, connection: Connection) -> None:
-        """Events can be sent."""
-
-    def on_channel_closed(self, connection: Connection) -> None:
-        """No more events can be sent, until another channel opens."""
-
-    def on_message(self, connection: Connection, message: str | bytes) -> None:
-        """Something came on the data channel."""
-
-    def on_gone(self, connection: Connection, orderly: bool) -> None:
-        """It is over: the peer said goodbye (orderly), or its path is lost."""
-
-    def on_first_voice(self, connection: Connection) -> None:
-        """The first samples of the model leave."""
+_LOSS_REPORT_S: Final = 0.9
+"""How often, at most, the encoder is told what the client has lost: about as often as receivers report it."""
 
 
 class Connection:
-    """``playout``: where its voice waits; its owner fills and clears it."""
+    """``owner``: the session, or its listeners."""
 
     def __init__(
-        self,
-        owner: ConnectionOwner,
-        offer: Offer,
-        playout: PlayoutBuffer,
-        settings: Settings,
-        addresses: MediaAddresses,
-        log_id: str,
+        self, owner: TransportOwner, offer: Offer, settings: Settings, addresses: MediaAddresses, log_id: str
     ) -> None:
         self.etag = f'"{secrets.token_hex(8)}"'
         """Of the ICE generation, in the form that HTTP gives it."""
-        self.playout = playout
         self.connected = False
         self.channel_open = False
         self.opened_at = time.monotonic()
-        self._owner: ConnectionOwner | None = owner
+        self._owner: TransportOwner | None = owner
         self._offer = offer
         self._bitrate = settings.bitrate
+        self._addresses = addresses
+        self._receiver = PacketReceiver()
+        self._playout = PlayoutBuffer(settings.playout_margin_ms)
         self._voice = self._make_voice()
         self._peer = Peer(self, offer, self._voice, addresses, settings.peer_timeout_s, log_id)
         self._answers = 0
-        self._heard_at = self.opened_at
+        self._heard_at = self._loss_reported_at = self.opened_at
+
+    @property
+    def name(self) -> str:
+        return f"WebRTC, codec {self._offer.codec}"
 
     @property
     def sends(self) -> bool:
@@ -94,44 +78,79 @@ class Connection:
             raise BadCandidate
 
     @property
-    def handshake_failure(self) -> HandshakeFailure | None:
-        """Why its DTLS handshake failed; None if it did not."""
-        return self._peer.handshake_failure
+    def failure(self) -> Unreached | None:
+        failure = self._peer.handshake_failure
+        if failure is None:
+            return None
+        return Unreached(EndReason.HANDSHAKE_FAILED, f"The DTLS handshake failed: {failure.cause}.", "")
+
+    def unreached(self) -> Unreached:
+        if self._peer.handshake_unfinished:
+            return Unreached(
+                EndReason.HANDSHAKE_FAILED,
+                "A path was found, but the client's side of the DTLS handshake did not come: see a=setup.",
+                "the DTLS handshake failed: the client's side did not come",
+            )
+        advice = self._addresses.advice()
+        return Unreached(EndReason.CONNECT_TIMEOUT, advice, f"the client never connected. {advice}")
 
     @property
-    def handshake_unfinished(self) -> bool:
-        """Whether there is a path on which its DTLS handshake does not come to an end."""
-        return self._peer.handshake_unfinished
+    def deadline(self) -> float | None:
+        return self._receiver.deadline
+
+    def poll(self, now: float) -> None:
+        pcm = self._receiver.poll(now)
+        if self._owner is not None:
+            self._owner.on_audio(self, pcm, now)
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """Voice for the other side; none is kept for one that does not want any."""
         if self._offer.receives:
-            self.playout.push(pcm, now)
+            self._playout.push(pcm, now)
             self._voice.start()
 
-    def send(self, message: str) -> bool:
+    def clear(self) -> None:
+        self._playout.clear()
+
+    def send(self, message: str, event: ServerEvent | None) -> bool:
         """Queue an event. False if it cannot be sent."""
         return self._peer.send(message)
 
-    async def look(self) -> PeerStats:
-        """The figures of now; that the peer has answered since the last look is a sign of life."""
-        stats = await self._peer.stats()
-        if stats.answers != self._answers:
-            self._answers = stats.answers
-            self._heard_at = time.monotonic()
-        return stats
+    async def look(self) -> TransportFigures:
+        """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
+        told to the encoder."""
+        peer, received = await self._peer.stats(), self._receiver.figures()
+        now = time.monotonic()
+        if peer.answers != self._answers:
+            self._answers = peer.answers
+            self._heard_at = now
+        if peer.fraction_lost_out is not None and now - self._loss_reported_at >= _LOSS_REPORT_S:
+            self._loss_reported_at = now
+            if isinstance(self._voice, EncodedTrack):
+                self._voice.on_loss_report(peer.fraction_lost_out)
+        return TransportFigures(
+            packets_received=peer.packets_received,
+            packets_lost=peer.packets_lost,
+            packets_late=received.late,
+            packets_duplicate=received.duplicate,
+            packets_undecodable=received.undecodable,
+            concealed_ms=received.concealed_ms,
+            played_ms=received.played_ms,
+            jitter_buffer_ms=received.wait_ms,
+            jitter_s=peer.jitter_s,
+            fraction_lost_out=peer.fraction_lost_out,
+            rtt_s=peer.rtt_s,
+            playout_ms=self._playout.depth_ms,
+            playout_dropped_ms=audio.samples_to_ms(self._playout.dropped_samples),
+            underruns=self._playout.underruns,
+        )
 
     def silent_s(self, now: float) -> float:
         """How long the peer has answered nothing, as of the last :meth:`look`."""
         return now - self._heard_at
 
-    def on_loss_report(self, fraction: float) -> None:
-        """The peer has lost so much (0 to 1) since its last report."""
-        if isinstance(self._voice, EncodedTrack):
-            self._voice.on_loss_report(fraction)
-
     def retire(self) -> None:
-        """Nothing that happens to it matters to its owner any more."""
+        """Tell the owner nothing any more."""
         self._owner = None
         self.channel_open = False
 
@@ -141,8 +160,12 @@ class Connection:
         self.retire()
 
     def on_packet(self, codec: str, packet: RtpPacket) -> None:
-        if self._owner is not None:
-            self._owner.on_packet(self, codec, packet)
+        if self._owner is None or not self.connected:
+            return
+        now = time.monotonic()
+        pcm = self._receiver.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
+        if pcm is not None:
+            self._owner.on_audio(self, pcm, now)
 
     def on_connected(self) -> None:
         self.connected = True
@@ -170,8 +193,8 @@ class Connection:
 
     def _make_voice(self) -> OutboundTrack:
         if self._offer.codec != "OPUS":
-            return RawTrack(self.playout, self._on_voice)
-        return EncodedTrack(self.playout, make_encoder(self._bitrate), self._bitrate, self._on_voice)
+            return RawTrack(self._playout, self._on_voice)
+        return EncodedTrack(self._playout, make_encoder(self._bitrate), self._bitrate, self._on_voice)
 
     def _on_voice(self) -> None:
         if self._owner is not None:

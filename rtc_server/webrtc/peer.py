@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,14 +82,6 @@ class PeerStats:
     fraction_lost_out: float | None = None
     rtt_s: float | None = None
     answers: int = 0
-
-    def after(self, before: PeerStats) -> PeerStats:
-        """The same with the totals of an earlier connection added."""
-        return dataclasses.replace(
-            self,
-            packets_received=before.packets_received + self.packets_received,
-            packets_lost=before.packets_lost + self.packets_lost,
-        )
 
 
 class Peer:

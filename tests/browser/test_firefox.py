@@ -55,12 +55,12 @@ async def test_a_path_that_dies_is_taken_up_again(server: Server, tmp_path: Path
         await start_talking(page)
         session = await page.evaluate("window.__voice.sessionId")
         call = await call_of(page, server)
-        before = call.connection
+        before = call.transport
         await before.close(flush=False)
         await wait_for_events(page, "retrying")
         await wait_for_state(page, "listening", "speaking")
         assert await page.evaluate("window.__voice.sessionId") == session
-        assert call.connection is not before
+        assert call.transport is not before
         await expect(page.locator("#announce")).to_have_text("Connected again. The conversation goes on where it was.")
 
 

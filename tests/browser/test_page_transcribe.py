@@ -15,12 +15,13 @@ import pytest
 from playwright.async_api import Browser, Dialog, Locator, Page, Route, ViewportSize, expect
 
 from rtc_server.app import Server
-from rtc_server.config import parse
+from rtc_server.config import Settings, parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
+from rtc_server.metrics import Metrics
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.protocols import events
-from rtc_server.sessions.registry import Registry
+from rtc_server.services import make_engines
 from tests.browser.test_page_resume import wait_for_loss
 from tests.conftest import UNLIMITED, need_commands, running_server
 from tests.support import looks
@@ -71,10 +72,12 @@ def _needs() -> None:
 async def writing_server(*arguments: str) -> AsyncIterator[Server]:
     """It writes the pitch of tones; and there is the echo to talk with."""
     options = ["--port", "0", "--model", "echo", "--engine", "thread", "--vad", "off", *UNLIMITED]
-    server = Server(parse([*options, *arguments], environment={}))
-    stenographer = EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(4)), server.metrics)
-    server.engines = {**server.engines, "transcribe": stenographer}
-    server.registry = Registry(server.engines, server.settings, server.metrics, server.detector)
+
+    def engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+        stenographer = EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(4)), metrics)
+        return {**make_engines(settings, metrics), "transcribe": stenographer}
+
+    server = Server(parse([*options, *arguments], environment={}), make_engines=engines)
     await server.start()
     try:
         await server.wait_ready()

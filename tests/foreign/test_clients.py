@@ -150,7 +150,7 @@ async def test_ffmpeg_with_a_certificate_of_secp256r1_is_heard(
     async with leaves_nothing(server):
         async with ffmpeg(f"{base_url}/whip/echo", *options):
             await until(lambda: bool(len(server.registry)), "the session")
-            ((session, call),) = server.registry._calls.items()
+            ((session, call),) = server.registry._sessions.items()
             await until(lambda: audio.level_dbfs(call._stats._last_in) > -20, "its tone")
             _, body = await get_json(f"{base_url}/api/sessions/{session}")
             assert body["stats"]["packets_received"] > 0

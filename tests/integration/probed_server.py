@@ -25,9 +25,9 @@ import uvloop
 from rtc_server import config
 from rtc_server.app import Server, serve
 from rtc_server.engine.client import EngineStream
-from rtc_server.sessions.call import Call
+from rtc_server.sessions.session import Session
 
-_COUNTED: Final = (Call, EngineStream, aiortc.RTCPeerConnection, aiortc.RTCDataChannel, aioice.Connection)
+_COUNTED: Final = (Session, EngineStream, aiortc.RTCPeerConnection, aiortc.RTCDataChannel, aioice.Connection)
 
 
 def probe() -> dict[str, Any]:

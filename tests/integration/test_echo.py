@@ -13,7 +13,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
-from rtc_server.sessions import call
+from rtc_server.sessions import session
 from tests.conftest import running_server
 from tests.support.calls import (
     TONE_DBFS,
@@ -314,7 +314,7 @@ async def test_a_microphone_that_starts_late_is_not_cut_up(
     monkeypatch: pytest.MonkeyPatch, server: Server, base_url: str
 ) -> None:
     """Later than it is waited for: silence fills the time before; then nothing has to be filled."""
-    monkeypatch.setattr(call, "START_PATIENCE_S", 0.0)
+    monkeypatch.setattr(session, "START_PATIENCE_S", 0.0)
     ear, start = Ear(), asyncio.Event()
     async with leaves_nothing(server), track_client(base_url, TapeTrack(440, start), on_voice=ear) as client:
         await client.wait_for("connected")
@@ -368,7 +368,7 @@ async def test_the_model_begins_with_the_first_packet_of_its_client(
     monkeypatch: pytest.MonkeyPatch, server: Server, base_url: str
 ) -> None:
     """A client that connects before its microphone runs misses nothing: till then no frame is made and none sent."""
-    monkeypatch.setattr(call, "START_PATIENCE_S", 3600.0)
+    monkeypatch.setattr(session, "START_PATIENCE_S", 3600.0)
     begin, ear = asyncio.Event(), Ear()
     client = track_client(base_url, TapeTrack(440, begin), options={"stats_interval_ms": 250}, on_voice=ear)
     async with leaves_nothing(server), client:
@@ -387,6 +387,6 @@ async def test_a_client_that_sends_nothing_is_waited_for_only_so_long(
 ) -> None:
     """Then it is taken to be silent. A client that has offered to receive only is not waited for at all."""
     for patience_s, client in ((0.5, track_client(base_url, MuteTrack())), (3600.0, VoiceClient(base_url, None))):
-        monkeypatch.setattr(call, "START_PATIENCE_S", patience_s)
+        monkeypatch.setattr(session, "START_PATIENCE_S", patience_s)
         async with leaves_nothing(server), client:
             await until(lambda: any(e.get("frames_filled") for e in client.events), "frames of silence")  # noqa: B023

@@ -121,8 +121,9 @@ async def test_a_client_that_takes_short_messages_alone_is_sent_no_others(
         session = await offer(base_url, pc, sdp)
         await until(lambda: channel.readyState == "open", "the channel")
         channel.send('{"type": "settings", "stats_interval_ms": 250}')
-        figures = server.registry._calls[session]._published
-        await until(lambda: server.registry._calls[session]._published is not figures, "figures that are too long")
+        report = server.registry._sessions[session]._told
+        figures = report._published
+        await until(lambda: report._published is not figures, "figures that are too long")
         channel.send('{"type": "ping", "id": 1}')
         await until(lambda: bool(messages), "an answer that is short enough")
         assert all(len(message) <= 60 for message in messages)

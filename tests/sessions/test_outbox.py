@@ -19,7 +19,7 @@ class Channel:
     def __init__(self) -> None:
         self.sent: list[dict[str, object]] = []
 
-    def send(self, message: str) -> bool:
+    def send(self, message: str, _: object) -> bool:
         self.sent.append(json.loads(message))
         return True
 

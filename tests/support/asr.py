@@ -14,11 +14,13 @@ import numpy as np
 
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.config import parse
+from rtc_server.config import Settings, parse
 from rtc_server.endpoints.asr import SocketLimits
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import StreamingModel
+from rtc_server.metrics import Metrics
+from rtc_server.services import make_engines
 from tests.conftest import UNLIMITED
 from tests.support.waiting import until
 
@@ -30,9 +32,13 @@ async def asr_server(
     model: Callable[[], StreamingModel], limits: SocketLimits | None = None, *arguments: str
 ) -> AsyncIterator[Server]:
     """A server whose service ``transcribe`` is ``model``, in a thread; at the end nothing of its sockets is left."""
-    server = Server(parse(["--port", "0", "--model", "echo", "--vad", "off", *UNLIMITED, *arguments], environment={}))
-    engine = EngineClient("transcribe", lambda: LocalLink(model), server.metrics)
-    server.engines["transcribe"] = server.registry.engines["transcribe"] = engine
+
+    def engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+        transcriber = EngineClient("transcribe", lambda: LocalLink(model), metrics)
+        return {**make_engines(settings, metrics), "transcribe": transcriber}
+
+    settings = parse(["--port", "0", "--model", "echo", "--vad", "off", *UNLIMITED, *arguments], environment={})
+    server = Server(settings, make_engines=engines)
     if limits is not None:
         server.asr_sockets.limits = limits
     async with running(server):

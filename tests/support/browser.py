@@ -20,7 +20,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from rtc_server.access.auth import ANONYMOUS, Visitor
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
-from rtc_server.sessions.call import Call
+from rtc_server.sessions.session import Session
 from tests.support.soundcard import SoundCard
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
@@ -263,7 +263,7 @@ async def wait_for_sessions(server: Server, count: int, timeout_s: float = 3.0) 
         await asyncio.sleep(_POLL_S)
 
 
-async def call_of(page: Page, server: Server) -> Call:
+async def call_of(page: Page, server: Server) -> Session:
     """The server's side of the conversation that a page is in."""
     return server.registry.get(await page.evaluate("window.__voice.sessionId"), Visitor(ANONYMOUS, ""))
 

@@ -32,9 +32,9 @@ def agent_of(client: VoiceClient) -> IceConnection:
 def agents_of(server: Server) -> list[IceConnection]:
     return [
         agent
-        for call in server.registry._calls.values()
-        if call._connection is not None
-        for agent in call._connection._peer._pc._ice_connections()
+        for call in server.registry._sessions.values()
+        if call._transport is not None
+        for agent in call._transport._peer._pc._ice_connections()
     ]
 
 

@@ -1,7 +1,7 @@
-"""One live session: a connection on one side, a stream of an engine on the other, and the state between them.
+"""One live session: a transport on one side, a stream of an engine on the other, and the state between them.
 
-Owns the inbound stream, the playout buffer, the session's clock and its events. A connection that dies is waited for
-and replaced; the stream stays. Knows nothing of HTTP and nothing of other sessions.
+Owns the microphone's timeline, the session's limits and its events. A transport that dies is waited for and replaced;
+the stream stays. Knows nothing of how audio travels, of HTTP, and of other sessions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
-
-from aiortc.rtp import RtpPacket
 
 from rtc_server import audio
 from rtc_server.access.auth import Visitor
@@ -31,22 +29,18 @@ from rtc_server.errors import (
     ServerError,
     UnknownSession,
 )
-from rtc_server.media.inbound import InboundStream
-from rtc_server.media.microphone import START_PATIENCE_S
-from rtc_server.media.playout import PlayoutBuffer
-from rtc_server.media.voice_gate import VoiceActivity
+from rtc_server.media.microphone import START_PATIENCE_S, MicrophoneTimeline
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
-from rtc_server.protocols.offer import Offer
-from rtc_server.sessions.listeners import Audience
+from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.outbox import Outbox
+from rtc_server.sessions.report import SessionReport
 from rtc_server.sessions.resume import ResumeTokens
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
-from rtc_server.sessions.stats import CallStats
+from rtc_server.sessions.stats import SessionStats
+from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
+from rtc_server.sessions.voice import ModelVoice
 from rtc_server.transcription.live import Hearing
-from rtc_server.webrtc.connection import Connection
-from rtc_server.webrtc.ice import MediaAddresses
-from rtc_server.webrtc.peer import PeerStats
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +54,23 @@ _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """``token``: resumes the session, once; None for a session that cannot be resumed."""
+Connect = Callable[[], Awaitable[tuple[Transport, str]]]
+"""Makes a transport, and what its client is answered with."""
 
-    sdp: str
-    etag: str
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """``answer``: what the new transport answers its client with; ``token`` resumes the session once more."""
+
+    answer: str
     token: str | None
 
 
-class Call:
-    """One session, from its offer to its end. ``on_ended`` is called once, when everything is released.
+class Session:
+    """One session, from its slot to its end. ``on_ended`` is called once, when everything is released.
 
-    ``resumable``: waits for its client when the media path dies. ``limit_s``: how long it may last.
+    Opened in three steps: :meth:`open` takes the slot, :meth:`attach` gives it a transport, :meth:`start` lets it go
+    on by itself. ``resumable``: waits for its client when the transport dies. ``clock``: monotonic seconds.
     """
 
     def __init__(
@@ -82,46 +80,45 @@ class Call:
         options: events.OfferOptions,
         settings: Settings,
         metrics: Metrics,
-        addresses: MediaAddresses,
         visitor: Visitor,
         resumable: bool,
         detector: EngineClient | None,
-        on_ended: Callable[[Call], None],
+        on_ended: Callable[[Session], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        now = time.monotonic()
+        now = clock()
         self.id = session_id
         self.service = engine.service
         self.visitor = visitor
-        self.audience = Audience(settings, addresses, session_id.log_id)
+        self.listeners = Listeners(settings, session_id.log_id, clock)
+        self._clock = clock
         self._machine = SessionMachine(session_id.log_id)
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._addresses = addresses
         self._resumable = resumable and settings.resume_grace > 0
         self._on_ended = on_ended
-        self._offered_at = now
+        self._opened_at = now
         self._connected = asyncio.Event()
         self._deadline = now + settings.connect_timeout_s
         """When a client that is not connected must be."""
         self._stats_interval_s = options.stats_interval_ms / 1000
-        self._inbound = InboundStream(now)
-        self._inbound.muted = options.muted
-        self._playout = PlayoutBuffer(settings.playout_margin_ms)
-        self._stats = CallStats(self._playout)
-        self._published = events.Stats()
-        self._activity = VoiceActivity()
+        self._microphone = MicrophoneTimeline(now)
+        self._microphone.muted = options.muted
+        self._stats = SessionStats()
+        self._told = SessionReport(metrics, session_id.log_id)
+        self._voice = ModelVoice()
         self._stream: EngineStream | None = None
         self._detector = detector
         self._hearing: Hearing | None = None
-        self._interrupted_at: float | None = None
         self._flushing = False
-        self._connection: Connection | None = None
-        self._peer_before = PeerStats()
+        self._transport: Transport | None = None
+        self._figures_before = self._figures_seen = TransportFigures()
+        """Of the transports before this one, and of all as of the last look."""
         self._tokens = ResumeTokens()
-        self._resuming: asyncio.Task[Answered] | None = None
+        self._resuming: asyncio.Task[Resumed] | None = None
         self._retired: set[asyncio.Task[None]] = set()
-        self.outbox = Outbox()
+        self.outbox = Outbox(clock)
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
         self.end_reason: EndReason | None = None
@@ -142,50 +139,56 @@ class Call:
 
     @property
     def age_ms(self) -> float:
-        return (time.monotonic() - self._offered_at) * 1000
+        return (self._clock() - self._opened_at) * 1000
 
     @property
-    def connection(self) -> Connection:
-        """The one that speaks. Raises UnknownSession if there is none at the moment."""
-        if self._connection is None:
+    def transport(self) -> Transport:
+        """The one that speaks and listens. Raises UnknownSession if there is none at the moment."""
+        if self._transport is None:
             raise UnknownSession
-        return self._connection
+        return self._transport
 
     def waits_s(self) -> float:
         """How long it will still wait for its client."""
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, self._deadline - self._clock())
 
-    async def answer(self, offer: Offer) -> Answered:
-        """Take a slot and answer the offer; the rest happens by itself.
+    async def open(self) -> None:
+        """Take a slot of the engine.
 
-        Raises ServerFull, EngineUnavailable, BadSdp, NoPort. When it raises or is cancelled, :meth:`end` releases
-        what was taken.
+        Raises ServerFull, EngineUnavailable. When it raises or is cancelled, :meth:`end` releases what was taken.
         """
         self._stream = await self._engine.open(self)
         await self._open_hearing(self._stream)
         self._refuse_if_ending()
-        self._connection = self.outbox.channel = self._make_connection(offer)
-        answer = await self._connection.answer()
+
+    def attach(self, transport: Transport) -> None:
+        """Give the session the transport by which its client is reached. The session owns it from now on."""
+        self._transport = self.outbox.channel = transport
+
+    def start(self) -> str | None:
+        """The client has its answer: from now on the session goes on by itself. Returns the token that resumes it,
+        once; None for one that cannot be resumed. Raises EngineUnavailable if it is ending already."""
         self._refuse_if_ending()
         self._limit()
-        self._run_task = asyncio.create_task(self._run(), name=f"call-{self.id.log_id}")
-        logger.info("session %s: opened, service %s, codec %s", self.id.log_id, self.service, offer.codec)
-        return self._answered(answer, self._connection)
+        self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
+        logger.info("session %s: opened, service %s, %s", self.id.log_id, self.service, self.transport.name)
+        return self._next_token()
 
-    async def resume(self, sdp: str, offer: Offer, token: str, last_seq: int | None) -> Answered:
-        """Put a new connection in the place of the one there is. Raises ResumeRefused, BadSdp, NoPort.
+    async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
+        """Put another transport in the place of the one there is. ``connect`` makes it, and what its client is answered
+        with; ``request`` is what the client asks by. Raises ResumeRefused, and what ``connect`` raises.
 
         When cancelled it goes on: the client that asks again, its answer lost, gets the answer.
         """
         if not self._resumable or self._end_task is not None:
             raise ResumeRefused
-        if self._tokens.redeem(token, sdp):
-            self._resuming = asyncio.create_task(self._reconnect(offer, last_seq), name=f"resume-{self.id.log_id}")
-        assert self._resuming is not None, "an offer that was redeemed before was being answered"
+        if self._tokens.redeem(token, request):
+            self._resuming = asyncio.create_task(self._reconnect(connect, last_seq), name=f"resume-{self.id.log_id}")
+        assert self._resuming is not None, "a request that was redeemed before was being answered"
         return await asyncio.shield(self._resuming)
 
     def forbid_resume(self) -> None:
-        """The server goes: nobody is waited for any more."""
+        """The server stops: no client is waited for any more."""
         self._resumable = False
         if self.state is SessionState.WAITING:
             self.end(EndReason.SERVER_SHUTDOWN)
@@ -210,34 +213,30 @@ class Call:
 
     async def stats(self) -> events.Stats:
         """The figures of now."""
-        return self._stats.figures(await self._peer_stats(), self._inbound.figures())
+        return self._stats.figures(await self._look(), self._microphone.filled, self._microphone.dropped)
 
-    def on_packet(self, connection: Connection, codec: str, packet: RtpPacket) -> None:
-        if not self._machine.live or connection is not self._connection:
-            return
-        now = time.monotonic()
-        self._feed(
-            self._inbound.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
-        )
+    def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
+        if self._machine.live and transport is self._transport:
+            self._feed(self._microphone.push(pcm, now))
 
-    def on_connected(self, connection: Connection) -> None:
-        if connection is self._connection and self.state in (SessionState.CONNECTING, SessionState.WAITING):
+    def on_connected(self, transport: Transport) -> None:
+        if transport is self._transport and self.state in (SessionState.CONNECTING, SessionState.WAITING):
             self._go_on()
 
-    def on_channel_open(self, connection: Connection) -> None:
+    def on_channel_open(self, transport: Transport) -> None:
         info = self._engine.info
-        if self._end_task is not None or info is None or connection is not self._connection:
+        if self._end_task is not None or info is None or transport is not self._transport:
             return
         resumed = self._resuming is not None
         connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
         self.outbox.greet(connected)
 
-    def on_channel_closed(self, connection: Connection) -> None:
-        if connection is self._connection and self._machine.live:
+    def on_channel_closed(self, transport: Transport) -> None:
+        if transport is self._transport and self._machine.live:
             self.outbox.channel_closed()
 
-    def on_message(self, connection: Connection, message: str | bytes) -> None:
-        now = time.monotonic()
+    def on_message(self, transport: Transport, message: str | bytes) -> None:
+        now = self._clock()
         try:
             if not self._bucket.allow(now):
                 raise RateLimited
@@ -257,18 +256,20 @@ class Call:
             case _:
                 assert_never(parsed)
 
-    def on_gone(self, connection: Connection, orderly: bool) -> None:
-        if connection is not self._connection:
+    def on_gone(self, transport: Transport, orderly: bool) -> None:
+        if transport is not self._transport:
             return
         if orderly:
             self.end(EndReason.BYE)
         elif self.state is SessionState.WAITING:
-            self._drop_connection()
-        elif self.state is SessionState.CONNECTING and (failure := connection.handshake_failure) is not None:
-            self.end_detail = f"The DTLS handshake failed: {failure.cause}."
-            self.end(EndReason.HANDSHAKE_FAILED)
+            self._drop_transport()
+        elif self.state is SessionState.CONNECTING and (failure := transport.failure) is not None:
+            self._give_up(failure)
         else:
             self._lose_path()
+
+    def on_first_voice(self, transport: Transport) -> None:
+        self._metrics.first_audio_seconds.labels(self.service).observe(self._clock() - self._opened_at)
 
     def on_output(self, output: StreamOutput) -> None:
         if self.state is SessionState.CONNECTING:
@@ -282,11 +283,11 @@ class Call:
             return
         self._stats.frame_out(output.pcm, output.engine_s)
         if output.pcm is not None:
-            now = time.monotonic()
-            if self._connection is not None:
-                self._connection.play(output.pcm, now)
-            self.audience.play(output.pcm, now)
-            self._follow_voice()
+            now = self._clock()
+            if self._transport is not None:
+                self._transport.play(output.pcm, now)
+            self.listeners.play(output.pcm, now)
+            self._follow_voice(now)
 
     def on_engine_error(self, error: ServerError) -> None:
         self.end(EndReason.ENGINE_FAILED, error)
@@ -305,56 +306,49 @@ class Call:
         who make it."""
         info = self._engine.info
         if self.state is SessionState.SPEAKING and info is not None and info.kind is not ServiceKind.ECHO:
-            self._interrupted_at = time.monotonic()
+            self._voice.interrupt(self._clock())
             self._metrics.interruptions.labels(self.service).inc()
             self.outbox.emit(events.Interrupted(at_ms))
 
-    def on_first_voice(self, connection: Connection) -> None:
-        self._metrics.first_audio_seconds.labels(self.service).observe(time.monotonic() - self._offered_at)
-
     def _refuse_if_ending(self) -> None:
-        """The engine may have died, or the server begun to stop, while we waited. What was taken in the
-        meantime is released by :meth:`end`, which the owner calls when :meth:`answer` raises."""
+        """The engine may have died, or the server begun to stop, while we waited."""
         if self._end_task is not None:
             raise EngineUnavailable
 
-    def _make_connection(self, offer: Offer) -> Connection:
-        return Connection(self, offer, self._playout, self._settings, self._addresses, self.id.log_id)
+    def _next_token(self) -> str | None:
+        return self._tokens.issue() if self._resumable else None
 
-    def _answered(self, sdp: str, connection: Connection) -> Answered:
-        return Answered(sdp, connection.etag, self._tokens.issue() if self._resumable else None)
-
-    async def _reconnect(self, offer: Offer, last_seq: int | None) -> Answered:
-        connection = self._make_connection(offer)
+    async def _reconnect(self, connect: Connect, last_seq: int | None) -> Resumed:
+        transport: Transport | None = None
         try:
-            answer = await connection.answer()
-            before = await self._peer_stats()
+            transport, answer = await connect()
+            await self._look()
             self._refuse_if_ending()
         except BaseException:  # cancelled included
             self._tokens.restore()
-            self._retire(connection)
+            if transport is not None:
+                self._retire(transport)
             raise
         if self._machine.live:
             self._lose_path()
-        self._peer_before = before
-        self._drop_connection()
-        self._connection = self.outbox.channel = connection
-        self._deadline = max(self._deadline, time.monotonic() + self._settings.connect_timeout_s)
+        self._drop_transport()
+        self.attach(transport)
+        self._deadline = max(self._deadline, self._clock() + self._settings.connect_timeout_s)
         if last_seq is not None:
             self.outbox.seen = last_seq
-        if connection.connected:  # faster than we have got here
+        if transport.connected:  # faster than we have got here
             self._go_on()
-        return self._answered(answer, connection)
+        return Resumed(answer, self._next_token())
 
     def _go_on(self) -> None:
         """The client is there, for the first time or again."""
-        now = time.monotonic()
+        now = self._clock()
         back = self.state is SessionState.WAITING
         self._machine.apply(SessionEvent.CONNECTED)
         self.outbox.begin(now)
         # The model begins when its user can be heard. That is also when a browser begins to play: what came before
         # would wait in its jitter buffer, and be late for half a minute.
-        self._inbound.restart(now, START_PATIENCE_S if self.connection.sends else 0.0)
+        self._microphone.restart(now, START_PATIENCE_S if self.transport.sends else 0.0)
         self._tokens.settle()
         self._connected.set()
         if back:
@@ -368,30 +362,35 @@ class Call:
             return
         self._machine.apply(SessionEvent.PATH_LOST)
         self._connected.clear()
-        self._deadline = time.monotonic() + self._settings.resume_grace
+        self._deadline = self._clock() + self._settings.resume_grace
         self.outbox.seen = self.outbox.last
-        self._playout.clear()
-        self._activity = VoiceActivity()
+        if self._transport is not None:
+            self._transport.clear()
+        self._voice.clear()
         logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace)
 
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._retire(self._connection)
-            self._connection = self.outbox.channel = None
+    def _drop_transport(self) -> None:
+        if self._transport is not None:
+            self._figures_before = self._figures_seen
+            self._retire(self._transport)
+            self._transport = self.outbox.channel = None
 
-    def _retire(self, connection: Connection) -> None:
-        """Close a connection that is of no use any more, beside whatever goes on."""
-        connection.retire()
-        task = asyncio.create_task(connection.close(flush=False), name=f"retire-{self.id.log_id}")
+    def _retire(self, transport: Transport) -> None:
+        """Close a transport that is of no use any more, beside all that goes on."""
+        transport.retire()
+        task = asyncio.create_task(transport.close(flush=False), name=f"retire-{self.id.log_id}")
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    async def _peer_stats(self) -> PeerStats:
-        now = PeerStats() if self._connection is None else await self._connection.look()
-        return now.after(self._peer_before)
+    async def _look(self) -> TransportFigures:
+        transport, before = self._transport, self._figures_before
+        figures = (TransportFigures() if transport is None else await transport.look()).after(before)
+        if transport is self._transport:
+            self._figures_seen = figures
+        return figures
 
     def _limit(self) -> None:
-        """Whoever may come in may also be told how long to stay."""
+        """A visitor's key or token may say how long a session of theirs lasts."""
         limit_s = self.visitor.principal.session_s(self._settings.max_session)
         loop = asyncio.get_running_loop()
         left_s = min(limit_s, _WARNING_S)
@@ -408,13 +407,11 @@ class Call:
             if self._hearing is not None:
                 self._hearing.on_frame(frame)
 
-    def _follow_voice(self) -> None:
-        if self._activity.update(self._stats.level_out_dbfs):
-            event = SessionEvent.VOICE_STARTED if self._activity.active else SessionEvent.VOICE_STOPPED
-            if event is SessionEvent.VOICE_STOPPED and self._interrupted_at is not None:
-                quiet_s = time.monotonic() - self._interrupted_at
-                self._metrics.interruption_seconds.labels(self.service).observe(quiet_s)
-                self._interrupted_at = None
+    def _follow_voice(self, now: float) -> None:
+        event, quiet_s = self._voice.follow(self._stats.level_out_dbfs, now)
+        if quiet_s is not None:
+            self._metrics.interruption_seconds.labels(self.service).observe(quiet_s)
+        if event is not None:
             self._machine.apply(event)
             self._emit_state()
 
@@ -424,7 +421,7 @@ class Call:
 
     def _apply(self, settings: events.Settings) -> None:
         if settings.muted is not None:
-            self._inbound.muted = settings.muted
+            self._microphone.muted = settings.muted
         if settings.stats_interval_ms is not None:
             self._stats_interval_s = settings.stats_interval_ms / 1000
 
@@ -434,9 +431,10 @@ class Call:
         self._stream.reset()
         if self._hearing is not None:
             self._hearing.reset()
-        self._playout.clear()
-        self.audience.clear()
-        self._activity = VoiceActivity()
+        if self._transport is not None:
+            self._transport.clear()
+        self.listeners.clear()
+        self._voice.clear()
         self._machine.apply(SessionEvent.RESET)
         self._emit_state(reset=True)
 
@@ -450,7 +448,7 @@ class Call:
     async def _run(self) -> None:
         try:
             if not await self._wait_for_client():
-                self._give_up_connecting()
+                self._give_up(Unreached() if self._transport is None else self._transport.unreached())
                 return
             while self._end_task is None:
                 await self._keep_time()
@@ -460,14 +458,12 @@ class Call:
             logger.exception("session %s failed", self.id.log_id)
             self.end(EndReason.INTERNAL)
 
-    def _give_up_connecting(self) -> None:
-        if self._connection is None or not self._connection.handshake_unfinished:
-            self.end(EndReason.CONNECT_TIMEOUT)
-            logger.warning("session %s: nobody connected. %s", self.id.log_id, self._addresses.advice())
-            return
-        self.end_detail = "A path was found, but the client's side of the DTLS handshake did not come: see a=setup."
-        self.end(EndReason.HANDSHAKE_FAILED)
-        logger.warning("session %s: the DTLS handshake failed: the client's side did not come", self.id.log_id)
+    def _give_up(self, why: Unreached) -> None:
+        """The client was never there."""
+        self.end_detail = why.detail
+        self.end(why.reason)
+        if why.log:
+            logger.warning("session %s: %s", self.id.log_id, why.log)
 
     async def _wait_for_client(self) -> bool:
         """Until the client is connected; False when it is too late. A path that was dead may come back by itself."""
@@ -477,52 +473,65 @@ class Call:
                 return False
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._connected.wait(), wait_s)
-            await self.audience.look()
+            await self.listeners.look()
             await self._look_for_path()
         return True
 
     async def _look_for_path(self) -> None:
-        connection = self._connection
-        if self.state is not SessionState.WAITING or connection is None or not connection.connected:
+        transport = self._transport
+        if self.state is not SessionState.WAITING or transport is None or not transport.connected:
             return
-        await connection.look()
-        alive = connection.silent_s(time.monotonic()) < _LOOK_INTERVAL_S
-        if alive and connection is self._connection and self.state is SessionState.WAITING:
+        await self._look()
+        alive = transport.silent_s(self._clock()) < _LOOK_INTERVAL_S
+        if alive and transport is self._transport and self.state is SessionState.WAITING:
             self._go_on()
 
     async def _keep_time(self) -> None:
         """What must happen although nothing comes, until the path is lost: the microphone's gaps are filled, figures
         go out, and a peer that has gone without a word is noticed."""
-        looked_at = stats_at = time.monotonic()
+        looked_at = stats_at = self._clock()
         while self._machine.live:
-            due = min(self._inbound.deadline, looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = min(self._audio_due(), looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
+            await asyncio.sleep(max(0.0, due - self._clock()))
             if not self._machine.live:
                 return
-            now = time.monotonic()
-            self._feed(self._inbound.poll(now))
+            now = self._clock()
+            self._poll(now)
             if now < min(looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
                 continue
-            peer_stats = await self._peer_stats()
-            if not self._machine.live or self._connection is None:
+            figures = await self._look()
+            if not self._machine.live or self._transport is None:
                 return
             if now >= looked_at + _LOOK_INTERVAL_S:
                 looked_at = now
-                await self.audience.look()
-                if self._connection.silent_s(now) > self._settings.peer_timeout_s:
+                await self.listeners.look()
+                if self._transport is None or self._transport.silent_s(now) > self._settings.peer_timeout_s:
                     self._lose_path()
                     return
             if now >= stats_at + self._stats_interval_s:
                 stats_at = now
-                self._report(peer_stats)
+                self._report(figures)
 
-    def _report(self, peer_stats: PeerStats) -> None:
-        """A period ends: its figures go out, and the encoder follows what the peer has lost."""
-        if self._connection is not None and peer_stats.fraction_lost_out is not None:
-            self._connection.on_loss_report(peer_stats.fraction_lost_out)
-        figures = self._stats.next_period(peer_stats, self._inbound.figures())
-        self._publish(figures)
-        self.outbox.emit(figures)
+    def _audio_due(self) -> float:
+        followed = None if self._transport is None else self._transport.deadline
+        return self._microphone.deadline if followed is None else followed
+
+    def _poll(self, now: float) -> None:
+        """Audio that is due and did not come: concealed by a transport that follows some, else silence."""
+        if self._transport is not None and self._transport.deadline is not None:
+            self._transport.poll(now)
+        else:
+            self._feed(self._microphone.poll(now))
+
+    def _report(self, figures: TransportFigures) -> None:
+        """A period ends: its figures go out."""
+        stats = self._stats.next_period(figures, self._microphone.filled, self._microphone.dropped)
+        self._publish(stats)
+        self.outbox.emit(stats)
+
+    def _publish(self, stats: events.Stats) -> None:
+        follows = self._transport is not None and self._transport.deadline is not None
+        self._told.publish(stats, follows, self.state is SessionState.SPEAKING)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
         try:
@@ -554,11 +563,11 @@ class Call:
             if self._run_task is not None:
                 final = await self.stats()
                 self._publish(final)
-                self._log_end(reason, final)
+                self._told.ended(reason, self.age_ms / 1000, final)
         finally:
-            await self.audience.close()
-            if self._connection is not None:
-                await self._connection.close()
+            await self.listeners.close()
+            if self._transport is not None:
+                await self._transport.close()
             await asyncio.gather(*self._retired)
 
     async def _flush_words(self) -> None:
@@ -573,32 +582,3 @@ class Call:
                     await stream.feed(audio.silence(audio.FRAME_SAMPLES))
                 await stream.drained()
         hearing.finish()
-
-    def _publish(self, figures: events.Stats) -> None:
-        """Move the metrics by what has happened since they were last moved."""
-        before, self._published = self._published, figures
-        self._metrics.frames_filled.inc(figures.frames_filled - before.frames_filled)
-        self._metrics.frames_dropped.labels("late").inc(figures.frames_dropped - before.frames_dropped)
-        self._metrics.underruns.inc(figures.underruns - before.underruns)
-        if self._inbound.running:
-            self._metrics.concealed_share.observe(figures.concealed_in)
-            self._metrics.loss_share.labels("in").observe(figures.loss_in)
-            self._metrics.loss_share.labels("out").observe(figures.loss_out)
-            self._metrics.jitter_buffer_seconds.observe(figures.jitter_buffer_ms / 1000)
-        if self.state is SessionState.SPEAKING:
-            self._metrics.playout_seconds.observe(figures.playout_ms / 1000)
-
-    def _log_end(self, reason: EndReason, final: events.Stats) -> None:
-        logger.info(
-            "session %s: ended, %s, %.1f s, frames %d in %d out %d filled %d dropped, packets %d lost %d, underruns %d",
-            self.id.log_id,
-            reason,
-            self.age_ms / 1000,
-            final.frames_in,
-            final.frames_out,
-            final.frames_filled,
-            final.frames_dropped,
-            final.packets_received,
-            final.packets_lost,
-            final.underruns,
-        )

@@ -1,0 +1,111 @@
+"""Opens, resumes and listens to sessions over WebRTC: an offer in, an answer out.
+
+All endpoints that take an SDP offer come here. Owns where media is reached (:class:`MediaAddresses`); the sessions are
+the registry's. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtc_server.access.auth import Visitor
+from rtc_server.config import Settings
+from rtc_server.errors import NoAudio, UnknownSession
+from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.offer import Offer, read_offer
+from rtc_server.sessions.registry import Registry
+from rtc_server.sessions.session import Session
+from rtc_server.sessions.transport import Transport, TransportOwner
+from rtc_server.webrtc.connection import Connection
+from rtc_server.webrtc.ice import MediaAddresses
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answered offer. ``resource``: the session's id, or session and listener; ``token`` resumes the session."""
+
+    sdp: str
+    resource: str
+    etag: str
+    token: str | None = None
+
+
+class WebRtc:
+    """The way in for peers. Raises ConfigError for wrong addresses."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._addresses = MediaAddresses.from_settings(settings)
+
+    async def open(
+        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
+    ) -> Answer:
+        """Answer an offer with a new session. Raises what :meth:`Registry.opening` does, and BadSdp, NoAudio,
+        NoCommonCodec, NoPort."""
+        with self._registry.counted():
+            self._registry.check(service, visitor)
+            offer = read_offer(sdp)
+            async with self._registry.opening(service, options, visitor, resumable) as session:
+                connection = self._connect(session, offer, visitor, session.id.log_id)
+                session.attach(connection)
+                answer = await connection.answer()
+                token = session.start()
+            return Answer(answer, session.id.text, connection.etag, token)
+
+    async def resume(self, sdp: str, session_id: str, token: str, last_seq: int | None, visitor: Visitor) -> Answer:
+        """Answer an offer with a session that is there already. Raises UnknownSession, ResumeRefused, Draining,
+        BadSdp, NoAudio, NoCommonCodec, NoPort."""
+        with self._registry.counted():
+            session = self._registry.resumable(session_id, visitor)
+            offer = read_offer(sdp)
+
+            async def connect() -> tuple[Transport, str]:
+                connection = self._connect(session, offer, visitor, session.id.log_id)
+                try:
+                    return connection, await connection.answer()
+                except BaseException:  # cancelled included: what it took must go back
+                    connection.retire()
+                    await connection.close(flush=False)
+                    raise
+
+            resumed = await session.resume(token, sdp, last_seq, connect)
+            return Answer(resumed.answer, session.id.text, connection_of(session).etag, resumed.token)
+
+    async def listen(self, sdp: str, session_id: str, visitor: Visitor) -> Answer:
+        """Answer the offer of a client that wants to hear a session's voice. Raises as :meth:`resume`, and ServerFull
+        when the session has all the listeners it may have."""
+        with self._registry.counted():
+            session = self._registry.resumable(session_id, visitor)
+            offer = read_offer(sdp)
+            if not offer.receives:
+                raise NoAudio("The offer does not want to receive audio.")
+            listeners = session.listeners
+            name = listeners.admit(lambda log_id: self._connect(listeners, offer, visitor, log_id))
+            connection = listener_of(session, name)
+            try:
+                answer = await connection.answer()
+            except BaseException:  # cancelled included: what it took must go back
+                if listeners.has(name):
+                    listeners.remove(name)
+                raise
+            return Answer(answer, f"{session.id.text}/{name}", connection.etag)
+
+    def _connect(self, owner: TransportOwner, offer: Offer, visitor: Visitor, log_id: str) -> Connection:
+        return Connection(owner, offer, self._settings, self._addresses.towards(visitor.address), log_id)
+
+
+def connection_of(session: Session) -> Connection:
+    """A session's connection. Raises UnknownSession for one that has none, or is reached in another way."""
+    return _connection(session.transport)
+
+
+def listener_of(session: Session, name: str) -> Connection:
+    """The connection of one of its listeners. Raises UnknownSession."""
+    return _connection(session.listeners.get(name))
+
+
+def _connection(transport: Transport) -> Connection:
+    if not isinstance(transport, Connection):
+        raise UnknownSession
+    return transport
