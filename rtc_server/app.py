@@ -18,7 +18,7 @@ from aiohttp import web
 from rtc_server import bundled, signaling
 from rtc_server.access import auth
 from rtc_server.config import Settings
-from rtc_server.endpoints import asr, ice_servers, operations, transcribe, whip
+from rtc_server.endpoints import asr, ice_servers, moshi, operations, transcribe, whip
 from rtc_server.endpoints.transcribe import Uploads
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError, NotFound
@@ -73,7 +73,7 @@ def build_app(server: Server) -> web.Application:
     app[operations.METRICS] = server.metrics
     app[operations.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
-    for module in (signaling, whip, asr, transcribe, operations, ice_servers):
+    for module in (signaling, whip, moshi, asr, transcribe, operations, ice_servers):
         app.add_routes(_with_slashes(module.routes))
     static = static_directory()
 

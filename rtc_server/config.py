@@ -142,6 +142,9 @@ class Settings:
 
     connect_timeout_s: float = _setting(15.0, "seconds in which an answered client must connect", 0.1, 300)
     peer_timeout_s: float = _setting(4.0, "seconds without an answer after which a client's path is dead", 1, 300)
+    ws: Literal["off", "quillman", "transcript"] = _setting(
+        "off", "what /ws is: off; quillman: Ogg in, voice and text out; transcript: Ogg in, the words as text out"
+    )
     resume_grace: float = _setting(30.0, "seconds that a session whose path died waits for its client", 0, 3600)
     max_session: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)

@@ -12,10 +12,10 @@ import sphn
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.errors import BadMessage
-from rtc_server.media.ogg_opus import OggOpusReader
+from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
 from tests.support.media import encode
-from tests.support.ogg import FIRST, HEAD, headers, ogg_opus, page
-from tests.support.signals import sine
+from tests.support.ogg import FIRST, HEAD, headers, mended, ogg_opus, page
+from tests.support.signals import pitch_hz, sine
 
 TONE = sine(25 * audio.FRAME_SAMPLES)
 SPHN_SERIAL = 42
@@ -93,3 +93,14 @@ def test_a_voice_turned_over_in_one_channel_is_heard() -> None:
 def test_a_stream_of_headers_has_an_end() -> None:
     with pytest.raises(BadMessage):
         read(page([HEAD], FIRST) * 2000, 100_000)
+
+
+def test_what_is_written_is_read_by_others() -> None:
+    """With checksums: sphn's reader looks at them."""
+    writer, rate_hz = OggOpusWriter(32_000), audio.MODEL_RATE_HZ
+    pcm = (0.3 * np.sin(2 * np.pi * 440 * np.arange(25 * audio.FRAME_SAMPLES) / rate_hz)).astype(np.float32)
+    data = writer.headers() + b"".join(writer.encode(frame) for frame in pcm.reshape(-1, audio.FRAME_SAMPLES))
+    assert mended(data) == data
+    heard = sphn.OpusStreamReader(rate_hz).append_bytes(data)
+    assert heard.size == pcm.size
+    assert pitch_hz(heard[rate_hz // 2 :]) == pytest.approx(440, abs=2)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_server.errors import BadMessage
-from rtc_server.protocols.ogg import MAX_PACKET_BYTES, OggReader
+from rtc_server.protocols.ogg import MAX_PACKET_BYTES, MAX_SURPLUS_BYTES, OggReader, OggWriter
 from tests.support.mutations import mutations
 from tests.support.ogg import CONTINUED, FIRST, headers, lacing, mended, page, raw_page
 
@@ -116,3 +116,41 @@ def read_in_steps(data: bytes, step: int) -> tuple[list[bytes], bool]:
     except BadMessage:
         return made, True
     return made, False
+
+
+def fujielab_page(packet: bytes) -> bytes:
+    """As a client of Moshi's writes it: one segment, whatever the packet's length."""
+    return raw_page(bytes([min(len(packet), 255)]), packet)
+
+
+@pytest.mark.parametrize("size", [254, 255, 256, 300, 1000])
+@pytest.mark.parametrize("cut", [1, 7, 5000])
+def test_a_lenient_reader_takes_pages_without_an_end(size: int, cut: int) -> None:
+    """Each packet whole, however the bytes come; one that ends with its page by the next one at the latest."""
+    packets = [bytes([number]) * (size + number) for number in range(1, 5)]
+    data = headers() + b"".join(map(fujielab_page, packets)) + page([b"end"])
+    reader, read = OggReader(lenient=True), []
+    for at in range(0, len(data), cut):
+        read += reader.read(data[at : at + cut])
+    assert read[2:] == [*packets, b"end"]
+
+
+def test_a_lenient_reader_reads_a_sound_stream_as_any_other() -> None:
+    packets = [bytes([number]) * (number * 40) for number in range(1, 20)]
+    data = headers() + b"".join(page([packet]) for packet in packets)
+    assert list(OggReader(lenient=True).read(data)) == list(OggReader().read(data))
+
+
+def test_a_lenient_reader_keeps_little_of_what_is_none() -> None:
+    reader = OggReader(lenient=True)
+    list(reader.read(headers()))
+    with pytest.raises(BadMessage):
+        list(reader.read(bytes(2 * MAX_SURPLUS_BYTES)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 510, 5000])
+def test_a_page_holds_a_packet_of_any_size(size: int) -> None:
+    writer, packet = OggWriter(1), bytes(range(256)) * 20
+    data = writer.page(b"OpusHead", 0) + writer.page(packet[:size], 960)
+    assert list(OggReader().read(data)) == [b"OpusHead", packet[:size]]
+    assert mended(data) == data
