@@ -37,8 +37,10 @@ class Recipe:
 
 
 _FURTHER: Final = Recipe(
-    language=language.Plan(steps=2000, batch=8, frames=240, rate=8e-4, warm_up=40),
-    transcription=replace(transcription.PLAN, steps=1500, batch=8, frames=240, rate=6e-4, warm_up=40),
+    phrases=4,
+    files=16,
+    language=language.Plan(steps=1000, batch=8, frames=240, rate=8e-4, warm_up=40),
+    transcription=replace(transcription.PLAN, steps=600, batch=8, frames=240, rate=6e-4, warm_up=40),
 )
 """With ``--begin-with``: what is known already has to be kept."""
 
@@ -67,9 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="the checkpoint; of the model that transcribes, the same with -stt",
     )
     parser.add_argument(
-        "--files", type=int, help=f"of {dataset.CONVERSATIONS} conversations of 32 s each; default: {Recipe().files}"
+        "--files",
+        type=int,
+        help=f"of {dataset.CONVERSATIONS} conversations of 32 s each; default: {Recipe().files}, with --begin-with "
+        f"{_FURTHER.files}",
     )
-    parser.add_argument("--steps", type=int, help=f"of the language model; default: {Recipe().language.steps}")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help=f"of the language model; default: {Recipe().language.steps}, with --begin-with {_FURTHER.language.steps}",
+    )
+    parser.add_argument(
+        "--encoder-steps",
+        type=int,
+        metavar="STEPS",
+        help=f"with --begin-with, of the encoder; what follows is made for it. Default: {Recipe().adapt.steps}",
+    )
     parser.add_argument(
         "--begin-with",
         type=Path,
@@ -80,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--phrases",
         type=int,
-        help=f"files of {bank.PHRASES} of each of the voices that were made from people's; default: {Recipe().phrases}",
+        help=f"files of {bank.PHRASES} of each of the voices that were made from people's; default: "
+        f"{Recipe().phrases}, with --begin-with {_FURTHER.phrases}",
     )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))
@@ -93,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = replace(recipe, files=chosen.files)
     if chosen.phrases:
         recipe = replace(recipe, phrases=chosen.phrases)
+    if chosen.encoder_steps:
+        recipe = replace(recipe, adapt=replace(recipe.adapt, steps=chosen.encoder_steps))
     if chosen.steps:
         recipe = replace(recipe, language=replace(recipe.language, steps=chosen.steps))
     for stage in [stage for stage in _STAGES if stage in chosen.stages]:
