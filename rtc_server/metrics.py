@@ -33,7 +33,7 @@ class Metrics:
             "rtc_sessions_resumed", "Times that a client came back to its session.", ["service"], registry=r
         )
         self.interruptions = Counter(
-            "rtc_interruptions", "Times that somebody spoke while the model did.", ["service"], registry=r
+            "rtc_interruptions", "Times that a user spoke while the model did.", ["service"], registry=r
         )
         self.interruption_seconds = Histogram(
             "rtc_interruption_seconds",
@@ -52,7 +52,7 @@ class Metrics:
         )
         self.device_memory_bytes = Gauge(
             "rtc_device_memory_bytes",
-            "Memory of the GPU that a model is on, free and in total, whoever uses it.",
+            "Memory of the GPU that a model is on, free and in total, all processes included.",
             ["service", "kind"],
             registry=r,
         )

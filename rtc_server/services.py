@@ -31,7 +31,7 @@ TRANSCRIBE: Final = "transcribe"
 SERVICES: Final = (DIALOGUE, TRANSCRIBE, ECHO)
 """All that a server can have."""
 DETECTOR: Final = "vad"
-"""Not a service: nobody asks for it by name."""
+"""Not a service: no client asks for it by name."""
 _CPU_SLOTS: Final = 1
 _CPU_BUNDLED_SLOTS: Final = 4
 """The model that comes with the package was made to converse with so many at a time on two cores."""
@@ -163,7 +163,7 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:
     """The engine client of ``transcribe`` alone, for files, which can wait: not started yet, with no more slots than
     ``streams``. Raises ConfigError where no model is named: the one that comes with the server knows a few words, and
-    nobody would guess that from what it makes of a file."""
+    what it makes of a file would not tell."""
     specs = [] if settings.stt == "auto" else plan(settings, hardware.cuda_devices())
     spec = next((spec for spec in specs if spec.service == TRANSCRIBE), None)
     if spec is None:

@@ -29,7 +29,7 @@ _PACKET_S: Final = audio.PACKET_MS / 1000
 _CATCH_UP_PACKETS: Final = 5
 """Packets that may leave at once after the event loop was held up; what is older is skipped."""
 _QUIET_PEAK: Final = 0.001
-"""-60 dBFS: what nobody hears."""
+"""-60 dBFS: not audible."""
 _QUIET_PACKETS: Final = 10
 _LOSS_DECAY: Final = 0.8
 """A second later a burst of losses counts for so much: error correction must not go before the next burst."""

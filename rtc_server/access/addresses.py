@@ -66,7 +66,7 @@ class Proxies:
 
         Each proxy appends whom it heard from to ``X-Forwarded-For``, so what a client makes up stands to the left of
         what is true. From the right, the first address that is no trusted proxy is the client. Where the list does
-        not go on, or not with an address, whoever said so is the client.
+        not go on, or not with an address, the one that said so is the client.
         """
         client = parse_address(peer)
         hops = ",".join(forwarded_for).rsplit(",", _MAX_HOPS)[-_MAX_HOPS:] if self.trusts(client) else []

@@ -51,7 +51,7 @@ _MAX_LEEWAY_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who may come in. ``services``: None is all. ``operator``: may look at what concerns everybody.
+    """A client that may come in. ``services``: None is all. ``operator``: may look at what concerns all sessions.
 
     ``name`` tells one from the other and is unique: ``key/NAME``, ``sub/SUBJECT``, ``token/HASH`` where there is no
     subject. It is not for logs. ``expires_at``: when the token is good no longer, in seconds since 1970, the leeway
@@ -73,7 +73,7 @@ class Principal:
 
 
 ANONYMOUS: Final = Principal("", operator=True)
-"""Everybody, on a server without ``--auth``."""
+"""Every client, on a server without ``--auth``."""
 
 NOBODY: Final = Principal("nobody", services=frozenset())
 """A visitor who has not said who they are, at a door that is open all the same, on a server with ``--auth``."""
@@ -218,7 +218,7 @@ def sign_token(
     services: Iterable[str] | None = None,
     max_session_s: float | None = None,
 ) -> str:
-    """A token that these rules take, for whoever tries the server out. Raises ConfigError unless they are of HMAC:
+    """A token that these rules take, to try the server out. Raises ConfigError unless they are of HMAC:
     with all the others this server has the public key alone."""
     if rules.algorithm not in _MIN_SECRET_BYTES:
         raise ConfigError(
@@ -284,7 +284,7 @@ _PUBLIC: Final = "openssl pkey -in private.pem -pubout gives the public key of a
 
 
 class _Table:
-    """One table of the file. Each value is asked for once; what nobody asked for is a mistake of its author."""
+    """One table of the file. Each value is asked for once; what was never asked for is a mistake of its author."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._left = dict(values)

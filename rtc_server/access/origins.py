@@ -51,8 +51,8 @@ class Origins:
         return self._hosts.answers_to(name)
 
     def allows(self, origin: str) -> bool:
-        """Whether another's page may come in. ``null``, of sandboxed frames and local files, is nobody in particular,
-        and comes in where everybody does."""
+        """Whether another's page may come in. ``null``, of sandboxed frames and local files, is no origin in
+        particular, and comes in where all do."""
         return self._any or _parse(origin) in self._allowed
 
 

@@ -29,7 +29,7 @@ class TokenBucket:
 
 
 class Buckets:
-    """A bucket for each name. At most ``limit`` are kept: beyond it, whoever was not seen for longest is forgotten."""
+    """A bucket for each name. At most ``limit`` are kept; then the one that was not seen for longest is forgotten."""
 
     def __init__(self, rate_per_s: float, burst: int, limit: int) -> None:
         self._rate_per_s = rate_per_s

@@ -101,7 +101,7 @@ def _url(server: Server, host: str) -> str:
 
 
 def _print_qr_code(url: str) -> None:
-    """Where somebody sees it: at a terminal that has the characters."""
+    """At a terminal that has the characters."""
     if not sys.stdout.isatty():
         return
     drawn = io.StringIO()

@@ -219,7 +219,7 @@ async def _until_ready(engine: EngineClient) -> None:
 
 
 class _Bar:
-    """One line for all files, where somebody looks: how much of the audio that is known of is done."""
+    """One line for all files, at a terminal: how much of the audio that is known of is done."""
 
     def __init__(self, files: int, stream: TextIO) -> None:
         self._files = files

@@ -105,8 +105,8 @@ class _Conversation:
         try:
             await self._send_all(source)
         except ConnectionError:
-            pass  # whoever receives learns why
-        except Exception as error:  # whatever a source raises goes to whoever gave it to us
+            pass  # the receiver learns why
+        except Exception as error:  # what a source raises goes to its owner
             self.source_error = error
             await self._socket.close()
 

@@ -33,8 +33,8 @@ recording of a meeting it is the fourth microphone."""
 
 
 class Timeline:
-    """One track. By soxr: one library for all rates of this project, at its high quality here, for nobody waits for the
-    delay of its filters; it compensates that delay, so that word times are those of the file."""
+    """One track. By soxr: one library for all rates of this project, at its high quality here, for no listener waits
+    for the delay of its filters; it compensates that delay, so that word times are those of the file."""
 
     def __init__(self, start_s: float) -> None:
         self._origin_s = start_s

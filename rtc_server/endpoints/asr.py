@@ -151,7 +151,7 @@ class AsrSockets:
         return own_s < limits.own_buffered_s or in_all_s < limits.all_buffered_s
 
     async def drain(self, grace_s: float) -> None:
-        """Wait for the streams to end, then end what is left. The registry's draining lets nobody in any more."""
+        """Wait for the streams to end, then end what is left. The registry, draining, lets no client in any more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()
@@ -196,7 +196,7 @@ class AsrSocket:
         self._error: ServerError | None = None
 
     async def run(self, guest: Guest, pause_threshold: float) -> None:
-        """Until somebody ends it; the slot is free and the socket closed when it returns."""
+        """Until it is ended; the slot is free and the socket closed when it returns."""
         self._guest = guest
         transcribe = functools.partial(self._transcribe, guest.engine, pause_threshold)
         work = asyncio.create_task(self._guard(transcribe), name="asr-socket")

@@ -33,7 +33,7 @@ def servers_for(request: web.Request) -> list[IceServer]:
 
 
 def servers_for_anybody(request: web.Request) -> list[IceServer]:
-    """None for somebody whom we do not know: credentials are for those who may come in."""
+    """None for an unknown client: credentials are for those who may come in."""
     return [] if visitor_of(request).principal is NOBODY else servers_for(request)
 
 

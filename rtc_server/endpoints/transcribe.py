@@ -50,7 +50,7 @@ _LEAST_BYTES_PER_S: Final = 8 * 1024
 """Twice the bit rate of speech in Opus: who is slower than this, after a grace, keeps a place from others."""
 _WRITE_BYTES: Final = 2**20
 _EVENT_S: Final = 30.0
-"""For which somebody who reads no events keeps a slot."""
+"""For which a client that reads no events keeps a slot."""
 _KEEP_ALIVE_S: Final = 15.0
 _LOOK_S: Final = 1.0
 """Between two looks at whether the client is still there."""
@@ -68,11 +68,11 @@ _TYPES: Final[dict[CaptionFormat, str]] = {
     "vtt": "text/vtt",
 }
 _CLIENT_GONE: Final = 499
-"""For nobody to see."""
+"""Never sent."""
 
 
 class _ClientGone(Exception):
-    """Nobody waits for the answer."""
+    """No client waits for the answer."""
 
 
 class Place:

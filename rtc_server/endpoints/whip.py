@@ -1,7 +1,7 @@
-"""The standard doors: WHIP (RFC 9725) to open a session, WHEP (draft-ietf-wish-whep) to hear its voice.
+"""The standard endpoints: WHIP (RFC 9725) to open a session, WHEP (draft-ietf-wish-whep) to hear its voice.
 
-HTTP alone; no media logic: the gateway does the work. Errors are told as problem details (RFC 9457) by whoever turns
-errors into answers.
+HTTP alone; no media logic: the gateway does the work. Errors are told as problem details (RFC 9457) by the
+middleware that turns errors into answers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def stop_playing(request: web.Request) -> web.Response:
 @routes.options("/whip/{service}")
 @routes.options("/whep/{session}")
 async def what_an_endpoint_takes(_: web.Request) -> web.Response:
-    """Without ICE servers: an OPTIONS request is answered to anybody (RFC 9725, section 4.6)."""
+    """Without ICE servers: an OPTIONS request is answered to any client (RFC 9725, section 4.6)."""
     return web.Response(status=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP_TYPE})
 
 

@@ -2,7 +2,7 @@
 
 A step costs the same for one row as for all, and every stream sends a frame each 80 ms at a phase of its own: whoever
 steps for each frame as it comes steps as often as there are streams. A frame may wait as long as a step takes, which
-is what it would wait if it came when a step has just begun; so nobody waits longer than before, and the processor
+is what it would wait if it came when a step has just begun; so no stream waits longer than before, and the processor
 is left to others.
 """
 

@@ -88,7 +88,7 @@ class StreamOutput:
 
 
 class StreamListener(Protocol):
-    """Whoever opened a stream. Called on the event loop; must not block or raise."""
+    """The one that opened a stream. Called on the event loop; must not block or raise."""
 
     def on_output(self, output: StreamOutput) -> None:
         """The model has made something of a frame."""
@@ -264,7 +264,7 @@ class EngineClient:
             await self._became_ready.wait()
 
     async def close(self) -> None:
-        """Stop the engine. Open streams are not told: whoever closes this has closed them. Idempotent."""
+        """Stop the engine. Open streams are not told: their owners have closed them. Idempotent."""
         self.state = EngineState.CLOSED
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -458,7 +458,7 @@ class EngineClient:
 
     def _on_opened(self, opened: Opened) -> None:
         future = self._opening.get(opened.stream)
-        if future is None or future.done():  # whoever asked has gone: timed out or cancelled
+        if future is None or future.done():  # the caller has gone: timed out or cancelled
             self.send(Close(opened.slot, opened.generation))
             return
         future.set_result((opened.slot, opened.generation))

@@ -2,7 +2,7 @@
 
 Owns the slot table and the model. Knows no transport and no clock: both are handed to :func:`run`. Two kinds
 of error: a bad message costs itself; an exception from the model costs the engine, for its device cannot be
-trusted any more, and whoever started it starts another.
+trusted any more, and the process that started it starts another.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class LocalLink:
         def post(callback: Callable[[], None]) -> None:
             try:
                 loop.call_soon_threadsafe(callback)
-            except RuntimeError:  # the loop is closed: nobody is left to be told
+            except RuntimeError:  # the loop is closed: no owner is left to be told
                 logger.debug("engine thread outlived its loop")
 
         def exited() -> None:

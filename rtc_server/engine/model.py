@@ -57,7 +57,7 @@ class ModelInfo:
     makes audio and text. Of a model that transcribes: ``delay_s``, by which it writes after it has heard;
     ``prefix_s``, the silence that it wants before the first word; ``pause_heads``, how many probabilities of a
     pause it gives with each frame.
-    Where its makers say more of it: ``notice``, what everybody who talks with it should know; ``hint``, a command that
+    Where its makers say more of it: ``notice``, what each of its users should know; ``hint``, a command that
     goes with that; ``examples``, what to say to it. All of it for people's eyes.
     """
 
@@ -81,7 +81,7 @@ class MemoryUse:
 
     ``weights_bytes``: parameters and buffers. ``cache_bytes``: the streaming states of all slots, which are there for
     the model's life, in use or not. ``rest_bytes``: what is reserved besides (working memory, graphs, what the
-    allocator keeps). ``device_free_bytes`` and ``device_total_bytes``: of an accelerator, whoever else uses it.
+    allocator keeps). ``device_free_bytes`` and ``device_total_bytes``: of an accelerator, other processes included.
     """
 
     weights_bytes: int = 0

@@ -1,4 +1,4 @@
-"""Whether a model keeps up with speech: some steps, timed before anybody is let in.
+"""Whether a model keeps up with speech: some steps, timed before a session is let in.
 
 Owns how that is measured and what is said of a model that is too slow. Knows no transport; the clock is handed in.
 """
@@ -35,7 +35,7 @@ class RealTime(enum.StrEnum):
     WANTED = "wanted"
     """It is warned of."""
     UNMEASURED = "unmeasured"
-    """Nobody looks: it hears files, or costs next to nothing."""
+    """Not timed: it hears files, or costs next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,6 @@ def _hint(pace: Pace, info: ModelInfo) -> str:
     if _is_starved(pace, info):
         return "Start it when other programs, or its container's limit, leave it a processor. " + _ALL_THE_SAME
     instead = "Use a GPU or a smaller model" if info.device == "cpu" else "Use a faster GPU or a smaller --context"
-    # The whole batch is computed in each step, whoever is in it.
+    # The whole batch is computed in each step, however many slots are in use.
     fewer = f", or fewer slots than {info.slots}: each costs time, used or not" if info.slots > 1 else ""
     return f"{instead}{fewer}. {_ALL_THE_SAME}"

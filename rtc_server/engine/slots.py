@@ -74,7 +74,7 @@ class SlotTable:
         return True
 
     def close(self, index: int, generation: int) -> bool:
-        """Take the slot back; it is wiped before anybody else has it. False if the lease is stale."""
+        """Take the slot back; it is wiped before another session has it. False if the lease is stale."""
         slot = self._leased(index, generation)
         if slot is None:
             return False

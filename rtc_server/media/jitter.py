@@ -30,7 +30,7 @@ _WINDOW: Final = 200
 _QUANTILE: Final = 0.98
 _SPARE_S: Final = 0.005
 _REFRESH: Final = 10
-"""Packets after which the wait is computed anew."""
+"""Packets after which the wait is computed again."""
 JUMP_S: Final = 5.0
 """A timestamp that far from the last is a new stream, not a late packet."""
 _LATE_RUN: Final = 25
@@ -210,7 +210,7 @@ class JitterBuffer:
                 if self._held[first].sequence != self._next_sequence:
                     break
                 # Nothing is missing before it: the sender was silent for a while. A long silence has been
-                # filled by whoever reads this, for the stream had stopped.
+                # filled by the reader, for the stream had stopped.
                 if first - self._next < MAX_GAP_S * self._clock_hz:
                     items.append(Gap(first - self._next, self._held[first].payload, quiet=True))
                 self._next = first

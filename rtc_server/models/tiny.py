@@ -1,6 +1,6 @@
 """Writes tiny random checkpoints in the moshi package's own format.
 
-What they say is noise and gibberish by construction: nobody has trained them. They exist so that tests, and
+What they say is noise and gibberish by construction: they were never trained. They exist so that tests, and
 people without weights or an accelerator, can run the code that loads and steps the real models. Owns how
 small a model can be and still have every part; knows nothing of how it is served.
 """

@@ -92,7 +92,7 @@ class _RawAudio(msgspec.Struct, frozen=True, tag="Audio"):
 
 
 class _RawOggOpus(msgspec.Struct, frozen=True, tag="OggOpus"):
-    # Serde reads and writes Vec<u8> as an array of numbers; everybody else has a type for bytes.
+    # Serde reads and writes Vec<u8> as an array of numbers; other encoders have a type for bytes.
     data: bytes | list[Annotated[int, msgspec.Meta(ge=0, le=255)]]
 
 

@@ -134,7 +134,7 @@ class TurnEnded(msgspec.Struct, frozen=True, tag="turn-ended"):
 
 
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
-    """Somebody began to speak while the model was speaking."""
+    """The user began to speak while the model was speaking."""
 
     at_ms: int
 

@@ -91,7 +91,7 @@ class Outbox:
         try:
             while True:
                 news.clear()
-                # Looked at before the log: what is said while somebody takes an event is read in the next round.
+                # Looked at before the log: what is said while a follower takes an event is read in the next round.
                 closed = self._closed
                 for number, text in self._log.since(seen):
                     seen = number

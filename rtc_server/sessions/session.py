@@ -302,7 +302,7 @@ class Session:
             await stream.feed(audio.silence(audio.FRAME_SAMPLES))
 
     def _on_speech(self, at_ms: int) -> None:
-        """Somebody begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
+        """The user begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
         who make it."""
         info = self._engine.info
         if self.state is SessionState.SPEAKING and info is not None and info.kind is not ServiceKind.ECHO:

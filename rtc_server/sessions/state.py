@@ -73,7 +73,7 @@ class EndReason(enum.StrEnum):
     PROTOCOL_ABUSE = "protocol_abuse"
     INTERNAL = "internal"
     REFUSED = "refused"
-    """It never began: the offer could not be answered. Nobody is told on a data channel."""
+    """It never began: the offer could not be answered. No client is told on a data channel."""
 
 
 class SessionMachine:
@@ -101,7 +101,7 @@ class SessionMachine:
 class SessionId:
     """An unguessable id that says where its session lives: ``node-worker-secret``.
 
-    Whoever has the text of it may end the session, so logs carry :attr:`log_id` instead, which identifies
+    A client that has the text of it may end the session, so logs carry :attr:`log_id` instead, which identifies
     the session as well and opens nothing.
     """
 

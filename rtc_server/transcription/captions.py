@@ -21,7 +21,7 @@ CUE_MS: Final = 6000
 _LEAST_CUE_MS: Final = 1000
 """A cue stays so long for the reader, unless the next one comes sooner."""
 _CUE_GAP_MS: Final = 1000
-"""Words after a pause of this length have a cue of their own: nobody wants to read them before they are said."""
+"""Words after a pause of this length have a cue of their own: they are not to be read before they are said."""
 _STRUCTURE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, surrogates, separators of lines and paragraphs."""
 _SENTENCE_ENDS: Final = (".", "?", "!", "…", "。", "？", "！")
@@ -42,7 +42,7 @@ class TimedWord:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What somebody said until they had finished; never empty."""
+    """What a speaker said until they had finished; never empty."""
 
     words: tuple[TimedWord, ...]
 

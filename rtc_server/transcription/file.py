@@ -99,7 +99,7 @@ class _Notes:
                 self._heard_s = heard.frame * audio.FRAME_MS / 1000
 
     def progress(self, samples: int, duration_s: float | None) -> Progress:
-        """``samples``: of the file, so far; the silence after it is nobody's."""
+        """``samples``: of the file, so far; the silence after it is not counted."""
         new: Sequence[TimedWord] = self.words[self._told :]
         self._told = len(self.words)
         return Progress(tuple(new), min(self._heard_s, audio.samples_to_ms(samples) / 1000), duration_s)

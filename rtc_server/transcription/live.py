@@ -34,7 +34,7 @@ def frames_of(seconds: float) -> int:
 
 
 class Hearing:
-    """One session. ``emit`` takes each event as it comes; ``on_started`` is told when somebody begins to speak."""
+    """One session. ``emit`` takes each event as it comes; ``on_started`` is told when the user begins to speak."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Hearing:
             self._tell(self._voice.finish(self._heard_ms))
 
     def reset(self) -> None:
-        """A new conversation: times begin anew."""
+        """A new conversation: times begin at 0 again."""
         self._begin()
         if self._stream is not None:
             self._stream.reset()

@@ -1,6 +1,6 @@
 """One stream of audio through a model that transcribes, as fast as its engine takes it: for files and sockets.
 
-Nothing is dropped: whoever feeds it waits. Knows nothing of files, sockets or calls.
+Nothing is dropped: its feeder waits. Knows nothing of files, sockets or calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When somebody speaks, stops, and has finished: from probabilities of a pause, frame by frame. Pure."""
+"""When a speaker begins, stops, and has finished: from probabilities of a pause, frame by frame. Pure."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class HeadTracker:
 class VoiceTracker:
     """Follows a voice-activity detector: the probability of speech in each frame.
 
-    Speech starts with two frames above ``threshold``, lest a click interrupts anybody, and ends after
+    Speech starts with two frames above ``threshold``, so that a click interrupts no model, and ends after
     ``hangover_ms`` below it; a turn ends ``turn_ms`` after the last speech.
     """
 

@@ -88,8 +88,8 @@ def visitor_of(request: web.Request) -> Visitor:
 
 @dataclass(slots=True)
 class Access:
-    """All that the doorkeeper goes by. ``authenticator``: None lets everybody in; it is replaced when its file is read
-    anew. ``clock`` is monotonic, ``today`` in seconds since 1970."""
+    """All that the access control goes by. ``authenticator``: None lets every client in; it is replaced when its file
+    is read again. ``clock`` is monotonic, ``today`` in seconds since 1970."""
 
     authenticator: Authenticator | None
     origins: Origins
@@ -152,7 +152,7 @@ class Access:
 
 def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Access:
     """As the settings say. Raises ConfigError for what cannot be, and for a server that would be open to a network
-    without anybody having said so."""
+    without the operator having said so."""
     local = is_loopback(settings.host)
     if not (settings.auth or settings.allow_anonymous):
         _refuse_open_door(settings, local)

@@ -135,7 +135,7 @@ class Connections:
 class Connection(web.RequestHandler):
     """aiohttp's connection with a watch on it.
 
-    Whoever handles requests says when one begins and ends; in between, this connection's time is theirs.
+    The handler of requests says when one begins and ends; in between, this connection's time is theirs.
     """
 
     def __init__(self, connections: Connections, server: web.Server) -> None:
@@ -219,7 +219,7 @@ class Connection(web.RequestHandler):
     # What was not to be.
 
     def _on_late_head(self) -> None:
-        """No request, so nobody who answers: the words are ours, all of them."""
+        """No request, so no handler that answers: the words are ours, all of them."""
         if self.transport is not None:
             error = RequestTimeout()
             body = json.dumps({"error": error.as_dict()}).encode()
@@ -253,8 +253,8 @@ class Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """aiohttp gives up a connection after a handler has answered: mostly for the rest of a body that nobody wanted,
-        and that is not what it should be."""
+        """aiohttp gives up a connection after a handler has answered: mostly for the rest of a body that no handler
+        wanted, and that is not what it should be."""
         cause = kw.get("exc_info")
         if isinstance(cause, web.RequestPayloadError | web.PayloadAccessError | ConnectionError):
             logger.debug("a connection is closed: %s", type(cause).__name__)

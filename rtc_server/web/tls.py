@@ -1,7 +1,7 @@
 """HTTPS: the certificate that is served, its renewal while the server runs, and one made on the spot.
 
 Browsers give a page the microphone only over HTTPS, or on ``localhost``. So a phone on the same network needs a
-certificate even where nobody can get a proper one. Knows nothing of HTTP.
+certificate even where no authority issues one. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Certificate:
     """A certificate chain and its key, read again when their files change. Connections that are open keep theirs."""
 
     def __init__(self, chain: Path, key: Path, renew: Callable[[], object] | None = None) -> None:
-        """``renew``: writes the files anew where that is due. Raises ConfigError for files that do not serve."""
+        """``renew``: writes the files again where that is due. Raises ConfigError for files that do not serve."""
         self.self_made = renew is not None
         self._chain, self._key = chain, key
         self._renew = renew
@@ -269,7 +269,7 @@ def _sign(key: ec.EllipticCurvePrivateKey, names: Sequence[str | Address], now: 
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """In one stroke, and for nobody else's eyes from the first byte on (``mkstemp`` makes files of mode 0600)."""
+    """In one stroke, and readable by this user alone from the first byte on (``mkstemp`` makes files of mode 0600)."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")

@@ -78,7 +78,7 @@ class MediaAddresses:
         return dict(self.public).get(host, host)
 
     def advice(self) -> str:
-        """What to look at when nobody gets through. For the peer and the log: it names no address."""
+        """What to look at when no client gets through. For the peer and the log: it names no address."""
         ports = "its UDP ports" if self.ports is None else f"UDP {self.ports.start}-{self.ports.stop - 1}"
         public = "" if self.public else " Behind NAT it needs --public-ip."
         return f"No candidate pair worked: is {ports} open, or a TURN server set?{public}"
@@ -131,7 +131,7 @@ def _route_out(version: int) -> str:
 
 def parse_candidate(text: str) -> Candidate | None:
     """A remote candidate (RFC 8839, section 5.1), or None for one that is of no use here: of TCP, or of an address
-    that is nobody's in particular. Raises BadCandidate for what is none."""
+    that is no machine's in particular. Raises BadCandidate for what is none."""
     match = _CANDIDATE.fullmatch(text.strip())
     if match is None or int(match["port"]) > 65535 or int(match["priority"]) > 2**32 - 1:  # noqa: PLR2004
         raise BadCandidate

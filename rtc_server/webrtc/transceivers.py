@@ -232,7 +232,7 @@ class LeanPeerConnection(RTCPeerConnection):
         """Keep a connection that is about to be closed from asking its peer for consent (RFC 7675).
 
         In aioice 0.13, one that is closed in the 20 ms between the end of its checks and the look at their result
-        starts to ask after all, and then asks nobody, for ever.
+        starts to ask after all, and then sends no request, for ever.
         """
 
         async def ask_nobody() -> None:

@@ -50,7 +50,7 @@ class _RowTensor:
 
 
 class RowWiper:
-    """Puts rows of streaming states back to what they were before anybody spoke.
+    """Puts rows of streaming states back to what they were before the first frame.
 
     Costs a write of the wiped rows only, not of the batch.
     """
