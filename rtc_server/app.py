@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from rtc_server import bundled, signaling
-from rtc_server.access import auth
+from rtc_server.access import keyfile
 from rtc_server.config import Settings
 from rtc_server.endpoints import asr, ice_servers, moshi, operations, transcribe, whip
 from rtc_server.endpoints.transcribe import Uploads
@@ -185,7 +185,7 @@ class Server:
             self.certificate.refresh()
         if self.settings.auth:
             try:
-                self.access.authenticator = auth.load(Path(self.settings.auth))
+                self.access.authenticator = keyfile.load(Path(self.settings.auth))
             except ConfigError as error:
                 logger.error("the keys are not taken: %s", error.message)
             else:

@@ -21,12 +21,12 @@ import sys
 
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.turn import ice_servers
 from rtc_server.sessions.state import SessionId
 from tests.access.test_auth import token
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 PROGRAM = [sys.executable, "-c", f"import sys; print('at', {KEY!r}, file=sys.stderr)"]
 
 
@@ -119,13 +119,13 @@ import logging
 
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     if getattr(session, "items", None):  # none are in the process that leads workers
-        logging.getLogger("any").debug("with %s", auth.new_key())
+        logging.getLogger("any").debug("with %s", credentials.new_key())
 """
 
 RUNS = pytest.mark.parametrize("workers", [[], ["-n", "1", "--dist", "loadfile"]], ids=["one process", "a worker"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import config
-from rtc_server.access import auth
+from rtc_server.access import credentials, keyfile
 from rtc_server.errors import ConfigError
 from rtc_server.services import SERVICES
 from rtc_server.usage.command_line import Parser
@@ -68,14 +68,14 @@ def _positive(text: str) -> float:
 
 
 def _auth_key(arguments: argparse.Namespace) -> int:
-    key = auth.new_key()
-    lines = ["[[keys]]", f"name = {_toml(arguments.name)}", f'hash = "{auth.hash_of(key)}"']
+    key = credentials.new_key()
+    lines = ["[[keys]]", f"name = {_toml(arguments.name)}", f'hash = "{credentials.hash_of(key)}"']
     if arguments.services is not None:
         lines.append(f"services = {_toml(arguments.services)}")
     if arguments.max_session_s is not None:
         lines.append(f"max_session_s = {arguments.max_session_s:g}")
     if arguments.auth is not None:
-        auth.add(Path(arguments.auth), "\n".join(lines) + "\n")
+        keyfile.add(Path(arguments.auth), "\n".join(lines) + "\n")
     print(f"The key, which is not kept anywhere: give it to {arguments.name} on a way that nobody reads.\n")
     print(f"  {key}\n")
     if arguments.auth is None:
@@ -96,10 +96,12 @@ def _auth_token(arguments: argparse.Namespace) -> int:
     path = config.from_arguments(arguments).auth
     if not path:
         raise ConfigError("Which file has the secret?", hint="--auth FILE names it.")
-    rules = auth.load(Path(path)).tokens
+    rules = keyfile.load(Path(path)).tokens
     if rules is None:
         raise ConfigError(f"{path} has no [jwt] table.", hint="It says how tokens are signed, and for whom.")
     print(
-        auth.sign_token(rules, time.time(), arguments.ttl_s, arguments.sub, arguments.services, arguments.max_session_s)
+        credentials.sign_token(
+            rules, time.time(), arguments.ttl_s, arguments.sub, arguments.services, arguments.max_session_s
+        )
     )
     return 0

@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from rtc_server.access.auth import Visitor
+from rtc_server.access.principals import Visitor
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server.access.auth import NOBODY
+from rtc_server.access.principals import NOBODY
 from rtc_server.turn.ice_servers import IceServer, IceServers, user_key
 from rtc_server.web.gate import visitor_of
 

@@ -17,7 +17,7 @@ from typing import IO, Final
 
 from aiohttp import web
 
-from rtc_server.access.auth import Visitor
+from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
 from rtc_server.decoding.reader import Decoders
 from rtc_server.decoding.wire import Limits

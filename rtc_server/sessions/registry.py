@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rtc_server.access.auth import Visitor
+from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from rtc_server import audio
-from rtc_server.access.auth import Visitor
+from rtc_server.access.principals import Visitor
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings

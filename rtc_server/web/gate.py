@@ -19,11 +19,12 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from rtc_server.access import auth
+from rtc_server.access import keyfile
 from rtc_server.access.addresses import Proxies, counted_by, is_loopback
-from rtc_server.access.auth import ANONYMOUS, NOBODY, Authenticator, Principal, Visitor
+from rtc_server.access.credentials import Authenticator
 from rtc_server.access.hosts import Hosts, PublicUrl, parse_authority, parse_public_url
 from rtc_server.access.origins import ANY, Origins, hosts_of
+from rtc_server.access.principals import ANONYMOUS, NOBODY, Principal, Visitor
 from rtc_server.access.rate_limit import Buckets
 from rtc_server.config import Settings, option
 from rtc_server.errors import (
@@ -160,7 +161,7 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
     public = parse_public_url(settings.public_url) if settings.public_url else None
     hosts = _hosts(settings, local, public)
     return Access(
-        authenticator=auth.load(Path(settings.auth)) if settings.auth else None,
+        authenticator=keyfile.load(Path(settings.auth)) if settings.auth else None,
         origins=Origins(settings.allow_origins, hosts, public),
         proxies=Proxies(settings.trusted_proxies),
         offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),

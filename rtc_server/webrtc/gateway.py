@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtc_server.access.auth import Visitor
+from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
 from rtc_server.errors import NoAudio, UnknownSession
 from rtc_server.protocols.events import OfferOptions

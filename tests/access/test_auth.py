@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc_server.access import auth
-from rtc_server.access.auth import ALGORITHMS, ANONYMOUS, NOBODY, Authenticator, Key, Principal, TokenRules
+from rtc_server.access import credentials, keyfile
+from rtc_server.access.credentials import ALGORITHMS, Authenticator, Key, TokenRules
+from rtc_server.access.principals import ANONYMOUS, NOBODY, Principal
 from rtc_server.errors import ConfigError, Unauthorized
 
 NOW = 1_800_000_000.0
@@ -82,18 +83,18 @@ def assert_refused(credential: str, rules: TokenRules = RULES, now: float = NOW)
 
 
 def test_a_key_opens_and_is_an_operators() -> None:
-    key = auth.new_key()
-    digest = bytes.fromhex(auth.hash_of(key).removeprefix("sha256:"))
+    key = credentials.new_key()
+    digest = bytes.fromhex(credentials.hash_of(key).removeprefix("sha256:"))
     others = [Key(hashlib.sha256(b"other%d" % n).digest(), Principal(f"key/{n}")) for n in range(5)]
     door = Authenticator([*others, Key(digest, KIOSK)])
     assert door.authenticate(key, NOW) is KIOSK
-    for wrong in ("", key[:-1], key + "x", key.swapcase(), auth.hash_of(key), digest.hex(), "é", "\0", "\ud800"):
+    for wrong in ("", key[:-1], key + "x", key.swapcase(), credentials.hash_of(key), digest.hex(), "é", "\0", "\ud800"):
         with pytest.raises(Unauthorized):
             door.authenticate(wrong, NOW)
 
 
 def test_a_key_is_256_random_bits_that_fit_into_every_header() -> None:
-    keys = {auth.new_key() for _ in range(100)}
+    keys = {credentials.new_key() for _ in range(100)}
     assert len(keys) == 100
     for key in keys:
         assert re.fullmatch(r"rtc_[A-Za-z0-9_-]{43}", key)
@@ -261,7 +262,7 @@ def test_nothing_allowed_is_not_everything() -> None:
 def test_a_token_that_is_too_long() -> None:
     assert holder(token(pad="x" * 2800))
     long = token(pad="x" * 3200)
-    assert len(long) > auth.MAX_CREDENTIAL_BYTES
+    assert len(long) > credentials.MAX_CREDENTIAL_BYTES
     assert_refused(long)
 
 
@@ -294,22 +295,22 @@ def test_secrets_are_not_shown() -> None:
 
 def test_a_token_made_here_is_taken_here() -> None:
     rules = TokenRules("HS256", SECRET, AUDIENCE, issuer="us", max_age_s=100)
-    made = auth.sign_token(rules, NOW, 60, "ada", ["moshi", "echo"], 90)
+    made = credentials.sign_token(rules, NOW, 60, "ada", ["moshi", "echo"], 90)
     assert holder(made, rules) == Principal("sub/ada", frozenset({"echo", "moshi"}), 90)
     assert_refused(made, rules, NOW + 60 + rules.leeway_s)
-    assert holder(auth.sign_token(RULES, NOW, 60)).services is None
+    assert holder(credentials.sign_token(RULES, NOW, 60)).services is None
 
 
 def test_no_token_can_be_made_without_the_private_key() -> None:
     with pytest.raises(ConfigError, match="private key") as refused:
-        auth.sign_token(TokenRules("ES256", public_pem(PRIVATE["ES256"]), AUDIENCE), NOW, 60)
+        credentials.sign_token(TokenRules("ES256", public_pem(PRIVATE["ES256"]), AUDIENCE), NOW, 60)
     assert refused.value.hint
 
 
 # The file.
 
 KEY = "k" * 47
-KEYS = f'[[keys]]\nname = "kiosk"\nhash = "{auth.hash_of(KEY)}"\n'
+KEYS = f'[[keys]]\nname = "kiosk"\nhash = "{credentials.hash_of(KEY)}"\n'
 JWT = '[jwt]\nalgorithm = "HS256"\nsecret_file = "secret"\naudience = "voice"\n'
 
 
@@ -320,12 +321,14 @@ def load(directory: Path, text: str) -> Authenticator:
     if not secret.exists():
         secret.write_bytes(SECRET)
         secret.chmod(0o600)
-    return auth.load(path)
+    return keyfile.load(path)
 
 
 def test_a_file_of_keys(tmp_path: Path) -> None:
-    other = auth.new_key()
-    text = f'{KEYS}services = ["echo"]\nmax_session_s = 60\n[[keys]]\nname = "b"\nhash = "{auth.hash_of(other)}"\n'
+    other = credentials.new_key()
+    text = (
+        f'{KEYS}services = ["echo"]\nmax_session_s = 60\n[[keys]]\nname = "b"\nhash = "{credentials.hash_of(other)}"\n'
+    )
     door = load(tmp_path, text)
     assert door.authenticate(KEY, NOW) == Principal("key/kiosk", frozenset({"echo"}), 60, operator=True)
     assert door.authenticate(other, NOW) == Principal("key/b", operator=True)
@@ -432,9 +435,9 @@ def test_a_file_that_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read"):
-        auth.load(tmp_path / "nothing")
+        keyfile.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="Cannot read"):
-        auth.load(tmp_path)
+        keyfile.load(tmp_path)
 
 
 def test_a_secret_that_everybody_can_read_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

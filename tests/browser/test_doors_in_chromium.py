@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import UNLIMITED, need_commands
@@ -19,7 +19,7 @@ from tests.support.parrot import Parrot
 
 pytestmark = pytest.mark.browser
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 _OPEN = """
 ([path, protocols]) => new Promise((done) => {
   const socket = new WebSocket(new URL(path, document.baseURI), protocols);
@@ -54,7 +54,7 @@ def _needs() -> None:
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Server]:
     path = tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(KEY)}"\n')
+    path.write_text(f'[[keys]]\nname = "page"\nhash = "{credentials.hash_of(KEY)}"\n')
     async with asr_server(Parrot, None, "--auth", str(path), *UNLIMITED) as server:
         yield server
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route, expect
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from tests.conftest import need_commands, running_server
 from tests.support.browser import (
@@ -199,9 +199,9 @@ async def test_a_server_without_keys_asks_for_none(server: Server) -> None:
 @pytest.fixture
 async def locked(tmp_path: Path) -> AsyncIterator[tuple[Server, str]]:
     """A server that wants a key, and the key."""
-    key = auth.new_key()
+    key = credentials.new_key()
     book = tmp_path / "auth.toml"
-    book.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(key)}"\n')
+    book.write_text(f'[[keys]]\nname = "page"\nhash = "{credentials.hash_of(key)}"\n')
     book.chmod(0o600)
     async with running_server("--model", "echo", "--auth", str(book)) as server:
         yield server, key

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials, keyfile, principals
 from rtc_server.app import Server
 from rtc_server.cli import main as cli
 from rtc_server.cli.announce import announce
@@ -51,8 +51,8 @@ def test_a_key_and_the_lines_that_go_with_it(capsys: pytest.CaptureFixture[str],
     assert key not in lines
     path = tmp_path / "auth.toml"
     path.write_text(lines)
-    found = auth.load(path).authenticate(key, time.time())
-    assert found == auth.Principal("key/kiosk", frozenset({"echo", "dialogue"}), 600, operator=True)
+    found = keyfile.load(path).authenticate(key, time.time())
+    assert found == principals.Principal("key/kiosk", frozenset({"echo", "dialogue"}), 600, operator=True)
     other, _ = made_key(capsys, "--name", "kiosk")
     assert other != key
 
@@ -71,7 +71,7 @@ def test_keys_are_added_to_the_file_of_the_server(capsys: pytest.CaptureFixture[
     finally:
         os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    door = auth.load(path)
+    door = keyfile.load(path)
     assert [door.authenticate(key, time.time()).name for key in keys] == ["key/phone", "key/kiosk"]
     path.chmod(0o600)
     path.write_text(path.read_text().rstrip("\n"))
@@ -116,10 +116,10 @@ def test_a_token(capsys: pytest.CaptureFixture[str], tokens_file: Path) -> None:
     arguments = ["--sub", "ada", "--services", "echo", "--ttl-s", "60", "--max-session-s", "30"]
     assert cli.main(["auth-token", "--auth", str(tokens_file), *arguments]) == 0
     token = capsys.readouterr().out.strip()
-    door = auth.load(tokens_file)
-    assert door.authenticate(token, time.time()) == auth.Principal("sub/ada", frozenset({"echo"}), 30)
+    door = keyfile.load(tokens_file)
+    assert door.authenticate(token, time.time()) == principals.Principal("sub/ada", frozenset({"echo"}), 30)
     with pytest.raises(Unauthorized):
-        door.authenticate(token, time.time() + 61 + auth.DEFAULT_LEEWAY_S)
+        door.authenticate(token, time.time() + 61 + credentials.DEFAULT_LEEWAY_S)
 
 
 def test_the_file_may_be_named_in_the_environment(

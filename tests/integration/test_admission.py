@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import WSCloseCode
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
@@ -23,16 +23,16 @@ from tests.support.calls import leaves_nothing, offering, until
 from tests.support.parrot import Parrot, numbered
 
 SECRET = b"s" * 64
-ADA, BOB, GUEST = auth.new_key(), auth.new_key(), auth.new_key()
+ADA, BOB, GUEST = credentials.new_key(), credentials.new_key(), credentials.new_key()
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     path = tmp_path / "auth.toml"
     path.write_text(
-        f'[[keys]]\nname = "ada"\nhash = "{auth.hash_of(ADA)}"\n'
-        f'[[keys]]\nname = "bob"\nhash = "{auth.hash_of(BOB)}"\nservices = ["dialogue"]\n'
-        f'[[keys]]\nname = "guest"\nhash = "{auth.hash_of(GUEST)}"\nmax_session_s = 1\n'
+        f'[[keys]]\nname = "ada"\nhash = "{credentials.hash_of(ADA)}"\n'
+        f'[[keys]]\nname = "bob"\nhash = "{credentials.hash_of(BOB)}"\nservices = ["dialogue"]\n'
+        f'[[keys]]\nname = "guest"\nhash = "{credentials.hash_of(GUEST)}"\nmax_session_s = 1\n'
     )
     return path
 
@@ -199,8 +199,8 @@ async def guarded_sockets(tmp_path: Path, *arguments: str, slots: int = 4) -> As
     (tmp_path / "secret").write_bytes(SECRET)
     (tmp_path / "auth.toml").write_text(
         f'[jwt]\nalgorithm = "HS256"\nsecret_file = "secret"\naudience = "voice"\nleeway_s = 0\n'
-        f'[[keys]]\nname = "guest"\nhash = "{auth.hash_of(GUEST)}"\nmax_session_s = 1\n'
-        f'[[keys]]\nname = "ada"\nhash = "{auth.hash_of(ADA)}"\n'
+        f'[[keys]]\nname = "guest"\nhash = "{credentials.hash_of(GUEST)}"\nmax_session_s = 1\n'
+        f'[[keys]]\nname = "ada"\nhash = "{credentials.hash_of(ADA)}"\n'
     )
     guarded = ("--auth", str(tmp_path / "auth.toml"), "--trusted-proxies", "127.0.0.1", *arguments)
     async with asr_server(lambda: Parrot(slots=slots), None, *guarded) as server:
@@ -228,8 +228,8 @@ async def how_it_ends(client: AsrSocketClient) -> tuple[str, str, int]:
 
 @pytest.mark.parametrize("kind", ["key", "token", "setting"])
 async def test_a_socket_lasts_as_long_as_a_session_may(tmp_path: Path, kind: str) -> None:
-    rules = auth.TokenRules("HS256", SECRET, "voice", leeway_s=0)
-    signed = auth.sign_token(rules, time.time(), 600, max_session_s=1)
+    rules = credentials.TokenRules("HS256", SECRET, "voice", leeway_s=0)
+    signed = credentials.sign_token(rules, time.time(), 600, max_session_s=1)
     credential = {"key": GUEST, "token": signed, "setting": ADA}[kind]
     arguments = ("--max-session", "1") if kind == "setting" else ()
     async with (
@@ -241,8 +241,8 @@ async def test_a_socket_lasts_as_long_as_a_session_may(tmp_path: Path, kind: str
 
 
 async def test_a_socket_lasts_as_long_as_its_token(tmp_path: Path) -> None:
-    rules = auth.TokenRules("HS256", SECRET, "voice", leeway_s=0)
-    signed = auth.sign_token(rules, time.time(), 2, max_session_s=600)
+    rules = credentials.TokenRules("HS256", SECRET, "voice", leeway_s=0)
+    signed = credentials.sign_token(rules, time.time(), 2, max_session_s=600)
     async with guarded_sockets(tmp_path) as server, asr_client(server, f"?token={signed}") as client:
         code, message, closed = await how_it_ends(client)
         assert (code, closed) == ("unauthorized", WSCloseCode.POLICY_VIOLATION)

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 import aiohttp
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
@@ -21,7 +21,7 @@ from tests.support.calls import Ear, leaves_nothing, offering
 from tests.support.nginx import PREFIX, Nginx, nginx_before
 from tests.support.parrot import Parrot
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 BEARER = {"Authorization": f"Bearer {KEY}"}
 EVERYWHERE = pytest.mark.parametrize("prefix", ["", PREFIX], ids=["root", "path"])
 
@@ -43,7 +43,7 @@ async def anonymous(tmp_path: Path) -> AsyncIterator[tuple[Server, Nginx]]:
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[tuple[Server, Nginx]]:
     path = tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(KEY)}"\n')
+    path.write_text(f'[[keys]]\nname = "page"\nhash = "{credentials.hash_of(KEY)}"\n')
     arguments = ("--auth", str(path), "--trusted-proxies", "127.0.0.1", *UNLIMITED)
     async with asr_server(Parrot, None, *arguments) as server, nginx_before(server.port, tmp_path) as nginx:
         yield server, nginx

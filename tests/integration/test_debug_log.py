@@ -7,17 +7,17 @@ from pathlib import Path
 
 import aiohttp
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.client import VoiceClient
 from tests.support.calls import offering, server_process
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 SECRET = "the-secret-that-coturn-has-as-well"
 
 
 async def test_at_the_level_that_tells_everything_there_is_no_credential(tmp_path: Path) -> None:
     path = tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "kiosk"\nhash = "{auth.hash_of(KEY)}"\n')
+    path.write_text(f'[[keys]]\nname = "kiosk"\nhash = "{credentials.hash_of(KEY)}"\n')
     arguments = ("--model", "echo", "--log-level", "debug", "--auth", str(path), "--turn-urls", "turn:127.0.0.1:9")
     secret_file = tmp_path / "turn-secret"
     secret_file.write_text(SECRET)

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import parse
@@ -24,7 +24,7 @@ from tests.conftest import UNLIMITED, running_server
 from tests.support.calls import get_json, leaves_nothing, offering, server_process, until
 from tests.web.test_tls import issue
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 BEARER = {"Authorization": f"Bearer {KEY}"}
 ECHO = ("--model", "echo")
 
@@ -32,7 +32,7 @@ ECHO = ("--model", "echo")
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     path = tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "kiosk"\nhash = "{auth.hash_of(KEY)}"\n')
+    path.write_text(f'[[keys]]\nname = "kiosk"\nhash = "{credentials.hash_of(KEY)}"\n')
     return path
 
 
@@ -71,12 +71,12 @@ async def test_keys_are_read_again_while_it_runs(keys: Path, caplog: pytest.LogC
     """One that is taken out is good no longer; a file that cannot be read changes nothing."""
     async with running_server(*ECHO, "--auth", str(keys)) as server:
         url = f"http://127.0.0.1:{server.port}"
-        other = auth.new_key()
+        other = credentials.new_key()
         _write(keys, "rubbish")
         server.reload()
         assert (await offer(url, BEARER))[0] == 201
         assert "not taken" in caplog.text
-        _write(keys, f'[[keys]]\nname = "b"\nhash = "{auth.hash_of(other)}"\n')
+        _write(keys, f'[[keys]]\nname = "b"\nhash = "{credentials.hash_of(other)}"\n')
         server.reload()
         assert (await offer(url, BEARER))[0] == 401
         assert (await offer(url, {"Authorization": f"Bearer {other}"}))[0] == 201

@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints import moshi as endpoint
@@ -166,8 +166,8 @@ async def test_a_full_server_says_so_before_and_after_the_upgrade() -> None:
 
 
 async def test_a_key(tmp_path: Path) -> None:
-    key, path = auth.new_key(), tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "page"\nhash = "{auth.hash_of(key)}"\n')
+    key, path = credentials.new_key(), tmp_path / "auth.toml"
+    path.write_text(f'[[keys]]\nname = "page"\nhash = "{credentials.hash_of(key)}"\n')
     async with running_server("--model", "echo", "--auth", str(path)) as server:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             async with moshi_client(chat(server)):

@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import pytest
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.client import OfferRefused, VoiceClient
 from tests.support.calls import ROOT, Ear, ServerProcess, assert_serves, get_json, server_process, tone, until
 from tests.support.orphans import alive, engines_of
@@ -32,8 +32,8 @@ PRIVATE = {
 BOTH_ENGINES = ("--model", "echo", "--engine", "process", "--vad", "on")
 """The model's and that of voice-activity detection, each in a process of its own."""
 
-KEY = auth.new_key()
-KEYS = f'[[keys]]\nname = "phone"\nhash = "{auth.hash_of(KEY)}"\n'
+KEY = credentials.new_key()
+KEYS = f'[[keys]]\nname = "phone"\nhash = "{credentials.hash_of(KEY)}"\n'
 
 
 async def _run(*arguments: str) -> tuple[int, str, str]:

@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from rtc_server.access.auth import Principal, Visitor
+from rtc_server.access.principals import Principal, Visitor
 from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.decoding.reader import Decoders

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from rtc_server.access.auth import ANONYMOUS, Visitor
+from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient

@@ -17,7 +17,7 @@ import aiohttp
 import numpy as np
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
-from rtc_server.access.auth import ANONYMOUS, Visitor
+from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.sessions.session import Session

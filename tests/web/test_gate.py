@@ -14,11 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from rtc_server.access import auth
+from rtc_server.access import credentials
 from rtc_server.access.addresses import Proxies
-from rtc_server.access.auth import Authenticator, Key, Principal
+from rtc_server.access.credentials import Authenticator, Key
 from rtc_server.access.hosts import Hosts
 from rtc_server.access.origins import Origins
+from rtc_server.access.principals import Principal
 from rtc_server.access.rate_limit import Buckets
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RateLimited
@@ -26,7 +27,7 @@ from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access, make_access, socket_protocol, visitor_of
 from tests.access.test_auth import NOW, RULES, token
 
-KEY = auth.new_key()
+KEY = credentials.new_key()
 PLENTY = 1_000_000
 MAX_BYTES = 1000
 ALLOWED = "https://voice.example.com"
@@ -43,7 +44,7 @@ class Clock:
 
 
 def authenticator() -> Authenticator:
-    digest = bytes.fromhex(auth.hash_of(KEY).removeprefix("sha256:"))
+    digest = bytes.fromhex(credentials.hash_of(KEY).removeprefix("sha256:"))
     return Authenticator([Key(digest, Principal("key/kiosk", operator=True))], RULES)
 
 
@@ -700,7 +701,7 @@ def test_a_server_for_this_machine_need_not(host: str) -> None:
 
 def test_with_keys_or_for_a_network_names_are_believed(tmp_path: Any) -> None:
     path = tmp_path / "auth.toml"
-    path.write_text(f'[[keys]]\nname = "a"\nhash = "{auth.hash_of(KEY)}"\n')
+    path.write_text(f'[[keys]]\nname = "a"\nhash = "{credentials.hash_of(KEY)}"\n')
     for settings in (Settings(auth=str(path)), Settings(host="0.0.0.0", allow_anonymous=True)):
         assert make_access(settings).origins.is_ours("http://voice.example", "voice.example")
     access = make_access(Settings(auth=str(path), host="0.0.0.0"))

@@ -1,0 +1,44 @@
+"""Who is asking: what a client may do once it is known. Pure; knows neither keys nor HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A client that may come in. ``services``: None is all. ``operator``: may look at what concerns all sessions.
+
+    ``name`` tells one from the other and is unique: ``key/NAME``, ``sub/SUBJECT``, ``token/HASH`` where there is no
+    subject. It is not for logs. ``expires_at``: when the token is good no longer, in seconds since 1970, the leeway
+    included; a key is good until it is taken out of its file.
+    """
+
+    name: str
+    services: frozenset[str] | None = None
+    max_session_s: float | None = None
+    operator: bool = False
+    expires_at: float | None = field(default=None, compare=False)
+
+    def may_use(self, service: str) -> bool:
+        return self.services is None or service in self.services
+
+    def session_s(self, most_s: float) -> float:
+        """For how long a session may last on a server where none lasts longer than ``most_s``."""
+        return most_s if self.max_session_s is None else min(most_s, self.max_session_s)
+
+
+ANONYMOUS: Final = Principal("", operator=True)
+"""Every client, on a server without ``--auth``."""
+
+NOBODY: Final = Principal("nobody", services=frozenset())
+"""A visitor who has not said who they are, at a door that is open all the same, on a server with ``--auth``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """One request's principal, and the address that its limits are counted by."""
+
+    principal: Principal
+    address: str
