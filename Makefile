@@ -12,7 +12,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
 # Processes that share the tests, a file to each at a time: tests/support/shares.py. With 0 there is none but pytest's.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Threads of torch that wait for each other sleep, and leave the core to the other worker.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FESTIVAL := /usr/share/festival/voices
 # WebRTC clients that others wrote, for tests.
 CLIENTS := tests/foreign/js

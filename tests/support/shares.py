@@ -25,6 +25,8 @@ ALONE: Final = frozenset(
         "tests/browser/test_pico_in_chromium.py",
         "tests/foreign/test_docs_examples.py",
         "tests/integration/test_pico.py",
+        "tests/integration/test_pico_stt.py",
+        "tests/integration/test_transcribe_real.py",
         # A thousand calls, as fast as the machine can.
         "tests/integration/test_leaks.py",
     }
