@@ -57,6 +57,7 @@ _CLOSE_S: Final = 2.0
 _CLOSE_CODES: Final = {
     EndReason.SERVER_SHUTDOWN: WSCloseCode.GOING_AWAY,
     EndReason.PROTOCOL_ABUSE: WSCloseCode.POLICY_VIOLATION,
+    EndReason.CONNECT_TIMEOUT: WSCloseCode.POLICY_VIOLATION,
     EndReason.ENGINE_FAILED: WSCloseCode.INTERNAL_ERROR,
     EndReason.INTERNAL: WSCloseCode.INTERNAL_ERROR,
 }
@@ -73,6 +74,7 @@ class SocketTransport:
     ) -> None:
         self.opened_at = time.monotonic()
         self.connected = False
+        """Since its first audio: a client that sends none only takes a place, and not for long."""
         self.name = "WebSocket"
         self.sends = True
         self.failure = None
@@ -91,12 +93,13 @@ class SocketTransport:
         self._next_frame_at = 0.0
         self._dropped = 0
         self._spoke = False
+        self._begun = False
         self._reason = EndReason.BYE
         self._closing: asyncio.Task[None] | None = None
 
     @property
     def channel_open(self) -> bool:
-        return self.connected and self._owner is not None and not self._socket.closed
+        return self._begun and self._owner is not None and not self._socket.closed
 
     async def run(self) -> None:
         """Until the client leaves, or the session closes it. Raises BadMessage, RateLimited."""
@@ -104,9 +107,7 @@ class SocketTransport:
             await self._socket.send_bytes(moshi.HANDSHAKE_MESSAGE)
         if self._dialect.speaks:
             await self._socket.send_bytes(moshi.encode_audio(self._writer.headers()))
-        self.connected = True
-        if self._owner is not None:
-            self._owner.on_connected(self)
+        self._begun = True
         if self._owner is not None:
             self._owner.on_channel_open(self)
         writing = asyncio.create_task(self._write(), name="moshi-write")
@@ -161,7 +162,7 @@ class SocketTransport:
         return 0.0
 
     def unreached(self) -> Unreached:
-        return Unreached()
+        return Unreached(EndReason.CONNECT_TIMEOUT, "No audio came.", "no audio came")
 
     def retire(self) -> None:
         self._owner = None
@@ -188,11 +189,17 @@ class SocketTransport:
                 if not self._bucket.allow(time.monotonic()):
                     raise RateLimited("Messages come faster than audio lasts.")
                 for pcm in self._reader.read(moshi.audio_of(message.data, self._dialect)):
-                    if self._owner is not None:
-                        self._owner.on_audio(self, pcm, time.monotonic())
+                    self._hear(pcm)
                 await asyncio.sleep(0)  # a client that sends without a pause leaves time for all others
             elif message.type is not WSMsgType.TEXT:
                 return message.type is WSMsgType.CLOSE
+
+    def _hear(self, pcm: FloatArray) -> None:
+        if self._owner is not None and not self.connected:
+            self.connected = True
+            self._owner.on_connected(self)
+        if self._owner is not None:
+            self._owner.on_audio(self, pcm, time.monotonic())
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):

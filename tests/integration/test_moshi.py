@@ -146,6 +146,23 @@ async def test_a_client_that_vanishes(server: Server) -> None:
         await until(lambda: len(server.registry) == 0, "the session to end")
 
 
+async def test_a_client_that_sends_no_audio_keeps_its_place_for_a_while() -> None:
+    """And of those few are let in from one address, so that strangers take no slots by opening sockets."""
+    settings = ("--model", "echo", "--connect-timeout-s", "1", "--connecting-per-address", "2")
+    async with (
+        running_server(*settings) as server,
+        leaves_nothing(server),
+        moshi_client(chat(server), quiet=True) as first,
+        moshi_client(chat(server), quiet=True) as second,
+    ):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with moshi_client(chat(server)):
+                pass
+        assert refused.value.status == 429
+        for client in (first, second):
+            assert (await client.listened())[0] == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
 async def test_a_request_that_is_no_websocket(base_url: str) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{base_url}/api/chat") as response:
         assert (response.status, (await response.json())["error"]["code"]) == (400, "bad_request")
