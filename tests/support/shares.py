@@ -20,8 +20,9 @@ ALONE: Final = frozenset(
         "tests/browser/test_echo_in_chromium.py",
         "tests/browser/test_firefox.py",
         "tests/browser/test_relay_in_chromium.py",
-        # A model hears what comes in time, and a recogniser what it says.
+        # A model hears what comes in time, and the words and their times are looked at.
         "tests/browser/test_phrases_in_a_room.py",
+        "tests/browser/test_page_transcribe.py",
         "tests/browser/test_pico_in_chromium.py",
         "tests/foreign/test_docs_examples.py",
         "tests/integration/test_pico.py",
