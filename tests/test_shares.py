@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,6 +91,12 @@ class Run:
         self.done.append((self.tests[index], worker.gateway.id))
         self.shares.mark_test_complete(worker, index)
         self.look()
+
+
+def test_the_files_that_run_alone_are_there() -> None:
+    """One that is moved would lose what it needs without a word."""
+    root = Path(__file__).parents[1]
+    assert [file for file in ALONE if not (root / file).is_file()] == []
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -34,7 +34,7 @@ ALONE: Final = frozenset(
 )
 """Files whose tests measure what work beside them would change. All else holds on a machine that has other work."""
 LONGEST_FIRST: Final = ("browser", "integration", "foreign", "training", "models")
-"""Rooms that nobody should begin with when the others are done."""
+"""Rooms with files of minutes: begun last, one of them would run on while the other workers have nothing left."""
 
 _NEEDED: Final = 2
 
