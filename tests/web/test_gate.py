@@ -270,6 +270,7 @@ async def test_websockets(credential: str) -> None:
         (("voice", KEY), "voice"),
         ((f"Bearer.{KEY}", f"token.{KEY}"), f"Bearer.{KEY}"),
     ],
+    ids=["none", "key", "plain", "plain last", "plain behind others", "first of others", "bare key", "no key of ours"],
 )
 async def test_browsers_get_one_of_the_protocols_that_they_offer(
     offered: tuple[str, ...], chosen: str | None, caplog: pytest.LogCaptureFixture
