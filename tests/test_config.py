@@ -196,12 +196,12 @@ def test_what_is_set_to_nothing_is_refused(name: str) -> None:
             parse([f"{option(name)}="], {})
 
 
-@pytest.mark.parametrize("name", MAY_BE_EMPTY)
+@pytest.mark.parametrize("name", sorted(MAY_BE_EMPTY))
 def test_unless_nothing_is_what_can_be_meant(name: str) -> None:
     assert parse([], {variable(name): ""}) == Settings()
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *MAY_BE_EMPTY, *LISTS])
+@pytest.mark.parametrize("name", [*TEXTS, *sorted(MAY_BE_EMPTY), *LISTS])
 @pytest.mark.parametrize("text", ['"{}"', "'{}'", " {}", "{} ", "{}\r", "{}\x00"])
 def test_what_is_around_a_value_or_in_it_by_mistake_is_refused(name: str, text: str) -> None:
     """As a file of variables with quotes in it, read by a program that leaves them there, or written on Windows."""
