@@ -15,9 +15,9 @@ SOLO = sorted(ALONE)[:2]
 TESTS = [
     *(f"tests/access/test_a.py::test_{n}" for n in range(7)),
     *(f"{SOLO[0]}::test_{n}" for n in range(4)),
-    *(f"tests/browser/test_long.py::test_{n}" for n in range(9)),
+    *(f"tests/training/test_long.py::test_{n}" for n in range(9)),
     f"{SOLO[1]}::test_only",
-    "tests/browser/test_single.py::test_only",
+    "tests/models/test_single.py::test_only",
     *(f"tests/test_{n}.py::test_only" for n in range(6)),
 ]
 
@@ -93,10 +93,18 @@ class Run:
         self.look()
 
 
-def test_the_files_that_run_alone_are_there() -> None:
-    """One that is moved would lose what it needs without a word."""
+def test_browsers_and_calls_run_alone() -> None:
+    """One that is moved out of these rooms would lose what it needs without a word."""
     root = Path(__file__).parents[1]
-    assert [file for file in ALONE if not (root / file).is_file()] == []
+    marked = {path.relative_to(root).as_posix() for path in (root / "tests").rglob("test_*.py") if _calls(path)}
+    assert marked <= ALONE
+    assert len(ALONE) > 60
+
+
+def _calls(path: Path) -> bool:
+    """Whether it imports a client or a browser."""
+    lines = path.read_text().splitlines()
+    return any(line.startswith("from ") and line.endswith(("import VoiceClient", "import chromium")) for line in lines)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -122,7 +130,7 @@ def test_the_longest_rooms_come_first() -> None:
         run.step(dice)
     order = list(dict.fromkeys(file_of(test) for test, _ in run.done))
     assert set(order[:2]) == set(SOLO)
-    assert set(order[2:4]) == {"tests/browser/test_long.py", "tests/browser/test_single.py"}
+    assert set(order[2:4]) == {"tests/training/test_long.py", "tests/models/test_single.py"}
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -6,6 +6,7 @@ Knows files, not tests: the tests of a file run in one worker, in their order.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -14,27 +15,15 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+_ROOT: Final = Path(__file__).parents[2]
+_TIMED_ROOMS: Final = ("bench", "browser", "foreign", "integration")
 ALONE: Final = frozenset(
-    {
-        # They listen for gaps and measure delays in what two ends play to each other on this machine.
-        "tests/browser/test_echo_in_chromium.py",
-        "tests/browser/test_firefox.py",
-        "tests/browser/test_relay_in_chromium.py",
-        # A model hears what comes in time, and the words and their times are looked at.
-        "tests/browser/test_phrases_in_a_room.py",
-        "tests/browser/test_page_transcribe.py",
-        "tests/browser/test_pico_in_chromium.py",
-        "tests/foreign/test_docs_examples.py",
-        "tests/integration/test_pico.py",
-        "tests/integration/test_pico_stt.py",
-        "tests/integration/test_transcribe_real.py",
-        # A thousand calls, as fast as the machine can.
-        "tests/integration/test_leaks.py",
-    }
+    path.relative_to(_ROOT).as_posix() for room in _TIMED_ROOMS for path in (_ROOT / "tests" / room).glob("test_*.py")
 )
-"""Files whose tests measure what work beside them would change. All else holds on a machine that has other work."""
-LONGEST_FIRST: Final = ("browser", "integration", "foreign", "training", "models")
-"""Rooms with files of minutes: begun last, one of them would run on while the other workers have nothing left."""
+"""Files whose tests have two ends of a call, a browser or a model that hears what comes in time: work beside them would
+change what they measure. All else holds on a machine that has other work."""
+LONGEST_FIRST: Final = (*_TIMED_ROOMS, "training", "models")
+"""Rooms that are not to be begun when the others are done."""
 
 _NEEDED: Final = 2
 
