@@ -109,6 +109,17 @@ async def test_a_flood_of_messages_ends_it(server: Server, monkeypatch: pytest.M
         assert (code, messages[-1][0]) == (aiohttp.WSCloseCode.POLICY_VIOLATION, Kind.ERROR)
 
 
+async def test_packets_without_end_end_it_and_hold_up_no_other(server: Server) -> None:
+    """Thousands of tiny packets in each message: they cost no more than the audio of a client may."""
+    tiny = page([b"\x08"] * 200)
+    async with leaves_nothing(server), moshi_client(chat(server), quiet=True) as client:
+        await client.socket.send_bytes(b"\x01" + headers())
+        for _ in range(20):
+            await client.socket.send_bytes(b"\x01" + tiny * 10)
+        code, messages = await client.listened()
+        assert (code, messages[-1]) == (aiohttp.WSCloseCode.POLICY_VIOLATION, b"\x05Audio comes faster than it lasts.")
+
+
 async def test_a_message_that_is_too_long(server: Server) -> None:
     async with leaves_nothing(server), moshi_client(chat(server), quiet=True) as client:
         await client.socket.send_bytes(b"\x01" + bytes(endpoint.MAX_MESSAGE_BYTES + 1))
