@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -89,6 +90,12 @@ class Relay:
         return make_credentials(self.secret, user, int(time.time()) + valid_s)
 
 
+def _as_from_a_terminal() -> None:
+    """A run of the tests in the background of a shell ignores these signals, and so would what it starts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def running_relay(
     directory: Path, *options: str, host: str = "", tls: bool = False, within: Sequence[str] = ()
@@ -111,6 +118,7 @@ def running_relay(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            preexec_fn=_as_from_a_terminal,  # noqa: PLW1509 - it sets two signals and no more
         )
     try:
         wait_until_listening(process, port, ("udp", "tcp"), directory / "relay.log")
