@@ -67,13 +67,16 @@ await done;
 clearInterval(timer);
 
 const pcm = heard.slice(heardRate_hz); // the first second is for the jitter buffer to settle
-let crossings = 0;
-for (let i = 1; i < pcm.length; i += 1) crossings += pcm[i - 1] < 0 && pcm[i] >= 0;
+// The median period: a timer of this script that is late now and then leaves gaps in what it says, with crossings of
+// their own.
+const crossings = [];
+for (let i = 1; i < pcm.length; i += 1) if (pcm[i - 1] < 0 && pcm[i] >= 0) crossings.push(i);
+const periods = crossings.slice(1).map((at, i) => at - crossings[i]).sort((a, b) => a - b);
 const rms = Math.sqrt(pcm.reduce((sum, sample) => sum + sample * sample, 0) / pcm.length) / 32768;
 const deleted = await fetch(session, { method: 'DELETE' });
 console.log(JSON.stringify({
   connected: events.find((event) => event.type === 'connected') ?? null,
-  hz: (crossings * heardRate_hz) / pcm.length,
+  hz: heardRate_hz / periods[periods.length >> 1],
   dbfs: 20 * Math.log10(rms),
   deleted: deleted.status,
 }));
