@@ -125,6 +125,7 @@ class Registry:
         """
         self.check(service, visitor)
         engine = self.engines[self.default_service if service is None else service]
+        self._files.take(_FILES_OF_A_SESSION)  # before they are open: those who come next must not count on them
         session = Session(
             SessionId(self._settings.node, worker=0),
             engine,
