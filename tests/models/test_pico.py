@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
+from rtc_server.bundled import PACKAGE
 from rtc_server.models.kyutai import model as kyutai
 from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.script import spoken
 from training.recognise import Recogniser
 
-DIRECTORY = Path(kyutai.__file__).parent / "pico"
+DIRECTORY = PACKAGE / "models" / "pico"
 MEGABYTE = 1_000_000
 QUESTIONS = {
     "what is three plus four": "that is seven",
