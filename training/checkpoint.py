@@ -50,11 +50,15 @@ def load_codec(directory: Path) -> MimiModel:
     return loaders.get_mimi(directory / _NAMES["mimi_name"], config, num_codebooks=codec.CODEBOOKS)
 
 
+_SPEAKING = ("decoder", "upsample", "quantizer.rvq_rest", "quantizer.rvq_first.output_proj")
+"""Of a codec, what makes sound of codes: it has no part in how they are made."""
+
+
 def hearing_of(directory: Path) -> str:
     """A name for how the codec in ``directory`` hears, which changes when its encoder or its semantic codebooks do."""
     made = hashlib.sha256()
     for name, tensor in sorted(load_file(directory / _NAMES["mimi_name"]).items()):
-        if not name.startswith(("decoder", "upsample", "quantizer.rvq_rest")):
+        if not name.startswith(_SPEAKING):
             made.update(tensor.float().numpy().tobytes())
     return made.hexdigest()[:8]
 

@@ -233,6 +233,8 @@ def drawn(
     files = Files(directory)
     while True:
         made = [(file, index) for file in files.all() for index in range(len(file))]
+        if len(made) < batch:
+            raise ValueError(f"{directory} has {len(made)} conversations, fewer than a batch of {batch}")
         random = np.random.default_rng([seed, step])
         order = random.permutation(len(made))
         for first in range(0, len(order) - batch + 1, batch):
