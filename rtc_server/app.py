@@ -198,7 +198,7 @@ class Server:
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
 
     async def stop(self, grace_s: float) -> None:
-        """Drain, then close sessions, engines and asr, in this order."""
+        """Drain, then close sessions, engines and sockets, in this order."""
         await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s), self.uploads.drain(grace_s))
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         self.lag.stop()

@@ -1,7 +1,7 @@
 """The door for clients of Kyutai's streaming speech-to-text: one WebSocket, one stream of the service ``transcribe``.
 
 Owns the open sockets, what each may buffer, and their common end. What the messages are is ``protocols.asr``'s; how
-audio becomes words, ``transcriber``'s.
+audio becomes words, ``transcription.stream``'s.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtc_server.access.principals import Visitor
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings
+from rtc_server.endpoints.sockets import abort, close_code
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadMessage,
@@ -28,13 +29,10 @@ from rtc_server.errors import (
     Draining,
     Forbidden,
     InternalError,
-    RateLimited,
     RequestTimeout,
     ServerError,
     TimeLimit,
-    TooManySessions,
     Unauthorized,
-    Unavailable,
     UnknownService,
 )
 from rtc_server.media.backlog import Backlog
@@ -392,24 +390,11 @@ class AsrSocket:
                     return
                 await self._flush()
                 await self._response.send_bytes(asr.encode_server_message(asr.Error(error.message, error.code)))
-                await self._response.close(code=_close_code(error), message=error.code.encode())
+                await self._response.close(
+                    code=close_code(error, WSCloseCode.INTERNAL_ERROR), message=error.code.encode()
+                )
         except (TimeoutError, ConnectionError):
-            # It does not read, or is not there: nothing of it may wait in our buffers.
-            if self._request.transport is not None:
-                self._request.transport.abort()
-
-
-def _close_code(error: ServerError) -> WSCloseCode:
-    """RFC 6455, section 7.4.1; the reason beside it is the error's code."""
-    match error:
-        case Draining():
-            return WSCloseCode.GOING_AWAY
-        case Unavailable() | RateLimited() | TooManySessions():
-            return WSCloseCode.TRY_AGAIN_LATER
-        case BadRequest() | BadMessage():
-            return WSCloseCode.POLICY_VIOLATION
-        case _:
-            return WSCloseCode.INTERNAL_ERROR
+            abort(self._request)
 
 
 ASR_SOCKETS: Final = web.AppKey("asr_sockets", AsrSockets)

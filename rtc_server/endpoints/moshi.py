@@ -20,14 +20,12 @@ from rtc_server import audio
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
+from rtc_server.endpoints.sockets import abort, close_code
 from rtc_server.errors import (
     BadRequest,
-    Draining,
     NotFound,
     RateLimited,
     ServerError,
-    TooManySessions,
-    Unavailable,
 )
 from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
 from rtc_server.protocols import events, moshi
@@ -182,7 +180,7 @@ class SocketTransport:
 
     def _say(self, message: bytes) -> None:
         if len(self._texts) >= _TEXTS:  # it does not read: its frames are dropped, and these are lost with it
-            self._abort()
+            abort(self._request)
             return
         self._texts.append(message)
         self._news.set()
@@ -228,7 +226,7 @@ class SocketTransport:
             pass  # the reader notices, too
         except Exception:  # the border of a task: the fault is ours, is logged, and costs this client alone
             logger.exception("nothing more can be sent to a client")
-            self._abort()
+            abort(self._request)
 
     async def _write_frame(self) -> None:
         """One frame, when it is due; if more wait, this is called again."""
@@ -254,12 +252,7 @@ class SocketTransport:
                 code = _CLOSE_CODES.get(self._reason, WSCloseCode.OK)
                 await self._socket.close(code=code, message=self._reason.encode())
         except (TimeoutError, ConnectionError):
-            self._abort()
-
-    def _abort(self) -> None:
-        """It does not read, or is not there: nothing of it may wait in our buffers."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+            abort(self._request)
 
 
 @routes.get("/api/chat", allow_head=False)
@@ -333,14 +326,4 @@ async def _refuse(socket: web.WebSocketResponse, error: ServerError, dialect: Di
     with contextlib.suppress(ConnectionError):
         if dialect.errors:
             await socket.send_bytes(moshi.encode_error(error.message))
-        await socket.close(code=_refusal_code(error), message=error.code.encode())
-
-
-def _refusal_code(error: ServerError) -> WSCloseCode:
-    match error:
-        case Draining():
-            return WSCloseCode.GOING_AWAY
-        case Unavailable() | RateLimited() | TooManySessions():
-            return WSCloseCode.TRY_AGAIN_LATER
-        case _:
-            return WSCloseCode.POLICY_VIOLATION
+        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())
