@@ -87,7 +87,8 @@ class OutboundTrack(MediaStreamTrack):
         track is stopped."""
         if self._clock is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._started.wait(), _START_TIMEOUT_S)
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    await self._started.wait()
             self._clock = PacketClock(time.monotonic() + self._playout.phase_s)
         if self.readyState != "live":
             raise MediaStreamError

@@ -86,7 +86,7 @@ class VirtualTime:
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
     clock = VirtualTime()
     monkeypatch.setattr(tracks, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    virtual = types.SimpleNamespace(sleep=clock.sleep, wait_for=asyncio.wait_for, Event=asyncio.Event)
+    virtual = types.SimpleNamespace(sleep=clock.sleep, timeout=asyncio.timeout, Event=asyncio.Event)
     monkeypatch.setattr(tracks, "asyncio", virtual)
     return clock
 

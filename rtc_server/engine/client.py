@@ -344,7 +344,8 @@ class EngineClient:
             await link.start(self._on_message, self._ended.set)
             while not self._ended.is_set() and self._alive():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), self._pulse.every_s)
+                    async with asyncio.timeout(self._pulse.every_s):
+                        await self._ended.wait()
         finally:
             was_ready = self._loaded
             if self.state is not EngineState.CLOSED:

@@ -472,7 +472,8 @@ class Session:
             if wait_s <= 0:
                 return False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._connected.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._connected.wait()
             await self.listeners.look()
             await self._look_for_path()
         return True

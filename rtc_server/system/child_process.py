@@ -61,7 +61,8 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            await asyncio.wait_for(self.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self.wait()
         except TimeoutError:
             self._process.kill()
             await self.wait()

@@ -71,7 +71,8 @@ class MediaTransport(DtlsTransport):
             private._RTCDtlsTransport__handshake_done = self.encrypted
             return await self.transport._recv()
         try:
-            return await asyncio.wait_for(self.transport._recv(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self.transport._recv()
         except TimeoutError:
             ssl.DTLSv1_handle_timeout()
             await self._write_ssl()

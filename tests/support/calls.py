@@ -341,7 +341,7 @@ def _slots_taken(server: Server) -> int:
 
 
 def _tasks() -> Counter[str]:
-    """The running tasks by what they run; the supervisor of an engine renews one from time to time."""
+    """The running tasks by what they run."""
     return Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
 
 
