@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
-import msgspec
 import numpy as np
 
 from rtc_server.engine.link import EngineLink
@@ -426,13 +425,13 @@ class EngineClient:
                 assert_never(message)
 
     def _on_ready(self, ready: Ready) -> None:
-        told = msgspec.structs.asdict(ready)
-        self._on_memory(told.pop("memory"))
-        self._timed_step_s = told.pop("step_s")
-        self.info = ModelInfo(**told)
+        info = ready.info
+        self._on_memory(ready.memory)
+        self._timed_step_s = ready.step_s
+        self.info = info
         self._become_ready()
-        self._metrics.slots.labels(self.service).set(ready.slots)
-        logger.info("engine %s ready: %s on %s, %d slots", self.service, ready.name, ready.device, ready.slots)
+        self._metrics.slots.labels(self.service).set(info.slots)
+        logger.info("engine %s ready: %s on %s, %d slots", self.service, info.name, info.device, info.slots)
         self._settled.set()
 
     def _on_memory(self, memory: MemoryUse) -> None:

@@ -8,7 +8,6 @@ trusted any more, and the process that started it starts another.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -75,10 +74,7 @@ class EngineCore:
         return self._rhythm.wait_s(now_s) if self._table.has_frames else None
 
     def ready(self) -> Ready:
-        info = self._model.info
-        # Not asdict(), which takes the values apart as well.
-        told = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-        return Ready(**told, memory=self._memory, step_s=self._step_s)
+        return Ready(self._model.info, self._memory, self._step_s)
 
     def memory_change(self, now: float) -> MemoryChanged | None:
         """What the model holds, if that has changed since it was told; looked up every ten seconds."""

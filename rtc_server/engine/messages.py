@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rtc_server.engine.model import Example, MemoryUse, ServiceKind, TokenMark
+from rtc_server.engine.model import MemoryUse, ModelInfo, TokenMark
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -56,21 +56,10 @@ ToEngine = Open | Frame | Reset | Close | Ping | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The model is loaded and warm; the fields of :class:`rtc_server.engine.model.ModelInfo`, what it holds, and how
-    long a step took when it was timed (0 if it was not)."""
+    """The model is loaded and warm: what it is, what it holds, and how long a step took when it was timed (0 if it was
+    not)."""
 
-    name: str
-    kind: ServiceKind
-    slots: int
-    device: str
-    speaks: bool
-    writes: bool
-    delay_s: float = 0.0
-    prefix_s: float = 0.0
-    pause_heads: int = 0
-    notice: str = ""
-    hint: str = ""
-    examples: tuple[Example, ...] = ()
+    info: ModelInfo
     memory: MemoryUse = MemoryUse()
     step_s: float = 0.0
 

@@ -52,7 +52,7 @@ from tests.support.fake_models import MAGIC, CountingModel, FaultyModel, GatedMo
 from tests.support.waiting import until
 
 FAKES = "tests.support.fake_models"
-READY = Ready("fake", ServiceKind.DIALOGUE, 2, "cpu", True, True)
+READY = Ready(ModelInfo("fake", ServiceKind.DIALOGUE, 2, "cpu", True, True))
 
 
 def frame(first: float = 0.5) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,7 +27,7 @@ from rtc_server.engine.messages import (
     Stop,
     ToEngine,
 )
-from rtc_server.engine.model import BoolArray, Example, FloatArray, MemoryUse, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from rtc_server.engine.slots import QUEUE_FRAMES
 from tests.support.fake_models import MAGIC, CountingModel, FaultyModel
 
@@ -84,11 +83,7 @@ def test_it_answers_between_two_steps(engine: Engine) -> None:
 
 
 def test_it_is_ready_with_what_the_model_is(engine: Engine) -> None:
-    assert engine.core.ready() == Ready("counting", ServiceKind.DIALOGUE, 3, "cpu", True, True)
-    examples = (Example("Count", ("count to ten", "stop")),)
-    engine.model.info = dataclasses.replace(engine.model.info, notice="It is small.", hint="make", examples=examples)
-    ready = engine.core.ready()
-    assert (ready.notice, ready.hint, ready.examples) == ("It is small.", "make", examples)
+    assert engine.core.ready() == Ready(ModelInfo("counting", ServiceKind.DIALOGUE, 3, "cpu", True, True))
 
 
 class Growing(CountingModel):

@@ -32,7 +32,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.model import Example, MemoryUse, ServiceKind
+from rtc_server.engine.model import Example, MemoryUse, ModelInfo, ServiceKind
 
 TO_ENGINE: list[ToEngine] = [
     Open(1),
@@ -44,10 +44,13 @@ TO_ENGINE: list[ToEngine] = [
     Stop(),
 ]
 FROM_ENGINE: list[FromEngine] = [
-    *(Ready("echo", kind, 64, "cuda:1", True, False) for kind in ServiceKind),
-    Ready("a", ServiceKind.DIALOGUE, 1, "cpu", True, True, 0.5, 1.0, 4, "Ä", "make", (Example("T", ("one", "two")),)),
+    *(Ready(ModelInfo("echo", kind, 64, "cuda:1", True, False)) for kind in ServiceKind),
     Ready(
-        "b", ServiceKind.DIALOGUE, 1, "cuda", True, True, memory=MemoryUse(2**34, 2**31, 5, 2**36, 2**37), step_s=0.25
+        ModelInfo(
+            "a", ServiceKind.DIALOGUE, 1, "cpu", True, True, 0.5, 1.0, 4, "Ä", "make", (Example("T", ("one", "two")),)
+        ),
+        MemoryUse(2**34, 2**31, 5, 2**36, 2**37),
+        0.25,
     ),
     MemoryChanged(MemoryUse(2**34, 2**31, 6, 0, 0)),
     LoadFailed("There is no such model.", "Check the name."),
@@ -58,6 +61,13 @@ FROM_ENGINE: list[FromEngine] = [
     StepDone(0.0525, 0, []),
     StepDone(0.5, 3, [Output(0, 1, 9, b"\x01" * 7680, " Grüße 👋", (0.5, 0.25)), Output(1, 4, 2, None, "")]),
 ]
+
+_INFO = {"name": "echo", "kind": "echo", "slots": 1, "device": "cpu", "speaks": True, "writes": True}
+
+
+def test_what_a_model_is_has_its_names_on_the_wire() -> None:
+    told = Ready(ModelInfo("echo", ServiceKind.ECHO, 1, "cpu", True, True))
+    assert decode_from_engine(msgspec.msgpack.encode(["Ready", _INFO])) == told
 
 
 @pytest.mark.parametrize("message", TO_ENGINE, ids=lambda message: type(message).__name__)
@@ -82,7 +92,7 @@ def test_every_message_is_tried_here() -> None:
 def test_a_kind_is_a_kind_again_on_the_other_side() -> None:
     ready = decode_from_engine(encode(FROM_ENGINE[0]))
     assert isinstance(ready, Ready)
-    assert isinstance(ready.kind, ServiceKind)
+    assert isinstance(ready.info.kind, ServiceKind)
 
 
 def test_a_frame_costs_little_more_than_its_samples() -> None:
@@ -103,7 +113,8 @@ def test_a_frame_costs_little_more_than_its_samples() -> None:
         msgspec.msgpack.encode(["Open"]),
         msgspec.msgpack.encode(["Open", "one"]),
         msgspec.msgpack.encode(["Frame", 1, 1, 1, "text"]),
-        msgspec.msgpack.encode(["Ready", "echo", "opera", 1, "cpu", True, True]),
+        msgspec.msgpack.encode(["Ready", {**_INFO, "kind": "opera"}]),
+        msgspec.msgpack.encode(["Ready", {"name": "echo"}]),
         msgspec.msgpack.encode({"type": "Open", "stream": 1}),
         msgspec.msgpack.encode(None),
     ],
