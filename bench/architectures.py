@@ -14,11 +14,12 @@ import torch
 from moshi.models import loaders
 from moshi.modules.streaming import State
 
-from bench.floor import Memory, Sizes
+from bench.floor import Memory, Sizes, WeighedOptions
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, build
+from rtc_server.models.kyutai.model import KyutaiModel, build
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 MOSHI_7B: Final = "moshi-7b"
 
@@ -65,9 +66,9 @@ def product_model(options: KyutaiOptions) -> KyutaiModel:
     return build(checkpoint_name(options.model), checkpoint_of(options.model), options)
 
 
-def engine(report: str, **options: Any) -> Weighed:
-    """A model for an engine process: the fields of :class:`KyutaiOptions`, and where to write what it weighs."""
-    return Weighed(product_model(KyutaiOptions(**options)), Path(report))
+def engine(options: WeighedOptions) -> Weighed:
+    """A model for an engine process."""
+    return Weighed(product_model(options.kyutai), Path(options.report))
 
 
 class Weighed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import random
 import sys
@@ -25,7 +26,7 @@ import numpy as np
 
 from bench.apart import apart
 from bench.callers import Figures, keep_calling
-from bench.floor import Memory, counts, size
+from bench.floor import Memory, WeighedOptions, counts, size
 from bench.operations import Operation, grouped, operations
 from bench.plain import Device, Lockstep, device_of, lockstep
 from bench.quiet import errors_only
@@ -37,6 +38,7 @@ from rtc_server.engine.messages import FromEngine, StepDone, ToEngine
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import ServerError
 from rtc_server.metrics import Metrics
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 HELP = "step and frame times of the engine, beside the plain model and the memory's bandwidth"
 
@@ -106,19 +108,20 @@ def run(arguments: argparse.Namespace) -> None:
     _publish(arguments, runs, device)
 
 
-def _options(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """The product's options for a model, but for the number of slots."""
+def _options(arguments: argparse.Namespace, directory: Path) -> KyutaiOptions:
+    """The product's options for a model with one slot."""
     model = arguments.arch
     if model in _TINY:
         model = apart(_write_tiny, directory / model, _TINY[model])
-    return {
-        "model": model,
-        "device": arguments.device,
-        "dtype": arguments.dtype,
-        "context": arguments.context,
-        "threads": arguments.threads,
-        "seed": 1,
-    }
+    return KyutaiOptions(
+        model,
+        slots=1,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        context=arguments.context,
+        threads=arguments.threads,
+        seed=1,
+    )
 
 
 def _write_tiny(directory: Path, kind: Any) -> str:
@@ -128,7 +131,7 @@ def _write_tiny(directory: Path, kind: Any) -> str:
 
 
 def measure(
-    arguments: argparse.Namespace, options: dict[str, Any], report: Path
+    arguments: argparse.Namespace, options: KyutaiOptions, report: Path
 ) -> tuple[dict[int, Runs], Device | None]:
     """Each number of sessions in each round, in turn: what else the machine does meets all of them alike. One that
     fails, for want of memory perhaps, is not tried again, and hinders no other."""
@@ -147,12 +150,13 @@ def measure(
 
 
 def _measure_engine(
-    runs: Runs, slots: int, arguments: argparse.Namespace, options: dict[str, Any], report: Path
+    runs: Runs, slots: int, arguments: argparse.Namespace, options: KyutaiOptions, report: Path
 ) -> None:
     if runs.failure:
         return
     try:
-        figures = asyncio.run(_call(slots, arguments, options | {"slots": slots, "report": str(report)}))
+        weighed = WeighedOptions(dataclasses.replace(options, slots=slots), str(report))
+        figures = asyncio.run(_call(arguments, weighed))
     except ServerError as error:
         runs.failure = str(error)
     else:
@@ -160,17 +164,17 @@ def _measure_engine(
         runs.memory.append(Memory.read(report))
 
 
-def _measure_plain(runs: Runs, batch: int, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+def _measure_plain(runs: Runs, batch: int, arguments: argparse.Namespace, options: KyutaiOptions) -> None:
     if runs.plain_failure:
         return
-    wanted = [options[name] for name in ("device", "dtype", "context", "threads")]
+    wanted = (options.device, options.dtype, options.context, options.threads)
     try:
-        runs.plain.append(apart(lockstep, options["model"], batch, arguments.steps, *wanted))
+        runs.plain.append(apart(lockstep, options.model, batch, arguments.steps, *wanted))
     except RuntimeError as error:
         runs.plain_failure = str(error)
 
 
-async def _call(slots: int, arguments: argparse.Namespace, options: dict[str, Any]) -> Figures:
+async def _call(arguments: argparse.Namespace, options: WeighedOptions) -> Figures:
     """One engine, from its start to its end. Raises ServerError."""
     figures = Figures(begins_at=float("inf"))
     spec = ChildSpec(_FACTORY, options, log_level=logging.CRITICAL)
@@ -181,8 +185,8 @@ async def _call(slots: int, arguments: argparse.Namespace, options: dict[str, An
         figures.begins_at = time.monotonic() + arguments.warm
         ends_at = figures.begins_at + arguments.seconds
         async with asyncio.TaskGroup() as group:
-            for slot in range(slots):
-                dice = random.Random(f"{slots} {slot}")
+            for slot in range(options.slots):
+                dice = random.Random(f"{options.slots} {slot}")
                 group.create_task(keep_calling(client, figures, dice, arguments.life, ends_at), name=f"slot-{slot}")
     except ExceptionGroup as errors:  # of the sessions, which all end for the same reason
         raise errors.exceptions[0] from None
@@ -293,8 +297,8 @@ def spread_size(values: list[int]) -> str:
     return size(max(values)) if values else "–"
 
 
-def _publish_profile(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
-    found = apart(operations, options | {"slots": arguments.profile}, arguments.steps)
+def _publish_profile(arguments: argparse.Namespace, options: KyutaiOptions) -> None:
+    found = apart(operations, dataclasses.replace(options, slots=arguments.profile), arguments.steps)
     kind = f"{arguments.arch} on {arguments.device}, {arguments.profile} slots"
     where = "on the device" if arguments.device.startswith("cuda") else "on the CPU, under the profiler"
     for title, operations_, note in (

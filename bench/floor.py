@@ -16,6 +16,7 @@ from typing import Final
 
 from bench.apart import apart
 from bench.table import publish
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 HELP = "the least time of a step, by the bandwidth of a card's memory"
 
@@ -38,6 +39,18 @@ class Sizes:
     def floor_s(self, sessions: int, bytes_per_s: float) -> float:
         """The least time of a step of so many sessions."""
         return (self.read + sessions * self.session) / bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedOptions:
+    """Of a model that writes what it weighs, as :class:`Memory`, to the file ``report``."""
+
+    kyutai: KyutaiOptions
+    report: str
+
+    @property
+    def slots(self) -> int:
+        return self.kyutai.slots
 
 
 @dataclass(frozen=True, slots=True)

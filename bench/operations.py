@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 _ACTIVE: Final = 0.7
 """The share of rows that have a frame in a step, at random: masks change from step to step, as they do in calls."""
@@ -35,7 +36,7 @@ class Operation:
     seconds: float
 
 
-def operations(options: dict[str, object], steps: int) -> list[Operation]:
+def operations(options: KyutaiOptions, steps: int) -> list[Operation]:
     """What runs on the device in so many steps, the longest first. On CUDA kernels and copies, on a CPU operators.
 
     Runs in a process of its own: see :mod:`bench.apart`.
@@ -44,9 +45,8 @@ def operations(options: dict[str, object], steps: int) -> list[Operation]:
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
 
     from bench.architectures import product_model  # noqa: PLC0415
-    from rtc_server.models.kyutai.model import KyutaiOptions  # noqa: PLC0415
 
-    model = product_model(KyutaiOptions(**options))  # type: ignore[arg-type]
+    model = product_model(options)
     model.warm_up()
     cuda = model.info.device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

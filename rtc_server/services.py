@@ -8,19 +8,20 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
-from rtc_server.engine.factory import make_model
+from rtc_server.engine.factory import SlotOptions, make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.engine.realtime import RealTime
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
@@ -40,8 +41,10 @@ _BUNDLED_THREADS: Final = 1
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
-_KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_with"
+_KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_if_it_fits"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class EngineSpec:
 
     service: str
     factory: str
-    options: dict[str, Any]
+    options: SlotOptions | KyutaiOptions
     in_process: bool
     real_time: RealTime = RealTime.UNMEASURED
 
@@ -87,7 +90,7 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
         slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
         specs.append(_kyutai(TRANSCRIBE, stt, slots, device, settings))
     in_process = settings.engine != "process" or bool(specs)
-    return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", {"slots": settings.echo_slots}, in_process)]
+    return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process)]
 
 
 def _cpu_slots(model: str) -> int:
@@ -95,24 +98,24 @@ def _cpu_slots(model: str) -> int:
 
 
 def _kyutai(service: str, model: str, slots: int, device: str, settings: Settings) -> EngineSpec:
-    options = {
-        "model": model,
-        "slots": slots,
-        "device": device,
-        "dtype": settings.dtype,
-        "quantize": settings.quantize,
-        "kv_dtype": settings.kv_dtype,
-        "context": _unless(settings.context, 0),
-        "temp": _unless(settings.temperature, -1),
-        "temp_text": _unless(settings.text_temperature, -1),
-        "top_k": _unless(settings.top_k, -1),
-        "top_k_text": _unless(settings.text_top_k, -1),
-        "seed": _unless(settings.seed, -1),
-        "threads": settings.threads or (_BUNDLED_THREADS if device == "cpu" and bundled.directory_of(model) else None),
-    }
+    options = KyutaiOptions(
+        model,
+        slots,
+        device,
+        dtype=settings.dtype,
+        quantize=settings.quantize,
+        kv_dtype=settings.kv_dtype,
+        context=_unless(settings.context, 0),
+        temp=_unless(settings.temperature, -1.0),
+        temp_text=_unless(settings.text_temperature, -1.0),
+        top_k=_unless(settings.top_k, -1),
+        top_k_text=_unless(settings.text_top_k, -1),
+        seed=_unless(settings.seed, -1),
+        threads=settings.threads or (_BUNDLED_THREADS if device == "cpu" and bundled.directory_of(model) else None),
+    )
     if service == TRANSCRIBE:
         # What was said does not depend on chance, nor on how long the dialogue model remembers.
-        options |= {"temp_text": 0.0, "context": None}
+        options = dataclasses.replace(options, temp_text=0.0, context=None)
     real_time = RealTime.WANTED if settings.allow_slow else RealTime.REQUIRED
     return EngineSpec(service, _KYUTAI_FACTORY, options, settings.engine == "thread", real_time)
 
@@ -122,7 +125,7 @@ def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec |
     if settings.vad == "off" or (settings.vad == "auto" and not {DIALOGUE, TRANSCRIBE} & set(services)):
         return None
     in_process = settings.engine == "thread" or (settings.engine == "auto" and set(services) == {ECHO})
-    return EngineSpec(DETECTOR, "rtc_server.models.silero:load", {"slots": settings.max_sessions}, in_process)
+    return EngineSpec(DETECTOR, "rtc_server.models.silero:load", SlotOptions(settings.max_sessions), in_process)
 
 
 def make_detector(settings: Settings, services: Collection[str], metrics: Metrics) -> EngineClient | None:
@@ -145,11 +148,13 @@ def check_models(specs: Iterable[EngineSpec]) -> None:
     """Raise ModelLoadError for a model that there is not, or that wants a package that is not here: before a process
     has started for it."""
     for spec in specs:
-        if spec.factory == _KYUTAI_FACTORY:
-            _refuse_unheard_of(spec.options["model"])
-        for package in _KYUTAI_PACKAGES if spec.factory == _KYUTAI_FACTORY else ():
+        if not isinstance(spec.options, KyutaiOptions):
+            continue
+        model = spec.options.model
+        _refuse_unheard_of(model)
+        for package in _KYUTAI_PACKAGES:
             if importlib.util.find_spec(package) is None:
-                raise invocation.lacks(spec.options["model"], package)
+                raise invocation.lacks(model, package)
 
 
 def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
@@ -173,7 +178,7 @@ def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> Engi
             hint=f"Name one: --stt kyutai/stt-1b-en_fr{small if bundled.is_complete(PICO_STT) else ''}.",
         )
     check_models([spec])
-    options = spec.options | {"slots": min(streams, spec.options["slots"])}
+    options = dataclasses.replace(spec.options, slots=min(streams, spec.options.slots))
     few = dataclasses.replace(spec, options=options, real_time=RealTime.UNMEASURED)
     return EngineClient(few.service, _link_maker(few, settings), metrics)
 
@@ -182,9 +187,9 @@ def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink
     if spec.in_process:
         return lambda: LocalLink(lambda: make_model(spec.factory, spec.options), spec.real_time)
     log_level = getattr(logging, settings.log_level.upper())
-    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level=log_level)
+    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level)
     return lambda: ProcessLink(child)
 
 
-def _unless(value: float, unset: float) -> float | None:
+def _unless(value: Number, unset: Number) -> Number | None:
     return None if value == unset else value

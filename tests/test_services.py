@@ -10,6 +10,7 @@ from rtc_server import bundled, services
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.services import EngineSpec, make_transcriber, plan, resolve_model
 from rtc_server.system import hardware
 
@@ -24,6 +25,11 @@ def planned(monkeypatch: pytest.MonkeyPatch, settings: Settings, streams: int, c
     return seen[0]
 
 
+def kyutai(spec: EngineSpec) -> KyutaiOptions:
+    assert isinstance(spec.options, KyutaiOptions)
+    return spec.options
+
+
 @pytest.mark.parametrize(
     ("cuda", "stt_slots", "streams", "slots"),
     [(0, 0, 1, 1), (0, 0, 9, 4), (1, 0, 9, 9), (1, 0, 200, 64), (0, 2, 9, 2), (1, 100, 200, 100)],
@@ -34,7 +40,7 @@ def test_slots_are_those_that_fit_and_are_needed(
     settings = Settings(stt="some/model", stt_slots=stt_slots)
     spec = planned(monkeypatch, settings, streams, cuda)
     served = next(spec for spec in plan(settings, cuda) if spec.service == "transcribe")
-    assert spec.options == served.options | {"slots": slots}
+    assert spec.options == dataclasses.replace(served.options, slots=slots)
     assert (spec.service, spec.factory, spec.in_process) == (served.service, served.factory, served.in_process)
 
 
@@ -70,7 +76,7 @@ def test_without_a_model_there_is_nothing_to_plan() -> None:
 )
 def test_what_transcribes_beside_a_model(model: str, stt: str, cuda: int, runs: str | None) -> None:
     specs = plan(Settings(model=model, stt=stt), cuda)
-    transcribers = [spec.options["model"] for spec in specs if spec.service == "transcribe"]
+    transcribers = [kyutai(spec).model for spec in specs if spec.service == "transcribe"]
     assert transcribers == ([runs] if runs else [])
 
 
@@ -114,7 +120,7 @@ def test_how_many_can_talk_at_a_time(
 ) -> None:
     monkeypatch.setattr(bundled, "missing_files", lambda _: [])
     spec = plan(Settings(model=model, device=device, slots=slots), cuda)[0]
-    assert (spec.service, spec.options["slots"]) == ("dialogue", made)
+    assert (spec.service, spec.options.slots) == ("dialogue", made)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_how_many_can_talk_at_a_time(
 )
 def test_a_bundled_model_leaves_the_other_cores_alone(model: str, device: str, threads: int, made: int | None) -> None:
     spec = plan(Settings(model=model, device=device, threads=threads), 1)[0]
-    assert spec.options["threads"] == made
+    assert kyutai(spec).threads == made
 
 
 def test_echo_is_alone_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.bundled import PICO_STT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcription.words import Word, WordAssembler
 from training import manners, phrases, recordings, voices
@@ -159,7 +160,7 @@ def score(read: Sequence[tuple[float, str]], wrote: Sequence[Word]) -> Score:
 
 def main() -> None:
     arguments = _parser().parse_args()
-    from rtc_server.models.kyutai.model import KyutaiOptions, load  # noqa: PLC0415 - help needs no torch
+    from rtc_server.models.kyutai.model import load  # noqa: PLC0415 - help needs no torch
 
     model = load(KyutaiOptions(str(arguments.model), arguments.readers))
     print(f"{'':16}{'':12}{'words':>8}{'errors':>10}{'start, median':>16}{'start, 95 %':>14}")

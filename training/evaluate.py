@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from rtc_server.bundled import PICO, directory_of
+from rtc_server.models.kyutai.options import KyutaiOptions
 from training import calls, direct, manners, voices
 from training.calls import Way
 from training.disturbance import Bystander
@@ -116,7 +117,7 @@ def _directory(text: str) -> Path:
 
 
 def _examine_model(arguments: argparse.Namespace) -> Evaluation:
-    from rtc_server.models.kyutai.model import KyutaiOptions, load  # noqa: PLC0415 - calls need no torch here
+    from rtc_server.models.kyutai.model import load  # noqa: PLC0415 - calls need no torch here
 
     model = load(KyutaiOptions(str(arguments.model), arguments.rows, threads=arguments.threads))
     model.warm_up()

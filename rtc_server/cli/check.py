@@ -12,6 +12,7 @@ from typing import Final
 from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.services import ECHO, plan, resolve_model, resolve_stt
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
@@ -81,7 +82,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
     try:
         import torch  # noqa: PLC0415 - takes seconds, and a broken install must be a finding
 
-        from rtc_server.models.kyutai.estimate import footprint_with  # noqa: PLC0415
+        from rtc_server.models.kyutai.estimate import footprint  # noqa: PLC0415
     except ImportError:
         return
     devices = hardware.cuda_devices()
@@ -90,18 +91,18 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
     wants: list[Want] = []
     for spec in plan(settings, devices):
-        if spec.service == ECHO:
+        if not isinstance(spec.options, KyutaiOptions):
             continue
         try:
-            held = footprint_with(**spec.options)
+            held = footprint(spec.options)
         except ModelLoadError as error:
             yield Finding(False, f"{spec.service}: {error.message}", error.hint)
             continue
         wants.append(
-            Want(spec.service, spec.options["slots"], held.weights_bytes, held.session_bytes + held.working_bytes)
+            Want(spec.service, spec.options.slots, held.weights_bytes, held.session_bytes + held.working_bytes)
         )
         sizes = f"{size_text(held.weights_bytes)} of weights, {size_text(held.session_bytes)} a session"
-        yield Finding(True, f"{spec.service} ({spec.options['model']}): {sizes}")
+        yield Finding(True, f"{spec.service} ({spec.options.model}): {sizes}")
     if settings.device == "cpu" or not devices:
         yield from how_many_fit("this machine", memory.free_bytes() or 0, wants)
         return

@@ -1,26 +1,72 @@
-"""Making a model from its name, so that the engine's layer need not import the models' one."""
+"""Making a model from its name and its options, so that the engine's layer need not import the models' one.
+
+Owns how options cross the border of a process: as JSON with the name of their class, which checks them on arrival.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
 
 from rtc_server.engine.model import StreamingModel
 from rtc_server.usage import invocation
 
 
-def make_model(factory: str, options: dict[str, Any]) -> StreamingModel:
-    """Call ``factory`` (``module:function``) with ``options`` as keywords. Raises ModelLoadError, also for a package
-    that the model wants and this machine does not have.
+class ModelOptions(Protocol):
+    """What a kind of model lets its caller choose: a frozen dataclass of plain values, one class for each kind."""
+
+    @property
+    def slots(self) -> int:
+        """Rows of the batch, fixed for the model's life."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOptions:
+    """Of a model that leaves nothing else to choose. ``slots``: see :class:`ModelOptions`."""
+
+    slots: int
+
+
+class PackedOptions(msgspec.Struct, frozen=True):
+    """Options on their way to another process. ``kind``: their class, as ``module:class``; ``values``: its fields."""
+
+    kind: str
+    values: msgspec.Raw
+
+
+def pack(options: ModelOptions) -> PackedOptions:
+    """``options`` for another process, whose :func:`unpack` has to find their class by name."""
+    kind = type(options)
+    return PackedOptions(f"{kind.__module__}:{kind.__qualname__}", msgspec.Raw(msgspec.json.encode(options)))
+
+
+def unpack(packed: PackedOptions) -> ModelOptions:
+    """What was packed. Raises msgspec.ValidationError for values that are not of the types that the class declares."""
+    options: ModelOptions = msgspec.json.decode(packed.values, type=_find(packed.kind))
+    return options
+
+
+def make_model(factory: str, options: ModelOptions) -> StreamingModel:
+    """Call ``factory`` (``module:function``) with ``options``. Raises ModelLoadError, also for a package that the model
+    wants and this machine does not have.
 
     ``factory`` comes from the composition root, never from a request.
     """
-    module, _, function = factory.partition(":")
     try:
-        model: StreamingModel = getattr(importlib.import_module(module), function)(**options)
+        model: StreamingModel = _find(factory)(options)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package == __name__.partition(".")[0]:
             raise
-        raise invocation.lacks(str(options.get("model", module)), package) from error
+        name = getattr(options, "model", factory.partition(":")[0])  # echo and the like have but one
+        raise invocation.lacks(name, package) from error
     return model
+
+
+def _find(name: str) -> Any:
+    """What ``module:attribute`` names. Any: that is all that a name tells of it."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -17,14 +17,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from rtc_server.engine.core import serve
-from rtc_server.engine.factory import make_model
+from rtc_server.engine.factory import ModelOptions, PackedOptions, make_model, pack, unpack
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.meeting import MeetingPoint
 from rtc_server.engine.messages import (
@@ -47,15 +48,29 @@ _QUEUE_MESSAGES: Final = 10_000
 _CLOSE_TIMEOUT_S: Final = 5.0
 
 
-class ChildSpec(msgspec.Struct, frozen=True):
-    """What the child needs to know. ``factory``: ``module:function``, called with ``options`` as keywords."""
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What the child is to run. ``factory``: ``module:function``, called with ``options``."""
 
     factory: str
-    options: dict[str, Any]
+    options: ModelOptions
     real_time: RealTime = RealTime.UNMEASURED
-    inbox: str = ""
-    outbox: str = ""
     log_level: int = logging.INFO
+
+
+class FirstLine(msgspec.Struct, frozen=True):
+    """What the child reads: a :class:`ChildSpec`, and the addresses that it connects to."""
+
+    factory: str
+    options: PackedOptions
+    real_time: RealTime
+    log_level: int
+    inbox: str
+    outbox: str
+
+    @staticmethod
+    def of(spec: ChildSpec, inbox: str, outbox: str) -> FirstLine:
+        return FirstLine(spec.factory, pack(spec.options), spec.real_time, spec.log_level, inbox, outbox)
 
 
 class ProcessLink:
@@ -86,8 +101,7 @@ class ProcessLink:
             socket.linger = 0
         inbox, outbox = self._meeting.bind(self._to_child, "in"), self._meeting.bind(self._from_child, "out")
         self._process = ChildProcess("rtc_server.engine.process")
-        spec = msgspec.structs.replace(self._spec, inbox=inbox, outbox=outbox)
-        self._process.tell(msgspec.json.encode(spec) + b"\n")
+        self._process.tell(msgspec.json.encode(FirstLine.of(self._spec, inbox, outbox)) + b"\n")
         reader = asyncio.create_task(self._read(on_message), name="engine-reader")
         watcher = asyncio.create_task(self._watch(self._process, on_message, on_exit), name="engine-watcher")
         self._tasks = [reader, watcher]
@@ -145,11 +159,11 @@ def _killed_while_loading() -> LoadFailed:
 class _ZmqPort:
     """The child's end."""
 
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, inbox: str, outbox: str) -> None:
         self._context = zmq.Context()
         self._inbox = self._context.socket(zmq.PULL)
         self._outbox = self._context.socket(zmq.PUSH)
-        for socket, address in ((self._inbox, spec.inbox), (self._outbox, spec.outbox)):
+        for socket, address in ((self._inbox, inbox), (self._outbox, outbox)):
             socket.set_hwm(_QUEUE_MESSAGES)
             socket.connect(address)
         self._outbox.linger = 1000
@@ -195,15 +209,15 @@ def main() -> int:
         if not byte:
             return 0
         line += byte
-    spec = msgspec.json.decode(line, type=ChildSpec)
-    logging.basicConfig(level=spec.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
-    port = _ZmqPort(spec)
+    told = msgspec.json.decode(line, type=FirstLine)
+    logging.basicConfig(level=told.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
+    port = _ZmqPort(told.inbox, told.outbox)
     try:
         loaded = serve(
-            lambda: make_model(spec.factory, spec.options),
+            lambda: make_model(told.factory, unpack(told.options)),
             port,
             Clocks(time.monotonic, time.thread_time),
-            spec.real_time,
+            told.real_time,
         )
         if not loaded:
             port.wait_for_end()  # so that the reason is read before the exit is seen

@@ -5,6 +5,7 @@ It is the server's sound check: the whole media path and nothing behind it.
 
 from __future__ import annotations
 
+from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 
 
@@ -34,5 +35,5 @@ class EchoModel:
         pass
 
 
-def load(slots: int) -> EchoModel:
-    return EchoModel(slots)
+def load(options: SlotOptions) -> EchoModel:
+    return EchoModel(options.slots)

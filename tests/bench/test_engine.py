@@ -22,8 +22,9 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import StepDone
 from rtc_server.engine.model import TokenMark
 from rtc_server.metrics import Metrics
-from rtc_server.models.echo import load
-from rtc_server.models.kyutai.model import KyutaiOptions, build
+from rtc_server.models.echo import EchoModel
+from rtc_server.models.kyutai.model import build
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.support.waiting import until
 
@@ -212,7 +213,7 @@ def test_groups_add_up() -> None:
 
 
 def test_a_profile_of_a_real_model(tiny: Path) -> None:
-    found = operations({"model": str(tiny), "slots": 2, "threads": 1}, 2)
+    found = operations(KyutaiOptions(str(tiny), slots=2, threads=1), 2)
     assert {"matrix products", "convolutions", "attention"} <= {each.name for each in grouped(found)}
     assert all(each.calls > 0 and each.seconds > 0 for each in found)
 
@@ -235,7 +236,9 @@ def test_a_short_run_from_the_command_to_the_table(capsys: pytest.CaptureFixture
 
 async def test_sessions_come_and_go_and_their_frames_are_counted() -> None:
     figures = Figures(begins_at=0.0)
-    client = EngineClient("bench", lambda: engine.TappedLink(LocalLink(lambda: load(2)), figures.on_step), Metrics())
+    client = EngineClient(
+        "bench", lambda: engine.TappedLink(LocalLink(lambda: EchoModel(2)), figures.on_step), Metrics()
+    )
     client.start()
     await client.wait_settled()
     calling = asyncio.create_task(keep_calling(client, figures, random.Random(1), 0.2, float("inf")))
@@ -253,8 +256,7 @@ def test_what_cannot_be_measured_is_said_and_does_not_hinder_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments("--arch", "nowhere", "--slots", "1", "--rounds", "2")
-    options = {"model": "nowhere", "device": "cpu", "dtype": "auto", "context": None, "threads": 1, "seed": 1}
-    runs, device = engine.measure(given, options, tmp_path / "report")
+    runs, device = engine.measure(given, KyutaiOptions("nowhere", slots=1, threads=1), tmp_path / "report")
     assert runs[1].failure.startswith("nowhere is neither")
     assert runs[1].plain_failure.startswith("ModelLoadError: nowhere is neither")
     engine._publish(given, runs, device)

@@ -24,6 +24,7 @@ import zmq
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient, EngineState, EngineStream, StreamOutput
+from rtc_server.engine.factory import ModelOptions, SlotOptions
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import (
@@ -45,10 +46,10 @@ from rtc_server.engine.messages import (
     encode,
 )
 from rtc_server.engine.model import FloatArray, MemoryUse, ModelInfo, ServiceKind, StreamingModel
-from rtc_server.engine.process import ChildSpec, ProcessLink
+from rtc_server.engine.process import ChildSpec, FirstLine, ProcessLink
 from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerError, ServerFull
 from rtc_server.metrics import Metrics
-from tests.support.fake_models import MAGIC, CountingModel, FaultyModel, GatedModel, unloadable
+from tests.support.fake_models import MAGIC, CountingModel, FakeOptions, FaultyModel, GatedModel, unloadable
 from tests.support.waiting import until
 
 FAKES = "tests.support.fake_models"
@@ -155,18 +156,18 @@ def local(load: Callable[[], StreamingModel], stall_timeout_s: float = 60.0) -> 
     return EngineClient("fake", lambda: LocalLink(load), Metrics(), stall_timeout_s)
 
 
-def child(factory: str, stall_timeout_s: float = 60.0, **options: object) -> EngineClient:
+def child(factory: str, options: ModelOptions, stall_timeout_s: float = 60.0) -> EngineClient:
     spec = ChildSpec(factory, options, log_level=logging.CRITICAL)
     return EngineClient("fake", lambda: ProcessLink(spec), Metrics(), stall_timeout_s)
 
 
 def echo_child(slots: int = 2) -> EngineClient:
-    return child("rtc_server.models.echo:load", slots=slots)
+    return child("rtc_server.models.echo:load", SlotOptions(slots))
 
 
 KINDS = {
     "thread": lambda slots: local(lambda: CountingModel(slots)),
-    "process": lambda slots: child(f"{FAKES}:counting", slots=slots),
+    "process": lambda slots: child(f"{FAKES}:counting", FakeOptions(slots)),
 }
 
 
@@ -226,7 +227,8 @@ async def test_a_conversation_from_open_to_close(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_model_that_cannot_be_loaded(kind: str) -> None:
     """Said once, with the hint, and never tried again; who asks for a slot is refused."""
-    client = local(lambda: unloadable(2)) if kind == "thread" else child(f"{FAKES}:unloadable", slots=2)
+    options = FakeOptions(2)
+    client = local(lambda: unloadable(options)) if kind == "thread" else child(f"{FAKES}:unloadable", options)
     client.start()
     with pytest.raises(ModelLoadError, match="no such model") as caught:
         await client.wait_settled()
@@ -241,8 +243,7 @@ async def test_a_model_that_cannot_be_loaded(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_model_that_raises_is_started_again(kind: str, no_restart_pause: None) -> None:
     """Everybody in the engine is told, once; the streams are dead; new ones work."""
-    fault = {"slots": 2, "fault": "raise"}
-    client = local(lambda: FaultyModel(2)) if kind == "thread" else child(f"{FAKES}:faulty", **fault)
+    client = local(lambda: FaultyModel(2)) if kind == "thread" else child(f"{FAKES}:faulty", FakeOptions(2))
     async with running(client):
         ears = [Ear(), Ear()]
         streams = [await client.open(ear) for ear in ears]
@@ -728,7 +729,7 @@ async def test_a_hanging_engine_is_killed_and_started_again(
 ) -> None:
     """It does not hear that it should stop."""
     monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.1)
-    async with running(child(f"{FAKES}:faulty", 0.4, slots=1, fault="hang")) as client:
+    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.4)) as client:
         pid = client.pid
         assert pid is not None
         ear = Ear()
@@ -746,7 +747,7 @@ async def test_a_close_while_a_hanging_engine_is_being_ended_leaves_no_process(
 ) -> None:
     """The server is stopped in the seconds that the hanging engine is given."""
     monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.5)
-    async with running(child(f"{FAKES}:faulty", 0.1, slots=1, fault="hang")) as client:
+    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.1)) as client:
         pid = client.pid
         assert pid is not None
         ear = Ear()
@@ -760,7 +761,7 @@ async def test_a_close_while_a_hanging_engine_is_being_ended_leaves_no_process(
 async def test_a_model_that_cannot_be_loaded_again_is_tried_again(tmp_path: Path, no_restart_pause: None) -> None:
     """It has worked before: the disk or the card may come back."""
     marker = tmp_path / "loaded"
-    async with running(child(f"{FAKES}:loadable_once", slots=1, marker=str(marker))) as client:
+    async with running(child(f"{FAKES}:loadable_once", FakeOptions(1, marker=str(marker)))) as client:
         ear = Ear()
         (await client.open(ear)).push(frame(MAGIC))
         await until(lambda: client.restarts >= 2)
@@ -783,9 +784,9 @@ async def test_a_ctrl_c_in_the_terminal_is_not_the_engines_to_handle() -> None:
 async def test_links_that_are_collected_leave_the_sockets_of_others_alone() -> None:
     """ZeroMQ gives a closed socket's handle to the next one: whoever closes twice closes somebody else's."""
     for _ in range(20):
-        old = ProcessLink(ChildSpec("no:where", {}))
+        old = ProcessLink(ChildSpec("no:where", SlotOptions(1)))
         await old.close()
-        link = ProcessLink(ChildSpec("no:where", {}))
+        link = ProcessLink(ChildSpec("no:where", SlotOptions(1)))
         del old
         gc.collect()
         assert not link._from_child.closed
@@ -829,7 +830,7 @@ async def test_a_close_leaves_nothing_behind(kind: str, private_directory: Path)
     assert not is_used(private_directory)
 
 
-SPEC = {"factory": "rtc_server.models.echo:load", "options": {"slots": 1}, "log_level": logging.CRITICAL}
+SPEC = ChildSpec("rtc_server.models.echo:load", SlotOptions(1), log_level=logging.CRITICAL)
 
 
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "before it knows its model"])
@@ -843,7 +844,7 @@ def test_a_child_whose_standard_input_ends_ends_too(loaded: bool, tmp_path: Path
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             assert process.stdin is not None
             if loaded:
-                process.stdin.write(msgspec.json.encode({**SPEC, "inbox": inbox, "outbox": outbox}) + b"\n")
+                process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
                 process.stdin.flush()
                 assert from_child.poll(20_000)
                 assert isinstance(decode_from_engine(from_child.recv()), Ready)
@@ -859,7 +860,7 @@ def test_a_child_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
         to_child.bind(inbox)
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode({**SPEC, "inbox": inbox, "outbox": outbox}) + b"\n")
+            process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
             process.stdin.flush()
             to_child.send(encode(Stop()))
             assert process.wait(20) == 0
@@ -868,11 +869,12 @@ def test_a_child_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
 PARENT = """
 import asyncio
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.metrics import Metrics
 
 async def main():
-    spec = ChildSpec("rtc_server.models.echo:load", {"slots": 1}, log_level=50)
+    spec = ChildSpec("rtc_server.models.echo:load", SlotOptions(1), log_level=50)
     client = EngineClient("echo", lambda: ProcessLink(spec), Metrics())
     client.start()
     await client.wait_settled()
@@ -897,7 +899,7 @@ def test_a_parent_that_is_killed_takes_its_engine_along(private_directory: Path)
 
 async def test_an_engine_that_is_killed_while_it_loads_is_not_loaded_again() -> None:
     """The system has no memory for it, and will have none the next time."""
-    client = child(f"{FAKES}:killed", slots=1)
+    client = child(f"{FAKES}:killed", FakeOptions(1))
     client.start()
     try:
         with pytest.raises(ModelLoadError, match="killed while it was loading, most likely because memory") as raised:

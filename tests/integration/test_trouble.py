@@ -18,6 +18,7 @@ import pytest
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs
 from rtc_server.client import OfferRefused, VoiceClient
+from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, RowOutput
@@ -486,7 +487,7 @@ async def test_an_engine_that_is_killed_costs_its_conversations_and_comes_back()
 
 async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
     """Two services, each with an engine: a conversation with the other one does not notice."""
-    child = ChildSpec("rtc_server.models.echo:load", {"slots": 4})
+    child = ChildSpec("rtc_server.models.echo:load", SlotOptions(4))
     links: dict[str, Callable[[], EngineLink]] = {
         "dialogue": lambda: ProcessLink(child),
         "echo": lambda: LocalLink(lambda: EchoModel(4)),

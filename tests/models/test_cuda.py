@@ -16,8 +16,9 @@ from moshi.utils.compile import CUDAGraphed
 
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
-from rtc_server.models.kyutai.fit import load_with
+from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
+from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.engine.test_client import Ear, child, frame, running
 from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 from tests.support.fake_models import MAGIC
@@ -70,7 +71,7 @@ def test_graphs_are_captured_in_the_warm_up_and_survive_resets(
 @pytest.mark.timeout(600)
 def test_bfloat16_as_it_is_served(moshi_checkpoint: Path) -> None:
     """The default on CUDA: every row that is ready speaks, in finite numbers."""
-    model = load_with(model=str(moshi_checkpoint), slots=3, device="cuda", seed=1)
+    model = load_if_it_fits(KyutaiOptions(str(moshi_checkpoint), slots=3, device="cuda", seed=1))
     model.warm_up()
     rng = np.random.default_rng(0)
     for step in range(24):
@@ -103,8 +104,8 @@ class FragileModel:
         return self._model.step(pcm, active)
 
 
-def fragile(**options: object) -> FragileModel:
-    return FragileModel(load_with(**options))
+def fragile(options: KyutaiOptions) -> FragileModel:
+    return FragileModel(load_if_it_fits(options))
 
 
 async def test_an_engine_whose_device_fails_is_started_again(
@@ -112,8 +113,8 @@ async def test_an_engine_whose_device_fails_is_started_again(
 ) -> None:
     """In a process of its own, for the old one's device is lost: everybody is told, and the next may speak."""
     monkeypatch.setattr("rtc_server.engine.client._RESTART_PAUSES_S", (0.0,))
-    options = {"model": str(moshi_checkpoint), "slots": 2, "device": device, "threads": 1}
-    async with running(child(f"{__name__}:fragile", **options)) as client:
+    options = KyutaiOptions(str(moshi_checkpoint), slots=2, device=device, threads=1)
+    async with running(child(f"{__name__}:fragile", options)) as client:
         ears = [Ear(), Ear()]
         streams = [await client.open(ear) for ear in ears]
         streams[1].push(frame())

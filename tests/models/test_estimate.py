@@ -13,7 +13,8 @@ from moshi.models import loaders
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai.estimate import Footprint, footprint
-from rtc_server.models.kyutai.model import KyutaiOptions, load
+from rtc_server.models.kyutai.model import load
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 GIB, MIB = 2**30, 2**20
 MIMI_WEIGHTS = 367 * MIB

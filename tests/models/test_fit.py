@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from rtc_server.config import DEFAULT_MODEL
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import fit
 from rtc_server.models.kyutai.estimate import footprint
-from rtc_server.models.kyutai.fit import load_with, require_room
-from rtc_server.models.kyutai.model import KyutaiOptions
+from rtc_server.models.kyutai.fit import load_if_it_fits, require_room
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import memory
 
 GIB = 2**30
@@ -29,7 +30,7 @@ def test_the_real_moshi_needs_more_than_a_small_machine_has(monkeypatch: pytest.
     has_free(monkeypatch, 23 * GIB)
     monkeypatch.setattr(fit, "open_checkpoint", lambda _: pytest.fail("it was downloaded"))
     with pytest.raises(ModelLoadError) as refused:
-        load_with(model=DEFAULT_MODEL, slots=1)
+        load_if_it_fits(KyutaiOptions(DEFAULT_MODEL, slots=1))
     assert re.search(r"with one slot it needs 3\d\.\d GiB, and this machine has 23\.0 GiB free", refused.value.message)
     assert "fewer slots" in (refused.value.hint or "")
 
@@ -65,8 +66,9 @@ def test_a_small_model_is_not_sized_up(monkeypatch: pytest.MonkeyPatch) -> None:
     require_room(KyutaiOptions(bundled.PICO, slots=4))
 
 
-@pytest.mark.parametrize("options", [{"model": "no/such directory"}, {"model": "", "slots": 0}, {"device": "cuda:99"}])
-def test_what_else_is_wrong_is_said_by_loading_it(options: dict[str, Any], moshi_checkpoint: Path) -> None:
+@pytest.mark.parametrize("wrong", [{"model": "no/such directory"}, {"model": "", "slots": 0}, {"device": "cuda:99"}])
+def test_what_else_is_wrong_is_said_by_loading_it(wrong: dict[str, Any], moshi_checkpoint: Path) -> None:
+    options = dataclasses.replace(KyutaiOptions(str(moshi_checkpoint), 1), **wrong)
     with pytest.raises(ModelLoadError) as refused:
-        load_with(**({"model": str(moshi_checkpoint), "slots": 1} | options))
+        load_if_it_fits(options)
     assert "memory" not in refused.value.message

@@ -16,8 +16,9 @@ from moshi.utils.compile import no_compile
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.estimate import footprint
-from rtc_server.models.kyutai.kv_cache import KvDtype, NarrowKVCache, set_kv_dtype
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.kv_cache import NarrowKVCache, set_kv_dtype
+from rtc_server.models.kyutai.model import KyutaiModel, load
+from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 from tests.conftest import need_commands
 from tests.models.test_kyutai import (
     RING_FRAMES,

@@ -25,7 +25,8 @@ from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import Example, ModelInfo, RowOutput, ServiceKind, StreamingModel
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
-from rtc_server.models.kyutai.model import NO_TOKEN, KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.model import NO_TOKEN, KyutaiModel, load
+from rtc_server.models.kyutai.options import KyutaiOptions
 
 Floats = npt.NDArray[np.float32]
 PCM_TOLERANCE = 1e-5

@@ -15,7 +15,8 @@ import pytest
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from rtc_server.bundled import PACKAGE
 from rtc_server.models.kyutai import model as kyutai
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions
+from rtc_server.models.kyutai.model import KyutaiModel
+from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.script import spoken
 from training.recognise import Recogniser

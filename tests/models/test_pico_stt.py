@@ -12,7 +12,8 @@ import pytest
 from rtc_server import bundled
 from rtc_server.engine.model import ServiceKind
 from rtc_server.models.kyutai import model as kyutai
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions
+from rtc_server.models.kyutai.model import KyutaiModel
+from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from training.dictation import Score, read_out, score, written
 

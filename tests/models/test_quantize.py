@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.estimate import Footprint, footprint
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.model import KyutaiModel, load
+from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from tests.models.test_kyutai import alone, assert_same, noise, random_schedule
 from tests.models.test_pico import QUESTIONS, talk

@@ -13,7 +13,8 @@ import torch
 from moshi.models import loaders
 
 from rtc_server.audio import FRAME_SAMPLES, level_dbfs
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.model import KyutaiModel, load
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.tiny import _SENTENCES, write_tiny_checkpoint
 
 FRAMES_IN_4_S = 50

@@ -7,7 +7,7 @@ import pytest
 
 from rtc_server import audio
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, Resampler
-from rtc_server.models.silero import VoiceActivityModel, load
+from rtc_server.models.silero import VoiceActivityModel
 from rtc_server.transcription.turns import SpeechKind, VoiceTracker
 from tests.conftest import need_commands
 from tests.support.speech import SPEECH_HZ, speak
@@ -35,7 +35,7 @@ def probabilities(model: VoiceActivityModel, pcm: FloatArray, row: int = 0) -> l
 
 
 def test_speech_is_heard_and_silence_is_not() -> None:
-    heard = probabilities(load(1), spoken())
+    heard = probabilities(VoiceActivityModel(1), spoken())
     assert max(heard[:11]) < 0.1
     assert np.mean(np.array(heard[13:-14]) > 0.5) > 0.7
     assert max(heard[-8:]) < 0.1
@@ -45,7 +45,7 @@ def test_speech_makes_one_turn() -> None:
     tracker = VoiceTracker(0.5, 400, 700)
     made = [
         (event.kind, event.at_ms)
-        for n, probability in enumerate(probabilities(load(1), spoken()), 1)
+        for n, probability in enumerate(probabilities(VoiceActivityModel(1), spoken()), 1)
         for event in tracker.push(n * audio.FRAME_MS, probability)
     ]
     assert [kind for kind, _ in made] == [SpeechKind.STARTED, SpeechKind.ENDED, SpeechKind.TURN_ENDED]
@@ -55,14 +55,17 @@ def test_speech_makes_one_turn() -> None:
 @pytest.mark.parametrize("level", [0.0, 0.0005, 0.05])
 def test_noise_is_no_speech(level: float) -> None:
     noise = (np.random.default_rng(1).standard_normal(10 * MODEL_RATE_HZ) * level).astype(np.float32)
-    assert np.mean(np.array(probabilities(load(1), noise)) > 0.5) < 0.02
+    assert np.mean(np.array(probabilities(VoiceActivityModel(1), noise)) > 0.5) < 0.02
 
 
 def test_rows_know_nothing_of_each_other() -> None:
     """Interleaved with another's speech, a row says what it says alone; and after a wipe what it said at first."""
     pcm = spoken()
-    alone = probabilities(load(2), pcm)
-    model, other = load(2), frames(spoken("Something else altogether was said here, and at greater length."))
+    alone = probabilities(VoiceActivityModel(2), pcm)
+    model, other = (
+        VoiceActivityModel(2),
+        frames(spoken("Something else altogether was said here, and at greater length.")),
+    )
     both = []
     for n, frame in enumerate(frames(pcm)):
         rows = np.stack((frame, other[n % len(other)]))
@@ -75,7 +78,7 @@ def test_rows_know_nothing_of_each_other() -> None:
 
 
 def test_rows_that_are_not_active_make_nothing() -> None:
-    model = load(3)
+    model = VoiceActivityModel(3)
     model.warm_up()
     made = model.step(np.zeros((3, FRAME_SAMPLES), np.float32), np.array([False, True, False]))
     assert [output is None for output in made] == [True, False, True]

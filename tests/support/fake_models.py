@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -94,27 +95,37 @@ class GatedModel(CountingModel):
         return super().step(pcm, active)
 
 
-def counting(slots: int) -> CountingModel:
-    return CountingModel(slots)
+@dataclass(frozen=True, slots=True)
+class FakeOptions:
+    """``fault``: see :class:`FaultyModel`. ``marker``: see :func:`loadable_once`."""
+
+    slots: int
+    fault: str = "raise"
+    marker: str = ""
 
 
-def faulty(slots: int, fault: str) -> FaultyModel:
-    return FaultyModel(slots, fault)
+def counting(options: FakeOptions) -> CountingModel:
+    return CountingModel(options.slots)
 
 
-def unloadable(slots: int) -> CountingModel:
+def faulty(options: FakeOptions) -> FaultyModel:
+    return FaultyModel(options.slots, options.fault)
+
+
+def unloadable(options: FakeOptions) -> CountingModel:
     raise ModelLoadError("There is no such model.", "Check the name.")
 
 
-def killed(slots: int) -> CountingModel:
+def killed(options: FakeOptions) -> CountingModel:
     """What becomes of a process that loads more than the system has memory for."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("it lives")
 
 
-def loadable_once(slots: int, marker: str) -> CountingModel:
-    """Loads if the file ``marker`` is not there yet, and puts it there: a disk that goes away."""
-    if Path(marker).exists():
+def loadable_once(options: FakeOptions) -> CountingModel:
+    """Loads if the file ``options.marker`` is not there yet, and puts it there: a disk that goes away."""
+    marker = Path(options.marker)
+    if marker.exists():
         raise ModelLoadError("The disk is gone.")
-    Path(marker).write_text(str(os.getpid()))
-    return FaultyModel(slots)
+    marker.write_text(str(os.getpid()))
+    return FaultyModel(options.slots)

@@ -58,11 +58,6 @@ class Scribe:
         return RowOutput(mark=TokenMark.PADDING, pauses=pauses)
 
 
-def scribe(slots: int, heads: int = 0) -> Scribe:
-    """A factory for a child process."""
-    return Scribe(slots, heads)
-
-
 def numbered(*numbers: int) -> FloatArray:
     """A frame for each."""
     frames = np.zeros((len(numbers), FRAME_SAMPLES), dtype=np.float32)

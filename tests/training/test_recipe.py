@@ -14,7 +14,7 @@ from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.bundled import PICO, directory_of
 from rtc_server.engine.model import ServiceKind
 from rtc_server.models.kyutai import model as kyutai
-from rtc_server.models.kyutai.model import KyutaiOptions
+from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from training.checkpoint import hearing_of, load_codec
 

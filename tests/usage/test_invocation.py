@@ -13,6 +13,7 @@ import pytest
 from rtc_server.config import Settings
 from rtc_server.engine.factory import make_model
 from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.services import check_models, plan
 from rtc_server.usage import invocation
 
@@ -72,20 +73,20 @@ def test_a_working_directory_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not invocation.in_checkout()
 
 
-def needs_what_is_not_there(model: str) -> None:
+def needs_what_is_not_there(options: KyutaiOptions) -> None:
     import no_such_package_of_anyone  # type: ignore[import-not-found]  # noqa: F401
 
 
-def needs_what_is_ours(model: str) -> None:
+def needs_what_is_ours(options: KyutaiOptions) -> None:
     import rtc_server.no_such_module  # type: ignore[import-not-found]  # noqa: F401
 
 
 def test_a_package_that_turns_out_to_be_missing_while_a_model_loads() -> None:
     with pytest.raises(ModelLoadError, match="The model a/b wants the package no_such_package_of_anyone") as failed:
-        make_model(f"{__name__}:needs_what_is_not_there", {"model": "a/b"})
+        make_model(f"{__name__}:needs_what_is_not_there", KyutaiOptions("a/b", 1))
     assert failed.value.hint == invocation.how_to_install("no_such_package_of_anyone")
     with pytest.raises(ModuleNotFoundError):
-        make_model(f"{__name__}:needs_what_is_ours", {"model": "a/b"})
+        make_model(f"{__name__}:needs_what_is_ours", KyutaiOptions("a/b", 1))
 
 
 def test_nothing_is_started_for_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from moshi.models import loaders
@@ -16,7 +15,8 @@ from moshi.models import loaders
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, load_errors, read_configuration
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import widened_bytes
-from rtc_server.models.kyutai.model import KyutaiOptions, lm_dtype, lm_overrides, make_generator, streaming_states
+from rtc_server.models.kyutai.model import lm_dtype, lm_overrides, make_generator, streaming_states
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.kyutai.quantize import is_quantized, saved_bytes
 
 
@@ -54,8 +54,3 @@ def footprint(options: KyutaiOptions) -> Footprint:
         lm_gen.streaming_forever(options.slots)
         cache = state_bytes(streaming_states(mimi, lm_gen))
         return Footprint(weights, cache // options.slots, widened_bytes(lm) // options.slots if narrow else 0)
-
-
-def footprint_with(**options: Any) -> Footprint:
-    """:func:`footprint` with the fields of KyutaiOptions as keywords, as an engine's plan has them."""
-    return footprint(KyutaiOptions(**options))

@@ -5,26 +5,25 @@ A system that runs out of memory does not say so: it kills the process that asks
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.estimate import footprint
-from rtc_server.models.kyutai.model import KyutaiModel, KyutaiOptions, load
+from rtc_server.models.kyutai.model import KyutaiModel, load
+from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import memory
 
 _SURELY: Final = 64
 """A model whose files fit so many times is not sized up: that takes as long as loading it."""
 
 
-def load_with(**options: Any) -> KyutaiModel:
-    """:func:`rtc_server.models.kyutai.model.load` with the fields of :class:`KyutaiOptions` as keywords, as an engine
-    process gets them. Raises ModelLoadError for a model that does not fit, too."""
-    wanted = KyutaiOptions(**options)
-    require_room(wanted)
-    return load(wanted)
+def load_if_it_fits(options: KyutaiOptions) -> KyutaiModel:
+    """:func:`rtc_server.models.kyutai.model.load`. Raises ModelLoadError for a model that does not fit, too."""
+    require_room(options)
+    return load(options)
 
 
 def require_room(options: KyutaiOptions) -> None:

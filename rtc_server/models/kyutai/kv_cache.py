@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from moshi.models.lm import LMModel
 from moshi.modules.transformer import KVCacheResult, RingKVCache
 
-KvDtype = Literal["auto", "bfloat16", "float16", "float8"]
+from rtc_server.models.kyutai.options import KvDtype
 
 _STORED: Final[dict[str, torch.dtype]] = {
     "bfloat16": torch.bfloat16,

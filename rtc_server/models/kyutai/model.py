@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,9 @@ from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, read_about
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
-from rtc_server.models.kyutai.kv_cache import KvDtype, set_kv_dtype
-from rtc_server.models.kyutai.quantize import Quantize, load_lm
+from rtc_server.models.kyutai.kv_cache import set_kv_dtype
+from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.quantize import load_lm
 from rtc_server.models.kyutai.text import TextDecoder, piece_table
 from rtc_server.models.kyutai.wipe import RowWiper
 
@@ -43,38 +43,6 @@ _NOTHING_KNOWN: Final = About()
 _WARM_UP_STEPS: Final = 4
 """Steps with audio in a warm-up. On CUDA the first call of a part compiles, the second is captured as a graph,
 the third is the first to replay it."""
-
-
-@dataclass(frozen=True, slots=True)
-class KyutaiOptions:
-    """What to load and how to run it.
-
-    ``model``: a hub repository id, a directory, or the name of a bundled model. ``slots``: rows of the batch, fixed
-    for the model's life.
-    ``device``: ``cpu``, ``cuda`` or ``cuda:N``. ``dtype``: of the language model (Mimi is always float32);
-    ``auto`` is bfloat16 on CUDA and float32 on a CPU. ``quantize``: its linear layers to int8 while it is loaded.
-    ``kv_dtype``: of what attention remembers; ``auto`` is the weights'. ``context``: frames of 80 ms that attention
-    looks back over; None takes the checkpoint's. A smaller one costs less memory and time.
-    ``temp`` and ``top_k`` are for audio, ``temp_text`` and ``top_k_text`` for text; temperature 0 always takes
-    the likeliest token. None takes the checkpoint's ``lm_gen_config``, else the moshi package's default.
-    ``seed``: of sampling; None draws one. ``threads``: of torch in this process (not of this model alone).
-    ``cfg_coef``: classifier-free guidance of a conditioned model (Hibiki); other than 1 doubles the batch.
-    """
-
-    model: str
-    slots: int
-    device: str = "cpu"
-    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "auto"
-    quantize: Quantize = "none"
-    kv_dtype: KvDtype = "auto"
-    context: int | None = None
-    temp: float | None = None
-    temp_text: float | None = None
-    top_k: int | None = None
-    top_k_text: int | None = None
-    seed: int | None = None
-    threads: int | None = None
-    cfg_coef: float = 1.0
 
 
 def load(options: KyutaiOptions) -> KyutaiModel:

@@ -6,7 +6,7 @@ Owns how a quantised checkpoint is loaded, how any other is quantised while it i
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from moshi.models import loaders
@@ -14,8 +14,7 @@ from moshi.models.lm import LMModel
 from moshi.utils.quantize import replace_linear_with_qlinear
 
 from rtc_server.errors import ModelLoadError
-
-Quantize = Literal["none", "int8"]
+from rtc_server.models.kyutai.options import Quantize
 
 _ALWAYS_FLOAT32: Final = ("condition_provider.", "fuser.")
 _SCALE: Final = "weight_scb"
