@@ -3,26 +3,26 @@
 // cancellation, noise suppression and gain control off, for measurements; ?relay=1 lets the audio go through a TURN
 // relay only, to see that there is one that works.
 
-import { fetchConfig } from './api.js';
-import { forgetKey, takeKeyFromAddress } from './auth.js';
-import { Awake } from './awake.js';
-import { Banner } from './banner.js';
-import { Conversation, isActive } from './conversation.js';
-import { list, remember, remembered } from './devices.js';
-import { Ending } from './ending.js';
-import { asFailure, explain, Failure } from './errors.js';
-import { Interruptions } from './interruptions.js';
-import { Journal } from './journal.js';
-import { KeyForm } from './keyform.js';
-import { Meters } from './meter.js';
-import { checkBrowser } from './microphone.js';
-import { Playback } from './playback.js';
-import * as strings from './strings.js';
-import { Transcribing } from './transcribing.js';
-import { Transcript } from './transcript.js';
-import { View } from './view.js';
-import { Views } from './views.js';
-import { onWakeup } from './wakeups.js';
+import { fetchConfig } from './connection/api.js';
+import { forgetKey, takeKeyFromAddress } from './connection/auth.js';
+import { asFailure, explain, Failure } from './connection/errors.js';
+import { onWakeup } from './connection/wakeups.js';
+import { Conversation, isActive } from './conversation/conversation.js';
+import { list, remember, remembered } from './conversation/devices.js';
+import { Interruptions } from './conversation/interruptions.js';
+import { Journal } from './conversation/journal.js';
+import { checkBrowser } from './conversation/microphone.js';
+import { Playback } from './conversation/playback.js';
+import { Awake } from './page/awake.js';
+import { Banner } from './page/banner.js';
+import { Ending } from './page/ending.js';
+import { KeyForm } from './page/keyform.js';
+import { Meters } from './page/meter.js';
+import * as strings from './page/strings.js';
+import { Tabs } from './page/tabs.js';
+import { Transcript } from './page/transcript.js';
+import { View } from './page/view.js';
+import { Transcribing } from './transcription/transcribing.js';
 
 const NOT_READY_POLL_MS = 5_000;
 // Even a quiet room is louder than this; less for so long is a microphone that is off.
@@ -58,7 +58,7 @@ const transcribing = new Transcribing({
   busy(busy) {
     if (busy) banner.hide();
     view.waiting(busy);
-    views.lock(busy);
+    tabs.lock(busy);
   },
   allowed: (then) => !askedForKey(then),
 });
@@ -92,7 +92,7 @@ const conversation = new Conversation(wish, (type, detail) => {
   },
 });
 journal.publish(conversation, transcript);
-const views = new Views(view.views, { view: query.get('view'), service: wish.service }, {
+const tabs = new Tabs(view.views, { view: query.get('view'), service: wish.service }, {
   shown: () => view.state(conversation.state, isActive(conversation.state)),
   chosen() {
     if (!showConfig(serverConfig)?.ready) showServer();
@@ -102,7 +102,7 @@ const views = new Views(view.views, { view: query.get('view'), service: wish.ser
 const handlers = {
   state({ state, from, by, failure }) {
     view.state(state, isActive(state));
-    views.lock(isActive(state));
+    tabs.lock(isActive(state));
     transcribing.state(state, isActive(state));
     clearInterval(retryTimer);
     unstable = false;
@@ -130,7 +130,7 @@ const handlers = {
     clearInterval(retryTimer);
     retryTimer = setInterval(show, 500);
     show();
-    view.announce(`${strings.RECONNECTING} ${resuming ? strings.PROSPECT.resuming : strings.PROSPECT.anew}`);
+    view.announce(`${strings.RECONNECTING} ${resuming ? strings.PROSPECT.resuming : strings.PROSPECT.begins}`);
   },
   unstable(detail) {
     ({ unstable } = detail);
@@ -216,7 +216,7 @@ function ended(by, failure) {
   view.silence('');
   view.figures(null);
   const why = {
-    you: strings.VIEWS[views.current].ended, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
+    you: strings.VIEWS[tabs.current].ended, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
   }[by] ?? `${failure.title}.`;
   view.detail(why);
   view.announce(`Ended. ${why}`);
@@ -253,8 +253,8 @@ function showDetail() {
 }
 
 function liveDetail(state) {
-  if (state === 'listening' && views.current === 'talk' && firstPhrase) return strings.trySaying(firstPhrase);
-  return strings.VIEWS[views.current].live[state] ?? strings.STATES[state].detail;
+  if (state === 'listening' && tabs.current === 'talk' && firstPhrase) return strings.trySaying(firstPhrase);
+  return strings.VIEWS[tabs.current].live[state] ?? strings.STATES[state].detail;
 }
 
 function showPaused(paused) {
@@ -275,7 +275,7 @@ function goOn() {
 function showConfig(config) {
   serverConfig = config;
   ({ auth = 'none' } = config);
-  const wanted = views.offered(config);
+  const wanted = tabs.offered(config);
   const name = wanted || config.default_service;
   conversation.service = wanted;
   const service = config.services.find((one) => one.name === name);
@@ -342,17 +342,17 @@ function lackOfBrowser() {
 
 /** Once for each view: where files can be transcribed, a browser that cannot talk is no reason for an alarm. */
 function showLack() {
-  if (!lack || isActive(conversation.state) || lackShownIn === views.current) return;
-  lackShownIn = views.current;
-  const quiet = views.current === 'transcribe';
+  if (!lack || isActive(conversation.state) || lackShownIn === tabs.current) return;
+  lackShownIn = tabs.current;
+  const quiet = tabs.current === 'transcribe';
   view.detail(quiet ? strings.filesOnly(lack.title) : strings.STATES.idle.detail);
   if (!quiet) banner.show(lack);
   else if (banner.code === lack.code) banner.hide();
 }
 
-/** What the server runs, before anybody talks; asked again while the model loads. */
+/** What the server runs, before a conversation; asked again while the model loads. */
 async function showServer() {
-  // Stays null when nobody looks, and becomes undefined when the server has no service of that name.
+  // Stays null while the page is not shown, and becomes undefined when the server has no service of that name.
   let service = null;
   try {
     if (isActive(conversation.state)) return;

@@ -28,7 +28,7 @@ from tests.support.speech import SPEECH_HZ
 
 pytestmark = pytest.mark.browser
 STEADY_PACKETS = 8
-"""Of the 15 in the time that static/flow.js wants to see them leave: a busy machine's are late."""
+"""Of the 15 in the time that static/connection/flow.js wants to see them leave: a busy machine's are late."""
 
 
 @pytest.fixture(autouse=True)

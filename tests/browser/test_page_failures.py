@@ -98,7 +98,7 @@ async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves() -> None
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as second,
     ):
         await start_talking(first)
-        await refused(second, "server_full", "All places are taken", "as soon as somebody leaves")
+        await refused(second, "server_full", "All places are taken", "as soon as another caller leaves")
         # The server asked for some seconds of peace: both ways to start again wait, and say for how long.
         await expect(second.get_by_test_id("retry")).to_have_text(re.compile(r"Try again in [1-5] s"))
         await expect(second.get_by_test_id("retry")).to_be_disabled()
@@ -297,7 +297,7 @@ async def test_an_address_that_is_not_secure() -> None:
 
 def test_every_code_of_the_protocol_has_words_of_its_own() -> None:
     """What the server may say, in an error or as the reason of an end, is said in a person's words."""
-    table = (ROOT / "static" / "errors.js").read_text()
+    table = (ROOT / "static" / "connection" / "errors.js").read_text()
     reasons = re.search(r"^`reason` of `disconnected`:(.*)$", (ROOT / "docs" / "protocol.md").read_text(), re.MULTILINE)
     assert reasons is not None
     codes = {*documented("## 4. Error codes"), *re.findall(r"`([a-z_]+)`", reasons[1])} - {"bye"}

@@ -47,10 +47,10 @@ pytestmark = pytest.mark.browser
 RAW = "?raw=1&view=transcribe"
 WORDS = "[data-testid=captions] .word"
 TAIL_WORDS = 1_500
-"""Of static/wordlog.js, like the next."""
+"""Of static/transcription/wordlog.js, like the next."""
 MOST_WORDS = 6_000
 PARAGRAPH_WORDS = 250
-"""No paragraph has more, static/paragraphs.js."""
+"""No paragraph has more, static/transcription/paragraphs.js."""
 
 SENTENCES = (
     "Good morning everybody. Before we begin, a word about last week.",

@@ -67,7 +67,10 @@ async def test_it_listens_once_packets_leave(browser: Browser, server: Server) -
         await start_talking(page)
         times = await page.evaluate("times")
         assert times["sounds"] <= times["listening"]
-        assert await imported(page, "flow", "return m.packetsSent([...(await __voice.pc.getStats()).values()])") > 0
+        assert (
+            await imported(page, "connection/flow", "return m.packetsSent([...(await __voice.pc.getStats()).values()])")
+            > 0
+        )
         await expect(page.locator("#announce")).to_have_text("Connected. You can talk.")
 
 
@@ -100,7 +103,7 @@ async def test_a_pause_is_no_loss(browser: Browser, server: Server) -> None:
     return [share(20, 0), share(40, 10), share(50, 0)].map((reading) => reading.concealed_out);
     """
     async with visited_page(browser, local_url(server)) as page:
-        assert await imported(page, "stats", script) == [0, pytest.approx(0.2), pytest.approx(0.2)]
+        assert await imported(page, "connection/stats", script) == [0, pytest.approx(0.2), pytest.approx(0.2)]
 
 
 async def test_a_new_conversation_is_seen_and_a_message_that_goes_leaves_the_focus(

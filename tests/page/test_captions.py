@@ -41,7 +41,7 @@ SPEECHES = [
 
 def rendered(modules: PageModules, turns: list[Words], form: str, duration_ms: int = 5_000_000) -> str:
     spoken = json.dumps({"duration_ms": duration_ms, "turns": [{"words": words} for words in turns]})
-    text: str = modules.run("captions", f"return m.FORMATS.{form}.render({spoken});")
+    text: str = modules.run("transcription/captions", f"return m.FORMATS.{form}.render({spoken});")
     return text
 
 
@@ -68,7 +68,7 @@ def test_cues_can_be_read(modules: PageModules) -> None:
     """Two lines of a length, not too long, none over another; and no word is lost."""
     for turns in SPEECHES:
         spoken = json.dumps([{"words": words} for words in turns])
-        cues = modules.run("captions", f"return m.cues({spoken});")
+        cues = modules.run("transcription/captions", f"return m.cues({spoken});")
         ends = 0
         for cue in cues:
             assert ends <= cue["start_ms"] < cue["end_ms"] <= cue["start_ms"] + CUE_MS
@@ -93,10 +93,10 @@ def test_the_files_are_the_servers(modules: PageModules) -> None:
 
 
 def test_times_for_people(modules: PageModules) -> None:
-    times = modules.run("captions", "return [0, 7_999, 750_000, 3_723_004].map(m.clock);")
+    times = modules.run("transcription/captions", "return [0, 7_999, 750_000, 3_723_004].map(m.clock);")
     assert times == ["0:00", "0:07", "12:30", "1:02:03"]
     spans = "return [[7_240, 7_510], [60_000, 60_040]].map(([start_ms, end_ms]) => m.span({ start_ms, end_ms }));"
-    assert modules.run("captions", spans) == ["0:07.2 – 0:07.5", "1:00.0"]
+    assert modules.run("transcription/captions", spans) == ["0:07.2 – 0:07.5", "1:00.0"]
 
 
 def test_paragraphs(modules: PageModules) -> None:
@@ -106,7 +106,7 @@ def test_paragraphs(modules: PageModules) -> None:
     def paragraphs(script: str, kept: str = "") -> list[str]:
         """Of each its words, after its title."""
         texts: list[str] = modules.run(
-            "paragraphs",
+            "transcription/paragraphs",
             f"""
             const said = new m.Paragraphs({kept});
             const word = (text, start_ms, end_ms = start_ms + 300) => said.add({{ text, start_ms, end_ms }});
@@ -136,7 +136,7 @@ def test_paragraphs(modules: PageModules) -> None:
     many = "for (let n = 0; n < 7; n += 1) { word(`${n}`, n * 400); if (n % 2) said.turnEnded(n * 400 + 350); }"
     assert paragraphs(many, "4") == ["4 5", "6"]
     starts = modules.run(
-        "paragraphs",
+        "transcription/paragraphs",
         """
         const said = new m.Paragraphs();
         for (let session = 0; session < 3; session += 1) {
@@ -159,7 +159,7 @@ def test_server_sent_events(modules: PageModules) -> None:
     for size in (1, 2, 7, 1000):
         pieces = json.dumps([text[at : at + size] for at in range(0, len(text), size)])
         script = f"const stream = new m.EventStream(); return {pieces}.flatMap((piece) => stream.push(piece));"
-        assert modules.run("eventstream", script) == whole
+        assert modules.run("transcription/eventstream", script) == whole
 
 
 def test_which_service_is_behind_which_view(modules: PageModules) -> None:
@@ -168,7 +168,7 @@ def test_which_service_is_behind_which_view(modules: PageModules) -> None:
         """``names``: those of the services, the default first; kinds after a colon."""
         offered = [dict(zip(("name", "kind"), one.split(":"), strict=False)) for one in names.split()]
         config = json.dumps({"services": offered, "default_service": offered[0]["name"]})
-        found = modules.run("views", f"return m.servicesOf({config}, '{wanted}');")
+        found = modules.run("page/tabs", f"return m.servicesOf({config}, '{wanted}');")
         return [found["talk"], found["transcribe"]]
 
     everything = "dialogue:dialogue transcribe:transcribe echo:echo"

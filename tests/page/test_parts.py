@@ -11,7 +11,7 @@ def test_liveness(modules: PageModules) -> None:
     def looks(script: str) -> list[str]:
         """Of each look: its time, and what it says. One look each half second from 0 on to 5 s, unless dead."""
         found: list[str] = modules.run(
-            "liveness",
+            "connection/liveness",
             f"""
             const path = new m.Liveness(0);
             const found = [];
@@ -61,9 +61,9 @@ def test_liveness(modules: PageModules) -> None:
       const asked = path.demand(3_600_000);
       return [slept, asked, path.demand(3_600_100), path.look(3_600_500).dead, path.look(3_601_000).dead];
     """
-    assert modules.run("liveness", slept) == [True, True, False, False, True]
+    assert modules.run("connection/liveness", slept) == [True, True, False, False, True]
     early = "const path = new m.Liveness(0); path.demand(3_600_000); return path.look(3_600_100).dead;"
-    assert modules.run("liveness", early) is False
+    assert modules.run("connection/liveness", early) is False
 
 
 def test_sequence(modules: PageModules) -> None:
@@ -79,7 +79,7 @@ def test_sequence(modules: PageModules) -> None:
       late.take(10 + 256);
       return { first, after, odd, waiting, given_up: late.last, again: late.take(20) };
     """
-    assert modules.run("sequence", script) == {
+    assert modules.run("conversation/sequence", script) == {
         "first": [True, True, False, True, False, True, False, True],
         "after": 5,
         "odd": [True] * 4,
@@ -107,7 +107,7 @@ def test_ticket(modules: PageModules) -> None:
       none.take('s', null, 0);
       return { before, held, lost, anew, refused, dropped: ticket.held, none: none.held };
     """
-    assert modules.run("ticket", script) == {
+    assert modules.run("conversation/ticket", script) == {
         "before": [False, False, 0],
         "held": [True, True, {"session": "s", "token": "t", "last_seq": 7}],
         "lost": [True, False],
@@ -135,7 +135,7 @@ def test_backoff(modules: PageModules) -> None:
         patient: late.next(59_900, 0),
       };
     """
-    assert modules.run("backoff", script) == {
+    assert modules.run("conversation/backoff", script) == {
         "anew": [500, 1000, 2000, 4000, 8000, 8000, 8000],
         "hurry": [0, 500, 1000, 2000, 2000, 2000],
         "asked": [3000, 3000],
@@ -148,7 +148,7 @@ def test_backoff(modules: PageModules) -> None:
 def test_packets_that_leave_and_stop_again_do_not_count(modules: PageModules) -> None:
     """Firefox sends a few before its sound card runs, and then none for up to two seconds."""
     at_once, after_a_stop, never = modules.run(
-        "flow",
+        "connection/flow",
         """
         const when = (counts) => {
           const steadiness = new m.Steadiness();

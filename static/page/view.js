@@ -138,7 +138,7 @@ export class View {
     byId('notice-hint-row').hidden = !notice.hint;
   }
 
-  /** @param {ReturnType<import('./stats.js').figures>|null} all  null: nothing is known (any more) */
+  /** @param {ReturnType<import('../connection/stats.js').figures>|null} all  null: nothing is known (any more) */
   figures(all) {
     byId('delay').textContent = milliseconds(all?.delay_ms);
     byId('rtt').textContent = milliseconds(all?.rtt_ms);

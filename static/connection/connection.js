@@ -1,5 +1,5 @@
 // Owns one connection: RTCPeerConnection, POST /api/offer, the data channel `text`, and their end.
-// It knows neither the page nor the user, and never tries again: that is conversation.js.
+// It knows neither the page nor the user, and never tries again: that is conversation/conversation.js.
 
 import { deleteSession, postOffer, whyEnded } from './api.js';
 import { Failure } from './errors.js';
@@ -16,7 +16,7 @@ const UNANSWERED = new Set(['unreachable', 'offline', 'bad_gateway']);
 
 const elapsed = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-export class Session {
+export class Connection {
   #on;
   #ice;
   #channel;
@@ -189,7 +189,7 @@ export class Session {
     }
   }
 
-  /** The server may know more of it, such as which of its ports nobody can reach. */
+  /** The server may know more of it, such as which of its ports cannot be reached. */
   async #askWhy(failure) {
     failure.added = await whyEnded(this.#id);
     if (failure.added) this.#over = true;

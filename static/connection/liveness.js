@@ -1,4 +1,4 @@
-// Owns the judgement whether a path is alive, from the signs of life that somebody else reports. Time is an argument;
+// Owns the judgement whether a path is alive, from the signs of life that its caller reports. Time is an argument;
 // there is no clock and no IO in here.
 
 // The server speaks each second, and sound comes fifty times a second: this long a silence is worth a question…
@@ -39,7 +39,7 @@ export class Liveness {
     this.#alive(now_ms);
   }
 
-  /** Whether nobody has looked for so long that the device must have slept. Everything is judged anew then. */
+  /** Whether the last look is so long ago that the device must have slept. Everything is judged afresh then. */
   slept(now_ms) {
     const slept = now_ms - this.#looked_ms > SLEPT_MS;
     if (slept) this.#heard_ms = now_ms;

@@ -3,7 +3,7 @@
 
 /**
  * @typedef {{text: string, start_ms: number, end_ms: number}} Word
- * @typedef {{words: Word[]}} Turn  what somebody said until they had finished
+ * @typedef {{words: Word[]}} Turn  what a speaker said until they had finished
  * @typedef {{duration_ms: number, turns: Turn[]}} Said
  * @typedef {{start_ms: number, end_ms: number, lines: string[]}} Cue
  */
@@ -14,7 +14,7 @@ const CUE_LINES = 2;
 const CUE_MS = 6_000;
 // A cue stays so long for the reader, unless the next one comes sooner.
 const LEAST_CUE_MS = 1_000;
-// Words after a pause of this length have a cue of their own: nobody wants to read them before they are said.
+// Words after a pause of this length have a cue of their own: no reader wants them before they are said.
 const CUE_GAP_MS = 1_000;
 // Control characters, surrogates, separators of lines and paragraphs: in a file they would be structure.
 const STRUCTURE = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/gu;

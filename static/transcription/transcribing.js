@@ -1,12 +1,12 @@
 // Owns the view that transcribes: what was said, live or from a file, and what can be done with it. The conversation
-// that the words come from is somebody else's; this hears its messages and its states.
+// that the words come from is not this module's; it hears its messages and its states.
 
+import { asFailure, explain, Failure } from '../connection/errors.js';
+import * as strings from '../page/strings.js';
+import { allow, whenAllowed } from '../page/view.js';
 import { clock, FORMATS } from './captions.js';
-import { asFailure, explain, Failure } from './errors.js';
 import { Paragraphs } from './paragraphs.js';
-import * as strings from './strings.js';
 import { durationOf, isWord, Upload } from './upload.js';
-import { allow, whenAllowed } from './view.js';
 import { WordLog } from './wordlog.js';
 import { WordTimes } from './wordtimes.js';
 

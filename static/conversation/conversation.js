@@ -1,17 +1,17 @@
-// Owns a conversation from "Start" to "End": its state, one Session at a time, and the way back after a loss: to the
+// Owns a conversation from "Start" to "End": its state, one Connection at a time, and the way back after a loss: to the
 // same session where the server still holds it, to a new one otherwise. It says what happens as plain data and knows
 // no page.
 
-import { fetchConfig } from './api.js';
+import { fetchConfig } from '../connection/api.js';
+import { Connection } from '../connection/connection.js';
+import { asFailure, explain, Failure } from '../connection/errors.js';
+import { figures, readStats } from '../connection/stats.js';
+import { onWakeup } from '../connection/wakeups.js';
 import { settled, Trouble } from './backoff.js';
 import { Capture } from './capture.js';
-import { asFailure, explain, Failure } from './errors.js';
 import { checkBrowser } from './microphone.js';
 import { Sequence } from './sequence.js';
-import { Session } from './session.js';
-import { figures, readStats } from './stats.js';
 import { Ticket } from './ticket.js';
-import { onWakeup } from './wakeups.js';
 
 const TRANSITIONS = {
   idle: ['connecting'],
@@ -26,7 +26,7 @@ const STATS_INTERVAL_MS = 1_000;
 const CONNECT_TIMEOUT_S = 15;
 // The server times the same wait, and can say more of it afterwards: it goes first.
 const AFTER_THE_SERVER_MS = 500;
-// Of a resume: a way that has not come about by then is tried anew, with the addresses of then.
+// Of a resume: a way that has not come about by then is tried again, with the addresses of then.
 const RESUME_CONNECT_MS = 6_000;
 // A request that sticks to a network that is gone is sent again; each time with more patience, for slow networks.
 const RESUME_REQUEST_MS = 2_500;
@@ -59,7 +59,7 @@ export class Conversation {
   #muted = false;
   #call = new AbortController();
   // The connection that counts, and the one that is to take its place as soon as the server has answered.
-  #session = null;
+  #connection = null;
   #attempt = null;
   #answer = null;
   #ticket = new Ticket();
@@ -99,11 +99,11 @@ export class Conversation {
   }
 
   get sessionId() {
-    return this.#session?.id ?? null;
+    return this.#connection?.id ?? null;
   }
 
   get pc() {
-    return (this.#session ?? this.#attempt)?.pc ?? null;
+    return (this.#connection ?? this.#attempt)?.pc ?? null;
   }
 
   get capture() {
@@ -139,12 +139,12 @@ export class Conversation {
     if (!isActive(this.#state)) return;
     this.#muted = muted;
     this.#capture.mute(muted);
-    this.#session?.send({ type: 'settings', muted });
+    this.#connection?.send({ type: 'settings', muted });
     this.#emit('muted', { muted });
   }
 
   reset() {
-    return this.#session?.send({ type: 'reset' }) ?? false;
+    return this.#connection?.send({ type: 'reset' }) ?? false;
   }
 
   /** One connection. Rejects with a Failure, and leaves the conversation as it was where the server did not answer. */
@@ -152,7 +152,7 @@ export class Conversation {
     checkBrowser();
     const [config] = await Promise.all([this.#configuration(tries), this.#openMicrophone(signal)]);
     signal.throwIfAborted();
-    const attempt = (this.#attempt ??= this.#newSession(config));
+    const attempt = (this.#attempt ??= this.#newConnection(config));
     const resume = this.#ticket.held ? this.#ticket.present(this.#heard.last) : null;
     this.#emit('phase', { phase: 'offer' });
     try {
@@ -189,7 +189,7 @@ export class Conversation {
     return { timeout_ms: Math.min(timeout_ms, left_ms) };
   }
 
-  /** The first try to resume goes without asking anew; by the second, TURN credentials may have expired. */
+  /** The first try to resume goes without asking again; by the second, TURN credentials may have expired. */
   async #configuration(tries) {
     if (this.#config && this.#ticket.held && (tries === 0 || this.#attempt)) return this.#config;
     this.#config = await fetchConfig();
@@ -202,28 +202,28 @@ export class Conversation {
     await this.#capture.open(signal);
   }
 
-  #newSession(config) {
+  #newConnection(config) {
     const mine = (act) => (value) => {
-      if (session === this.#session) act(value);
+      if (connection === this.#connection) act(value);
     };
     const ice = { iceServers: config.ice_servers ?? [], relayOnly: this.#wish.relayOnly };
-    const session = new Session(ice, {
-      answered: (answer) => this.#replaceSession(session, answer),
+    const connection = new Connection(ice, {
+      answered: (answer) => this.#replaceConnection(connection, answer),
       message: mine((message) => this.#hear(message)),
       voice: mine((stream) => this.#streams.voice(stream)),
       unstable: mine((unstable) => this.#emit('unstable', { unstable })),
       phase: mine((phase) => this.#emit('phase', { phase })),
       lost: mine((failure) => this.#lost(failure)),
       // Until the next session has been answered, the last words of this one are welcome.
-      late: (message) => { if (!this.#session) this.#emit('late', message); },
+      late: (message) => { if (!this.#connection) this.#emit('late', message); },
     });
-    return session;
+    return connection;
   }
 
   /** The server has answered: only now may the connection before go, for its end is the end of the session. */
-  #replaceSession(session, answer) {
-    this.#session?.supersede();
-    this.#session = session;
+  #replaceConnection(connection, answer) {
+    this.#connection?.supersede();
+    this.#connection = connection;
     this.#serverState = 'listening';
     this.#attempt = null;
     this.#answer = answer;
@@ -236,7 +236,7 @@ export class Conversation {
   }
 
   #replaceTrack(track) {
-    for (const session of [this.#session, this.#attempt]) session?.replaceTrack(track).catch(() => {});
+    for (const connection of [this.#connection, this.#attempt]) connection?.replaceTrack(track).catch(() => {});
   }
 
   #hear(message) {
@@ -244,7 +244,7 @@ export class Conversation {
     this.#emit('message', message);
     // What was said of it while the path was down has not reached the server.
     if (message.type === 'connected' && (this.#muted || message.resumed)) {
-      this.#session.send({ type: 'settings', muted: this.#muted });
+      this.#connection.send({ type: 'settings', muted: this.#muted });
     }
     if (message.type === 'stats') this.#serverStats = message;
     if (message.type === 'state' && LIVE.has(message.state)) {
@@ -258,7 +258,7 @@ export class Conversation {
   }
 
   #lost(failure) {
-    if (this.#session.over) this.#forgetSession();
+    if (this.#connection.over) this.#forgetSession();
     const said = explain(failure);
     if (failure.code === 'bye') this.#finish({ by: 'server' });
     else if (said.again === 'auto') this.#recover(failure);
@@ -305,7 +305,7 @@ export class Conversation {
     }
     this.#emit('retrying', { attempt: this.#trouble.attempts, wait_ms, resuming, failure: explain(last) });
     // Without a way back into it, the old session goes first: on a server with one place its ghost would be in the way.
-    if (!this.#ticket.held) await Promise.all([this.#dropSession(), pause(wait_ms, signal)]);
+    if (!this.#ticket.held) await Promise.all([this.#dropConnection(), pause(wait_ms, signal)]);
     else if (wait_ms > 0) await pause(wait_ms, signal);
     return !signal.aborted;
   }
@@ -313,7 +313,7 @@ export class Conversation {
   /** The server does not let us back in: what follows is a new conversation. */
   #giveUpSession(failure) {
     // It has said that there is no such session (any more): nothing is left to be ended.
-    if (failure.code !== 'resume_refused') this.#session?.supersede();
+    if (failure.code !== 'resume_refused') this.#connection?.supersede();
     this.#forgetSession();
     // It has answered, which is a new beginning.
     this.#trouble = new Trouble(performance.now());
@@ -324,31 +324,31 @@ export class Conversation {
     this.#heard = new Sequence();
   }
 
-  #watchStats(session) {
+  #watchStats(connection) {
     clearInterval(this.#statsTimer);
     this.#counters = null;
     this.#serverStats = null;
     this.#statsTimer = setInterval(async () => {
-      const report = await session.pc.getStats();
-      if (session !== this.#session || !LIVE.has(this.#state)) return;
+      const report = await connection.pc.getStats();
+      if (connection !== this.#connection || !LIVE.has(this.#state)) return;
       const reading = readStats(report.values(), this.#counters);
       this.#counters = reading.counters;
       this.#emit('figures', figures(reading, this.#serverStats));
     }, STATS_INTERVAL_MS);
   }
 
-  async #dropSession(how) {
-    const session = this.#session;
-    this.#session = null;
+  async #dropConnection(how) {
+    const connection = this.#connection;
+    this.#connection = null;
     clearInterval(this.#statsTimer);
     this.#attempt?.supersede();
     this.#attempt = null;
-    await session?.close(how);
+    await connection?.close(how);
   }
 
   #finish(outcome, how) {
     this.#call.abort();
-    this.#dropSession(how).then(() => { if (!this.#session) this.#emit('gone', {}); });
+    this.#dropConnection(how).then(() => { if (!this.#connection) this.#emit('gone', {}); });
     this.#forgetSession();
     this.#capture.close();
     this.#streams.voice(null);

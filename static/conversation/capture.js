@@ -1,8 +1,8 @@
 // Owns the microphone of a conversation: it opens one, keeps one open through unplugged devices and phone calls, and
 // changes it. How a microphone is opened is microphone.js.
 
+import { asFailure, explain, Failure } from '../connection/errors.js';
 import { isThere } from './devices.js';
-import { asFailure, explain, Failure } from './errors.js';
 import { openMicrophone } from './microphone.js';
 
 // After a phone call the system gives the microphone back within moments, or not at all.
@@ -125,7 +125,7 @@ export class Capture {
     try {
       await this.#take();
     } catch {
-      // Phones open none for a page that nobody looks at: `check` tries again when it is.
+      // Phones open none for a page that is not shown: `check` tries again when it is.
       if (!signal.aborted && document.visibilityState === 'visible') this.#on.problem(explain(new Failure('microphone_lost')));
     } finally {
       this.#reopening = false;

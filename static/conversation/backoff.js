@@ -8,7 +8,7 @@ const GIVE_UP_MS = 60_000;
 // A connection that held this long was a good one: the next loss starts from the beginning.
 const SETTLED_MS = 10_000;
 
-/** Doubles from 0.5 s to `longest_ms`; `random` (0 to 1) spreads it over the upper half, lest a thousand pages come back at once. */
+/** Doubles from 0.5 s to `longest_ms`; `random` (0 to 1) spreads it over the upper half, so that a thousand pages do not come back at once. */
 export function backoffMs(attempt, random, longest_ms = LONGEST_MS) {
   const whole = Math.min(FIRST_MS * 2 ** attempt, longest_ms);
   return whole * (0.5 + random / 2);

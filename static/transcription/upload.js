@@ -1,8 +1,8 @@
 // Owns one file on its way through POST /api/transcribe: up, and its words back as they are found. Knows no page.
 
-import { addressOf, refusal } from './api.js';
-import { authorization } from './auth.js';
-import { Failure } from './errors.js';
+import { addressOf, refusal } from '../connection/api.js';
+import { authorization } from '../connection/auth.js';
+import { Failure } from '../connection/errors.js';
 import { EventStream } from './eventstream.js';
 
 // The server says something at least every few seconds while it works.

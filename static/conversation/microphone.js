@@ -1,6 +1,6 @@
 // Owns how a microphone is opened, and why it is not. Which ones there are is devices.js; which one is open, capture.js.
 
-import { Failure } from './errors.js';
+import { Failure } from '../connection/errors.js';
 
 const FAILURES = {
   NotAllowedError: 'microphone_denied',

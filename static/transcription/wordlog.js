@@ -1,11 +1,11 @@
 // Owns the elements of what was said: paragraphs of words, those that are in the page at all, the end kept in view.
 // What is finished goes into a log by the paragraph, which is how a screen reader tells it; the paragraph that grows is
-// outside of it. What was rendered anew, as earlier words are, is in a third place, and is not told again.
+// outside of it. What was rendered again, as earlier words are, is in a third place, and is not told again.
 
 import { clock } from './captions.js';
 
 const NEAR_THE_END_PX = 48;
-// At the end of hours of talk so many words are in the page, more only while somebody reads earlier ones.
+// At the end of hours of talk so many words are in the page, more only while the user reads earlier ones.
 export const TAIL_WORDS = 1_500;
 const EARLIER_WORDS = 1_000;
 export const MOST_WORDS = 6_000;

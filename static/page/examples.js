@@ -17,7 +17,7 @@ export class Examples {
 
   /** @param {{topic: string, say: string[]}[]} [examples]  of a service from /api/config */
   show(examples = []) {
-    // Told with each configuration; whoever reads with a cursor should not lose the place.
+    // Told with each configuration; a reader with a cursor should not lose the place.
     const shown = JSON.stringify(examples);
     if (shown === this.#shown) return;
     this.#shown = shown;

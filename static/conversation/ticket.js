@@ -24,7 +24,7 @@ export class Ticket {
     this.#session = session;
     this.#token = typeof resume?.token === 'string' && resume.grace_s > 0 ? resume.token : null;
     this.#grace_ms = (resume?.grace_s ?? 0) * 1000 + NOTICED_MS;
-    // In the middle of a return the clock starts anew as well: the server has heard from us.
+    // In the middle of a return the clock starts again as well: the server has heard from us.
     if (this.#until_ms !== Infinity) this.#until_ms = now_ms + this.#grace_ms;
   }
 

@@ -1,6 +1,6 @@
 // Owns the words for states, phases and figures. Words for failures are in errors.js, fixed labels in index.html.
 
-/** Keyed by the states of conversation.js. `detail` is what stands below the state when nothing more exact is known. */
+/** Keyed by the states of a conversation. `detail` is what stands below the state when nothing more exact is known. */
 export const STATES = {
   idle: { word: 'Idle', detail: 'Ready when you are.' },
   connecting: { word: 'Connecting', detail: 'One moment…' },
@@ -43,10 +43,10 @@ export const SOME_WORDS = 'The model’s words appear here while it talks.';
 /** What comes after a loss. `resuming`: the server holds the conversation for us. */
 export const PROSPECT = {
   resuming: 'The conversation goes on where it was.',
-  anew: 'It will be a new conversation.',
+  begins: 'It will be a new conversation.',
 };
 export const retrying = (title, seconds, resuming) =>
-  `${title}. Trying again ${seconds > 0 ? `in ${seconds} s` : 'now'}… ${resuming ? PROSPECT.resuming : PROSPECT.anew}`;
+  `${title}. Trying again ${seconds > 0 ? `in ${seconds} s` : 'now'}… ${resuming ? PROSPECT.resuming : PROSPECT.begins}`;
 export const RECONNECTING = 'Connection lost. Reconnecting.';
 export const CONNECTED = 'Connected. You can talk.';
 export const RESUMED = 'Connected again. The conversation goes on where it was.';

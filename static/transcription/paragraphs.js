@@ -3,9 +3,9 @@
 
 // At three words a second it takes eighteen hours to say so many; they take about 20 MB.
 export const KEPT_WORDS = 200_000;
-// A turn ends here where nobody says that it does…
+// A turn ends here where the model does not say that it does…
 const PAUSE_MS = 2_000;
-// …and here, so that somebody who never pauses can be read: after a sentence where there is one.
+// …and here, so that a speaker who never pauses can be read: after a sentence where there is one.
 const LONG_WORDS = 120;
 const LONGEST_WORDS = 250;
 const PENDING_ENDS = 64;

@@ -1,6 +1,6 @@
 // Owns the form that asks for the server's key. What becomes of the key is auth.js.
 
-import { key, useKey } from './auth.js';
+import { key, useKey } from '../connection/auth.js';
 import { KEY_NOT_SENDABLE } from './strings.js';
 
 export class KeyForm {

@@ -34,7 +34,7 @@ export class Banner {
     return this.#code;
   }
 
-  /** @param {ReturnType<import('./errors.js').explain>} said @param {(() => void)|null} retry */
+  /** @param {ReturnType<import('../connection/errors.js').explain>} said @param {(() => void)|null} retry */
   show(said, retry = null) {
     const { box, title, text, todo, retry: button } = this.#parts;
     this.#stopWaiting();

@@ -2,7 +2,7 @@
 // ("open the console, type __voice.events"). Nothing of the page depends on it.
 
 const KEPT = 200;
-// What comes many times a minute makes room first, lest it push out what tells the story.
+// What comes many times a minute makes room first, so that what tells the story stays.
 const FREQUENT = new Set(['figures', 'message:stats', 'message:text', 'message:word', 'message:pong']);
 
 export class Journal {

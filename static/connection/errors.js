@@ -6,7 +6,7 @@ export class Failure extends Error {
   /**
    * @param {string} code
    * @param {{serverMessage?: string, retryAfterS?: number, retryable?: boolean, detail?: string, last?: Failure, cause?: unknown}} [more]
-   *   `detail`: a number or a word of somebody else's, for the text
+   *   `detail`: a number or a word of the browser's or the server's, for the text
    */
   constructor(code, { serverMessage = '', retryAfterS = 0, retryable = false, detail = '', last = null, cause } = {}) {
     super(code, { cause });
@@ -16,7 +16,7 @@ export class Failure extends Error {
     this.retryAfterS = retryAfterS;
     this.retryable = retryable;
     this.detail = detail;
-    /** What the server said of it afterwards: a sentence for whoever runs it. */
+    /** What the server said of it afterwards: a sentence for its operator. */
     this.added = '';
     this.last = last;
   }
@@ -112,7 +112,7 @@ const TABLE = {
   no_route: {
     title: 'No way through for the audio',
     text: 'The server answered, but no audio connection came about. A firewall or a strict network that blocks UDP is the usual cause.',
-    todo: 'Try another network, such as a phone hotspot, or switch a VPN off. Whoever runs the server: open its UDP ports, or offer a TURN relay.',
+    todo: 'Try another network, such as a phone hotspot, or switch a VPN off. The person who runs the server can open its UDP ports, or offer a TURN relay.',
     again: 'auto',
   },
   relay_refused: {
@@ -120,13 +120,13 @@ const TABLE = {
     text: ({ detail }) => `The TURN relay that carries the audio answered ${RELAY_ANSWERS[detail] ?? 'with an error'} (${detail}).`,
     todo: ({ detail }) => (detail in RELAY_ANSWERS && detail !== '401' && detail !== '403'
       ? 'Try again in a moment; if it stays so, the relay needs a larger quota.'
-      : 'Try again, for fresh credentials. Whoever runs the server: its TURN secret or user must be the relay’s own, and both clocks right.'),
+      : 'Try again, for fresh credentials. For the server’s operator: its TURN secret or user must be the relay’s own, and both clocks right.'),
     again: 'auto',
   },
   relay_unreachable: {
     title: 'The relay does not answer',
     text: 'The audio has to go through a TURN relay, and none of those that the server names can be reached from here.',
-    todo: 'Try another network. Whoever runs the server: check the relay’s address and that its ports are open.',
+    todo: 'Try another network. For the server’s operator: check the relay’s address and that its ports are open.',
     again: 'auto',
   },
   relay_missing: {
@@ -154,19 +154,19 @@ const TABLE = {
   forbidden: {
     title: 'This key does not open this',
     text: 'It is valid, but not for what this page asks for.',
-    todo: 'Use another key, or another “?service=…”, or ask whoever gave it to you.',
+    todo: 'Use another key, or another “?service=…”, or ask the person who gave it to you.',
     again: 'never',
   },
   host_refused: {
     title: 'This server does not answer to this address',
     text: 'It is for this machine alone, and was asked under another name.',
-    todo: 'Open it as http://localhost with its port. Whoever runs the server: --public-url.',
+    todo: 'Open it as http://localhost with its port. For the server’s operator: --public-url.',
     again: 'never',
   },
   origin_refused: {
     title: 'This page may not use that server',
     text: () => `The server does not take requests from pages of ${location.origin}.`,
-    todo: 'Open the server’s own page. Whoever runs the server: allow this address with --allow-origins.',
+    todo: 'Open the server’s own page. For the server’s operator: allow this address with --allow-origins.',
     again: 'never',
   },
   too_many_sessions: {
@@ -180,19 +180,19 @@ const TABLE = {
   server_full: {
     title: 'All places are taken',
     text: 'The server is talking with as many people as it can.',
-    todo: 'A place is free as soon as somebody leaves.',
+    todo: 'A place is free as soon as another caller leaves.',
     again: 'auto',
   },
   too_many_connections: {
     title: 'The server is at its limit',
     text: 'It has as many connections as it may have, and keeps the rest for those who are talking.',
-    todo: 'It is free again as soon as somebody leaves.',
+    todo: 'It is free again as soon as another caller leaves.',
     again: 'auto',
   },
   no_port: {
     title: 'The server has no port left',
     text: 'Each conversation needs one for its audio, and all that it may use are taken.',
-    todo: 'Try again in a moment. Whoever runs the server: give it more with --udp-ports.',
+    todo: 'Try again in a moment. The person who runs the server can give it more with --udp-ports.',
     again: 'auto',
   },
   overloaded: {
@@ -257,7 +257,7 @@ const TABLE = {
   },
   deleted: {
     title: 'The conversation was ended on the server',
-    text: 'Whoever runs the server, or a program that knows this session, closed it.',
+    text: 'The person who runs the server, or a program that knows this session, closed it.',
     todo: 'You can start a new one.',
     again: 'user',
   },
@@ -300,7 +300,7 @@ const TABLE = {
   internal: {
     title: 'The server made a mistake',
     text: 'Something failed on its side. The details are in its log.',
-    todo: 'Try again; if it comes back, tell whoever runs the server.',
+    todo: 'Try again; if it comes back, tell the person who runs the server.',
     again: 'user',
   },
 
@@ -314,7 +314,7 @@ const TABLE = {
   file_too_large: {
     title: 'This file is too large',
     text: 'It is larger than this server takes.',
-    todo: 'Send it in parts, or as compressed audio without the picture. Whoever runs the server: --max-upload-mb.',
+    todo: 'Send it in parts, or as compressed audio without the picture. For the server’s operator: --max-upload-mb.',
     again: 'never',
   },
   file_unreadable: {
@@ -326,7 +326,7 @@ const TABLE = {
   file_too_long: {
     title: 'This file is too long',
     text: ({ serverMessage }) => serverMessage || 'It has more audio than the server takes at once.',
-    todo: 'Send it in parts. Whoever runs the server: --max-session.',
+    todo: 'Send it in parts. For the server’s operator: --max-session.',
     again: 'never',
   },
   file_in_part: {
@@ -338,13 +338,13 @@ const TABLE = {
   file_not_here: {
     title: 'This server does not transcribe files',
     text: 'It has no model for it, or not any more.',
-    todo: 'Whoever runs the server: start it with --stt.',
+    todo: 'For the server’s operator: start it with --stt.',
     again: 'never',
   },
   file_cut: {
     title: 'The rest of the transcript did not come',
     text: 'The answer broke off. What has come so far is below.',
-    todo: 'Try again; it begins anew.',
+    todo: 'Try again; it starts from the beginning.',
     again: 'user',
   },
 
@@ -356,7 +356,7 @@ const TABLE = {
   ].map((code) => [code, {
     title: 'The server did not understand this page',
     text: `It gave the reason “${code}”. The page may be older than the server, or something in between has changed what it sent.`,
-    todo: 'Reload the page, and switch off extensions that touch calls. If that does not help, tell whoever runs the server.',
+    todo: 'Reload the page, and switch off extensions that touch calls. If that does not help, tell the person who runs the server.',
     again: 'user',
   }])),
 
@@ -390,7 +390,7 @@ export function explain(failure) {
       code,
       title: 'The server refused',
       text: serverMessage || `It gave the reason “${code}” and no more.`,
-      todo: failure.retryable ? 'Try again in a moment.' : 'If reloading the page does not help, tell whoever runs the server.',
+      todo: failure.retryable ? 'Try again in a moment.' : 'If reloading the page does not help, tell the person who runs the server.',
       again: failure.retryable ? 'auto' : 'user',
       retryAfterS,
     };

@@ -22,7 +22,7 @@ export function servicesOf({ services, default_service: usual }, wanted) {
   return { talk: pick((service) => !transcribes(service)), transcribe: pick(transcribes) };
 }
 
-export class Views {
+export class Tabs {
   #parts;
   #wanted;
   #on;
