@@ -1,4 +1,4 @@
-"""The composition root: wiring, middleware, static files, start and shutdown order."""
+"""The composition root: wiring, middleware, start and shutdown order."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from rtc_server import bundled, signaling
+from rtc_server import signaling
 from rtc_server.access import keyfile
 from rtc_server.config import Settings
-from rtc_server.endpoints import asr, ice_servers, moshi, operations, transcribe, whip
+from rtc_server.endpoints import asr, ice_servers, moshi, operations, page, transcribe, whip
 from rtc_server.endpoints.transcribe import Uploads
 from rtc_server.engine.client import EngineClient
-from rtc_server.errors import ConfigError, ModelLoadError, NotFound
+from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_detector, make_engines
 from rtc_server.sessions.registry import Registry
@@ -34,6 +34,7 @@ from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import make_access
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.listening import BACKLOG, check, listen
+from rtc_server.web.routes import add_routes
 from rtc_server.webrtc.gateway import WebRtc
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,6 @@ _HSTS: Final = "max-age=31536000"
 """A year, for certificates that browsers trust: with one of our own making it would lock its user out."""
 
 
-def static_directory() -> Path:
-    """Where the page's files are."""
-    return bundled.beside_or_inside("static", "static")
-
-
 def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
@@ -73,24 +69,9 @@ def build_app(server: Server) -> web.Application:
     app[operations.METRICS] = server.metrics
     app[operations.STARTED_AT] = time.monotonic()
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
-    for module in (signaling, whip, moshi, asr, transcribe, operations, ice_servers):
-        app.add_routes(_with_slashes(module.routes))
-    static = static_directory()
-
-    async def index(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(static / "index.html", headers={"Cache-Control": "no-cache"})
-
-    # Looked up, not resolved: a path that is not one of these leads nowhere, whatever it is made of.
-    files = {path.relative_to(static).as_posix(): path for path in static.rglob("*") if path.is_file()}
-
-    async def file(request: web.Request) -> web.FileResponse:
-        path = files.get(request.match_info["path"])
-        if path is None:
-            raise NotFound
-        return web.FileResponse(path)
-
-    app.router.add_get("/", index)
-    app.router.add_get("/static/{path:.*}", file)
+    app[page.FILES] = page.files()
+    for module in (signaling, whip, moshi, asr, transcribe, operations, ice_servers, page):
+        add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
 
     async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -99,14 +80,6 @@ def build_app(server: Server) -> web.Application:
 
     app.on_response_prepare.append(add_security_headers)
     return app
-
-
-def _with_slashes(routes: web.RouteTableDef) -> Iterator[web.RouteDef]:
-    """Each door, and the same with a slash at its end: not by a redirect, which few clients follow with a body."""
-    for route in routes:
-        assert isinstance(route, web.RouteDef)
-        yield route
-        yield web.RouteDef(route.method, f"{route.path}/", route.handler, route.kwargs)
 
 
 class Server:

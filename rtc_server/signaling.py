@@ -23,6 +23,7 @@ from rtc_server.protocols import trickle
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import WebRtc, connection_of
 
@@ -34,7 +35,7 @@ _JSON: Final = "application/json"
 _KEEP_ALIVE_S: Final = 15.0
 """Shorter than the patience of the proxies in between."""
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
 class ResumeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +59,7 @@ class OfferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decoder: Final = msgspec.json.Decoder(OfferRequest)
 
 
-@routes.post("/api/offer")
+@routes.add("POST", "/api/offer", Policy(is_offer=True))
 async def offer(request: web.Request) -> web.Response:
     webrtc, visitor = request.app[WEBRTC], visitor_of(request)
     body = await _read_offer(request)
@@ -92,7 +93,7 @@ def location_of(request: web.Request, path: str) -> str:
     return "../" * (request.rel_url.raw_path.count("/") - 1) + path.removeprefix("/")
 
 
-@routes.get("/api/sessions/{id}")
+@routes.get("/api/sessions/{id}", Policy())
 async def session(request: web.Request) -> web.Response:
     registry, session_id = request.app[REGISTRY], request.match_info["id"]
     try:
@@ -111,7 +112,7 @@ async def session(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/api/sessions/{id}/events")
+@routes.get("/api/sessions/{id}/events", Policy(query_token=True))
 async def session_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (HTML, section 9.2), for those who have no data channel."""
     followed = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
@@ -150,13 +151,13 @@ async def _send_events(response: web.StreamResponse, stream: AsyncGenerator[tupl
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-@routes.delete("/api/sessions/{id}")
+@routes.add("DELETE", "/api/sessions/{id}", Policy(when_crowded=True))
 async def end_session(request: web.Request) -> web.Response:
     await request.app[REGISTRY].end(request.match_info["id"], visitor_of(request))
     return web.Response(status=204)
 
 
-@routes.patch("/api/sessions/{id}")
+@routes.add("PATCH", "/api/sessions/{id}", Policy())
 async def more_candidates(request: web.Request) -> web.Response:
     found = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
     return await take_candidates(request, connection_of(found), (trickle.SDPFRAG_TYPE, _JSON))

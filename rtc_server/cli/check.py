@@ -139,7 +139,7 @@ def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator
 
 
 def _static() -> Finding:
-    from rtc_server.app import static_directory  # noqa: PLC0415 - a broken install must be a finding
+    from rtc_server.endpoints.page import static_directory  # noqa: PLC0415 - a broken install must be a finding
 
     try:
         return Finding(static_directory().is_dir(), "the page's files")

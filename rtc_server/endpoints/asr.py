@@ -44,6 +44,7 @@ from rtc_server.sessions.registry import Guest, Registry
 from rtc_server.transcription.stream import Heard, Step, Transcriber
 from rtc_server.transcription.words import Word, WordEnd
 from rtc_server.web.gate import socket_protocol, visitor_of
+from rtc_server.web.routes import Policy, Routes
 
 logger = logging.getLogger(__name__)
 
@@ -399,9 +400,9 @@ class AsrSocket:
 
 ASR_SOCKETS: Final = web.AppKey("asr_sockets", AsrSockets)
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
-@routes.get(ASR_PATH, allow_head=False)
+@routes.get(ASR_PATH, Policy(), head=False)
 async def asr_streaming(request: web.Request) -> web.WebSocketResponse:
     return await request.app[ASR_SOCKETS].serve(request)

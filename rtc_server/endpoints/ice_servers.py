@@ -11,15 +11,16 @@ from aiohttp import web
 from rtc_server.access.principals import NOBODY
 from rtc_server.turn.ice_servers import IceServer, IceServers, user_key
 from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
 
 ICE_SERVERS: Final = web.AppKey("ice_servers", IceServers)
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
-@routes.get("/api/ice-servers")
+@routes.get("/api/ice-servers", Policy())
 async def ice_servers(request: web.Request) -> web.Response:
     body = {
         "ice_servers": servers_for(request),

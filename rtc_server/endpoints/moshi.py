@@ -37,6 +37,7 @@ from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.web.gate import socket_protocol, visitor_of
+from rtc_server.web.routes import Policy, Routes
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ _CLOSE_CODES: Final = {
 }
 """RFC 6455, section 7.4.1. All other ends are normal ones."""
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 
 class SocketTransport:
@@ -255,13 +256,13 @@ class SocketTransport:
             abort(self._request)
 
 
-@routes.get("/api/chat", allow_head=False)
+@routes.get("/api/chat", Policy(), head=False)
 async def chat(request: web.Request) -> web.WebSocketResponse:
     """A conversation with the server's model, for clients of Moshi's."""
     return await _converse(request, moshi.MOSHI, None)
 
 
-@routes.get("/ws", allow_head=False)
+@routes.get("/ws", Policy(), head=False)
 async def other_dialect(request: web.Request) -> web.WebSocketResponse:
     """What ``--ws`` says: QuiLLMan's conversation, or a transcript as text. Raises NotFound if it says neither."""
     match request.app[SETTINGS].ws:

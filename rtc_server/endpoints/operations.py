@@ -18,21 +18,25 @@ from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
+from rtc_server.web.routes import Policy, Routes, Who
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 STARTED_AT: Final = web.AppKey("started_at", float)
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
-routes = web.RouteTableDef()
+_HEALTH: Final = Policy(Who.ANYONE, when_crowded=True)
+_OPERATORS: Final = Policy(Who.OPERATOR)
+
+routes = Routes()
 
 
-@routes.get("/healthz")
+@routes.get("/healthz", _HEALTH)
 async def healthz(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"}, headers=NO_STORE)
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", _HEALTH)
 async def readyz(request: web.Request) -> web.Response:
     registry = request.app[REGISTRY]
     engine = registry.engines[registry.default_service]
@@ -42,7 +46,7 @@ async def readyz(request: web.Request) -> web.Response:
     return web.json_response({"status": status}, status=200 if engine.ready else 503, headers=NO_STORE)
 
 
-@routes.get("/status")
+@routes.get("/status", _OPERATORS)
 async def status(request: web.Request) -> web.Response:
     registry = request.app[REGISTRY]
     return web.json_response(
@@ -62,12 +66,12 @@ async def status(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", _OPERATORS)
 async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=request.app[METRICS].render(), headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
 
 
-@routes.get("/api/config")
+@routes.get("/api/config", Policy(Who.ANYONE))
 async def config(request: web.Request) -> web.Response:
     registry = request.app[REGISTRY]
     settings = request.app[SETTINGS]

@@ -41,6 +41,7 @@ from rtc_server.transcription.captions import CaptionFormat, Transcript
 from rtc_server.transcription.file import Progress, transcribe
 from rtc_server.usage.spelling import did_you_mean
 from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
 
 logger = logging.getLogger(__name__)
 
@@ -165,11 +166,19 @@ class Uploads:
 
 UPLOADS: Final = web.AppKey("uploads", Uploads)
 
+_FILE: Final = Policy(is_offer=True, streams_body=True)
+
+routes = Routes()
+
 
 async def _when_admitted(_: web.Request) -> None:
     """``Expect: 100-continue`` (RFC 9110, section 10.1.1) is answered after the door has let the request in."""
 
 
+# As curl -T sends a file, which puts its name behind a URL that ends in a slash.
+@routes.add("PUT", "/api/transcribe/{name:[^/]*}", _FILE, _when_admitted)
+@routes.add("PUT", "/api/transcribe", _FILE, _when_admitted)
+@routes.add("POST", "/api/transcribe", _FILE, _when_admitted)
 async def transcribe_file(request: web.Request) -> web.StreamResponse:
     uploads = request.app[UPLOADS]
     answer = _answer_to(request)
@@ -207,14 +216,6 @@ async def _transcribed(uploads: Uploads, place: Place, file: IO[bytes], answer: 
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-
-
-routes: Final = [
-    web.post("/api/transcribe", transcribe_file, expect_handler=_when_admitted),
-    # As curl -T sends a file, which puts its name behind a URL that ends in a slash.
-    web.put("/api/transcribe", transcribe_file, expect_handler=_when_admitted),
-    web.put("/api/transcribe/{name:[^/]*}", transcribe_file, expect_handler=_when_admitted),
-]
 
 
 def _answer_to(request: web.Request) -> _Answer:

@@ -17,15 +17,20 @@ from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body, take_candidates
 from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import Answer, connection_of, listener_of
 
 SDP_TYPE: Final = "application/sdp"
 
-routes = web.RouteTableDef()
+_OFFER: Final = Policy(is_offer=True)
+_ENDS: Final = Policy(when_crowded=True)
+_OPTIONS: Final = Policy(accept_post=SDP_TYPE)
+
+routes = Routes()
 
 
-@routes.post("/whip/{service}")
+@routes.add("POST", "/whip/{service}", _OFFER)
 async def publish(request: web.Request) -> web.Response:
     service, visitor = request.match_info["service"], visitor_of(request)
     sdp = await _read_sdp(request)
@@ -33,47 +38,47 @@ async def publish(request: web.Request) -> web.Response:
     return _created(request, answer, f"/whip/{service}/{answer.resource}")
 
 
-@routes.post("/whep/{session}")
+@routes.add("POST", "/whep/{session}", _OFFER)
 async def play(request: web.Request) -> web.Response:
     session, visitor = request.match_info["session"], visitor_of(request)
     answer = await request.app[WEBRTC].listen(await _read_sdp(request), session, visitor)
     return _created(request, answer, f"/whep/{answer.resource}")
 
 
-@routes.patch("/whip/{service}/{session}")
+@routes.add("PATCH", "/whip/{service}/{session}", Policy())
 async def more_candidates(request: web.Request) -> web.Response:
     return await take_candidates(request, _published(request), (SDPFRAG_TYPE,))
 
 
-@routes.patch("/whep/{session}/{listener}")
+@routes.add("PATCH", "/whep/{session}/{listener}", Policy())
 async def more_candidates_of_a_listener(request: web.Request) -> web.Response:
     session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
     return await take_candidates(request, listener_of(session, request.match_info["listener"]), (SDPFRAG_TYPE,))
 
 
-@routes.delete("/whip/{service}/{session}")
+@routes.add("DELETE", "/whip/{service}/{session}", _ENDS)
 async def stop_publishing(request: web.Request) -> web.Response:
     _published(request)
     await request.app[REGISTRY].end(request.match_info["session"], visitor_of(request))
     return web.Response()
 
 
-@routes.delete("/whep/{session}/{listener}")
+@routes.add("DELETE", "/whep/{session}/{listener}", _ENDS)
 async def stop_playing(request: web.Request) -> web.Response:
     session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
     session.listeners.remove(request.match_info["listener"])
     return web.Response()
 
 
-@routes.options("/whip/{service}")
-@routes.options("/whep/{session}")
+@routes.add("OPTIONS", "/whip/{service}", _OPTIONS)
+@routes.add("OPTIONS", "/whep/{session}", _OPTIONS)
 async def what_an_endpoint_takes(_: web.Request) -> web.Response:
     """Without ICE servers: an OPTIONS request is answered to any client (RFC 9725, section 4.6)."""
     return web.Response(status=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP_TYPE})
 
 
-@routes.options("/whip/{service}/{session}")
-@routes.options("/whep/{session}/{listener}")
+@routes.add("OPTIONS", "/whip/{service}/{session}", _OPTIONS)
+@routes.add("OPTIONS", "/whep/{session}/{listener}", _OPTIONS)
 async def what_a_session_takes(_: web.Request) -> web.Response:
     return web.Response(status=204, headers={"Allow": "OPTIONS, PATCH, DELETE", "Accept-Patch": SDPFRAG_TYPE})
 

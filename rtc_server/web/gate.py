@@ -1,4 +1,5 @@
-"""The doorkeeper: which request is whose, and which get no further. Knows nothing of offers and sessions.
+"""The doorkeeper: which request is whose, and which get no further. Knows no path, and nothing of sessions: it asks of
+a request what the matched route declares (``web/routes.py``).
 
 What it looks at, in this order, before a handler runs: where the request comes from, whom it is addressed to, of
 which web page it is, how many offers that address makes, and whose key or token it carries. Only then is the body read,
@@ -32,6 +33,7 @@ from rtc_server.errors import (
     ConfigError,
     Forbidden,
     HostRefused,
+    NotFound,
     OriginRefused,
     RateLimited,
     RequestTimeout,
@@ -42,6 +44,7 @@ from rtc_server.errors import (
 )
 from rtc_server.web.errors import Handler
 from rtc_server.web.limits import Connection
+from rtc_server.web.routes import Policy, Who, policy_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +55,6 @@ _MAX_ADDRESSES: Final = 10_000
 _MIN_BURST: Final = 10
 _MINUTE_S: Final = 60
 
-# By route, not by path: what the router took it for is what will be served.
-_PAGE_ROUTES: Final = frozenset({"/", "/static/{path}"})
-_HEALTH_ROUTES: Final = frozenset({"/healthz", "/readyz"})
-_OPEN_ROUTES: Final = _PAGE_ROUTES | _HEALTH_ROUTES | {"/api/config"}
-_STREAMED_ROUTES: Final = frozenset({"/api/transcribe", "/api/transcribe/{name}"})
-"""Their handlers read the body as it comes, with bounds of their own."""
-_OPERATORS_ROUTES: Final = frozenset({"/status", "/metrics"})
-_OFFER_ROUTES: Final = ("/api/offer", "/api/transcribe", "/whip/", "/whep/")
-_SDP_ROUTES: Final = ("/whip/", "/whep/")
-_EVENT_ROUTES: Final = frozenset({"/api/sessions/{id}/events"})
-"""What browsers read with an ``EventSource``, which sends no headers of the page's."""
 _BEARER: Final = "bearer"
 PLAIN_PROTOCOL: Final = "rtc-server.v1"
 """What a page names beside ``bearer.KEY`` when it opens a WebSocket, so that the server has something to choose."""
@@ -111,44 +103,49 @@ class Access:
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Everything that comes before the handler. Raises what a request is refused for."""
         arrived_at = _begin(request, self.clock)
+        policy = policy_of(request)
         try:
             address = counted_by(
                 self.proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []))
             )
             request[_VISITOR] = Visitor(NOBODY, address)
             _check_host(request, self.hosts)
-            _check_origin(request, self.origins)
-            if _is_surplus(request) and not _is_for_all(request):
+            if not policy.any_origin:
+                _check_origin(request, self.origins)
+            if _is_surplus(request) and not policy.when_crowded:
                 raise TooManyConnections
             if _is_preflight(request):
-                return _preflight_answer(request)
-            self._count_offer(request, address)
-            request[_VISITOR] = Visitor(self._principal_of(request), address)
-            await _read_body(request, arrived_at + self.request_timeout_s - self.clock())
+                return _preflight_answer(request, policy)
+            if policy.is_offer:
+                self._count_offer(address)
+            request[_VISITOR] = Visitor(self._principal_of(request, policy), address)
+            await _read_body(request, policy, arrived_at + self.request_timeout_s - self.clock())
             return await handler(request)
         finally:
             _end(request)
 
-    def _count_offer(self, request: web.Request, address: str) -> None:
-        if request.method not in (hdrs.METH_POST, hdrs.METH_PUT) or not _route(request).startswith(_OFFER_ROUTES):
-            return
+    def _count_offer(self, address: str) -> None:
         wait_s = math.ceil(self.offers.wait_s(address, self.clock()))
         if wait_s:
             raise RateLimited(f"Too many offers from this address. Try again in {wait_s} s.", retry_after_s=wait_s)
 
-    def _principal_of(self, request: web.Request) -> Principal:
-        if self.authenticator is None:
-            return ANONYMOUS
-        route = _route(request)
-        try:
-            principal = self.authenticator.authenticate(_credential(request), self.today())
-        except Unauthorized:
-            if route in _OPEN_ROUTES:
-                return NOBODY
-            raise
-        if route in _OPERATORS_ROUTES and not principal.operator:
+    def _principal_of(self, request: web.Request, policy: Policy) -> Principal:
+        principal = self._authenticate(request, policy)
+        if policy.who is Who.NO_CLIENT:
+            raise NotFound
+        if policy.who is Who.OPERATOR and not principal.operator:
             raise Forbidden("This is for operators: it wants a key, not a token.")
         return principal
+
+    def _authenticate(self, request: web.Request, policy: Policy) -> Principal:
+        if self.authenticator is None:
+            return ANONYMOUS
+        try:
+            return self.authenticator.authenticate(_credential(request, policy), self.today())
+        except Unauthorized:
+            if policy.who is not Who.ANYONE:
+                raise
+            return NOBODY
 
 
 def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Access:
@@ -190,12 +187,6 @@ def _refuse_open_door(settings: Settings, local: bool) -> None:
     )
 
 
-def _route(request: web.Request) -> str:
-    """A slash at its end makes no other door of it."""
-    resource = request.match_info.route.resource
-    return "" if resource is None else resource.canonical.rstrip("/") or "/"
-
-
 # Whom it is addressed to, and where it comes from.
 
 
@@ -224,8 +215,7 @@ def _check_name(value: str, hosts: Hosts) -> None:
 def _check_origin(request: web.Request, origins: Origins) -> None:
     """Raises OriginRefused. An origin that is another's, and may come in, is noted for the answer's headers."""
     named = request.headers.getall(hdrs.ORIGIN, [])
-    # The page's own files hold nothing: behind a proxy that keeps Host to itself, the page must be able to say so.
-    if not named or _route(request) in _PAGE_ROUTES:
+    if not named:
         return
     if len(named) > 1:
         raise OriginRefused
@@ -244,15 +234,15 @@ def _is_preflight(request: web.Request) -> bool:
     )
 
 
-def _preflight_answer(request: web.Request) -> web.Response:
+def _preflight_answer(request: web.Request, policy: Policy) -> web.Response:
     headers: dict[str, str] = {
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: _CORS_METHODS,
         hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(_headers_for(request)),
         hdrs.VARY: hdrs.ACCESS_CONTROL_REQUEST_HEADERS,
         hdrs.ACCESS_CONTROL_MAX_AGE: str(_CORS_MAX_AGE_S),
     }
-    if f"{request.path}/".startswith(_SDP_ROUTES):
-        headers["Accept-Post"] = "application/sdp"
+    if policy.accept_post is not None:
+        headers["Accept-Post"] = policy.accept_post
     return web.Response(status=204, headers=headers)
 
 
@@ -284,7 +274,7 @@ async def _add_cors_headers(request: web.Request, response: web.StreamResponse) 
 # Who it is.
 
 
-def _credential(request: web.Request) -> str:
+def _credential(request: web.Request, policy: Policy) -> str:
     """What it carries, or an empty text. Raises Unauthorized for more than one of them.
 
     In the address only where browsers send no headers: addresses are kept in histories, and in the logs of proxies.
@@ -298,7 +288,7 @@ def _credential(request: web.Request) -> str:
     if _is_websocket(request):
         offered = next((name for name in _offered_protocols(request) if name.startswith(_PROTOCOL_PREFIX)), "")
         return offered.removeprefix(_PROTOCOL_PREFIX) or _query_credential(request) or _kyutai_credential(request)
-    if request.method == hdrs.METH_GET and _route(request) in _EVENT_ROUTES:
+    if request.method == hdrs.METH_GET and policy.query_token:
         return _query_credential(request)
     return ""
 
@@ -349,12 +339,6 @@ def _is_surplus(request: web.Request) -> bool:
     return isinstance(request.protocol, Connection) and request.protocol.surplus
 
 
-def _is_for_all(request: web.Request) -> bool:
-    """What is answered where there are as many connections as there may be: how the server is, and what ends
-    something."""
-    return request.method == hdrs.METH_DELETE or _route(request) in _HEALTH_ROUTES
-
-
 async def _close_surplus(request: web.Request, response: web.StreamResponse) -> None:
     """One answer is all that it gets."""
     if _is_surplus(request):
@@ -368,7 +352,7 @@ def _end(request: web.Request) -> None:
         connection.request_ended()
 
 
-async def _read_body(request: web.Request, timeout_s: float) -> None:
+async def _read_body(request: web.Request, policy: Policy, timeout_s: float) -> None:
     """Read it, so that handlers find it in memory: ``await request.read()`` is then immediate.
 
     Nothing is read that the router has no handler for. Compressed bodies are refused: no client of ours sends any, and
@@ -380,7 +364,7 @@ async def _read_body(request: web.Request, timeout_s: float) -> None:
         return
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedMediaType("identity", "The body must come without a Content-Encoding.")
-    if _route(request) in _STREAMED_ROUTES:
+    if policy.streams_body:
         return
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge(request.client_max_size)

@@ -25,12 +25,20 @@ from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RateLimited
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access, make_access, socket_protocol, visitor_of
+from rtc_server.web.routes import Policy, Routes, Who, add_routes
 from tests.access.test_auth import NOW, RULES, token
 
 KEY = credentials.new_key()
 PLENTY = 1_000_000
 MAX_BYTES = 1000
 ALLOWED = "https://voice.example.com"
+OPEN = {
+    "/": Policy(Who.ANYONE, any_origin=True),
+    "/static/{path:.*}": Policy(Who.ANYONE, any_origin=True),
+    "/healthz": Policy(Who.ANYONE, when_crowded=True),
+    "/readyz": Policy(Who.ANYONE, when_crowded=True),
+    "/api/config": Policy(Who.ANYONE),
+}
 
 
 class Clock:
@@ -96,15 +104,21 @@ async def door(access: Access) -> AsyncIterator[Door]:
 
     app = web.Application(middlewares=[errors_middleware], client_max_size=MAX_BYTES)
     access.install(app)
-    for path in ("/", "/static/{path:.*}", "/healthz", "/readyz", "/api/config", "/status", "/metrics"):
-        app.router.add_get(path, handler)
-    for path in ("/api/sessions/{id}", "/api/sessions/{id}/events", "/api/sessions/{id}/events/"):
-        app.router.add_route("*", path, handler)
+    routes = Routes()
+    for path, policy in OPEN.items():
+        routes.get(path, policy)(handler)
+    for path in ("/status", "/metrics"):
+        routes.get(path, Policy(Who.OPERATOR))(handler)
+    routes.add("*", "/api/sessions/{id}", Policy())(handler)
+    routes.add("*", "/api/sessions/{id}/events", Policy(query_token=True))(handler)
     for path in ("/api/offer", "/whip/{service}", "/whep/{session}"):
-        app.router.add_post(path, handler)
-    app.router.add_route("OPTIONS", "/whip/{service}", handler)
-    app.router.add_get("/ws", socket)
-    app.router.add_get("/broken", broken)
+        routes.add("POST", path, Policy(is_offer=True))(handler)
+    for path in ("/whip/{service}", "/whep/{session}"):
+        routes.add("OPTIONS", path, Policy(accept_post="application/sdp"))(handler)
+    routes.get("/ws", Policy())(socket)
+    routes.get("/broken", Policy())(broken)
+    add_routes(app, routes)
+    app.router.add_get("/undeclared", handler)
     async with _started(TestServer(app)) as server, aiohttp.ClientSession() as http:
         yield Door(str(server.make_url("")).rstrip("/"), http, served)
 
@@ -197,6 +211,15 @@ async def test_what_concerns_everybody_wants_a_key() -> None:
             assert (await at.ask("GET", path, **bearer(KEY)))[0] == 200
             status, _, body = await at.ask("GET", path, **bearer(token()))
             assert (status, body["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("keys", [True, False], ids=["with keys", "without"])
+async def test_a_route_that_declares_nothing_lets_no_client_in(keys: bool) -> None:
+    async with door(doorkeeper(keys=keys)) as at:
+        for method in ("GET", "HEAD"):
+            assert (await at.ask(method, "/undeclared", **bearer(KEY)))[0] == 404
+        assert (await at.ask("GET", "/undeclared"))[0] == (401 if keys else 404), "as what there is not"
+        assert not at.served
 
 
 async def test_two_credentials_are_none() -> None:

@@ -26,6 +26,7 @@ from rtc_server.system.descriptors import Descriptors
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access
 from rtc_server.web.limits import Connection, ConnectionLimits, Connections, Entry
+from rtc_server.web.routes import Policy, Routes, add_routes
 from tests.support.waiting import until
 
 LIMITS = ConnectionLimits(head_s=0.3, idle_s=30.0, lingering_s=0.2, stalled_s=0.3, in_all=20, per_address=20)
@@ -95,10 +96,12 @@ async def serving(
     access = Access(None, Origins(), proxies, Buckets(1000, 1000, 10), request_timeout_s=limits.head_s)
     app = web.Application(middlewares=[errors_middleware])
     access.install(app)
-    app.router.add_route("*", "/x", quick)
-    app.router.add_get("/waits", waits)
-    app.router.add_get("/healthz", waits_for_nothing)
-    app.router.add_get("/large", large)
+    routes = Routes()
+    routes.add("*", "/x", Policy())(quick)
+    routes.get("/waits", Policy())(waits)
+    routes.get("/healthz", Policy(when_crowded=True))(waits_for_nothing)
+    routes.get("/large", Policy())(large)
+    add_routes(app, routes)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     assert runner.server is not None

@@ -1,0 +1,114 @@
+"""Routes, and the policy that each declares: what the access control asks of its requests.
+
+An endpoint says it where it registers a route. A route that declares nothing lets no client in.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from aiohttp import hdrs, web
+
+from rtc_server.web.errors import Handler
+
+ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+_H = TypeVar("_H", bound=Handler)
+
+
+class Who(enum.Enum):
+    """Whom a route lets in. Without ``--auth``, all but ``NO_CLIENT`` let in every client."""
+
+    ANYONE = enum.auto()
+    KNOWN = enum.auto()
+    """A client with a key or a token."""
+    OPERATOR = enum.auto()
+    """A client whose key lets it look at what concerns all sessions."""
+    NO_CLIENT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the access control asks of a route's requests.
+
+    ``any_origin``: pages of all origins may ask, and read nothing of the answer. ``when_crowded``: it is answered on
+    a connection that is one too many. ``is_offer``: counts with the offers of its client's address.
+    ``streams_body``: its handler reads the body as it comes, with bounds of its own. ``query_token``: a ``GET`` may
+    carry its credential in the address, as an ``EventSource`` does, which sends no headers of the page's.
+    ``accept_post``: the media type that its resource takes, which answers to preflights name.
+    """
+
+    who: Who = Who.KNOWN
+    any_origin: bool = False
+    when_crowded: bool = False
+    is_offer: bool = False
+    streams_body: bool = False
+    query_token: bool = False
+    accept_post: str | None = None
+
+
+UNROUTED: Final = Policy()
+"""Of requests that the router has no handler for: a client without a credential does not learn what there is."""
+_UNDECLARED: Final = Policy(Who.NO_CLIENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``expect``: answers ``Expect: 100-continue`` in aiohttp's place."""
+
+    method: str
+    path: str
+    handler: Handler
+    policy: Policy
+    expect: ExpectHandler | None = None
+
+
+class Routes:
+    """An endpoint's routes, registered with decorators as those of :class:`aiohttp.web.RouteTableDef`."""
+
+    def __init__(self) -> None:
+        self._routes: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def add(self, method: str, path: str, policy: Policy, expect: ExpectHandler | None = None) -> Callable[[_H], _H]:
+        """Register the decorated handler."""
+
+        def register(handler: _H) -> _H:
+            self._routes.append(Route(method, path, handler, policy, expect))
+            return handler
+
+        return register
+
+    def get(self, path: str, policy: Policy, head: bool = True) -> Callable[[_H], _H]:
+        """``head``: the handler answers ``HEAD`` as well."""
+
+        def register(handler: _H) -> _H:
+            if head:
+                self.add(hdrs.METH_HEAD, path, policy)(handler)
+            return self.add(hdrs.METH_GET, path, policy)(handler)
+
+        return register
+
+
+_POLICIES: Final = web.AppKey("policies", dict[web.AbstractRoute, Policy])
+
+
+def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
+    """Each route, and the same with a slash at its end: not by a redirect, which few clients follow with a body."""
+    policies = app.setdefault(_POLICIES, {})
+    for route in routes:
+        for path in dict.fromkeys((route.path, f"{route.path.rstrip('/')}/")):
+            added = app.router.add_route(route.method, path, route.handler, expect_handler=route.expect)
+            policies[added] = route.policy
+
+
+def policy_of(request: web.Request) -> Policy:
+    """The policy of the route that the router took this request for: what will be served, however its path is
+    spelled."""
+    if request.match_info.http_exception is not None:
+        return UNROUTED
+    return request.app.get(_POLICIES, {}).get(request.match_info.route, _UNDECLARED)
