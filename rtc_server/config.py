@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -25,6 +26,8 @@ from rtc_server.usage import invocation
 from rtc_server.usage.command_line import Parser
 from rtc_server.usage.environment import LINK_HINT, PREFIX, is_service_link, refuse_unknown
 from rtc_server.usage.spelling import did_you_mean
+
+logger = logging.getLogger(__name__)
 
 ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
@@ -145,8 +148,8 @@ class Settings:
     ws: Literal["off", "quillman", "transcript"] = _setting(
         "off", "what /ws is: off; quillman: Ogg in, voice and text out; transcript: Ogg in, the words as text out"
     )
-    resume_grace: float = _setting(30.0, "seconds that a session whose path died waits for its client", 0, 3600)
-    max_session: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
+    resume_grace_s: float = _setting(30.0, "seconds that a session whose path died waits for its client", 0, 3600)
+    max_session_s: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
     max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)
     max_step_ms: float = _setting(80.0, "median step time over which new sessions are refused", 1, 100_000)
@@ -154,7 +157,7 @@ class Settings:
         15.0, "new sessions are refused while one packet in twenty leaves later than this", 1, 100_000
     )
     playout_margin_ms: float = _setting(32.0, "how late a frame of the model's voice may be", 0, 500)
-    bitrate: int = _setting(32_000, "outbound Opus bit rate, bit/s", 6_000, 256_000)
+    bitrate_bps: int = _setting(32_000, "outbound Opus bit rate, bits a second", 6_000, 256_000)
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -197,6 +200,10 @@ class RelaySettings:
             raise ConfigError("--turn-realm must be 1 to 127 letters, digits, dots, underscores or hyphens.")
         if bool(self.turn_cert) != bool(self.turn_key):
             raise ConfigError("--turn-cert and --turn-key go together.")
+
+
+RENAMED: Final = {"resume_grace": "resume_grace_s", "max_session": "max_session_s", "bitrate": "bitrate_bps"}
+"""Names that settings had before each said its unit, and have now. The old ones go on working."""
 
 
 def option(name: str) -> str:
@@ -259,6 +266,8 @@ def add_arguments(
         help_text = f"{spec.metadata['help']} (default: {shown})" if shown != "" else spec.metadata["help"]
         choices = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else spec.name.upper()
         group.add_argument(option(spec.name), default=None, metavar=choices, help=help_text.replace("%", "%%"))
+        for old in _old_names(spec.name):
+            group.add_argument(option(old), default=None, help=argparse.SUPPRESS)
 
 
 def describe(what: str, example: str) -> str:
@@ -288,19 +297,33 @@ def _from_arguments(
     defaults: Mapping[str, Any],
 ) -> AnySettings:
     environment = os.environ if environment is None else environment
-    refuse_unknown(environment, map(variable, (*_names(Settings), *_names(RelaySettings))))
+    refuse_unknown(environment, map(variable, (*_names(Settings), *_names(RelaySettings), *RENAMED)))
     types = get_type_hints(of)
     values = dict(defaults)
     for spec in dataclasses.fields(of):
-        value = getattr(arguments, spec.name, None)
-        source = option(spec.name)
+        source, value = _given(spec.name, option, lambda name: getattr(arguments, name, None))
         if value is None:
-            source = variable(spec.name)
-            value = environment.get(source)
+            source, value = _given(spec.name, variable, lambda name: environment.get(variable(name)))
         if value is not None:
             values[spec.name] = _convert(source, value, types[spec.name])
             _refuse_odd_text(source, values[spec.name], spec)
     return of(**values)
+
+
+def _old_names(name: str) -> list[str]:
+    return [old for old, new in RENAMED.items() if new == name]
+
+
+def _given(name: str, called: Callable[[str], str], read: Callable[[str], Any]) -> tuple[str, Any]:
+    """What a setting is set to in one place, by its name or by an old one, and what it is called there; None for what
+    is not set. Raises ConfigError for two names of one setting."""
+    values = {each: value for each in (name, *_old_names(name)) if (value := read(each)) is not None}
+    used = next(iter(values), name)
+    if len(values) > 1:
+        raise ConfigError(f"{' and '.join(map(called, values))} are one setting: leave the old name out.")
+    if used != name:
+        logger.warning("%s is called %s now; the old name goes on working", called(used), called(name))
+    return called(used), values.get(used)
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:

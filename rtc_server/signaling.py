@@ -71,7 +71,7 @@ async def offer(request: web.Request) -> web.Response:
     else:
         back = body.resume
         answer = await webrtc.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
-    grace_s = request.app[SETTINGS].resume_grace
+    grace_s = request.app[SETTINGS].resume_grace_s
     resume = None if answer.token is None else {"token": answer.token, "grace_s": grace_s}
     return web.json_response(
         {"sdp": answer.sdp, "type": "answer", "session": answer.resource, "resume": resume},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rtc_server.config import (
     ENV_PREFIX,
+    RENAMED,
     RelaySettings,
     Settings,
     add_arguments,
@@ -352,3 +353,40 @@ def test_any_text_gives_settings_or_a_config_error(name: str, text: str) -> None
         assert isinstance(made, Settings)
         return
     assert option(name) in named or variable(name) in named
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_of_a_setting_goes_on_working_and_says_so(
+    old: str, new: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = str(getattr(Settings(), new) + 1)
+    for arguments, environment, called in (
+        ([option(old), value], {}, (option(old), option(new))),
+        ([], {variable(old): value}, (variable(old), variable(new))),
+    ):
+        caplog.clear()
+        settings = parse(arguments, environment)
+        assert settings == parse([option(new), value], {})
+        assert settings != Settings()
+        assert [record.args for record in caplog.records] == [called]
+
+
+def test_the_command_line_wins_by_an_old_name_as_well() -> None:
+    assert parse(["--max-session", "5"], {"RTC_SERVER_MAX_SESSION_S": "7"}).max_session_s == 5
+
+
+def test_two_names_of_one_setting_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match="--max-session-s and --max-session are one setting"):
+        parse(["--max-session", "5", "--max-session-s", "5"], {})
+    with pytest.raises(ConfigError, match="RTC_SERVER_BITRATE_BPS and RTC_SERVER_BITRATE are one setting"):
+        parse([], {"RTC_SERVER_BITRATE": "16000", "RTC_SERVER_BITRATE_BPS": "16000"})
+
+
+def test_every_number_with_a_unit_says_it() -> None:
+    """A setting that is a time, a size or a rate says its unit in its name; what has none is a count or a share."""
+    units = ("_s", "_ms", "_mb", "_bps", "_per_minute")
+    assert {name for name in NUMBERS if not name.endswith(units)} == {
+        *("port", "seed", "threads", "context", "slots", "stt_slots", "echo_slots", "max_sessions"),
+        *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
+        *("sessions_per_address", "connecting_per_address"),
+    }

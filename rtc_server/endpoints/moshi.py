@@ -304,7 +304,7 @@ async def _open(
 ) -> None:
     opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor_of(request), resumable=False)
     async with opening as session:
-        transport = SocketTransport(session, request, socket, dialect, settings.bitrate)
+        transport = SocketTransport(session, request, socket, dialect, settings.bitrate_bps)
         await socket.prepare(request)
         session.attach(transport)
         session.start()

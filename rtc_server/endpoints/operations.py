@@ -86,8 +86,8 @@ async def config(request: web.Request) -> web.Response:
             "limits": {
                 "connect_timeout_s": settings.connect_timeout_s,
                 "message_bytes": MAX_MESSAGE_BYTES,
-                "resume_grace_s": settings.resume_grace,
-                "max_session_s": settings.max_session,
+                "resume_grace_s": settings.resume_grace_s,
+                "max_session_s": settings.max_session_s,
             },
         },
         headers=NO_STORE,

@@ -221,7 +221,7 @@ class Registry:
 
     def longest_s(self, visitor: Visitor) -> float:
         """For how long a session of theirs may last."""
-        return visitor.principal.session_s(self._settings.max_session)
+        return visitor.principal.session_s(self._settings.max_session_s)
 
     def _admit(self, service: str, visitor: Visitor) -> EngineClient:
         """The door, of calls and of all else that takes a slot."""

@@ -96,7 +96,7 @@ class Session:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._resumable = resumable and settings.resume_grace > 0
+        self._resumable = resumable and settings.resume_grace_s > 0
         self._on_ended = on_ended
         self._opened_at = now
         self._connected = asyncio.Event()
@@ -362,12 +362,12 @@ class Session:
             return
         self._machine.apply(SessionEvent.PATH_LOST)
         self._connected.clear()
-        self._deadline = self._clock() + self._settings.resume_grace
+        self._deadline = self._clock() + self._settings.resume_grace_s
         self.outbox.seen = self.outbox.last
         if self._transport is not None:
             self._transport.clear()
         self._voice.clear()
-        logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace)
+        logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace_s)
 
     def _drop_transport(self) -> None:
         if self._transport is not None:
@@ -391,7 +391,7 @@ class Session:
 
     def _limit(self) -> None:
         """A visitor's key or token may say how long a session of theirs lasts."""
-        limit_s = self.visitor.principal.session_s(self._settings.max_session)
+        limit_s = self.visitor.principal.session_s(self._settings.max_session_s)
         loop = asyncio.get_running_loop()
         left_s = min(limit_s, _WARNING_S)
         warning = events.Ending("time_limit", round(left_s * 1000))

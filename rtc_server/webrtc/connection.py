@@ -47,7 +47,7 @@ class Connection:
         self.opened_at = time.monotonic()
         self._owner: TransportOwner | None = owner
         self._offer = offer
-        self._bitrate = settings.bitrate
+        self._bitrate = settings.bitrate_bps
         self._addresses = addresses
         self._receiver = PacketReceiver()
         self._playout = PlayoutBuffer(settings.playout_margin_ms)

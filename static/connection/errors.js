@@ -326,7 +326,7 @@ const TABLE = {
   file_too_long: {
     title: 'This file is too long',
     text: ({ serverMessage }) => serverMessage || 'It has more audio than the server takes at once.',
-    todo: 'Send it in parts. For the server’s operator: --max-session.',
+    todo: 'Send it in parts. For the server’s operator: --max-session-s.',
     again: 'never',
   },
   file_in_part: {

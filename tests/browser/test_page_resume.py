@@ -340,7 +340,7 @@ async def test_a_page_that_stood_still_goes_on(server: Server) -> None:
 async def test_a_session_that_was_given_up_is_followed_by_a_new_one() -> None:
     """Its grace is over: the page says that what comes is a new conversation, and begins a paragraph."""
     async with (
-        running_server("--model", "echo", "--resume-grace", "1") as server,
+        running_server("--model", "echo", "--resume-grace-s", "1") as server,
         paths_to(server) as paths,
         chromium() as browser,
         talking(browser, paths.url) as page,
@@ -409,7 +409,7 @@ async def test_a_server_that_was_killed_knows_nothing() -> None:
 async def test_a_server_without_resume() -> None:
     """As before there was one: a loss is the end of the conversation, and another begins."""
     async with (
-        running_server("--model", "echo", "--resume-grace", "0") as server,
+        running_server("--model", "echo", "--resume-grace-s", "0") as server,
         paths_to(server) as paths,
         chromium() as browser,
         talking(browser, paths.url) as page,
@@ -428,7 +428,7 @@ async def test_a_server_without_resume() -> None:
 async def test_a_conversation_with_a_limit() -> None:
     """A countdown that is said once, and an end that is no fault."""
     async with (
-        running_server("--model", "echo", "--max-session", "5") as server,
+        running_server("--model", "echo", "--max-session-s", "5") as server,
         chromium() as browser,
         visited_page(browser, local_url(server), tolerate=TOLERATED) as page,
     ):

@@ -221,7 +221,7 @@ async def test_the_browser_asks_for_a_key_and_sends_it(server: Server) -> None:
 async def test_the_browser_knows_when_a_conversation_is_over() -> None:
     """Nothing is left to resume: it says so and does not try for ever."""
     async with (
-        running_server("--model", "echo", "--resume-grace", "0", "--peer-timeout-s", "1") as server,
+        running_server("--model", "echo", "--resume-grace-s", "0", "--peer-timeout-s", "1") as server,
         leaves_nothing(server),
         talk_page(server) as page,
     ):

@@ -231,7 +231,7 @@ async def test_a_socket_lasts_as_long_as_a_session_may(tmp_path: Path, kind: str
     rules = credentials.TokenRules("HS256", SECRET, "voice", leeway_s=0)
     signed = credentials.sign_token(rules, time.time(), 600, max_session_s=1)
     credential = {"key": GUEST, "token": signed, "setting": ADA}[kind]
-    arguments = ("--max-session", "1") if kind == "setting" else ()
+    arguments = ("--max-session-s", "1") if kind == "setting" else ()
     async with (
         guarded_sockets(tmp_path, *arguments) as server,
         asr_client(server, headers=bearer(credential)) as client,

@@ -101,7 +101,7 @@ async def test_consent_that_expires_is_no_goodbye(grace_s: int, monkeypatch: pyt
     """The session waits for as long as was promised, longer than anything is sent; and then says why it has ended."""
     monkeypatch.setattr("rtc_server.webrtc.ice_agent._CONSENT_LIFETIME_S", 1.5)
     async with (
-        running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace", str(grace_s)) as server,
+        running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace-s", str(grace_s)) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -151,7 +151,7 @@ async def test_a_socket_that_is_gone_is_a_path_that_is_lost() -> None:
 
 async def test_a_client_that_closes_has_said_goodbye() -> None:
     """DTLS's close_notify, which only the peer can send, is one, as ``bye`` is."""
-    async with running_server("--model", "echo", "--resume-grace", "100") as server, leaves_nothing(server):
+    async with running_server("--model", "echo", "--resume-grace-s", "100") as server, leaves_nothing(server):
         client = track_client(url_of(server), TapeTrack(440))
         async with client:
             await client.wait_for("connected")

@@ -130,7 +130,7 @@ async def test_a_path_that_comes_back_by_itself_needs_no_offer() -> None:
 
 async def test_when_the_grace_is_over_the_slot_is_free_and_the_session_unknown() -> None:
     async with (
-        counting_server("--resume-grace", "0.5", "--peer-timeout-s", "1") as server,
+        counting_server("--resume-grace-s", "0.5", "--peer-timeout-s", "1") as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -225,7 +225,7 @@ async def test_a_bad_offer_does_not_cost_the_token() -> None:
 async def test_a_server_full_of_waiting_sessions_says_when_to_come_again() -> None:
     """Their places are kept, and they come back to them."""
     async with (
-        counting_server("--resume-grace", "20", slots=2) as server,
+        counting_server("--resume-grace-s", "20", slots=2) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as one,
         VoiceClient(url_of(server), tone(440)) as other,
@@ -285,7 +285,7 @@ async def test_a_server_that_stops_does_not_wait_for_anybody() -> None:
 
 async def test_without_a_grace_there_is_no_token() -> None:
     async with (
-        counting_server("--resume-grace", "0", "--peer-timeout-s", "1") as server,
+        counting_server("--resume-grace-s", "0", "--peer-timeout-s", "1") as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -297,7 +297,7 @@ async def test_without_a_grace_there_is_no_token() -> None:
 
 async def test_a_session_ends_by_the_clock_and_is_told_before() -> None:
     async with (
-        counting_server("--max-session", "2") as server,
+        counting_server("--max-session-s", "2") as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):

@@ -186,7 +186,7 @@ async def test_a_client_that_vanishes_is_missed(close_sockets: bool) -> None:
     ear = Ear()
     async with (
         running_server(
-            "--model", "echo", "--peer-timeout-s", "1", "--resume-grace", "0", "--echo-slots", "1"
+            "--model", "echo", "--peer-timeout-s", "1", "--resume-grace-s", "0", "--echo-slots", "1"
         ) as server,
         leaves_nothing(server),
         VoiceClient(_url(server), tone(440), on_voice=ear) as client,
@@ -203,7 +203,7 @@ async def test_a_client_that_wants_few_stats_is_missed_as_soon() -> None:
     ear = Ear()
     options = {"stats_interval_ms": 10_000}
     async with (
-        running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace", "0") as server,
+        running_server("--model", "echo", "--peer-timeout-s", "1", "--resume-grace-s", "0") as server,
         leaves_nothing(server),
         VoiceClient(_url(server), tone(440), options=options, on_voice=ear) as client,
     ):
@@ -226,7 +226,7 @@ async def test_a_client_that_leaves_while_it_connects() -> None:
     """At any moment of the handshake, and whoever ends it: nothing stays for longer than a client is waited for.
 
     One that leaves when only the server is done cannot say goodbye."""
-    arguments = ("--model", "echo", "--connect-timeout-s", "2", "--resume-grace", "5")
+    arguments = ("--model", "echo", "--connect-timeout-s", "2", "--resume-grace-s", "5")
     # In a process of its own: what aioice leaves behind in the client, closed in mid-handshake, is not at issue.
     async with server_process(*arguments, module=PROBED) as server:
         await server.wait_ready()

@@ -639,7 +639,7 @@ async def test_files_and_calls_are_counted_together() -> None:
 @pytest.mark.parametrize("headers", [{}, EVENTS])
 async def test_hours_of_silence_in_kilobytes_are_more_than_a_session_may_have(headers: dict[str, str]) -> None:
     quiet = encode(np.broadcast_to(np.float32(0), ((600 * 2000),)), "flac", "flac", 2000)
-    async with serving("--max-session", "30") as server:
+    async with serving("--max-session-s", "30") as server:
         status, _, text = await post(server.url, quiet, headers=headers)
         if status == 200:
             assert events_of(text)[-1][1]["code"] == "time_limit"
