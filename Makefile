@@ -67,7 +67,7 @@ bench: $(VENV)/.installed-dev ## Measure: see docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: train
-train: $(VENV)/.installed-dev system ## Train the bundled model anew: see training/README.md
+train: $(VENV)/.installed-dev system ## Train the bundled model again: see training/README.md
 	@$(PIP) -e '.[training,voices]'
 	@$(BIN)/python -m training $(ARGS)
 

@@ -1,7 +1,7 @@
 """What an engine can be measured with, and how large that is.
 
 Owns the models of random weights that are made on the spot, and what a model takes of memory. Runs in the processes
-that hold a model; whoever measures from outside must not import it, for it imports torch.
+that hold a model; a program that measures from outside must not import it, for it imports torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOSHI_7B: Final = "moshi-7b"
 
 
 class NumberedPieces:
-    """A tokenizer for a model that nobody has trained: a word of its own for each token."""
+    """A tokenizer for an untrained model: a word of its own for each token."""
 
     def __init__(self, size: int) -> None:
         self._size = size

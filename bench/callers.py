@@ -79,7 +79,7 @@ class Call:
         """The stream is closed by then, which is looked at before each push."""
 
     def hang_up(self, now: float) -> None:
-        """What is under way and still in time is nobody's loss."""
+        """What is under way and still in time is not lost."""
         sent = [sent for sent in self._under_way.values() if sent >= self._figures.begins_at]
         self._figures.overdue += sum(now - each > FRAME_S for each in sent)
         self._figures.sessions += now >= self._figures.begins_at

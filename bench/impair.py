@@ -1,4 +1,4 @@
-"""A bad network for whoever wants one: a UDP relay between a client and a server, on one machine.
+"""A bad network: a UDP relay between a client and a server, on one machine.
 
 From Python, one relay for each call::
 
@@ -113,7 +113,7 @@ class Relay(asyncio.DatagramProtocol, Rewriter):
     def datagram_received(self, data: bytes, source: Address) -> None:
         now = self.last_packet_at = self._loop.time()
         if source in self._servers or not self._answered:
-            # Nobody but the server knows of this port before the answer is out.
+            # Only the server knows of this port before the answer is out.
             self._server = source
             self._down(data, now)
             return

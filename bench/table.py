@@ -50,7 +50,7 @@ def publish(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note
 
 
 def machine() -> str:
-    """CPU, cores, memory of nobody in particular; versions of what matters here."""
+    """CPU, cores, memory of the machine; versions of what matters here."""
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     load = "/".join(f"{value:.1f}" for value in os.getloadavg())
     return (

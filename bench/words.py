@@ -64,7 +64,7 @@ class Speaker:
 
     def lateness(self) -> list[float]:
         """Of each word, in seconds, the model's own delay taken off. Words that were said before the connection was
-        there were heard by nobody."""
+        there were not heard."""
         said = [end for end in self.ends if self.heard and end < self.heard[-1]]
         pairs = zip(reversed(said), reversed(self.heard), strict=False)
         return [heard - end - DELAY_S for end, heard in pairs]

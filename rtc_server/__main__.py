@@ -1,4 +1,4 @@
-"""``python -m rtc_server`` is ``rtc-server``, and says in one sentence what is missing where it was never installed."""
+"""``python -m rtc_server``: runs ``rtc-server``, or says in one sentence what to install."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What comes with the package, and where it lies: the models, by their public names, the page, the relay's template.
+"""Finds what comes with the package: the bundled models by their public names, the page, the relay's template.
 
 The models are checkpoint directories like any other, and loaded like them; only their names are known here. Must not
 import torch: the media plane asks as well.
@@ -26,12 +26,12 @@ _CODEC_OF: Final = {PICO_STT: PICO}
 
 
 def beside_or_inside(in_checkout: str, in_wheel: str) -> Path:
-    """Where a file or directory is that stands beside the package in a checkout, and inside it when installed."""
+    """Path of a file or directory that stands beside the package in a checkout, and inside it when installed."""
     return next(path for path in (PACKAGE.parent / in_checkout, PACKAGE / in_wheel) if path.exists())
 
 
 def directory_of(model: str) -> Path | None:
-    """Where the files of the bundled model of this name are; None for any other name. A directory of the same name
+    """Directory of the bundled model of this name; None for any other name. A directory of the same name
     in the working directory is ``./pico``."""
     return _DIRECTORIES.get(model)
 

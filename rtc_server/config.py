@@ -37,7 +37,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def speaking_command() -> str:
-    """What to type to have a speech model instead of the sound check."""
+    """The command that starts a speech model instead of the sound check."""
     return (
         invocation.command("serve")
         if bundled.is_complete(PICO)
@@ -119,7 +119,7 @@ class Settings:
     turn_ttl_s: int = _setting(3600, "seconds that TURN credentials are valid", 60, 86_400)
 
     auth: str = _setting("", "TOML file of the keys and tokens that open the doors; rtc-server auth-key makes one")
-    allow_anonymous: bool = _setting(False, "serve anybody who can reach the address, without --auth")
+    allow_anonymous: bool = _setting(False, "serve every client that can reach the address, without --auth")
     allow_origins: tuple[str, ...] = _setting(
         (), "origins besides our own whose pages and apps may come in, as capacitor://localhost; * is all"
     )
@@ -171,7 +171,7 @@ class Settings:
         if self.tls_cert and self.tls != "off":
             raise ConfigError("--tls self-signed makes a certificate of its own: leave --tls-cert out, or --tls.")
         if self.auth and self.allow_anonymous:
-            raise ConfigError("--auth wants a key of everybody, --allow-anonymous of nobody: leave one of them out.")
+            raise ConfigError("--auth asks every client for a key, --allow-anonymous asks none: leave one of them out.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +315,7 @@ def _old_names(name: str) -> list[str]:
 
 
 def _given(name: str, called: Callable[[str], str], read: Callable[[str], Any]) -> tuple[str, Any]:
-    """What a setting is set to in one place, by its name or by an old one, and what it is called there; None for what
+    """Look a setting up in one place, by its name or by an old one: the name found, and the value; None for what
     is not set. Raises ConfigError for two names of one setting."""
     values = {each: value for each in (name, *_old_names(name)) if (value := read(each)) is not None}
     used = next(iter(values), name)
@@ -334,7 +334,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
 
 
 def state_directory(environment: Mapping[str, str] | None = None) -> Path:
-    """Where this user's programs keep what should outlive a restart (XDG Base Directory Specification)."""
+    """Directory in which this user's programs keep what should outlive a restart (XDG Base Directory Specification)."""
     environment = os.environ if environment is None else environment
     named = Path(environment.get("XDG_STATE_HOME", ""))
     # "All paths set in these environment variables must be absolute": any other is as good as none.
@@ -366,7 +366,8 @@ def _convert(source: str, value: Any, kind: Any) -> Any:
 
 
 def _refuse_odd_text(source: str, value: Any, spec: dataclasses.Field[Any]) -> None:
-    """What a file of variables leaves around a value is not part of it. Raises ConfigError, without the value."""
+    """Refuse spaces, quotes and control characters that a file of variables leaves around a value. Raises ConfigError,
+    without the value."""
     if value == "" and not spec.metadata["may_be_empty"]:
         raise ConfigError(f"{source} is empty.", hint="Give it a value, or leave it out.")
     for text in value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ():

@@ -1,4 +1,4 @@
-"""The one exception tree.
+"""The exception tree.
 
 Each class carries a stable code, the HTTP status that goes with it, whether trying again may help, and
 a sentence made for the peer. Exceptions hold fields and build their text from them; the text of a

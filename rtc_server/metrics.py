@@ -1,4 +1,4 @@
-"""Every metric's definition, and nothing that moves one.
+"""Defines every metric. Moves none.
 
 Metrics live in a registry of their own, so that two servers in one process (tests) do not share counts.
 """

@@ -1,4 +1,4 @@
-"""Which services this server has, and the engine behind each: from settings to engine clients."""
+"""Plans the services of this server and the engine behind each: settings in, engine clients out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EngineSpec:
 
 
 def resolve_model(settings: Settings, cuda_devices: int) -> str:
-    """What ``--model auto`` means on a machine with so many CUDA devices."""
+    """Resolve ``--model auto`` on a machine with so many CUDA devices."""
     if settings.model != "auto":
         return settings.model
     wants_cuda = settings.device == "auto" or settings.device.startswith("cuda")
@@ -70,7 +70,7 @@ def resolve_model(settings: Settings, cuda_devices: int) -> str:
 
 
 def resolve_stt(settings: Settings, model: str) -> str:
-    """What ``--stt`` means beside ``model``; empty for none."""
+    """Resolve ``--stt`` beside ``model``; empty for none."""
     if settings.stt != "auto":
         return "" if settings.stt == "none" else settings.stt
     return bundled.PICO_STT if model == bundled.PICO and bundled.is_complete(bundled.PICO_STT) else ""

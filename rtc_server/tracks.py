@@ -1,4 +1,4 @@
-"""The track that is sent: the model's voice, paced on a clock, as encoded packets or as raw frames.
+"""The outbound track: paces the model's voice on a clock, as encoded packets or raw frames.
 
 Knows nothing of sessions, engines or signaling.
 """

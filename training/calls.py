@@ -79,7 +79,7 @@ async def _ready(url: str) -> None:
 async def converse(
     url: str, callers: Iterable[Who], at_a_time: int, way: Way, finished: Callable[[Who], None] = lambda _: None
 ) -> list[str]:
-    """Everybody's conversation to its end. ``finished``: told of each. Returns why calls were lost before that."""
+    """Lead every conversation to its end. ``finished``: told of each. Returns why calls were lost before that."""
     waiting = iter(callers)
     lost: list[str] = []
     async with contextlib.AsyncExitStack() as stack:

@@ -120,10 +120,10 @@ def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Wor
         pcm[row, first : first + len(one.pcm)] = one.pcm
     assemblers = [WordAssembler(info.delay_s, prefix * FRAME_MS / 1000) for _ in readings]
     words: list[list[Word]] = [[] for _ in readings]
-    everybody = np.ones(len(readings), dtype=np.bool_)
-    model.reset(everybody)
+    every_row = np.ones(len(readings), dtype=np.bool_)
+    model.reset(every_row)
     for frame in range(frames):
-        outputs = model.step(pcm[:, frame * FRAME_SAMPLES : (frame + 1) * FRAME_SAMPLES], everybody)
+        outputs = model.step(pcm[:, frame * FRAME_SAMPLES : (frame + 1) * FRAME_SAMPLES], every_row)
         for row, output in enumerate(outputs):
             words[row] += _push(assemblers[row], frame + 1, output)
     return words

@@ -21,7 +21,7 @@ Who = TypeVar("Who", bound=Caller)
 
 
 def converse(model: StreamingModel, callers: Iterable[Who], finished: Callable[[Who], None] = lambda _: None) -> None:
-    """Everybody's conversation to its end, as many at a time as the model has rows. ``finished``: told of each."""
+    """Lead every conversation to its end, as many at a time as the model has rows. ``finished``: told of each."""
     waiting = iter(callers)
     seats = [next(waiting, None) for _ in range(model.info.slots)]
     times = np.zeros(len(seats))

@@ -284,7 +284,7 @@ def _window(
     made: dataset.Conversations, index: int, frames: int, recalls: list[int], random: np.random.Generator
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Text and own codes, [streams, frames], latents, [dimension, frames], and heard words of a stretch that begins
-    where nobody speaks, and knows all it has to know."""
+    where no one speaks, and knows all it has to know."""
     own, heard = made.own[index], made.heard[index]
     loud = (own != own[:, :1]).any(axis=0)  # every conversation begins with a silent frame
     starts = [0]

@@ -55,7 +55,7 @@ _Talk = Generator[Callable[[], bool], None, None]
 
 
 class Caller(Protocol):
-    """Whoever can have a conversation with the model, at whatever pace; times in seconds, of any one clock."""
+    """A person who has a conversation with the model, at any pace; times in seconds, of any one clock."""
 
     @property
     def done(self) -> bool: ...

@@ -147,7 +147,7 @@ def background(count: int, random: Generator, level_db: float) -> FloatArray:
 
 @cache
 def _store() -> list[FloatArray]:
-    """Noises, then pieces of music: making them anew for every clip would take longer than all the rest."""
+    """Noises, then pieces of music: making them again for every clip would take longer than all the rest."""
     random = np.random.default_rng(0)
     count = _STORED_S * MODEL_RATE_HZ
     noises = [noise(count, random) for _ in range(_NOISES)]

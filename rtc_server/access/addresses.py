@@ -1,4 +1,4 @@
-"""Which address a request is counted by, and which proxies are believed about it. Pure; knows nothing of HTTP but
+"""Finds the client address that a request is counted by, behind trusted proxies too. Pure; knows nothing of HTTP but
 one header's form."""
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def parse_address(text: str) -> Address | None:
 
 
 def counted_by(address: Address | None) -> str:
-    """What limits are counted by: an IPv4 address, an IPv6 network of 64 bits, or nothing where there is no address."""
+    """Key that limits are counted by: an IPv4 address, an IPv6 network of 64 bits, or nothing where there is no
+    address."""
     if address is None:
         return ""
     if isinstance(address, IPv4Address):
@@ -62,7 +63,7 @@ class Proxies:
         return address is not None and any(address in network for network in self._networks)
 
     def client(self, peer: str, forwarded_for: Sequence[str]) -> Address | None:
-        """Who really asks: the connection's ``peer``, or what trusted proxies say of it.
+        """The client behind a request: the connection's ``peer``, or what trusted proxies say of it.
 
         Each proxy appends whom it heard from to ``X-Forwarded-For``, so what a client makes up stands to the left of
         what is true. From the right, the first address that is no trusted proxy is the client. Where the list does

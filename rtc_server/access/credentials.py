@@ -1,4 +1,4 @@
-"""The keys and tokens that prove who is asking, and how they are made. Pure; time is an argument.
+"""Verifies API keys and signed tokens, and makes new ones. Pure; time is an argument.
 
 A key is 256 random bits, and the file of keys has the SHA-256 of each. That is enough: a slow, salted hash makes
 guesses expensive, and there is nothing to guess in 256 random bits. It would only let strangers spend our CPU time.

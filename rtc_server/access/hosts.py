@@ -1,4 +1,4 @@
-"""Which names this server answers to, by the ``Host`` of a request. Pure.
+"""Decides which ``Host`` names this server answers to. Pure.
 
 A page of a stranger is kept from other servers by its browser, which goes by names. So its owner lets the page's own
 name lead to 127.0.0.1 (DNS rebinding): from then on the page's requests reach the server on its visitor's machine, are

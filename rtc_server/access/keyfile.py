@@ -1,4 +1,4 @@
-"""The file of ``--auth``: read, checked word by word, and added to. Its errors name what is wrong, never a secret."""
+"""Reads the key file of ``--auth``, checks every entry, and adds keys to it. Errors name the entry, never a secret."""
 
 from __future__ import annotations
 

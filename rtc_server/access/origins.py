@@ -1,4 +1,4 @@
-"""Which web pages may use this server, by the ``Origin`` that their browser says. Pure.
+"""Decides which web pages may use this server, by the ``Origin`` of a request. Pure.
 
 A browser lets any page send requests anywhere, and has the server say whether the page may. So a request that names an
 origin is served if that origin is ours, or allowed by ``--allow-origins``.

@@ -1,4 +1,4 @@
-"""Who is asking: what a client may do once it is known. Pure; knows neither keys nor HTTP."""
+"""Principals: what an authenticated client may do. Pure; knows neither keys nor HTTP."""
 
 from __future__ import annotations
 

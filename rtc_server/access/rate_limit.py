@@ -1,4 +1,4 @@
-"""Token buckets: one, and one for each of many who come and go. Pure; time is an argument, in monotonic seconds."""
+"""Token buckets: one, and one for each of many clients. Pure; time is an argument, in monotonic seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person at the terminal is told once the server runs: where it is, which model runs, and on what."""
+"""The start banner: tells the operator at which addresses the server runs, and which model it runs on what."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PHRASES: Final = 3
 
 
 def announce(server: Server) -> None:
-    """Where the server is, which model runs, and on what."""
+    """Print where the server is, which model runs, and on what."""
     here, others = _urls(server)
     print(f"\n  Open {here} in a browser and talk.")
     if others:
@@ -37,7 +37,7 @@ def announce(server: Server) -> None:
             "\n  Your browser will warn that the connection is not private. That is to be expected: this machine made"
         )
         print(
-            "  its certificate itself, so nobody else vouches for it. Choose 'Advanced' and go on to the page (iPhone:"
+            "  its certificate itself, so no authority vouches for it. Choose 'Advanced' and go on to the page (iPhone:"
         )
         print("  'Show Details', 'visit this website'). It asks once on each device. To be sure, compare the SHA-256:")
         print(f"  {server.certificate.sha256()}")
@@ -55,7 +55,7 @@ def announce(server: Server) -> None:
 
 
 def _print_about(info: ModelInfo) -> None:
-    """What the model's makers want people to know, and what to say to it first."""
+    """Print the notice of the model's makers, and a phrase to try first."""
     if info.notice:
         print("\n" + textwrap.fill(info.notice, _WIDTH, initial_indent="  ", subsequent_indent="  "))
     if info.hint:
@@ -86,7 +86,7 @@ def _own_urls(server: Server) -> tuple[str, list[str]]:
 
 
 def _outside_names(server: Server) -> list[str]:
-    """What others may call this machine: whom a bought certificate is for, else its own addresses."""
+    """Names of this machine for others: those a bought certificate is for, else its own addresses."""
     certificate = server.certificate
     if certificate is not None and not certificate.self_made:
         return [name for name in certificate.names() if "*" not in name][:1]

@@ -1,4 +1,4 @@
-"""``rtc-server auth-key`` and ``auth-token``: for those who hand out keys and tokens."""
+"""``rtc-server auth-key`` and ``auth-token``: make API keys and tokens."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _auth_key(arguments: argparse.Namespace) -> int:
         lines.append(f"max_session_s = {arguments.max_session_s:g}")
     if arguments.auth is not None:
         keyfile.add(Path(arguments.auth), "\n".join(lines) + "\n")
-    print(f"The key, which is not kept anywhere: give it to {arguments.name} on a way that nobody reads.\n")
+    print(f"The key, which is not kept anywhere: give it to {arguments.name} on a way that no one else reads.\n")
     print(f"  {key}\n")
     if arguments.auth is None:
         print("For the file of --auth:\n")

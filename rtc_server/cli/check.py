@@ -1,4 +1,4 @@
-"""``rtc-server check``: what this machine can run, and what to do about what it cannot."""
+"""``rtc-server check``: reports what this machine can run, and how to get what it cannot."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class Want:
 
 
 def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator[Finding]:
-    """Of each model as many sessions as there is room for, beside the others with the slots that they are to have."""
+    """Count the sessions of each model that memory has room for, beside the others with the slots that they are to
+    have."""
     if not free_bytes:
         return
     for want in wants:
@@ -144,7 +145,7 @@ def _static() -> Finding:
     try:
         return Finding(static_directory().is_dir(), "the page's files")
     except StopIteration:
-        return Finding(False, "the page's files are missing", "Run from a checkout, or install the package anew.")
+        return Finding(False, "the page's files are missing", "Run from a checkout, or install the package again.")
 
 
 def _model(asked: str, model: str) -> Finding:

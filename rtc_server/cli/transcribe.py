@@ -1,4 +1,4 @@
-"""``rtc-server transcribe``: files in, transcripts out, as many at a time as the engine has slots.
+"""``rtc-server transcribe``: transcribes files, as many at a time as the engine has slots.
 
 Transcripts to standard output or into files, everything else to standard error: a bar where that is a terminal, and
 what went wrong. Knows no HTTP.
@@ -94,7 +94,7 @@ async def run(settings: Settings, files: Sequence[Path], form: CaptionFormat, ou
 
 
 def _missing(path: Path) -> _FileError | None:
-    """What is wrong with a file that need not be opened to know it: a pipe can be read only once."""
+    """Find what is wrong with a file without opening it: a pipe can be read only once."""
     try:
         number = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK) else errno.EACCES
         path.stat()
@@ -110,7 +110,7 @@ def _tell(error: _FileError) -> None:
 
 
 def _targets(files: Sequence[Path], form: CaptionFormat, output: Path | None) -> dict[Path, Path | None]:
-    """Where each file's transcript goes; None is standard output. Raises ConfigError."""
+    """Choose the path of each file's transcript; None is standard output. Raises ConfigError."""
     if output is not None and not output.is_dir():
         raise ConfigError(f"{output} is not a directory.", hint="Make it first: --output takes one that exists.")
     if output is None and len(files) == 1:

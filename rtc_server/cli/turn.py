@@ -1,4 +1,4 @@
-"""``rtc-server turn``, ``turn-config`` and ``turn-credentials``: for those who run a TURN server beside this one."""
+"""``rtc-server turn``, ``turn-config`` and ``turn-credentials``: run a TURN server beside this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client for programs: audio in, words out, over the WebSocket ``/api/asr-streaming`` of this or Kyutai's server.
+"""A client for programs: sends audio to ``/api/asr-streaming``, of this or Kyutai's server, and receives words.
 
 Owns the order of what is sent (silence, audio, a marker, silence until it comes back), and when a word has its end.
 """

@@ -1,4 +1,4 @@
-"""One recording as FFmpeg reads it: its audio tracks, and the frames of each. Owns what FFmpeg may do, and may not.
+"""Reads the audio tracks of one recording with FFmpeg. Owns what FFmpeg may do, and may not.
 
 The file is a stranger's: it is read through an object that has nothing but bytes, by demuxers that open nothing
 besides, and what it says of itself is believed within bounds.
@@ -135,7 +135,7 @@ class Recording:
         return 0.0 if start is None else start / av.time_base
 
     def frames(self) -> Iterator[tuple[int, av.AudioFrame]]:
-        """What can be decoded of what can be read, each with the number of its track."""
+        """Decode every frame that can be read and decoded, each with the number of its track."""
         number_of = {track.index: number for number, track in enumerate(self.tracks)}
         try:
             for packet in self._container.demux([self._container.streams[index] for index in number_of]):

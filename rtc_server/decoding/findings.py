@@ -1,4 +1,5 @@
-"""What can be wrong with a file: why nothing of it is heard, and what of it is not. Codes here, sentences for peers.
+"""Codes of what can be wrong with a file: why it has no audio, or which part of it is left out. Sentences are made for
+peers elsewhere.
 
 Only the codes cross the border of the process that reads the file: what a stranger's file makes of that process can put
 no words into our answers.

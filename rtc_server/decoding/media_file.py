@@ -1,5 +1,5 @@
-"""All that is heard of a file, block by block, and what is not. It blocks, and believes FFmpeg: see ``nursery`` for
-where it runs."""
+"""Decodes all audio of a file, block by block, and collects what could not be decoded. Blocks, and trusts FFmpeg:
+``nursery`` says where it runs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class MediaFile:
         self._note(recording, [count / MODEL_RATE_HZ for count in samples])
 
     def _note(self, recording: Recording, heard_s: list[float]) -> None:
-        """What was missing in a recording that has been read."""
+        """Note what was missing in a recording that has been read."""
         pairs = list(zip(recording.tracks, heard_s, strict=True))
         if (
             self._part.cut_off

@@ -1,4 +1,4 @@
-"""The process that decodes, for :mod:`rtc_server.decoding.__main__` to run. One fork of it for each file.
+"""The decoding process, run by :mod:`rtc_server.decoding.__main__`: forks a child for each file.
 
 It imports what decoding needs, once, and reads no file itself. A fork costs milliseconds, has no thread and nothing of
 another file in it, and gives up all that it does not need before it looks at its own: memory, time, descriptors. When

@@ -1,4 +1,4 @@
-"""The server's side of decoding: keeps the nursery, hands it files, and reads what comes back as it is asked for.
+"""The server's side of decoding: keeps the nursery alive, passes files to it, and reads decoded audio on demand.
 
 What comes from there is a stranger's as the file is: lengths, codes and samples are looked at before they are used.
 """
@@ -190,7 +190,7 @@ class _Nursery:
 
 
 def _environment() -> dict[str, str]:
-    """What Python needs to find the package and its libraries; no secrets, and no more threads than one."""
+    """Variables that Python needs to find the package and its libraries; no secrets, and no more threads than one."""
     root = str(Path(__file__).parent.parent.parent)
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL") if name in os.environ}

@@ -1,4 +1,4 @@
-"""Bytes to read from: a descriptor that is shared with another process, and a part of a file."""
+"""Readable byte sources: a descriptor shared with another process, and a part of a file."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Scan:
         return self._chunk[within : within + size]
 
     def find(self, needle: bytes, start: int) -> int:
-        """Where ``needle`` is next; the size of the file if nowhere."""
+        """Offset of the next ``needle``; the size of the file if nowhere."""
         while start < self.size:
             chunk = self.at(start, _CHUNK_BYTES)
             found = chunk.find(needle)

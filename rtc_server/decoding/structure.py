@@ -1,4 +1,4 @@
-"""What the outermost structure of a file says: where one recording ends and the next begins, and whether it breaks off.
+"""Parses the outermost structure of a file: where a recording ends and the next begins, and whether it breaks off.
 
 FFmpeg's demuxers end where the first of several recordings ends, and say nothing. Here a file is cut into parts that
 each of them reads to the end. Nothing is believed but lengths, and those only to skip; what is not understood is one
@@ -123,7 +123,7 @@ def _ended(scan: Scan, start: int, end: int) -> Part:
 
 
 def _wave(scan: Scan, start: int) -> Part:
-    """Where the data chunk ends: it is what matters, and some writers forget to mend the length of the whole."""
+    """Find the end of the data chunk: it is what matters, and some writers forget to mend the length of the whole."""
     at, wide = start + 12, 0
     total = int.from_bytes(scan.at(start + 4, 4), "little")
     while len(header := scan.at(at, 8)) == 8:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""Frames of one track to mono at 24 kHz, with the silence between them that their times tell of."""
+"""Turns the frames of one track into mono at 24 kHz, and fills the gaps between their timestamps with silence."""
 
 from __future__ import annotations
 

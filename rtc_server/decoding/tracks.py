@@ -1,4 +1,4 @@
-"""Several tracks of one recording to what is heard of them. Pure: samples in, samples out, time is counted in samples.
+"""Mixes the tracks of one recording into the audio that is transcribed. Pure; time is counted in samples.
 
 Tracks of one language are parts of one conversation (each caller on one, the microphone beside the computer's sound):
 they are mixed. Tracks in other languages, or marked as dubs or comments, say the same in other words: one of them is

@@ -1,4 +1,4 @@
-"""What the server and the processes that decode tell each other. Knows nothing of either.
+"""Messages between the server and its decoding processes. Knows nothing of either.
 
 To the nursery: one :data:`ORDER` each, with the descriptors of file and pipe beside it. From it: one :data:`EXIT` for
 each order. Through the pipe: a :data:`FRAME_HEADER`, then so many bytes.

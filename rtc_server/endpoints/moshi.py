@@ -128,7 +128,7 @@ class SocketTransport:
         """Nothing is ever due: see :attr:`deadline`."""
 
     def send(self, message: str, event: events.ServerEvent | None) -> bool:
-        """Of what a session says, the text, and errors."""
+        """Send the text and the errors among a session's messages."""
         if not self.channel_open:
             return False
         match event:
@@ -173,7 +173,7 @@ class SocketTransport:
         self._owner = None
 
     async def close(self, flush: bool = True) -> None:
-        """What was said last goes out before, if the client takes it in time."""
+        """Close, after the last messages have gone out, if the client takes it in time."""
         self.retire()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(flush), name="moshi-close")
@@ -264,7 +264,8 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
 
 @routes.get("/ws", Policy(), head=False)
 async def other_dialect(request: web.Request) -> web.WebSocketResponse:
-    """What ``--ws`` says: QuiLLMan's conversation, or a transcript as text. Raises NotFound if it says neither."""
+    """The dialect that ``--ws`` chooses: QuiLLMan's conversation, or a transcript as text. Raises NotFound if it says
+    neither."""
     match request.app[SETTINGS].ws:
         case "quillman":
             return await _converse(request, moshi.QUILLMAN, None)

@@ -121,7 +121,7 @@ def _service(name: str, engine: EngineClient) -> dict[str, Any]:
 
 
 def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
-    """What the model's makers want people to know."""
+    """The notice of the model's makers."""
     return (
         {"code": "model", "message": info.notice, "hint": invocation.shown(info.hint) or None} if info.notice else None
     )

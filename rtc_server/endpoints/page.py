@@ -21,7 +21,7 @@ routes = Routes()
 
 
 def static_directory() -> Path:
-    """Where the page's files are."""
+    """Directory of the page's files."""
     return bundled.beside_or_inside("static", "static")
 
 

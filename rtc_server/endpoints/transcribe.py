@@ -267,7 +267,7 @@ async def _receive(request: web.Request, file: IO[bytes], limit_bytes: int) -> N
 
 
 async def _chunk(request: web.Request, deadline: float) -> bytes:
-    """What has come since the last time, empty at the end."""
+    """Read what has come since the last time; empty at the end."""
     try:
         async with asyncio.timeout_at(deadline):
             return await request.content.readany()

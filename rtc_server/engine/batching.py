@@ -1,4 +1,4 @@
-"""How long a step waits for frames that are about to come. Pure: times are arguments, in seconds.
+"""Batching delay: how long to hold a step for frames that are about to arrive. Pure: times are arguments, in seconds.
 
 A step costs the same for one row as for all, and every stream sends a frame each 80 ms at a phase of its own: whoever
 steps for each frame as it comes steps as often as there are streams. A frame may wait as long as a step takes, which

@@ -240,7 +240,7 @@ class EngineClient:
 
     @property
     def step_p95_ms(self) -> float | None:
-        """What one in twenty of the same steps exceeds."""
+        """95th percentile of the same steps, in ms."""
         if len(self._steps) < _RECENT_STEPS // 2:
             return None
         return statistics.quantiles(self._steps, n=20)[-1] * 1000

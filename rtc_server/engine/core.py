@@ -50,8 +50,8 @@ class EnginePort(Protocol):
     """The engine's end of a transport."""
 
     def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
-        """What has arrived. Waits up to ``wait_s`` until something has, for ever if that is None (or until the other
-        side is gone, which reads as :class:`Stop`)."""
+        """Take the messages that have arrived. Waits up to ``wait_s`` until something has, for ever if that is None (or
+        until the other side is gone, which reads as :class:`Stop`)."""
 
     def send(self, message: FromEngine) -> None:
         """Never blocks: a reader that has stalled loses the message."""
@@ -77,7 +77,7 @@ class EngineCore:
         return Ready(self._model.info, self._memory, self._step_s)
 
     def memory_change(self, now: float) -> MemoryChanged | None:
-        """What the model holds, if that has changed since it was told; looked up every ten seconds."""
+        """The model's memory, if it has changed since the last report; looked up every ten seconds."""
         if now < self._memory_due_s:
             return None
         self._memory_due_s = now + _MEMORY_EVERY_S

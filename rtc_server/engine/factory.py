@@ -1,4 +1,4 @@
-"""Making a model from its name and its options, so that the engine's layer need not import the models' one.
+"""Makes a model from its name and options, so that the engine's room need not import the models'.
 
 Owns how options cross the border of a process: as JSON with the name of their class, which checks them on arrival.
 """
@@ -44,7 +44,7 @@ def pack(options: ModelOptions) -> PackedOptions:
 
 
 def unpack(packed: PackedOptions) -> ModelOptions:
-    """What was packed. Raises msgspec.ValidationError for values that are not of the types that the class declares."""
+    """Unpack options. Raises msgspec.ValidationError for values that are not of the types that the class declares."""
     options: ModelOptions = msgspec.json.decode(packed.values, type=_find(packed.kind))
     return options
 
@@ -67,6 +67,6 @@ def make_model(factory: str, options: ModelOptions) -> StreamingModel:
 
 
 def _find(name: str) -> Any:
-    """What ``module:attribute`` names. Any: that is all that a name tells of it."""
+    """Import what ``module:attribute`` names. Any: that is all that a name tells of it."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

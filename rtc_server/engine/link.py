@@ -1,4 +1,4 @@
-"""The media plane's end of a transport to one engine, whichever it is.
+"""The media plane's end of a transport to one engine.
 
 A link starts one engine and carries messages to and from it; when that engine is gone, so is the link, and
 a new one is made. :mod:`rtc_server.engine.local` and :mod:`rtc_server.engine.process` are the two there are.

@@ -1,4 +1,4 @@
-"""Where the two ends of an engine's link meet: two addresses that this user alone can reach.
+"""Addresses for the two ends of an engine's link, reachable by this user alone.
 
 On Linux they are names without files (abstract Unix sockets), which are gone with the process that has them, however it
 ends; a file system knows no such thing, so elsewhere they are in a private directory.

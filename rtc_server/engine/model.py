@@ -1,4 +1,4 @@
-"""What a batched streaming model must offer to the engine.
+"""The contract between the engine and a batched streaming model.
 
 Owns the contract and nothing else: no torch, no transport, no clock. A model has a fixed number of rows
 (slots), each with its own streaming state; one call of :meth:`StreamingModel.step` advances the rows that
@@ -132,7 +132,7 @@ class StreamingModel(Protocol):
         """
 
     def memory(self) -> MemoryUse:
-        """What it holds now. Must not wait for the device."""
+        """The memory that it holds now. Must not wait for the device."""
 
     def close(self) -> None:
         """Release the device. Idempotent."""

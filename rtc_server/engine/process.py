@@ -147,7 +147,7 @@ class ProcessLink:
 
 
 def _killed_while_loading() -> LoadFailed:
-    """What a system that has no memory left does. Trying once more would end in the same way."""
+    """The report of an engine that the system killed for want of memory: another try would end in the same way."""
     free = memory.free_bytes()
     room = f", with {memory.size_text(free)} free before it is tried again" if free else ""
     return LoadFailed(

@@ -1,4 +1,4 @@
-"""Whether an engine shows signs of life, and for how long it has not. Pure: times are arguments, in seconds.
+"""Liveness of an engine: when it last answered, and when to ask. Pure: times are arguments, in seconds.
 
 It is asked again and again, and whatever it says is an answer. Silence counts only while it is watched: a process
 that was itself held up (a suspended machine, a debugger) has not heard what was said meanwhile, and blames no other.

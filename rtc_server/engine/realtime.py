@@ -1,4 +1,4 @@
-"""Whether a model keeps up with speech: some steps, timed before a session is let in.
+"""Startup check: times a few steps, and rejects a model that is slower than real time.
 
 Owns how that is measured and what is said of a model that is too slow. Knows no transport; the clock is handed in.
 """
@@ -111,7 +111,7 @@ def measure(model: StreamingModel, clocks: Clocks) -> Pace:
 
 
 def _best_ms(model: StreamingModel, active: BoolArray, clocks: Clocks) -> tuple[float, float]:
-    """Of the times of some steps the shortest, and of those of their computing."""
+    """The shortest of some steps' times, and of the times of their computing."""
     quiet = np.zeros((model.info.slots, FRAME_SAMPLES), dtype=np.float32)
     times, computed = [], []
     for _ in range(_TRIES):
@@ -123,7 +123,7 @@ def _best_ms(model: StreamingModel, active: BoolArray, clocks: Clocks) -> tuple[
 
 
 def _is_starved(pace: Pace, info: ModelInfo) -> bool:
-    """Of an accelerator a thread that waits for it says nothing."""
+    """On an accelerator, the waiting of a thread says nothing."""
     return pace.starved and info.device == "cpu"
 
 

@@ -1,4 +1,4 @@
-"""The slot table: who has which row of the batch, what waits for it, and what the next step is.
+"""The slot table: which stream owns which row of the batch, which frames wait, and what the next step computes.
 
 Pure: no clock, no model, no thread of its own. Only the step loop's thread touches it.
 """

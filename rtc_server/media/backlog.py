@@ -1,4 +1,4 @@
-"""Audio that waits for a model which is slower than it comes. Pure; knows nothing of sockets or models."""
+"""Buffers audio for a model that is slower than real time. Pure; knows nothing of sockets or models."""
 
 from __future__ import annotations
 

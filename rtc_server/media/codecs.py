@@ -1,4 +1,4 @@
-"""Decoding one RTP audio stream to what a model hears: packets and gaps in, mono float32 at 24 kHz out.
+"""Decodes one RTP audio stream: packets and gaps in, mono float32 at 24 kHz out.
 
 Opus is decoded at 24 kHz mono by libopus, with its own concealment and error correction; G.722, PCMU and PCMA
 at their own rate, then resampled. Nothing a peer sends makes this raise: what cannot be decoded is concealed.

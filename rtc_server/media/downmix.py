@@ -1,4 +1,4 @@
-"""Several channels to one that is heard, as they come: the weighted sum, without channels that cancel each other.
+"""Mixes several channels to one as they come: a weighted sum, without channels that cancel each other.
 
 In a sum, a channel that is another one turned over (a wrongly wired microphone, a "karaoke" effect) takes that one with
 it. So the correlation of the channels is followed, and of two that oppose each other only one is kept. Pure: for files

@@ -1,4 +1,5 @@
-"""What a peer says: RTP packets in, samples at 24 kHz out, in order; and frames of 80 ms at the pace of real time.
+"""Receives a peer's audio: RTP packets in; samples at 24 kHz in order out, and frames of 80 ms at the pace of real
+time.
 
 Joins a jitter buffer and a decoder (:class:`PacketReceiver`), and those with a microphone's timeline
 (:class:`InboundStream`). Follows a peer that changes its codec. Pure; time is an argument, in monotonic seconds.

@@ -1,4 +1,4 @@
-"""The audio jitter buffer: packets in as the network brings them, audio and gaps out in order and in time.
+"""The audio jitter buffer: reorders packets and reports gaps, within a bounded delay.
 
 Pure; time is an argument, in monotonic seconds. It works on RTP timestamps, in ticks of the codec's clock.
 
@@ -162,7 +162,7 @@ class JitterBuffer:
         return self._release()
 
     def poll(self, now: float) -> list[Item]:
-        """What goes out because it has been waited for long enough."""
+        """Release what has been waited for long enough."""
         items: list[Item] = []
         while self._next is not None and (deadline := self.deadline) is not None and now >= deadline:
             items.append(self._gap())

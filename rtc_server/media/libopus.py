@@ -1,4 +1,4 @@
-"""A binding to libopus: what FFmpeg's wrapper leaves out is exactly what a phone line needs.
+"""Bindings to libopus, for the controls that FFmpeg's wrapper leaves out and a phone line needs.
 
 Decodes at 24 kHz to mono, conceals what is lost, recovers it from the next packet's in-band FEC, and encodes with
 the expected loss and DTX set while the stream runs. Loads the libopus that PyAV's wheels carry, or else the

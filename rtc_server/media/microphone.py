@@ -71,7 +71,7 @@ class MicrophoneTimeline:
         self._lead_at = now
 
     def _within_lead(self, frames: list[FloatArray], now: float) -> Iterator[FloatArray]:
-        """Of frames that come at once, the newest that real time has room for (a leaky bucket)."""
+        """Keep, of frames that come at once, the newest that real time has room for (a leaky bucket)."""
         self._lead_s = max(0.0, self._lead_s - (now - self._lead_at))
         self._lead_at = now
         room = max(0, int((_LEAD_S - self._lead_s) / _FRAME_S + 1e-9))

@@ -1,4 +1,4 @@
-"""The playout buffer: 80 ms frames in when the engine has them, 20 ms out when a packet is due.
+"""The playout buffer: takes 80 ms frames when the engine has them, gives 20 ms when a packet is due.
 
 Pure; time is an argument, in monotonic seconds. It holds a small reserve against frames that are late, and gives the
 reserve back when it has grown: a buffer that only ever grows turns every hiccup into delay for the rest of the call.
@@ -52,7 +52,7 @@ class PlayoutBuffer:
 
     @property
     def depth_samples(self) -> int:
-        """What is waiting, the margin that is still being held included."""
+        """Samples that wait, those of the margin that is still held included."""
         return int(self._pcm.size) + self._held
 
     @property

@@ -1,4 +1,4 @@
-"""Whether a voice is audible: a gate on the level of each frame, with hangover. Pure."""
+"""Detects audible voice: a level gate on each frame, with hangover. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads ``about.json``, which a checkpoint directory may hold: what the model wants people to know, and phrases to try.
+"""Reads ``about.json`` of a checkpoint directory: the model's notice, and phrases to try.
 
 Owns the file's format and its bounds. What it says is shown to people, never run; a file that is not as
 ``docs/protocol.md`` has it counts as none, for a model can do without.
@@ -56,7 +56,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def read_about(directory: Path) -> About:
-    """What ``about.json`` says; nothing where there is none. One that cannot be used is logged."""
+    """Read ``about.json``; empty where there is none. One that cannot be used is logged."""
     try:
         with (directory / FILE_NAME).open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""A model that gives back what it hears, one frame later. Needs no torch.
+"""A model that returns what it hears, one frame later. Needs no torch.
 
 It is the server's sound check: the whole media path and nothing behind it.
 """

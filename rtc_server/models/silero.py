@@ -1,4 +1,4 @@
-"""Silero's voice-activity detector behind the engine's contract: it hears, and says how likely a pause is.
+"""Silero's voice-activity detector behind the engine's contract: gives the probability of a pause for each frame.
 
 A row's one pause probability is that of no speech in the frame. It runs where other models do, away from the loop
 that moves packets: its arithmetic holds the interpreter.

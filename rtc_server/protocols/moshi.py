@@ -1,4 +1,4 @@
-"""Moshi's WebSocket, as Kyutai's servers and clients speak it: a byte that says what a message is, and its payload.
+"""Moshi's WebSocket messages, as Kyutai's servers and clients have them: a byte for the kind, then the payload.
 
 Wire format alone: no sockets, no codec. Two kinds of client that speak it without the first byte, in one direction or
 both, are dialects (:class:`Dialect`). ``docs/protocol.md``, section 9.

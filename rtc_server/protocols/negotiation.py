@@ -1,4 +1,4 @@
-"""To the WebRTC stack and back: the offer that it is shown, and the answer that is made of what it says.
+"""Translates between WebRTC peers and aiortc: the offer that aiortc is given, and the answer that the peer gets.
 
 The stack never sees a line that a peer has written, and a peer gets no line that its offer does not allow. Text and
 values in, text out; no stack, no IO.

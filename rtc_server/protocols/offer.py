@@ -1,4 +1,4 @@
-"""What this server takes from an offer: a model that is rebuilt from what is understood, and nothing else.
+"""Parses an offer into what this server supports, and drops everything else.
 
 The first audio section and the first data-channel section that can be served are taken; all else is declined in its
 place. What cannot be served at all is refused with a sentence that names it. Text in, values out; no stack, no IO.
@@ -208,9 +208,9 @@ class _Reader:
         return [by_mid[mid] for mid in bundle if mid in by_mid]
 
     def _transport(self, section: Section, other: Section | None = None) -> Transport:
-        """Of a section that is taken beside an ``other`` one. In a bundle it is that of the first of those taken that
-        has a port of its own (RFC 9143, section 7.3.1); what that one leaves out may stand with any other of the
-        bundle, even if it is declined. Raises BadSdp."""
+        """Transport of a section that is taken beside an ``other`` one. In a bundle it is that of the first of those
+        taken that has a port of its own (RFC 9143, section 7.3.1); what that one leaves out may stand with any other of
+        the bundle, even if it is declined. Raises BadSdp."""
         members = self._members(section)
         taken = [each for each in members if each in (section, other)] or [section]
         tagged = next((each for each in taken if each.port), taken[0])
@@ -222,8 +222,8 @@ class _Reader:
         return next((line[2:] for line in lines if line[:2] == "a=" and line[2:] in DIRECTIONS), "sendrecv")
 
     def _candidates(self, transports: set[Transport], shared: bool) -> tuple[SectionCandidate, ...]:
-        """Of the sections that share one of these transports. ``shared``: one that stands in several sections counts
-        once."""
+        """Candidates of the sections that share one of these transports. ``shared``: one that stands in several
+        sections counts once."""
         fragments = {transport.ufrag for transport in transports}
         found: dict[tuple[str, int], SectionCandidate] = {}
         for position, section in enumerate(self._sections):

@@ -1,4 +1,4 @@
-"""Ogg (RFC 3533) over a stream: bytes in, packets out; and packets in, pages out. Knows nothing of what is in a packet.
+"""Ogg (RFC 3533) over a stream: bytes to packets, and packets to pages. Knows nothing of the payload.
 
 Of what comes in no checksum is looked at: what comes over TCP has one, and a table of CRCs in Python costs more than
 the decoding.

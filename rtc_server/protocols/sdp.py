@@ -1,4 +1,4 @@
-"""Session descriptions as text: lines, sections, attributes (RFC 8866). What they mean is said elsewhere.
+"""Parses session descriptions as text: lines, sections, attributes (RFC 8866). Their meaning is said elsewhere.
 
 Text in, values out; no stack, no IO. Lines that no one asks for by name are never looked at.
 """
@@ -29,7 +29,7 @@ class Lines:
     lines: tuple[str, ...]
 
     def values(self, name: str) -> Iterator[str]:
-        """What follows ``a=name:``, in order; the empty string for a bare ``a=name``."""
+        """Values of ``a=name:``, in order; the empty string for a bare ``a=name``."""
         bare, prefix = f"a={name}", f"a={name}:"
         for line in self.lines:
             if line.startswith(prefix):

@@ -1,4 +1,4 @@
-"""The ICE and DTLS parameters of an offer: where the standards let them stand, and which count for a section.
+"""ICE and DTLS parameters of an offer: where the standards allow them, and which ones count for a section.
 
 Text in, values out. They stand in the section; in the session, for all sections (RFC 8839, section 5.4; RFC 8122,
 section 5; RFC 8842, section 5.1); or, for sections that are bundled, in the one that gives the bundle its transport

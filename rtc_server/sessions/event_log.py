@@ -1,4 +1,4 @@
-"""The last events of a session, for a client that comes back and has missed some. Pure."""
+"""Keeps the last events of a session, for the replay to a client that resumes. Pure."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class EventLog:
         self._events.append((seq, text))
 
     def since(self, seq: int) -> list[tuple[int, str]]:
-        """What came after ``seq`` and is still kept, with its number, oldest first."""
+        """Events after ``seq`` that are still kept, with their numbers, oldest first."""
         return [(number, text) for number, text in self._events if number > seq]

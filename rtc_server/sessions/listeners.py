@@ -1,4 +1,4 @@
-"""Those who only listen to a session: a transport each."""
+"""The transports of clients that only listen to a session."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a session says: events are numbered, stamped, kept for a while, and told to the client and
-to those who follow them.
+"""A session's event stream: numbers events, stamps them, keeps the last ones for replay, and sends them to the client
+and to followers.
 
 Knows connections only as something that sends text.
 """

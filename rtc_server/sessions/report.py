@@ -1,4 +1,4 @@
-"""What is told of a session outside of it: metrics as it goes on, and a line of log at its end. No clock."""
+"""Reports a session to the outside: metrics while it runs, one log line at its end. No clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token that brings a client back into its session: one at a time, good for one offer. Pure."""
+"""Resume tokens: one at a time for a session, each good for one offer. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One live session: a transport on one side, a stream of an engine on the other, and the state between them.
+"""One live session: connects a transport to a stream of an engine, and keeps the state between them.
 
 Owns the microphone's timeline, the session's limits and its events. A transport that dies is waited for and replaced;
 the stream stays. Knows nothing of how audio travels, of HTTP, and of other sessions.

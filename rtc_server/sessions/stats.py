@@ -1,4 +1,4 @@
-"""The figures of one session: counts what passes, and turns it into the ``stats`` event. No IO, no clock."""
+"""Counts a session's audio and events, and makes the ``stats`` event of them. No IO, no clock."""
 
 from __future__ import annotations
 

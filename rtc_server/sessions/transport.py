@@ -1,4 +1,5 @@
-"""What a session knows of the way to its client: audio and messages in and out, connected, gone, figures.
+"""The protocol between a session and the transport to its client: audio and messages both ways, connected, gone,
+figures.
 
 A transport carries them over WebRTC or a WebSocket; the session does not know which. Whatever its kind needs (a jitter
 buffer, a decoder, a playout buffer, an encoder that reacts to loss) is its own.

@@ -1,4 +1,4 @@
-"""The model's voice as it is heard: when it begins and falls silent, and how soon after it was interrupted. Pure."""
+"""Follows the model's voice: when it begins and falls silent, and how soon after an interruption. Pure."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class ModelVoice:
         return SessionEvent.VOICE_STOPPED, None if interrupted_at is None else now - interrupted_at
 
     def clear(self) -> None:
-        """What was being said is gone: a reset, or the client's path. How fast an interruption took effect is still
+        """Forget what was being said: after a reset, or a lost path. How fast an interruption took effect is still
         measured with the next end of the voice."""
         self._activity = VoiceActivity()

@@ -1,4 +1,4 @@
-"""Child processes that only their parent ends: no signal to the whole group, and never later than the parent itself.
+"""Child processes that only their parent ends: they outlive signals to the group, but never the parent.
 
 A Ctrl-C, a closed terminal and a service manager send their signal to every process at once. What it means is the main
 process's to decide: it may have conversations to end first, in which its children are needed.

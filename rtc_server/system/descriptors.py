@@ -1,4 +1,4 @@
-"""File descriptors: how many this process may have, how many it has left, and which are kept for the media.
+"""Counts file descriptors: the limit, those left, and those reserved for media.
 
 A process without any left can neither take a call nor say that it cannot. So the limit is raised as far as it goes
 (services start with a soft limit of 1,024, for programs that use ``select``), HTTP connections stop short of what the

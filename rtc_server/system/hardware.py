@@ -1,4 +1,4 @@
-"""What this machine can run, found out without loading a deep-learning framework."""
+"""Finds out what this machine can run, without loading a deep-learning framework."""
 
 from __future__ import annotations
 

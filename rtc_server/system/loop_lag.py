@@ -1,4 +1,4 @@
-"""How late the event loop is, and whether it can carry more calls.
+"""Measures how late the event loop is, and decides whether it can carry more calls.
 
 The loop moves every packet: where a processor is short they wait in it, and no model's step tells. A tick that is due
 every 20 ms, as the packets of a call are, finds out for how long. :class:`LagWindow` is pure, time is an argument;
@@ -54,7 +54,7 @@ class LagWindow:
             self._judge()
 
     def quantile(self, share: float) -> float:
-        """Of the window's ticks so many were no later than this, in seconds; 0 before the first."""
+        """Lag that this share of the window's ticks did not exceed, in seconds; 0 before the first."""
         ordered = sorted(tick.late_s for tick in self._ticks)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 

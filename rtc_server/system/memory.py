@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has free, or less in a control group."""
+"""Measures the memory that this process may still take: what the machine has free, or less in a control group."""
 
 from __future__ import annotations
 

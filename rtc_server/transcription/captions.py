@@ -1,4 +1,4 @@
-"""What was said, as a file that others read: plain text, SubRip, WebVTT, JSON. Pure: words in, text out.
+"""Writes transcripts as files: plain text, SubRip, WebVTT, JSON. Pure: words in, text out.
 
 Owns how words become turns and turns become cues that can be read. Knows nothing of models and media.
 """
@@ -96,7 +96,7 @@ def split_turns(words: Sequence[TimedWord], breaks: Iterable[int]) -> tuple[Turn
 
 
 def breaks_at_gaps(words: Sequence[TimedWord], gap_ms: float) -> list[int]:
-    """Where nothing was said for ``gap_ms``: the ends of turns, where the model does not tell."""
+    """Split at silences of ``gap_ms``: the ends of turns, if the model does not tell."""
     return [at for at, (word, after) in enumerate(pairwise(words), 1) if after.start_ms - word.end_ms >= gap_ms]
 
 

@@ -1,4 +1,4 @@
-"""A recording through a model that transcribes: from a file's bytes to its transcript. Knows no HTTP, no terminal."""
+"""Transcribes a recording: a file's bytes in, a transcript out. Knows no HTTP, no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to a session, as events: words, speech, turns. From the model where it tells, else from a detector.
+"""Turns model output or voice-activity probabilities into a session's events: words, speech, turns.
 
 Owns the session's stream of the voice-activity engine. Knows nothing of connections.
 """
@@ -88,7 +88,7 @@ class Hearing:
             self._stream.push(pcm)
 
     def on_model_output(self, output: StreamOutput) -> None:
-        """What a model that transcribes has made of a frame."""
+        """Take a transcribing model's output of a frame."""
         if not self.transcribes:
             return
         wrote = output.mark is TokenMark.TEXT

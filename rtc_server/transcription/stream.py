@@ -1,4 +1,4 @@
-"""One stream of audio through a model that transcribes, as fast as its engine takes it: for files and sockets.
+"""Feeds one stream of audio to a model that transcribes, as fast as its engine takes it: for files and sockets.
 
 Nothing is dropped: its feeder waits. Knows nothing of files, sockets or calls.
 """

@@ -1,4 +1,4 @@
-"""When a speaker begins, stops, and has finished: from probabilities of a pause, frame by frame. Pure."""
+"""Finds when a speaker begins, stops and has finished, from probabilities of a pause in each frame. Pure."""
 
 from __future__ import annotations
 

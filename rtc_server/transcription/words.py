@@ -1,4 +1,4 @@
-"""From a model's text tokens to words with their times. Pure: frames in, words out; no clock.
+"""Turns a model's text tokens into words with times. Pure: frames in, words out; no clock.
 
 The rule is that of Kyutai's own tools: a boundary token opens a word, its pieces follow frame by frame, padding or the
 next boundary closes it; the model writes ``delay_s`` after it has heard.

@@ -1,4 +1,4 @@
-"""ICE servers as clients are given them: STUN and TURN URLs, and TURN credentials that expire.
+"""Makes the ICE servers that clients are given: STUN and TURN URLs, and TURN credentials that expire.
 
 Pure: time is an argument, in Unix seconds. Knows nothing of HTTP, nor of who a user is, nor how the TURN server runs.
 """
@@ -160,8 +160,8 @@ class IceServers:
 
 
 def user_key(name: str, address: str) -> str:
-    """What tells users apart: a name, which several may share, and an address. Of an IPv6 address only the part that
-    a site is given counts: a host takes as many of the others as it likes."""
+    """Key that tells users apart: a name, which several may share, and an address. Of an IPv6 address only the part
+    that a site is given counts: a host takes as many of the others as it likes."""
     return f"{name}\0{counted_by(parse_address(address)) or address}"
 
 

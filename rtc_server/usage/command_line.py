@@ -1,4 +1,4 @@
-"""Reads the command line, and says in one sentence and a hint what is wrong with it.
+"""Reads the command line, and explains what is wrong with it in one sentence and a hint.
 
 An option that a command does not have is looked for among its own, and among those of the other commands.
 """

@@ -1,4 +1,4 @@
-"""Finds the environment variables that are meant for this server and that it does not know. Pure.
+"""Finds unknown environment variables that were meant for this server. Pure.
 
 A misspelt variable must not start a server without what it says: without ``RTC_SERVER_AUTH`` it would be an open one.
 """

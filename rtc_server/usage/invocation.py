@@ -1,4 +1,4 @@
-"""What to type on this machine: commands of this program, and how to install what it lacks.
+"""Says what to type on this machine: commands of this program, and how to install what it lacks.
 
 In its checkout that is ``make``, elsewhere the program itself; a hint that is pasted has to work where it is read.
 """
@@ -49,7 +49,7 @@ def in_checkout() -> bool:
 
 
 def lacks(model: str, package: str) -> ModelLoadError:
-    """What to raise for a model that wants a package which is not installed."""
+    """The error for a model that wants a package which is not installed."""
     return ModelLoadError(
         f"The model {model} wants the package {package}, which is not installed.", how_to_install(package)
     )
@@ -82,7 +82,7 @@ def install_anew(model: str) -> str:
 
 
 def _requirement(package: str) -> str:
-    """What this program's own list says of it, with its bounds."""
+    """This program's own requirement of it, with its bounds."""
     name = package.replace("_", "-").lower()
     try:
         wanted = importlib.metadata.requires(PROGRAM) or []

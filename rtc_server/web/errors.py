@@ -1,4 +1,4 @@
-"""Typed errors as HTTP: our own JSON body, or problem details (RFC 9457) at the doors of WHIP and WHEP.
+"""Answers typed errors over HTTP: as JSON, or as problem details (RFC 9457) for WHIP and WHEP.
 
 Also what other people's failures are to us: those of aiohttp's router and of its request bodies.
 """

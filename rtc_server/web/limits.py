@@ -1,4 +1,4 @@
-"""One client's HTTP connection: how long it may take over things, and how many there may be.
+"""Limits HTTP connections: their number, and how long each may take.
 
 aiohttp bounds what a request's head may hold, and for how long a connection may idle. It does not bound how slowly a
 head trickles in, how slowly an answer is taken, or how many connections there are; and what is not HTTP it answers in
@@ -237,7 +237,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is not HTTP, or more of it than we take, is the client's affair; anything else is a fault of ours."""
+        """Answer what is not HTTP, or too much of it, as the client's fault; log anything else as ours."""
         error: ServerError
         if is_shortage(exc):
             error = TooManyConnections()

@@ -1,4 +1,4 @@
-"""Opens the sockets of ``--host`` and ``--port``, and says what is wrong where that cannot be.
+"""Opens the listening sockets of ``--host`` and ``--port``, and explains failures.
 
 One port for all addresses that the host means: both families of ``::``, all that a name stands for.
 """
@@ -33,7 +33,7 @@ _Place = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 async def resolve(host: str) -> list[_Place]:
-    """What ``host`` means: one address, the addresses of a name, or for ``::`` both families. Raises ConfigError, with
+    """Resolve ``host``: one address, the addresses of a name, or for ``::`` both families. Raises ConfigError, with
     a hint, for what is neither."""
     _check_form(host)
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""HTTPS: the certificate that is served, its renewal while the server runs, and one made on the spot.
+"""HTTPS: loads the certificate, renews it while the server runs, or makes one.
 
 Browsers give a page the microphone only over HTTPS, or on ``localhost``. So a phone on the same network needs a
 certificate even where no authority issues one. Knows nothing of HTTP.
@@ -105,7 +105,8 @@ class Certificate:
         return self.leaf.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def _fingerprint(self) -> bytes | None:
-        """Of what is in the files, for a time stamp may stay and a link may point elsewhere; they are a few KB."""
+        """Fingerprint of what is in the files, for a time stamp may stay and a link may point elsewhere; they are a few
+        KB."""
         digest = hashlib.sha256()
         with contextlib.suppress(OSError):
             for path in (self._chain, self._key):

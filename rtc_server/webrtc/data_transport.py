@@ -1,4 +1,4 @@
-"""Data channels of a peer that may be at fault or at war: aiortc's SCTP, within bounds.
+"""Data channels within bounds: aiortc's SCTP, for peers that may be faulty or hostile.
 
 What is assumed of aiortc is said in ``tests/webrtc/test_aiortc_contract.py``.
 """
@@ -45,8 +45,8 @@ class DataTransport(RTCSctpTransport):
             await super()._handle_data(data)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        """What cannot be sent is lost, as in any network. aiortc's timers and flushes are tasks without an owner, and
-        would end in lines of log."""
+        """Send, or lose what cannot be sent, as any network does. aiortc's timers and flushes are tasks without an
+        owner, and would end in lines of log."""
         with contextlib.suppress(ConnectionError, SSL.Error):
             await super()._send_chunk(chunk)
 

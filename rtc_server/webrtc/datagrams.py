@@ -1,4 +1,4 @@
-"""Which datagrams of a media socket are taken, and from whom. Pure; time is an argument, in monotonic seconds.
+"""Filters the datagrams of a media socket by sender and kind. Pure; time is an argument, in monotonic seconds.
 
 A media socket is open to the world. What a stranger sends to it must cost no more than its datagram: so all that is
 taken from one is a STUN check, which has to be signed. The rest is taken from sources that the peer has shown to be
@@ -48,7 +48,7 @@ class Kind(enum.Enum):
 
 
 def kind_of(datagram: bytes) -> Kind | None:
-    """What a datagram is by its first byte (RFC 7983, section 7) and its length; None: nothing for us."""
+    """Classify a datagram by its first byte (RFC 7983, section 7) and its length; None: it is not taken."""
     size = len(datagram)
     if not _LEAST_PACKET_BYTES <= size <= MAX_DATAGRAM_BYTES:
         return None

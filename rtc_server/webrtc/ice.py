@@ -1,4 +1,4 @@
-"""Where media is reached: the addresses and ports of this server, and the candidates that a peer names."""
+"""The addresses and ports of this server's media, and the candidates that a peer names."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class MediaAddresses:
         return may_be_checked(host, self.near)
 
     def shown(self, host: str) -> str:
-        """What a candidate on ``host`` calls itself."""
+        """The address that a candidate on ``host`` names."""
         return dict(self.public).get(host, host)
 
     def advice(self) -> str:
-        """What to look at when no client gets through. For the peer and the log: it names no address."""
+        """Advice for when no client gets through. For the peer and the log: it names no address."""
         ports = "its UDP ports" if self.ports is None else f"UDP {self.ports.start}-{self.ports.stop - 1}"
         public = "" if self.public else " Behind NAT it needs --public-ip."
         return f"No candidate pair worked: is {ports} open, or a TURN server set?{public}"

@@ -1,4 +1,4 @@
-"""The ICE agent of a connection: its sockets, which of them leads to the peer now, and whether the peer answers there.
+"""The ICE agent of a connection: its sockets, the selected pair, and consent of the peer.
 
 All that touches aioice's private parts. What is assumed of them is said in ``tests/webrtc/test_ice_agent.py``. Knows
 nothing of sessions: that a silent path is dead is for others to decide.
@@ -198,7 +198,7 @@ class IceConnection(Connection):
         return None
 
     async def _candidates_of_servers(self, component: int, timeout_s: float) -> list[Candidate]:
-        """Of STUN and TURN servers, which only clients have."""
+        """Gather candidates of STUN and TURN servers, which only clients have."""
         questions: list[Coroutine[Any, Any, tuple[Candidate, StunProtocol | None]]] = []
         if self.stun_server is not None:
             # aioice looks for the address of a STUN server by IPv4 alone.

@@ -1,4 +1,4 @@
-"""What is read behind the ICE agent: DTLS records, SRTP packets, and what they carry. Each may fail for itself.
+"""Reads what arrives over ICE: DTLS records, SRTP packets and their payloads. A failure costs one datagram.
 
 aiortc's transport reads one datagram after the other and ends when one cannot be read; this one drops it and goes on.
 What ends it is the peer, by a message that only the peer can send, or the loss of its path, and it tells the two apart.

@@ -133,8 +133,8 @@ class Peer:
         return write_answer(self._offer, self._pc.localDescription.sdp)
 
     def add_candidates(self, candidates: Iterable[SectionCandidate]) -> int:
-        """Where else the peer may be reached. One that cannot be parsed costs itself alone, as everywhere in the field;
-        returns how many could be."""
+        """Add addresses at which the peer may be reached. One that cannot be parsed costs itself alone, as everywhere
+        in the field; returns how many could be."""
         understood = 0
         for each in candidates:
             with contextlib.suppress(BadCandidate):
@@ -145,7 +145,7 @@ class Peer:
         return understood
 
     def _stack_mid(self, candidate: SectionCandidate) -> str | None:
-        """What the stack calls the section that a candidate is for; None if it is for none that was taken."""
+        """The stack's mid of the section that a candidate is for; None if it is for none that was taken."""
         place, channel = self._offer.place_of(candidate), self._offer.channel
         if channel is not None and place == channel.position:
             return CHANNEL_MID
@@ -188,7 +188,7 @@ class Peer:
         return True
 
     async def stats(self) -> PeerStats:
-        """What the transport has counted so far."""
+        """The transport's counters so far."""
         values: dict[str, float | None] = {}
         for report in (await self._pc.getStats()).values():
             if isinstance(report, RTCInboundRtpStreamStats):

@@ -1,4 +1,4 @@
-"""To which of the addresses that a peer names a server sends something by itself. Pure.
+"""Decides to which of a peer's candidate addresses the server sends checks of its own. Pure.
 
 A candidate is an address of the peer's choice, and a check is sent there before a peer has answered from it: to one
 who is no friend, a server is a way to knock at doors that are not open to him. What is left out costs no connection

@@ -1,4 +1,4 @@
-"""Which SCTP packets of a peer are read: those that cost bounded time and memory. Pure.
+"""Filters a peer's SCTP packets to those of bounded cost in time and memory. Pure.
 
 A peer that sends one has been let in, and may still be at fault or at war. aiortc reads a parameter of length 0 for
 ever, counts a gap of 65,000 numbers one by one, and keeps every fragment of a message that never ends. The checks here
@@ -56,7 +56,7 @@ class Chunks:
 
 
 def chunks_of(packet: bytes, association: Association) -> Chunks | None:
-    """What a packet has in it, if it may be read; None if not."""
+    """Chunks of a packet that may be read; None for one that may not."""
     data, others, at = 0, 0, _COMMON_HEADER_BYTES
     while at + _CHUNK.size <= len(packet):
         kind, _, length = _CHUNK.unpack_from(packet, at)

@@ -1,4 +1,4 @@
-"""All that touches aiortc's private parts: receivers and senders of audio that do only what a call needs.
+"""Replaces aiortc's receivers and senders of audio by lean ones; all that touches their private parts.
 
 aiortc's receiver holds every packet back for 80 ms, stalls for 320 ms after a lost one, and decodes in a thread of
 its own, at 48 kHz stereo, without concealment. Its sender computes levels sample by sample and builds packets from
@@ -289,8 +289,8 @@ class LeanPeerConnection(RTCPeerConnection):
         return sctp is not None and bool(sctp._outbound_queue or sctp._sent_queue)
 
     def set_codecs(self, codecs: Iterable[Codec]) -> None:
-        """What is received, and what is sent: the first. aiortc renames payload types below 96, which an offer may give
-        to any codec (RFC 5761, section 4)."""
+        """Set the codecs: all are received, the first is sent. aiortc renames payload types below 96, which an offer
+        may give to any codec (RFC 5761, section 4)."""
         parameters = [
             RTCRtpCodecParameters(
                 mimeType=f"audio/{codec.name}", clockRate=codec.clock_hz, channels=1, payloadType=codec.payload_type
@@ -302,7 +302,7 @@ class LeanPeerConnection(RTCPeerConnection):
             private._codecs = parameters
 
     def set_packet_sink(self, sink: PacketSink | None) -> None:
-        """Where the packets of every receiver go."""
+        """Send the packets of every receiver to ``sink``."""
         for transceiver in self.getTransceivers():
             receiver: Any = transceiver.receiver
             receiver.sink = sink

@@ -44,14 +44,14 @@ _MEMORY_HINT: Final = "Use fewer slots, a smaller context or a smaller dtype."
 
 
 def checkpoint_name(model: str) -> str:
-    """What to call this model in public: the name of a bundled one, the repository's id, or a directory's name without
+    """The public name of this model: the name of a bundled one, the repository's id, or a directory's name without
     its path."""
     directory = checkpoint_directory(model)
     return model if directory is None or bundled.directory_of(model) else directory.resolve().name
 
 
 def checkpoint_directory(model: str) -> Path | None:
-    """Where the files of ``model`` are: of a bundled model, or in the local directory of this name; None for what is
+    """Directory of ``model``: of a bundled model, or in the local directory of this name; None for what is
     neither."""
     directory = bundled.directory_of(model)
     if directory is not None:
@@ -82,7 +82,7 @@ def open_checkpoint(model: str) -> loaders.CheckpointInfo:
 
 
 def read_configuration(model: str) -> loaders.CheckpointInfo:
-    """What ``model`` says of itself without its weights, which the result lacks. Never downloads anything.
+    """Read the configuration of ``model``, without its weights, which the result lacks. Never downloads anything.
 
     Raises :class:`ModelLoadError`, with a hint, for a model whose configuration is not on this machine.
     """

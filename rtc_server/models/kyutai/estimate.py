@@ -1,4 +1,4 @@
-"""Says what a model will hold, from its configuration alone: no weights are read, nothing is downloaded.
+"""Estimates a model's memory from its configuration alone: reads no weights, downloads nothing.
 
 The architecture is built on torch's ``meta`` device, where tensors have shapes and no contents, by the same calls that
 load the real one, and counted in the same way.
@@ -31,7 +31,7 @@ class Footprint:
 
 
 def footprint(options: KyutaiOptions) -> Footprint:
-    """What :func:`~rtc_server.models.kyutai.model.load` would allocate with these options but for ``slots``.
+    """Estimate what :func:`~rtc_server.models.kyutai.model.load` would allocate with these options but for ``slots``.
 
     Other working memory comes on top. Raises ModelLoadError, with a hint, where the configuration is not at hand.
     """

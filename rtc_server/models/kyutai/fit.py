@@ -1,4 +1,4 @@
-"""Refuses a model that its device has no memory for, before anything of it is loaded, or even downloaded.
+"""Refuses a model that its device has no memory for, before any of it is loaded or downloaded.
 
 A system that runs out of memory does not say so: it kills the process that asks for it, after minutes.
 """
@@ -65,7 +65,7 @@ def _free_bytes(device: str) -> int | None:
 
 
 def _files_bytes(model: str) -> float:
-    """Of the weights in a directory; of a model elsewhere there is no telling."""
+    """Size of the weights in a directory; unknown for a model elsewhere."""
     directory = checkpoint_directory(model)
     if directory is None:
         return float("inf")

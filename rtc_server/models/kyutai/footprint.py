@@ -1,4 +1,4 @@
-"""Counts the bytes that the modules of the moshi package hold: weights, and what they keep while they stream.
+"""Counts the bytes that modules of the moshi package hold: weights and streaming states.
 
 Counts what is allocated, tensor by tensor, on whatever device; on torch's ``meta`` device that is what would be. Knows
 no checkpoint and no engine.
@@ -14,12 +14,12 @@ from moshi.modules.transformer import RingKVCache
 
 
 def weight_bytes(*modules: torch.nn.Module) -> int:
-    """Of their parameters and buffers; what several share counts once."""
+    """Bytes of their parameters and buffers; shared ones count once."""
     return _total(tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
 
 def state_bytes(states: Mapping[str, State]) -> int:
-    """Of streaming states, for all rows, with the attention caches in them."""
+    """Bytes of streaming states, for all rows, attention caches included."""
     return _total(tensor for state in states.values() for tensor in _tensors(state))
 
 

@@ -44,7 +44,7 @@ class NarrowKVCache(RingKVCache):
         return KVCacheResult(self._widen(kept.keys, k.dtype), self._widen(kept.values, v.dtype), kept.positions)
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
-        """What is too large becomes the largest that there is: float8 has no infinity, only NaN."""
+        """Clamp to the largest finite value: float8 has no infinity, only NaN."""
         if self._largest < torch.finfo(values.dtype).max:
             values = values.clamp(-self._largest, self._largest)
         return values.to(self._stored).view(self.cache.dtype)

@@ -97,7 +97,7 @@ def _build(
 
 
 def lm_overrides(options: KyutaiOptions) -> dict[str, Any]:
-    """What the options change in the language model's configuration."""
+    """The overrides of the language model's configuration that the options ask for."""
     return {} if options.context is None else {"context": options.context}
 
 
@@ -147,7 +147,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _running_on(device: torch.device) -> AbstractContextManager[Any]:
-    """What has to be in force while the model runs.
+    """Context in which the model runs.
 
     On a CPU, keeps torch's compiler out, for the first step would wait half a minute for it: moshi reads
     ``NO_TORCH_COMPILE`` when it is imported, this does the same at the time of the call. On CUDA, makes the
@@ -268,12 +268,12 @@ class KyutaiModel:
         return self._open.states()
 
     def warm_up(self) -> None:
-        everybody = np.ones(self._info.slots, dtype=np.bool_)
+        all_slots = np.ones(self._info.slots, dtype=np.bool_)
         quiet = np.zeros((self._info.slots, FRAME_SAMPLES), dtype=np.float32)
         for _ in range(self._open.max_delay + _WARM_UP_STEPS):
             self._open.forget_masks()  # setting a mask is a graph of its own
-            self.step(quiet, everybody)
-        self.reset(everybody)
+            self.step(quiet, all_slots)
+        self.reset(all_slots)
         self._reseed()
 
     @torch.no_grad()
@@ -351,7 +351,7 @@ class KyutaiModel:
         audio: torch.Tensor | None,
         heads: list[torch.Tensor],
     ) -> list[RowOutput | None]:
-        """What the rows made, fetched from the device in one transfer each for audio, text and pauses."""
+        """Outputs of the rows, fetched from the device in one transfer each for audio, text and pauses."""
         pcm = None if audio is None else audio[:, 0].float().cpu().numpy()
         words: list[int] = tokens[:, 0, 0].tolist()
         pauses: list[list[float]] = torch.stack([head[:, 0, 0] for head in heads], 1).tolist() if heads else []

@@ -1,4 +1,4 @@
-"""What can be chosen of the moshi package's models. Imports no torch: planning an engine takes none."""
+"""Options of the moshi package's models. Imports no torch: the media plane plans engines with it."""
 
 from __future__ import annotations
 

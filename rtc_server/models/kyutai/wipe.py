@@ -1,4 +1,4 @@
-"""Clears what one conversation leaves in the streaming states of the moshi package.
+"""Clears a conversation's rows from the streaming states of the moshi package.
 
 Owns the knowledge of how those states hold rows. Knows no engine, no audio and no text: it sees tensors with
 a batch dimension. ``reset_streaming`` of the package rewinds a row, but leaves its attention cache as it was;
