@@ -24,6 +24,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_detector, make_engines
+from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors
@@ -102,10 +103,11 @@ class Server:
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
-        self.registry = Registry(self.engines, settings, self.metrics, self.detector, self.lag, self.files)
+        self.admission = Admission(self.engines, settings, self.lag, self.files)
+        self.registry = Registry(self.admission, settings, self.metrics, self.detector)
         self.webrtc = WebRtc(self.registry, settings)
-        self.asr_sockets = asr.AsrSockets(self.registry, settings, self.metrics)
-        self.uploads = Uploads(self.registry, settings)
+        self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
+        self.uploads = Uploads(self.admission, settings)
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
         self._certificate_watch: asyncio.Task[None] | None = None
@@ -172,7 +174,8 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""
-        await asyncio.gather(self.registry.drain(grace_s), self.asr_sockets.drain(grace_s), self.uploads.drain(grace_s))
+        await self.admission.drain(grace_s)
+        await self.uploads.close()
         await asyncio.gather(*(engine.close() for engine in self._all_engines()))
         self.lag.stop()
         if self._certificate_watch is not None:
@@ -239,7 +242,7 @@ async def _stop_unless_hurried(server: Server, hurry: asyncio.Event) -> None:
     hurried = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
     if hurried.done():
-        await asyncio.gather(server.registry.close(), server.asr_sockets.close(), server.uploads.close())
+        await server.admission.close()
     hurried.cancel()
     await draining
     with contextlib.suppress(asyncio.CancelledError):

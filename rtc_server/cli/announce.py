@@ -45,10 +45,10 @@ def announce(server: Server) -> None:
     for engine in server.engines.values():
         if engine.info is not None:
             print(f"  service {engine.service}: {engine.info.name} on {engine.info.device}, {engine.info.slots} slots")
-    if server.registry.default_service == "echo":
+    if server.admission.default_service == "echo":
         print("\n  No speech model is loaded: you hear yourself. With one:")
         print(f"    {speaking_command()}")
-    default = server.engines.get(server.registry.default_service)
+    default = server.engines.get(server.admission.default_service)
     if default is not None and default.info is not None:
         _print_about(default.info)
     print(flush=True)

@@ -1,6 +1,6 @@
 """The door for clients of Kyutai's streaming speech-to-text: one WebSocket, one stream of the service ``transcribe``.
 
-Owns the open sockets, what each may buffer, and their common end. What the messages are is ``protocols.asr``'s; how
+Owns the open sockets, and what each may buffer. What the messages are is ``protocols.asr``'s; how
 audio becomes words, ``transcription.stream``'s.
 """
 
@@ -26,7 +26,6 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadMessage,
     BadRequest,
-    Draining,
     Forbidden,
     InternalError,
     RequestTimeout,
@@ -40,7 +39,7 @@ from rtc_server.media.ogg_opus import OggOpusReader
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import asr
 from rtc_server.services import TRANSCRIBE
-from rtc_server.sessions.registry import Guest, Registry
+from rtc_server.sessions.admission import Admission, Guest
 from rtc_server.transcription.stream import Heard, Step, Transcriber
 from rtc_server.transcription.words import Word, WordEnd
 from rtc_server.web.gate import socket_protocol, visitor_of
@@ -76,15 +75,13 @@ class AsrSockets:
     """All open sockets of this process."""
 
     def __init__(
-        self, registry: Registry, settings: Settings, metrics: Metrics, limits: SocketLimits | None = None
+        self, admission: Admission, settings: Settings, metrics: Metrics, limits: SocketLimits | None = None
     ) -> None:
         self.limits = limits or SocketLimits()
-        self._registry = registry
+        self._admission = admission
         self._settings = settings
         self._metrics = metrics
         self._open: set[AsrSocket] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
         metrics.asr_sockets.set_function(lambda: len(self._open))
 
     def __len__(self) -> int:
@@ -94,8 +91,8 @@ class AsrSockets:
         """One socket's life. Raises UnknownService, Forbidden, BadRequest before it is a WebSocket; after that, all
         that goes wrong is told as the protocol has it: browsers show a page nothing of an HTTP error."""
         visitor = visitor_of(request)
-        if TRANSCRIBE not in self._registry.engines:
-            raise UnknownService(tuple(self._registry.engines))
+        if TRANSCRIBE not in self._admission.engines:
+            raise UnknownService(tuple(self._admission.engines))
         if not visitor.principal.may_use(TRANSCRIBE):
             raise Forbidden
         # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
@@ -112,26 +109,23 @@ class AsrSockets:
         await response.prepare(request)
         socket = AsrSocket(request, response, self.limits, self._metrics, self._has_room)
         self._open.add(socket)
-        self._empty.clear()
         try:
             await self._run(socket, visitor)
         finally:
             self._open.discard(socket)
-            if not self._open:
-                self._empty.set()
         return response
 
     async def _run(self, socket: AsrSocket, visitor: Visitor) -> None:
         """Under the limits of all sessions, and for no longer than its token is good."""
         principal = visitor.principal
         ends: list[tuple[float, ServerError]] = [
-            (self._registry.longest_s(visitor), TimeLimit("This has lasted as long as it may."))
+            (self._admission.longest_s(visitor), TimeLimit("This has lasted as long as it may."))
         ]
         if principal.expires_at is not None:
             expired = Unauthorized("The token that opened this is good no longer.")
             ends.append((principal.expires_at - time.time(), expired))
         try:
-            with self._registry.guest(TRANSCRIBE, visitor, connecting=True) as guest:
+            with self._admission.guest(TRANSCRIBE, visitor, socket.end, connecting=True) as guest:
                 end_s, error = min(ends, key=lambda end: end[0])
                 timer = asyncio.get_running_loop().call_later(end_s, socket.end, error)
                 try:
@@ -148,19 +142,6 @@ class AsrSockets:
             return False
         in_all_s = sum(socket.buffered_samples for socket in self._open) / MODEL_RATE_HZ
         return own_s < limits.own_buffered_s or in_all_s < limits.all_buffered_s
-
-    async def drain(self, grace_s: float) -> None:
-        """Wait for the streams to end, then end what is left. The registry, draining, lets no client in any more."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._empty.wait()
-        await self.close()
-
-    async def close(self) -> None:
-        """End every stream now, and wait until they are gone."""
-        for socket in self._open:
-            socket.end(Draining())
-        await self._empty.wait()
 
 
 class AsrSocket:

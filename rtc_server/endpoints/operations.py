@@ -38,9 +38,9 @@ async def healthz(_: web.Request) -> web.Response:
 
 @routes.get("/readyz", _HEALTH)
 async def readyz(request: web.Request) -> web.Response:
-    registry = request.app[REGISTRY]
-    engine = registry.engines[registry.default_service]
-    if registry.draining:
+    admission = request.app[REGISTRY].admission
+    engine = admission.engines[admission.default_service]
+    if admission.draining:
         return web.json_response({"status": "draining"}, status=503, headers=NO_STORE)
     status = "ready" if engine.ready else f"engine {engine.state}"
     return web.json_response({"status": status}, status=200 if engine.ready else 503, headers=NO_STORE)
@@ -53,14 +53,14 @@ async def status(request: web.Request) -> web.Response:
         {
             "version": __version__,
             "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
-            "draining": registry.draining,
+            "draining": registry.admission.draining,
             "sessions": {str(state): count for state, count in registry.count_by_state().items()},
             "loop": {
-                "lag_p50_ms": round(registry.lag.window.quantile(0.5) * 1000, 1),
-                "lag_p95_ms": round(registry.lag.window.quantile(0.95) * 1000, 1),
-                "crowded": registry.lag.window.crowded,
+                "lag_p50_ms": round(registry.admission.lag.window.quantile(0.5) * 1000, 1),
+                "lag_p95_ms": round(registry.admission.lag.window.quantile(0.95) * 1000, 1),
+                "crowded": registry.admission.lag.window.crowded,
             },
-            "engines": {name: _engine_status(engine) for name, engine in registry.engines.items()},
+            "engines": {name: _engine_status(engine) for name, engine in registry.admission.engines.items()},
         },
         headers=NO_STORE,
     )
@@ -78,9 +78,9 @@ async def config(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "version": __version__,
-            "services": [_service(name, engine) for name, engine in registry.engines.items()],
-            "default_service": registry.default_service,
-            "notice": _no_model_notice() if registry.default_service == ECHO else None,
+            "services": [_service(name, engine) for name, engine in registry.admission.engines.items()],
+            "default_service": registry.admission.default_service,
+            "notice": _no_model_notice() if registry.admission.default_service == ECHO else None,
             "auth": "bearer" if settings.auth else "none",
             "ice_servers": servers_for_anybody(request),
             "limits": {

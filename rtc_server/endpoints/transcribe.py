@@ -24,7 +24,6 @@ from rtc_server.decoding.wire import Limits
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadRequest,
-    Draining,
     EngineUnavailable,
     NotAudio,
     Overloaded,
@@ -35,7 +34,7 @@ from rtc_server.errors import (
     TooLarge,
 )
 from rtc_server.services import TRANSCRIBE
-from rtc_server.sessions.registry import Registry
+from rtc_server.sessions.admission import Admission
 from rtc_server.transcription import captions
 from rtc_server.transcription.captions import CaptionFormat, Transcript
 from rtc_server.transcription.file import Progress, transcribe
@@ -82,8 +81,17 @@ class Place:
     def __init__(self, engine: EngineClient, limit_s: float, waiting: set[Place]) -> None:
         self.engine = engine
         self.limit_s = limit_s
+        self.leash = asyncio.timeout(limit_s)
+        self.error: ServerError = TimeLimit(f"The file takes longer than the {limit_s:g} s that it may.")
+        """What it ends with when the leash is at its end."""
         self._waiting = waiting
         waiting.add(self)
+
+    def end(self, error: ServerError) -> None:
+        """End it now."""
+        if not self.leash.expired():
+            self.error = error
+            self.leash.reschedule(0.0)
 
     def seated(self) -> None:
         """It has its slot, which counts for itself from now on."""
@@ -95,20 +103,16 @@ class Uploads:
     let in, from the first byte on: a body that goes up for minutes must not be sent away then, and what has not got its
     slot yet costs a process to decode it."""
 
-    def __init__(self, registry: Registry, settings: Settings, limits: Limits | None = None) -> None:
-        self._registry = registry
+    def __init__(self, admission: Admission, settings: Settings, limits: Limits | None = None) -> None:
+        self._admission = admission
         self.settings = settings
         self.decoders = Decoders(limits)
         self._receiving: set[Place] = set()
-        self._leashes: set[asyncio.Timeout] = set()
-        self._ending = False
-        self._none = asyncio.Event()
-        self._none.set()
         self._warming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Have a process to decode with before the first file comes."""
-        if TRANSCRIBE in self._registry.engines:
+        if TRANSCRIBE in self._admission.engines:
             self._warming = asyncio.create_task(self._warm(), name="warm-decoders")
 
     async def _warm(self) -> None:
@@ -118,46 +122,30 @@ class Uploads:
     @contextlib.asynccontextmanager
     async def admit(self, visitor: Visitor) -> AsyncIterator[Place]:
         """A place for one file. Raises Draining (also later, when the server shuts down), TimeLimit (later), and what
-        :meth:`Registry.guest` raises."""
-        with self._registry.guest(TRANSCRIBE, visitor) as guest:
+        :meth:`Admission.guest` raises."""
+        place: Place
+
+        def end(error: ServerError) -> None:
+            place.end(error)
+
+        with self._admission.guest(TRANSCRIBE, visitor, end) as guest:
             engine = guest.engine
             if engine.info is None:
                 raise EngineUnavailable
             if engine.slots_used + len(self._receiving) >= engine.info.slots:
                 raise ServerFull
-            place = Place(engine, self._registry.longest_s(visitor), self._receiving)
+            place = Place(engine, self._admission.longest_s(visitor), self._receiving)
             try:
-                async with asyncio.timeout(place.limit_s) as leash:
-                    self._leashes.add(leash)
-                    self._none.clear()
+                async with place.leash:
                     try:
                         yield place
                     finally:
                         place.seated()
-                        self._leashes.discard(leash)
-                        if not self._leashes:
-                            self._none.set()
             except TimeoutError:  # its own: those within have been given names
-                if self._ending:
-                    raise Draining from None
-                raise TimeLimit(f"The file takes longer than the {place.limit_s:g} s that it may.") from None
-
-    async def drain(self, grace_s: float) -> None:
-        """Wait for what is under way, then end it. That nothing new comes is the registry's to say."""
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._none.wait()
-        except TimeoutError:
-            logger.info("%d files are dropped by the shutdown", len(self._leashes))
-        await self.close()
+                raise place.error from None
 
     async def close(self) -> None:
-        """End everything now."""
-        self._ending = True
-        for leash in self._leashes:
-            if not leash.expired():
-                leash.reschedule(0.0)
-        await self._none.wait()
+        """End what decodes, when no file is under way any more."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)

@@ -23,6 +23,7 @@ from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
 from rtc_server.engine.model import ServiceKind
 from rtc_server.errors import (
     BadMessage,
+    Draining,
     EngineUnavailable,
     RateLimited,
     ResumeRefused,
@@ -152,6 +153,10 @@ class Session:
         """How long it will still wait for its client."""
         return max(0.0, self._deadline - self._clock())
 
+    def frees_s(self) -> float | None:
+        """When its place is given away, if its client does not come back. None: its client is there."""
+        return self.waits_s() if self.state is SessionState.WAITING else None
+
     async def open(self) -> None:
         """Take a slot of the engine.
 
@@ -187,11 +192,16 @@ class Session:
         assert self._resuming is not None, "a request that was redeemed before was being answered"
         return await asyncio.shield(self._resuming)
 
-    def forbid_resume(self) -> None:
-        """The server stops: no client is waited for any more."""
+    def on_drain(self) -> None:
+        """The server stops before long: the client is told, and one that is not there is waited for no longer."""
+        self.warn(Draining())
         self._resumable = False
         if self.state is SessionState.WAITING:
-            self.end(EndReason.SERVER_SHUTDOWN)
+            self.shut_down()
+
+    def shut_down(self) -> None:
+        """End the session with the server."""
+        self.end(EndReason.SERVER_SHUTDOWN)
 
     def end(self, reason: EndReason, error: ServerError | None = None) -> asyncio.Task[None]:
         """End the session: the peer is told (``error`` first, then why), everything is released.

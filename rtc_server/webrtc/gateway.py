@@ -44,9 +44,9 @@ class WebRtc:
         """Answer an offer with a new session. Raises what :meth:`Registry.opening` does, and BadSdp, NoAudio,
         NoCommonCodec, NoPort."""
         with self._registry.counted():
-            self._registry.check(service, visitor)
+            opening = self._registry.opening(service, options, visitor, resumable)
             offer = read_offer(sdp)
-            async with self._registry.opening(service, options, visitor, resumable) as session:
+            async with opening as session:
                 connection = self._connect(session, offer, visitor, session.id.log_id)
                 session.attach(connection)
                 answer = await connection.answer()

@@ -155,7 +155,7 @@ async def test_ffmpeg_with_a_certificate_of_secp256r1_is_heard(
             _, body = await get_json(f"{base_url}/api/sessions/{session}")
             assert body["stats"]["packets_received"] > 0
             assert body["stats"]["packets_bad"] == 0
-        await server.registry.close()
+        await server.admission.close()
 
 
 @pytest.mark.parametrize("flags", [(), ("whip_flags=dtls_active",)], ids=["as DTLS server", "as DTLS client"])

@@ -256,7 +256,7 @@ async def test_an_engine_that_is_not_ready_is_told() -> None:
 
 
 async def test_a_server_that_drains_lets_nobody_in(server: Server) -> None:
-    server.registry.draining = True
+    server.admission.draining = True
     async with asr_client(server) as client:
         assert "shutting down" in (await client.until("Error"))["message"]
         with pytest.raises(AsrClosed):
@@ -601,7 +601,7 @@ async def test_a_server_that_stops_gives_streams_time_to_end(server: Server) -> 
     async with asr_client(server) as client:
         await client.until("Ready")
         stopping = asyncio.create_task(server.stop(20.0), name="stop")
-        await until(lambda: server.registry.draining)
+        await until(lambda: server.admission.draining)
         assert await transcribed(client, numbered(2)) == ["1", "2"]
     started_at = time.monotonic()
     await stopping

@@ -14,7 +14,7 @@ async def test_what_is_said_to_a_server_that_was_told_nothing_is_written_down() 
     need_commands("espeak-ng")
     speaker, ear = Speaker(), Ear()
     async with running_server(*("--device", "cpu", "--slots", "1", "--stt-slots", "1")) as server:
-        assert server.registry.default_service == "dialogue"
+        assert server.admission.default_service == "dialogue"
         url = f"http://127.0.0.1:{server.port}"
         async with VoiceClient(url, speaker, on_voice=ear, service="transcribe") as client:
             words = lambda: [event for event in client.events if event["type"] == "word"]  # noqa: E731

@@ -279,7 +279,7 @@ async def test_a_server_that_stops_does_not_wait_for_anybody() -> None:
         await client.wait_for("connected")
         await cut(server, client)
         async with asyncio.timeout(10):
-            await server.registry.drain(60)
+            await server.admission.drain(60)
         assert not len(server.registry)
 
 

@@ -178,7 +178,7 @@ async def test_a_server_that_stops_is_an_error(server: Server) -> None:
 
 
 async def test_a_server_without_the_service(server: Server) -> None:
-    del server.registry.engines["transcribe"]
+    del server.admission.engines["transcribe"]
     with pytest.raises(TranscriptionFailed) as failed:
         await anext(transcribe(url(server), []))
     assert failed.value.status == 404

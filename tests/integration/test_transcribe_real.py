@@ -45,7 +45,7 @@ async def test_words_over_webrtc_are_those_of_a_plain_loop(tmp_path: Path, monke
     monkeypatch.setattr(EngineStream, "push", keep)
     arguments = ("--stt", str(checkpoint), "--stt-slots", "2", "--engine", "thread", "--threads", "1")
     async with running_server("--model", "echo", *arguments) as server, leaves_nothing(server):
-        assert server.registry.default_service == "transcribe"
+        assert server.admission.default_service == "transcribe"
         spoken = microphone(speak("One two three, testing."))
         async with VoiceClient(f"http://127.0.0.1:{server.port}", spoken, service="transcribe") as client:
             words = lambda: [event for event in client.events if event["type"] == "word"]  # noqa: E731

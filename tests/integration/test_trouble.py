@@ -620,7 +620,7 @@ async def test_a_draining_server_takes_nobody_in_and_tells_who_is_there() -> Non
         url = _url(server)
         async with VoiceClient(url, tone(440), on_voice=ear) as client:
             await ear.until_voice()
-            drain = asyncio.create_task(server.registry.drain(60.0))
+            drain = asyncio.create_task(server.admission.drain(60.0))
             error = await client.wait_for("error", code="draining")
             assert error["retryable"] is True
             assert (await get_json(f"{url}/readyz")) == (503, {"status": "draining"})

@@ -76,7 +76,7 @@ async def serving(
 ) -> AsyncIterator[Held]:
     server = Held(parse(["--port", "0", "--model", "echo", "--drain-s", "0", *arguments], environment={}))
     link = lambda: LocalLink(lambda: Scribe(slots, heads, gate))  # noqa: E731
-    server.engines["transcribe"] = server.registry.engines["transcribe"] = EngineClient("transcribe", link, Metrics())
+    server.engines["transcribe"] = server.admission.engines["transcribe"] = EngineClient("transcribe", link, Metrics())
     await server.start()
     try:
         await server.wait_ready()
@@ -414,7 +414,7 @@ async def test_who_hangs_up_while_sending(server: Held) -> None:
         writer.transport.abort()
         await until(lambda: not server.uploads._receiving)
         del reader
-    assert not server.uploads._leashes
+    assert not len(server.admission)
 
 
 @pytest.mark.parametrize("accept", [b"*/*", b"text/event-stream"])
@@ -430,7 +430,7 @@ async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
     await until(lambda: server.engine.slots_used)
     writer.transport.abort()
     await until(lambda: not server.engine.slots_used, within_s=5)
-    await until(lambda: not server.uploads._leashes)
+    await until(lambda: not len(server.admission))
 
 
 async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,7 +475,7 @@ async def test_a_shutdown_gives_its_grace() -> None:
         sending = asyncio.create_task(post(f"{server.url}?format=txt", stream(WORDS, hold, 100)), name="sending")
         await until(lambda: server.uploads._receiving)
         stopping = asyncio.create_task(server.stop(20.0), name="stopping")
-        await until(lambda: server.registry.draining)
+        await until(lambda: server.admission.draining)
         assert code_of((await post(server.url, WORDS))[2]) == "draining"
         hold.set()
         assert (await sending)[::2] == (200, "1 2 3\n")
@@ -572,7 +572,7 @@ async def test_who_hangs_up_while_an_engine_is_silent_gives_the_slot_back() -> N
         writer.write(head + WORDS)
         await until(lambda: server.engine.slots_used)
         writer.transport.abort()
-        await until(lambda: not server.uploads._leashes)
+        await until(lambda: not len(server.admission))
         gate.set()
 
 
@@ -621,7 +621,7 @@ async def test_an_address_has_as_many_files_as_sessions() -> None:
         hold.set()
         assert (await first)[0] == 200
         assert (await post(server.url, WORDS))[0] == 200
-        assert not server.registry._guests
+        assert not len(server.admission)
 
 
 async def test_files_and_calls_are_counted_together() -> None:
@@ -631,7 +631,7 @@ async def test_files_and_calls_are_counted_together() -> None:
         await until(lambda: server.uploads._receiving)
         assert code_of((await post(server.url, WORDS))[2]) == "server_full"
         with pytest.raises(ServerFull):
-            server.registry._admit("echo", Visitor(Principal("other"), "192.0.2.1"))
+            server.admission.admit("echo", Visitor(Principal("other"), "192.0.2.1"))
         hold.set()
         assert (await first)[0] == 200
 

@@ -17,10 +17,12 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ResumeRefused
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
+from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionState
 from rtc_server.sessions.transport import Transport, TransportFigures
+from rtc_server.system.loop_lag import LoopLag
 from tests.support.calls import until
 from tests.support.fake_models import CountingModel
 from tests.support.transport import HandTransport
@@ -34,10 +36,12 @@ async def registry(**settings: object) -> AsyncIterator[Registry]:
     engine = EngineClient("dialogue", lambda: LocalLink(lambda: CountingModel(1)), metrics)
     engine.start()
     await engine.wait_settled()
-    made = Registry({"dialogue": engine}, Settings(model="echo", **settings), metrics)  # type: ignore[arg-type]
+    wanted = Settings(model="echo", **settings)  # type: ignore[arg-type]
+    admission = Admission({"dialogue": engine}, wanted, LoopLag(wanted.max_lag_ms, metrics))
+    made = Registry(admission, wanted, metrics)
     try:
         yield made
-        await made.close()
+        await admission.close()
         assert engine.slots_used == 0
         assert len(made) == 0
     finally:
@@ -137,7 +141,7 @@ async def test_what_cannot_be_attached_gives_its_slot_back() -> None:
         with pytest.raises(OSError, match="no cable"):
             async with made.opening(None, OfferOptions(), VISITOR):
                 raise OSError("no cable")
-        await until(lambda: made.engines["dialogue"].slots_used == 0, "the slot")
+        await until(lambda: made.admission.engines["dialogue"].slots_used == 0, "the slot")
         assert len(made) == 0
 
 

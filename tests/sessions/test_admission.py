@@ -1,0 +1,163 @@
+"""Who gets a place, and what becomes of all places when the server shuts down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rtc_server.access.principals import ANONYMOUS, NOBODY, Visitor
+from rtc_server.config import Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.local import LocalLink
+from rtc_server.errors import (
+    Draining,
+    Forbidden,
+    RateLimited,
+    ServerError,
+    ServerFull,
+    TooManySessions,
+    UnknownService,
+)
+from rtc_server.metrics import Metrics
+from rtc_server.protocols.events import OfferOptions
+from rtc_server.sessions.admission import Admission
+from rtc_server.sessions.registry import Registry
+from rtc_server.system.loop_lag import LoopLag
+from tests.support.fake_models import CountingModel
+
+SERVICE = "dialogue"
+VISITOR = Visitor(ANONYMOUS, "192.0.2.1")
+OTHER = Visitor(ANONYMOUS, "192.0.2.2")
+
+
+@contextlib.asynccontextmanager
+async def admission(slots: int = 4, **settings: int) -> AsyncIterator[Admission]:
+    metrics = Metrics()
+    engine = EngineClient(SERVICE, lambda: LocalLink(lambda: CountingModel(slots)), metrics)
+    engine.start()
+    await engine.wait_settled()
+    wanted = Settings(model="echo", **settings)  # type: ignore[arg-type]
+    try:
+        yield Admission({SERVICE: engine}, wanted, LoopLag(wanted.max_lag_ms, metrics))
+    finally:
+        await engine.close()
+
+
+def never(_: ServerError) -> None:
+    raise AssertionError("nothing ends it")
+
+
+async def stay(at: Admission, seated: asyncio.Event, reasons: list[ServerError]) -> None:
+    """Hold a place until the server ends it."""
+    ended = asyncio.Event()
+
+    def end(error: ServerError) -> None:
+        reasons.append(error)
+        ended.set()
+
+    with at.guest(SERVICE, VISITOR, end):
+        seated.set()
+        await ended.wait()
+
+
+async def test_a_place_is_held_as_long_as_the_context_lasts() -> None:
+    async with admission() as at:
+        with at.guest(SERVICE, VISITOR, never):
+            assert len(at) == 1
+        assert len(at) == 0
+
+
+async def test_sessions_sockets_and_files_are_counted_together() -> None:
+    async with admission(max_sessions=2) as at:
+        with at.guest(SERVICE, VISITOR, never), at.guest(SERVICE, VISITOR, never):
+            with pytest.raises(ServerFull):
+                at.admit(None, OTHER)
+            with pytest.raises(ServerFull), at.guest(SERVICE, OTHER, never):
+                pass
+        assert at.admit(None, OTHER).service == SERVICE
+
+
+async def test_an_address_has_a_number_of_places() -> None:
+    async with admission(sessions_per_address=1) as at:
+        with at.guest(SERVICE, VISITOR, never):
+            with pytest.raises(TooManySessions):
+                at.admit(None, VISITOR)
+            at.admit(None, OTHER)
+
+
+async def test_who_only_connects_takes_few_places() -> None:
+    async with admission(connecting_per_address=1) as at:
+        with at.guest(SERVICE, VISITOR, never, connecting=True) as guest:
+            with pytest.raises(RateLimited):
+                at.admit(None, VISITOR)
+            at.admit(None, OTHER)
+            guest.connecting = False
+            at.admit(None, VISITOR)
+
+
+async def test_a_service_is_there_and_for_the_client() -> None:
+    async with admission() as at:
+        with pytest.raises(UnknownService):
+            at.admit("nothing", VISITOR)
+        with pytest.raises(Forbidden):
+            at.admit(SERVICE, Visitor(NOBODY, "192.0.2.1"))
+
+
+async def test_while_it_drains_no_client_comes_in_by_any_way() -> None:
+    async with admission() as at:
+        await at.drain(0.0)
+        with pytest.raises(Draining):
+            at.require_open()
+        with pytest.raises(Draining):
+            at.admit("nothing", Visitor(NOBODY, "192.0.2.1"))
+        with pytest.raises(Draining), at.guest(SERVICE, VISITOR, never):
+            pass
+        assert len(at) == 0
+
+
+async def test_the_grace_ends_when_all_have_left() -> None:
+    async with admission() as at:
+        with at.guest(SERVICE, VISITOR, never):
+            draining = asyncio.create_task(at.drain(60.0))
+            await asyncio.sleep(0)
+            assert at.draining
+            assert not draining.done()
+        async with asyncio.timeout(10):
+            await draining
+
+
+async def test_what_is_left_after_the_grace_is_ended_and_waited_for() -> None:
+    reasons: list[ServerError] = []
+    async with admission() as at, asyncio.TaskGroup() as group:
+        for _ in range(2):
+            seated = asyncio.Event()
+            group.create_task(stay(at, seated, reasons))
+            await seated.wait()
+        await at.drain(0.01)
+        assert len(at) == 0
+    assert [type(reason) for reason in reasons] == [Draining, Draining]
+
+
+async def test_an_offer_is_asked_for_once_and_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a session asks when it is called, so that what the client sent can be looked at behind that."""
+    asked: list[str | None] = []
+    admit = Admission.admit
+
+    def counting(at: Admission, service: str | None, visitor: Visitor) -> EngineClient:
+        asked.append(service)
+        return admit(at, service, visitor)
+
+    monkeypatch.setattr(Admission, "admit", counting)
+    async with admission() as at:
+        registry = Registry(at, Settings(model="echo"), Metrics())
+        opening = registry.opening(None, OfferOptions(), VISITOR)
+        assert asked == [None]
+        assert len(at) == 0
+        async with opening:
+            assert len(at) == 1
+        assert asked == [None]
+        await at.close()
+        assert len(at) == len(registry) == 0
