@@ -30,8 +30,8 @@ class Rhythm:
         self._oldest_s = math.inf
         self._step_s = 0.0
 
-    def sent(self, slot: int, at_s: float) -> None:
-        """``slot`` has a frame, sent at ``at_s``: the next is due a frame later."""
+    def came(self, slot: int, at_s: float) -> None:
+        """``slot`` has a frame, which came at ``at_s``: the next is due a frame later."""
         self._due_s[slot] = at_s + _FRAME_S
         self._oldest_s = min(self._oldest_s, at_s)
 

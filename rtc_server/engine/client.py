@@ -123,10 +123,9 @@ class EngineStream:
         self._seq += 1
         if len(self._in_flight) >= _IN_FLIGHT_FRAMES:
             self._in_flight.pop(next(iter(self._in_flight)))
-        now = time.monotonic()
-        self._in_flight[self._seq] = now
+        self._in_flight[self._seq] = time.monotonic()
         raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
-        taken = self._client.send(Frame(self.slot, self.generation, self._seq, raw, now))
+        taken = self._client.send(Frame(self.slot, self.generation, self._seq, raw))
         if not taken:
             self._in_flight.pop(self._seq, None)
         return taken

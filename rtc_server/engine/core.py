@@ -17,6 +17,7 @@ import numpy as np
 
 from rtc_server import audio
 from rtc_server.engine.batching import Rhythm
+from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import (
     Close,
     Frame,
@@ -49,9 +50,10 @@ _MEMORY_EVERY_S = 10.0
 class EnginePort(Protocol):
     """The engine's end of a transport."""
 
-    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
-        """Take the messages that have arrived. Waits up to ``wait_s`` until something has, for ever if that is None (or
-        until the other side is gone, which reads as :class:`Stop`)."""
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
+        """Take the messages that have arrived, each with its time by the clock of :func:`run`. Waits up to ``wait_s``
+        until something has, for ever if that is None (or until the other side is gone, which reads as
+        :class:`Stop`)."""
 
     def send(self, message: FromEngine) -> None:
         """Never blocks: a reader that has stalled loses the message."""
@@ -87,11 +89,11 @@ class EngineCore:
         self._memory = memory
         return MemoryChanged(memory)
 
-    def handle(self, message: ToEngine) -> FromEngine | None:
-        """Take one message; returns the answer, if it has one."""
+    def handle(self, message: ToEngine, at_s: float) -> FromEngine | None:
+        """Take one message, which came at ``at_s``; returns the answer, if it has one."""
         match message:
             case Frame():
-                self._push(message)
+                self._push(message, at_s)
             case Open():
                 lease = self._table.open()
                 return Opened(message.stream, *lease) if lease else Refused(message.stream)
@@ -126,13 +128,13 @@ class EngineCore:
         outputs = [_output(row, made[row[0]]) for row in plan.rows]
         return StepDone(seconds, self._table.take_dropped(), outputs)
 
-    def _push(self, frame: Frame) -> None:
+    def _push(self, frame: Frame, at_s: float) -> None:
         if len(frame.pcm) != _FRAME_BYTES:
             logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
             return
         pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=np.float32))
         if self._table.push(frame.slot, frame.generation, frame.seq, pcm):
-            self._rhythm.sent(frame.slot, frame.sent_s)
+            self._rhythm.came(frame.slot, at_s)
 
 
 def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
@@ -157,7 +159,7 @@ def serve(
 
     def rest(seconds: float) -> bool:
         nonlocal stopped
-        stopped = any(isinstance(message, Stop) for message in port.receive(seconds))
+        stopped = any(isinstance(message, Stop) for message, _ in port.receive(seconds))
         return stopped
 
     with contextlib.ExitStack() as stack:
@@ -180,8 +182,8 @@ def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
     """The step loop: returns when it is told to stop. Anything the model raises goes through."""
     port.send(core.ready())
     while True:
-        for message in port.receive(core.wait_s(clock())):
-            reply = core.handle(message)
+        for message, at_s in port.receive(core.wait_s(clock())):
+            reply = core.handle(message, at_s)
             if reply is not None:
                 port.send(reply)
         if core.stopped:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from rtc_server.engine.core import serve
+from rtc_server.engine.inbox import Arrival, Inbox
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
 from rtc_server.engine.realtime import Clocks, RealTime
 
 logger = logging.getLogger(__name__)
-
-_INBOX_MESSAGES: Final = 10_000
 
 
 class LocalLink:
@@ -28,7 +25,7 @@ class LocalLink:
     def __init__(self, load: Callable[[], StreamingModel], real_time: RealTime = RealTime.UNMEASURED) -> None:
         self._load = load
         self._real_time = real_time
-        self._inbox: queue.Queue[ToEngine] = queue.Queue(_INBOX_MESSAGES)
+        self._inbox = Inbox(time.monotonic)
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
 
@@ -62,11 +59,7 @@ class LocalLink:
         self._thread.start()
 
     def send(self, message: ToEngine) -> bool:
-        try:
-            self._inbox.put_nowait(message)
-        except queue.Full:
-            return False
-        return not self._ended.is_set()
+        return self._inbox.put(message) and not self._ended.is_set()
 
     async def close(self) -> None:
         if self._thread is None:
@@ -77,17 +70,12 @@ class LocalLink:
 
 
 class _ThreadPort:
-    def __init__(self, inbox: queue.Queue[ToEngine], post: Callable[[FromEngine], None]) -> None:
+    def __init__(self, inbox: Inbox, post: Callable[[FromEngine], None]) -> None:
         self._inbox = inbox
         self._post = post
 
-    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
-        try:
-            yield self._inbox.get(wait_s != 0, wait_s)
-            while True:
-                yield self._inbox.get_nowait()
-        except queue.Empty:
-            return
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
+        return self._inbox.receive(wait_s)
 
     def send(self, message: FromEngine) -> None:
         self._post(message)

@@ -20,14 +20,14 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """80 ms of microphone: ``pcm`` is 1,920 float32 samples in native byte order. ``sent_s``: when, by the monotonic
-    clock, which both planes read, being on one machine."""
+    """80 ms of microphone: ``pcm`` is 1,920 float32 samples in native byte order. Its number ``seq`` comes back in
+    :class:`Output`, by which the sender knows when it sent it: no time of one side's clock means anything to the
+    other."""
 
     slot: int
     generation: int
     seq: int
     pcm: bytes
-    sent_s: float
 
 
 class Reset(msgspec.Struct, frozen=True, tag=True, array_like=True):

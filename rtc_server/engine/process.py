@@ -10,11 +10,12 @@ not know the models.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import zmq.asyncio
 
 from rtc_server.engine.core import serve
 from rtc_server.engine.factory import ModelOptions, PackedOptions, make_model, pack, unpack
+from rtc_server.engine.inbox import Arrival, Inbox
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.meeting import MeetingPoint
 from rtc_server.engine.messages import (
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 _QUEUE_MESSAGES: Final = 10_000
 _CLOSE_TIMEOUT_S: Final = 5.0
+_LOOK_S: Final = 0.1
+"""How often a reader that waits for room looks whether the engine ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,31 +160,26 @@ def _killed_while_loading() -> LoadFailed:
     )
 
 
-class _ZmqPort:
-    """The child's end."""
+class ChildPort:
+    """The child's end. A thread of its own reads, for the one that steps has no time to see when a message comes."""
 
     def __init__(self, inbox: str, outbox: str) -> None:
         self._context = zmq.Context()
-        self._inbox = self._context.socket(zmq.PULL)
-        self._outbox = self._context.socket(zmq.PUSH)
-        for socket, address in ((self._inbox, inbox), (self._outbox, outbox)):
-            socket.set_hwm(_QUEUE_MESSAGES)
-            socket.connect(address)
+        reads = self._socket(zmq.PULL, inbox)  # the first to connect: once we have said that we are ready, we are asked
+        self._outbox = self._socket(zmq.PUSH, outbox)
         self._outbox.linger = 1000
-        self._poller = zmq.Poller()
-        self._poller.register(self._inbox, zmq.POLLIN)
-        self._poller.register(sys.stdin.fileno(), zmq.POLLIN)
+        self._arrived = Inbox(time.monotonic)
+        self._closing = False
+        self._reader = threading.Thread(target=self._read, args=(reads,), name="engine-inbox", daemon=True)
+        self._reader.start()
 
-    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
-        ready = dict(self._poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
-        if sys.stdin.fileno() in ready:  # nothing is ever sent there after the first line: it has ended
-            yield Stop()
-            return
-        while True:
-            try:
-                yield decode_to_engine(self._inbox.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
+    @property
+    def waiting(self) -> int:
+        """Messages that have come and were not received yet."""
+        return len(self._arrived)
+
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
+        return self._arrived.receive(wait_s)
 
     def send(self, message: FromEngine) -> None:
         try:
@@ -190,13 +189,44 @@ class _ZmqPort:
 
     def wait_for_end(self) -> None:
         """Returns when the parent has closed our standard input, or is gone."""
-        while os.read(sys.stdin.fileno(), 1):
-            pass
+        self._reader.join()
 
     def close(self) -> None:
-        self._inbox.close()
+        self._closing = True
         self._outbox.close()
-        self._context.term()
+        self._context.term()  # ends the reader's waiting, and waits until it has closed its socket
+        self._reader.join()
+
+    def _socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.set_hwm(_QUEUE_MESSAGES)
+        socket.connect(address)
+        return socket
+
+    def _read(self, socket: zmq.Socket[bytes]) -> None:
+        """The reader's thread, which owns ``socket``: until our standard input ends, or :meth:`close`."""
+        with contextlib.suppress(zmq.ContextTerminated), socket:
+            poller = zmq.Poller()
+            poller.register(socket, zmq.POLLIN)
+            poller.register(sys.stdin.fileno(), zmq.POLLIN)
+            # Nothing is ever sent on standard input after the first line: what can be read there is its end.
+            while sys.stdin.fileno() not in dict(poller.poll()):
+                self._take_all(socket)
+            self._keep(Stop())
+
+    def _take_all(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                self._keep(decode_to_engine(socket.recv(zmq.NOBLOCK)))
+            except zmq.Again:
+                return
+            except msgspec.DecodeError:
+                logger.warning("a message that is none was ignored")
+
+    def _keep(self, message: ToEngine) -> None:
+        """Wait for room if a step hangs: what comes behind waits in the socket, and the other side hears of it."""
+        while not self._closing and not self._arrived.put(message, _LOOK_S):
+            pass
 
 
 def main() -> int:
@@ -211,7 +241,7 @@ def main() -> int:
         line += byte
     told = msgspec.json.decode(line, type=FirstLine)
     logging.basicConfig(level=told.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
-    port = _ZmqPort(told.inbox, told.outbox)
+    port = ChildPort(told.inbox, told.outbox)
     try:
         loaded = serve(
             lambda: make_model(told.factory, unpack(told.options)),

@@ -23,16 +23,16 @@ def rhythm(slots: int = 4, step_s: float = STEP_S) -> Rhythm:
 def with_frames(last_s: float, now_s: float) -> Rhythm:
     """Stream 1 had a frame at ``last_s``, which a step took; stream 0 has one at ``now_s``."""
     made = rhythm()
-    made.sent(1, last_s)
+    made.came(1, last_s)
     made.stepped(STEP_S, more_waits=False)
-    made.sent(0, now_s)
+    made.came(0, now_s)
     return made
 
 
 def test_a_single_stream_never_waits() -> None:
     made = rhythm()
     for number in range(5):
-        made.sent(0, number * 0.08)
+        made.came(0, number * 0.08)
         assert made.wait_s(number * 0.08) == 0
         made.stepped(STEP_S, more_waits=False)
 
@@ -40,7 +40,7 @@ def test_a_single_stream_never_waits() -> None:
 def test_a_frame_waits_for_another_that_is_due_within_a_step() -> None:
     made = with_frames(0.01, 0.08)
     assert made.wait_s(0.08) == pytest.approx(0.02), "due in 10 ms; 10 ms more before it counts as late"
-    made.sent(1, 0.09)
+    made.came(1, 0.09)
     assert made.wait_s(0.09) == 0, "both are there"
 
 
@@ -62,23 +62,23 @@ def test_what_came_during_the_last_step_has_waited_by_then() -> None:
 
 def test_a_backlog_waits_for_nobody() -> None:
     made = rhythm()
-    made.sent(1, 0.01)
-    made.sent(0, 0.0)
-    made.sent(0, 0.08)
+    made.came(1, 0.01)
+    made.came(0, 0.0)
+    made.came(0, 0.08)
     made.stepped(STEP_S, more_waits=True)
     assert made.wait_s(0.08) == 0
     made.stepped(STEP_S, more_waits=False)
-    made.sent(0, 0.085)
+    made.came(0, 0.085)
     assert made.wait_s(0.085) > 0
 
 
 @pytest.mark.parametrize("step_s", [0.0, 0.001, 0.02, 0.5])
 def test_no_frame_waits_longer_than_a_step_or_half_a_frame(step_s: float) -> None:
     made = rhythm(step_s=step_s)
-    made.sent(1, 0.03)
+    made.came(1, 0.03)
     made.stepped(step_s, more_waits=False)
-    made.sent(0, 0.08)
-    made.sent(2, 0.081)
+    made.came(0, 0.08)
+    made.came(2, 0.081)
     waited = made.wait_s(0.081)
     assert 0.0 <= waited <= max(0.0, min(step_s, 0.04) - 0.001) + 1e-9
     assert made.wait_s(0.08 + min(step_s, 0.04)) == 0
@@ -96,7 +96,7 @@ def simulated(streams: int, seconds: float, seed: int, *, gathers: bool) -> tupl
     while sends or waiting:
         while sends and sends[0][0] <= now:
             at, stream = sends.pop(0)
-            made.sent(stream, at)
+            made.came(stream, at)
             waiting.append(at)
         next_s = sends[0][0] if sends else math.inf
         if not waiting:

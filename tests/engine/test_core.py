@@ -10,6 +10,7 @@ import pytest
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.core import EngineCore, run
+from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import (
     Close,
     Frame,
@@ -51,14 +52,17 @@ class Engine:
         self._seq = 0
 
     def open(self, stream: int = 1) -> tuple[int, int]:
-        reply = self.core.handle(Open(stream))
+        reply = self.tell(Open(stream))
         assert isinstance(reply, Opened)
         assert reply.stream == stream
         return reply.slot, reply.generation
 
-    def push(self, lease: tuple[int, int], raw: bytes | None = None) -> int:
+    def tell(self, message: ToEngine, at_s: float = 0.0) -> FromEngine | None:
+        return self.core.handle(message, at_s)
+
+    def push(self, lease: tuple[int, int], raw: bytes | None = None, at_s: float = 0.0) -> int:
         self._seq += 1
-        assert self.core.handle(Frame(*lease, self._seq, pcm() if raw is None else raw, 0.0)) is None
+        assert self.tell(Frame(*lease, self._seq, pcm() if raw is None else raw), at_s) is None
         return self._seq
 
     def step(self) -> StepDone | None:
@@ -79,7 +83,7 @@ def engine() -> Engine:
 
 
 def test_it_answers_between_two_steps(engine: Engine) -> None:
-    assert engine.core.handle(Ping()) == Pong()
+    assert engine.tell(Ping()) == Pong()
 
 
 def test_it_is_ready_with_what_the_model_is(engine: Engine) -> None:
@@ -106,7 +110,7 @@ def test_what_the_model_holds_is_told_when_it_is_ready_and_when_it_changes() -> 
 
 def test_slots_are_opened_until_there_are_none(engine: Engine) -> None:
     assert len({engine.open(stream) for stream in range(3)}) == 3
-    assert engine.core.handle(Open(77)) == Refused(77)
+    assert engine.tell(Open(77)) == Refused(77)
 
 
 def test_an_output_belongs_to_its_frame(engine: Engine) -> None:
@@ -154,7 +158,7 @@ def test_a_new_user_gets_a_wiped_row() -> None:
     first = engine.open()
     engine.push(first)
     assert engine.texts() == [" 1"]
-    engine.core.handle(Close(*first))
+    engine.tell(Close(*first))
     assert engine.step() is None
     assert engine.model.wipes == [[0]]
     engine.push(engine.open())
@@ -169,7 +173,7 @@ def test_a_close_and_an_open_at_once_still_wipe_in_between() -> None:
     engine.push(first)
     engine.step()
     engine.push(first)
-    engine.core.handle(Close(*first))
+    engine.tell(Close(*first))
     second = engine.open()
     engine.push(second)
     (output,) = engine.outputs()
@@ -181,7 +185,7 @@ def test_a_reset_wipes_its_own_row_only(engine: Engine) -> None:
     for lease in (a, b):
         engine.push(lease)
     engine.step()
-    engine.core.handle(Reset(*a))
+    engine.tell(Reset(*a))
     engine.push((a[0], a[1] + 1))
     engine.push(b)
     assert engine.texts() == [" 1", " 2"]
@@ -191,13 +195,13 @@ def test_a_reset_wipes_its_own_row_only(engine: Engine) -> None:
 def test_what_is_late_is_ignored(engine: Engine) -> None:
     """Frames, resets and closes of a generation that is over touch nothing."""
     old = engine.open()
-    engine.core.handle(Reset(*old))
+    engine.tell(Reset(*old))
     lease = (old[0], old[1] + 1)
     engine.push(old)
     assert engine.core.wait_s(0.0) is None
     engine.push(lease)
-    engine.core.handle(Reset(*old))
-    engine.core.handle(Close(*old))
+    engine.tell(Reset(*old))
+    engine.tell(Close(*old))
     assert engine.texts() == [" 1"]
     assert engine.model.wipes == [[old[0]]]
 
@@ -205,7 +209,7 @@ def test_what_is_late_is_ignored(engine: Engine) -> None:
 def test_frames_that_wait_when_a_slot_closes_are_never_played(engine: Engine) -> None:
     lease = engine.open()
     engine.push(lease)
-    engine.core.handle(Close(*lease))
+    engine.tell(Close(*lease))
     assert engine.core.wait_s(0.0) is None
     assert engine.step() is None
 
@@ -268,10 +272,20 @@ def test_a_frame_of_the_wrong_length_costs_itself_only(engine: Engine, size: int
 @pytest.mark.parametrize("slot", [-1, 3, 2**40])
 def test_a_slot_that_does_not_exist_costs_nothing(engine: Engine, slot: int) -> None:
     engine.push((slot, 1))
-    engine.core.handle(Reset(slot, 1))
-    engine.core.handle(Close(slot, 1))
+    engine.tell(Reset(slot, 1))
+    engine.tell(Close(slot, 1))
     assert engine.step() is None
     assert not engine.model.wipes
+
+
+def test_how_long_a_frame_has_waited_counts_from_when_it_came(engine: Engine) -> None:
+    """Also if a step kept the loop from reading it: then it waits for no other."""
+    a, b = engine.open(1), engine.open(2)
+    engine.push(b, at_s=0.0)
+    engine.step()
+    engine.push(a, at_s=0.075)
+    assert engine.core.wait_s(0.076) > 0, "the next frame of the other is due in 4 ms"
+    assert engine.core.wait_s(0.1) == 0
 
 
 def test_frames_that_were_dropped_are_told_with_the_next_step(engine: Engine) -> None:
@@ -290,9 +304,9 @@ class Script:
     sent: list[FromEngine] = field(default_factory=list)
     waits: list[float | None] = field(default_factory=list)
 
-    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
         self.waits.append(wait_s)
-        return self.batches.pop(0) if self.batches else [Stop()]
+        return [Arrival(message, 0.0) for message in (self.batches.pop(0) if self.batches else [Stop()])]
 
     def send(self, message: FromEngine) -> None:
         self.sent.append(message)
@@ -300,7 +314,7 @@ class Script:
 
 def test_the_loop_says_ready_answers_steps_and_stops() -> None:
     model = CountingModel(1)
-    port = Script([[Open(5), Open(6)], [Frame(0, 1, 1, pcm(), 0.0)], [Close(0, 1)]])
+    port = Script([[Open(5), Open(6)], [Frame(0, 1, 1, pcm())], [Close(0, 1)]])
     run(EngineCore(model), port, lambda: 0.0)
     ready, opened, refused, done = port.sent
     assert isinstance(ready, Ready)
@@ -311,20 +325,20 @@ def test_the_loop_says_ready_answers_steps_and_stops() -> None:
 
 
 def test_the_loop_waits_only_when_it_has_nothing_to_do() -> None:
-    port = Script([[Open(1)], [Frame(0, 1, seq, pcm(), 0.0) for seq in (1, 2, 3)], [], [], []])
+    port = Script([[Open(1)], [Frame(0, 1, seq, pcm()) for seq in (1, 2, 3)], [], [], []])
     run(EngineCore(CountingModel(1)), port, lambda: 0.0)
     assert port.waits == [None, None, 0, 0, None, None]
 
 
 def test_a_stop_comes_before_the_frames_that_wait() -> None:
     model = CountingModel(1)
-    run(EngineCore(model), Script([[Open(1), Frame(0, 1, 1, pcm(), 0.0), Stop()]]), lambda: 0.0)
+    run(EngineCore(model), Script([[Open(1), Frame(0, 1, 1, pcm()), Stop()]]), lambda: 0.0)
     assert not model.steps
 
 
 def test_what_the_model_raises_leaves_the_loop() -> None:
     """Its device cannot be trusted any more."""
-    port = Script([[Open(1), Frame(0, 1, 1, pcm(MAGIC), 0.0)]])
+    port = Script([[Open(1), Frame(0, 1, 1, pcm(MAGIC))]])
     with pytest.raises(RuntimeError, match="the device is gone"):
         run(EngineCore(FaultyModel(1)), port, lambda: 0.0)
 

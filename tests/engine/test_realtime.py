@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from rtc_server.engine.core import serve
-from rtc_server.engine.messages import FromEngine, LoadFailed, Ready, Stop, ToEngine
+from rtc_server.engine.inbox import Arrival
+from rtc_server.engine.messages import FromEngine, LoadFailed, Ready, Stop
 from rtc_server.engine.model import BoolArray, FloatArray, RowOutput
 from rtc_server.engine.realtime import Clocks, Pace, RealTime, measure
 from tests.support.fake_models import CountingModel
@@ -50,9 +51,9 @@ class Port:
         self.waited_s: list[float] = []
         self._rests = rests
 
-    def receive(self, wait_s: float | None) -> Iterable[ToEngine]:
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
         if wait_s is None or len(self.waited_s) >= self._rests:
-            return [Stop()]
+            return [Arrival(Stop(), 0.0)]
         self.waited_s.append(wait_s)
         return []
 

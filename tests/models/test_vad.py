@@ -62,10 +62,8 @@ def test_rows_know_nothing_of_each_other() -> None:
     """Interleaved with another's speech, a row says what it says alone; and after a wipe what it said at first."""
     pcm = spoken()
     alone = probabilities(VoiceActivityModel(2), pcm)
-    model, other = (
-        VoiceActivityModel(2),
-        frames(spoken("Something else altogether was said here, and at greater length.")),
-    )
+    model = VoiceActivityModel(2)
+    other = frames(spoken("Something else altogether was said here, and at greater length."))
     both = []
     for n, frame in enumerate(frames(pcm)):
         rows = np.stack((frame, other[n % len(other)]))

@@ -1,0 +1,53 @@
+"""What has come for an engine and waits for its step loop, each message with the time at which it came.
+
+A step takes a while, and when it is over the loop asks how long a frame has waited: so messages are stamped when they
+come, not when they are read. By the engine's own clock: the other side may be on another machine, which has another.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from rtc_server.engine.messages import ToEngine
+
+_MESSAGES: Final = 10_000
+
+
+class Arrival(NamedTuple):
+    """``at_s``: when ``message`` came, by the clock of the inbox."""
+
+    message: ToEngine
+    at_s: float
+
+
+class Inbox:
+    """Filled by one thread, emptied by the one that steps. ``clock``: that of the step loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, size: int = _MESSAGES) -> None:
+        self._clock = clock
+        self._queue: queue.Queue[Arrival] = queue.Queue(size)
+
+    def __len__(self) -> int:
+        """Messages that wait to be received."""
+        return self._queue.qsize()
+
+    def put(self, message: ToEngine, wait_s: float = 0.0) -> bool:
+        """Stamp ``message`` and keep it. False if there has been no room for it for ``wait_s``."""
+        arrival = Arrival(message, self._clock())
+        try:
+            self._queue.put(arrival, block=wait_s > 0, timeout=wait_s)
+        except queue.Full:
+            return False
+        return True
+
+    def receive(self, wait_s: float | None) -> Iterator[Arrival]:
+        """All that has come, in that order. Waits up to ``wait_s`` until something has, for ever if that is None."""
+        try:
+            yield self._queue.get(wait_s != 0, wait_s)
+            while True:
+                yield self._queue.get_nowait()
+        except queue.Empty:
+            return
