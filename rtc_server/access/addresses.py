@@ -32,6 +32,15 @@ def parse_address(text: str) -> Address | None:
     return mapped or address
 
 
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IP address, and nothing else."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def counted_by(address: Address | None) -> str:
     """Key that limits are counted by: an IPv4 address, an IPv6 network of 64 bits, or nothing where there is no
     address."""

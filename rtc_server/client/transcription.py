@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ import aiohttp
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
+from rtc_server.client.microphone import MICROPHONE_HZ, Microphone
 from rtc_server.errors import BadMessage
 from rtc_server.protocols import asr
 
@@ -32,8 +33,6 @@ _CLOSE_S: Final = 1.0
 _MARKER: Final = 0
 
 Blocks = AsyncIterable[FloatArray] | Iterable[FloatArray]
-Microphone = Callable[[int], FloatArray]
-"""Called with a number of samples; returns that many, mono float32 at 24 kHz."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ async def transcribe(
     """The words of ``source``, each as soon as its end is known, or ``patience_s`` after it came.
 
     ``url``: of the server (``http``, ``https``, ``ws`` or ``wss``). ``source``: blocks of mono float32 at 24 kHz, sent
-    as fast as they come and the server takes them; or a :data:`Microphone`, asked 80 ms at a time at the pace of real
-    time, until the caller has heard enough. ``token``: a key or token for a server that wants one.
+    as fast as they come and the server takes them; or a :data:`Microphone` (at 48 kHz), asked 80 ms at a time at the
+    pace of real time, until the caller has heard enough. ``token``: a key or token for a server that wants one.
 
     Raises TranscriptionFailed, and what ``source`` raises. Close it (``contextlib.aclosing``) when leaving early.
     """
@@ -202,7 +201,8 @@ async def _blocks(source: Blocks | Microphone) -> AsyncGenerator[FloatArray, Non
             yield block
     else:
         started_at, sent_s = time.monotonic(), 0.0
+        resampler = audio.Resampler(MICROPHONE_HZ, audio.MODEL_RATE_HZ)
         while True:
             await asyncio.sleep(max(0.0, started_at + sent_s - time.monotonic()))
-            yield source(audio.FRAME_SAMPLES)
+            yield resampler.process(source(MICROPHONE_HZ * audio.FRAME_MS // 1000))
             sent_s += audio.FRAME_MS / 1000

@@ -23,17 +23,14 @@ from aiortc.rtp import RtpPacket
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
+from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
 from rtc_server.media.inbound import InboundStream
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 
-MICROPHONE_HZ: Final = 48_000
 _PACKET_SAMPLES: Final = MICROPHONE_HZ * audio.PACKET_MS // 1000
 _TIME_BASE: Final = fractions.Fraction(1, MICROPHONE_HZ)
 _MAX_EVENTS: Final = 10_000
-
-Microphone = Callable[[int], FloatArray]
-"""Called with a number of samples; returns that many, mono float32 at 48 kHz."""
 
 
 class OfferRefused(Exception):
@@ -43,10 +40,6 @@ class OfferRefused(Exception):
         self.status, self.code = status, code
         self.retry_after_s = retry_after_s
         super().__init__(f"{status} {code}: {message}")
-
-
-def silent_microphone(samples: int) -> FloatArray:
-    return audio.silence(samples)
 
 
 class MicrophoneTrack(MediaStreamTrack):

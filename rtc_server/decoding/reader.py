@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -34,6 +33,7 @@ from rtc_server.decoding.wire import (
     Order,
 )
 from rtc_server.errors import FileUnreadable, NotAudio, Overloaded, ServerError, TooLarge
+from rtc_server.system.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -277,7 +277,7 @@ class MediaReader:
                 raise _refused(Refusal.CRASHED)
             self.duration_s = _duration_in(body)
         except BaseException:
-            await _to_the_end(self._job.end())
+            await self._end(self._job)
             raise
         return self
 
@@ -286,7 +286,11 @@ class MediaReader:
     ) -> None:
         """Returns when the source is not read any more."""
         assert self._job is not None
-        await _to_the_end(self._job.end())
+        await self._end(self._job)
+
+    async def _end(self, job: Job) -> None:
+        """Cancelled or not: the owner of the source closes it next, and it may still be read."""
+        await to_the_end(job.end(), "end-of-decoding")
 
     def __aiter__(self) -> Self:
         return self
@@ -338,13 +342,3 @@ def _refusal_in(body: bytes) -> Refusal:
         return Refusal(str(_json_in(body).get("refusal")))
     except ValueError:
         return Refusal.CRASHED
-
-
-async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
-    """Wait even when cancelled meanwhile: the owner of the source closes it next, and it may still be read."""
-    task = asyncio.create_task(ending, name="end-of-decoding")
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

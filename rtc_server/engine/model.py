@@ -25,6 +25,8 @@ class ServiceKind(enum.StrEnum):
     DIALOGUE = "dialogue"
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
+    DETECT = "detect"
+    """Tells how likely a pause is. Serves sessions of other services, and has none of its own."""
 
 
 class TokenMark(enum.IntEnum):

@@ -49,7 +49,8 @@ class VoiceActivityModel:
     """``slots`` streams. Rows are made when they are first used: a server has room for many more than it has calls."""
 
     def __init__(self, slots: int) -> None:
-        self._info = ModelInfo("silero-vad", ServiceKind.ECHO, slots, "cpu", speaks=False, writes=False, pause_heads=1)
+        kind = ServiceKind.DETECT
+        self._info = ModelInfo("silero-vad", kind, slots, "cpu", speaks=False, writes=False, pause_heads=1)
         self._rows: list[_Row | None] = [None] * slots
 
     @property

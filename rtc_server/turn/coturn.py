@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import bundled
+from rtc_server.access.addresses import is_address
 from rtc_server.config import RelaySettings, Settings
 from rtc_server.errors import ConfigError
 from rtc_server.system.child_process import end_with_parent
@@ -198,7 +199,7 @@ def _peers(settings: Settings, relay: RelaySettings, public: tuple[str, ...]) ->
     clients ask for, into the inner one before it looks here."""
     if relay.turn_peers:
         return [_range("--turn-peers", text) for text in relay.turn_peers]
-    named = [text for text in settings.interfaces if _is_address(text)]
+    named = [text for text in settings.interfaces if is_address(text)]
     outer = [settings.public_ip.partition("/")[0]] if settings.public_ip else []
     return list(dict.fromkeys([*outer, *public, *(named or routed_addresses())]))
 
@@ -223,7 +224,7 @@ def _port_range(text: str) -> tuple[int, int]:
 
 
 def _address(option: str, text: str) -> str:
-    if not _is_address(text):
+    if not is_address(text):
         raise ConfigError(f"{option}: {text!r} is not an IP address.")
     return text
 
@@ -238,14 +239,6 @@ def _range(option: str, text: str) -> str:
     except ValueError as error:
         raise ConfigError(f"{option}: {text!r} is neither an IP address nor a network.") from error
     return f"{network[0]}-{network[-1]}" if network.num_addresses > 1 else str(network[0])
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _path(option: str, text: str) -> list[str]:

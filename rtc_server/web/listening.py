@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
+from rtc_server.access.addresses import is_address
 from rtc_server.errors import ConfigError
 from rtc_server.system import hardware
 
@@ -116,7 +117,7 @@ def _bind(family: socket.AddressFamily, place: tuple[Any, ...], port: int) -> so
 
 def _check_form(host: str) -> None:
     """Raise ConfigError for what is written like something else."""
-    if _is_address(host.partition("%")[0]):
+    if is_address(host.partition("%")[0]):
         return
     bare = host.partition("://")[2] or host
     name, colon, port = bare.strip("/").rpartition(":")
@@ -154,11 +155,3 @@ def _what_there_is() -> str:
         f"127.0.0.1 is for this machine alone, 0.0.0.0 is all of its addresses (with IPv6: ::), "
         f"which are {', '.join(own[:_SHOWN])}. Behind NAT, --public-ip names the outer one."
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

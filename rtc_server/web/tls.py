@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rtc_server import config
-from rtc_server.access.addresses import Address
+from rtc_server.access.addresses import Address, is_address
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError
 from rtc_server.system import hardware
@@ -211,22 +211,14 @@ def own_names(more: Sequence[str] = ()) -> list[str]:
     host = socket.gethostname()
     found = ["localhost", host, f"{host.partition('.')[0]}.local", *more]
     names = (name.lower() for name in found if re.fullmatch(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", name))
-    return list(dict.fromkeys(name for name in names if not _is_address(name)))
+    return list(dict.fromkeys(name for name in names if not is_address(name)))
 
 
 def own_addresses(more: Sequence[str] = ()) -> list[Address]:
     """All of this machine's addresses that a URL can name."""
     found = [ip_address(text) for text in ("127.0.0.1", "::1", *hardware.addresses())]
-    found += [ip_address(text) for text in more if _is_address(text)]
+    found += [ip_address(text) for text in more if is_address(text)]
     return list(dict.fromkeys(address for address in found if not (address.is_link_local or address.is_unspecified)))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_self_signed(path: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None:

@@ -13,7 +13,7 @@ import pytest
 from rtc_server import audio, client
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.client import TranscriptionFailed, Word, transcribe
+from rtc_server.client import MICROPHONE_HZ, TranscriptionFailed, Word, transcribe
 from rtc_server.endpoints.asr import SocketLimits
 from tests.support.asr import asr_server, asr_tasks
 from tests.support.parrot import BREAK, Parrot, numbered
@@ -98,12 +98,12 @@ async def test_a_word_whose_end_is_not_told_comes_without_one(server: Server) ->
 
 async def test_a_microphone_is_asked_at_the_pace_of_real_time(server: Server) -> None:
     asked_at: list[float] = []
-    pcm = spoken(400)
+    pcm = np.repeat(spoken(400), MICROPHONE_HZ // MODEL_RATE_HZ)
 
     def microphone(samples: int) -> FloatArray:
-        at = len(asked_at) * FRAME_SAMPLES
+        at = len(asked_at) * samples
         asked_at.append(time.monotonic())
-        assert samples == FRAME_SAMPLES
+        assert samples == MICROPHONE_HZ * FRAME_S
         return pcm[at : at + samples]
 
     started_at = time.monotonic()
