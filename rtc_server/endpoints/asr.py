@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtc_server.access.principals import Visitor
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings
-from rtc_server.endpoints.sockets import abort, close_code
+from rtc_server.endpoints.sockets import abort, close_code, make_socket
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadMessage,
@@ -42,7 +42,7 @@ from rtc_server.services import TRANSCRIBE
 from rtc_server.sessions.admission import Admission, Guest
 from rtc_server.transcription.stream import Heard, Step, Transcriber
 from rtc_server.transcription.words import Word, WordEnd
-from rtc_server.web.gate import socket_protocol, visitor_of
+from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
 logger = logging.getLogger(__name__)
@@ -95,17 +95,7 @@ class AsrSockets:
             raise UnknownService(tuple(self._admission.engines))
         if not visitor.principal.may_use(TRANSCRIBE):
             raise Forbidden
-        # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
-        # Pings are answered by hand, for pongs have to be seen.
-        response = web.WebSocketResponse(
-            autoping=False,
-            compress=False,
-            timeout=self.limits.close_s,
-            max_msg_size=2 * asr.MAX_MESSAGE_BYTES,
-            protocols=socket_protocol(request),
-        )
-        if not response.can_prepare(request):
-            raise BadRequest("This is the address of a WebSocket.")
+        response = make_socket(request, max_message_bytes=2 * asr.MAX_MESSAGE_BYTES, close_s=self.limits.close_s)
         await response.prepare(request)
         socket = AsrSocket(request, response, self.limits, self._metrics, self._has_room)
         self._open.add(socket)

@@ -20,13 +20,8 @@ from rtc_server import audio
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.endpoints.sockets import abort, close_code
-from rtc_server.errors import (
-    BadRequest,
-    NotFound,
-    RateLimited,
-    ServerError,
-)
+from rtc_server.endpoints.sockets import abort, close_code, make_socket
+from rtc_server.errors import NotFound, RateLimited, ServerError
 from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
 from rtc_server.protocols import events, moshi
 from rtc_server.protocols.events import OfferOptions
@@ -36,7 +31,7 @@ from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
 from rtc_server.signaling import REGISTRY, SETTINGS
-from rtc_server.web.gate import socket_protocol, visitor_of
+from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
 logger = logging.getLogger(__name__)
@@ -279,15 +274,7 @@ async def _converse(request: web.Request, dialect: Dialect, service: str | None)
     """One socket's life. What is refused is refused as HTTP, but for browsers, which show a page nothing of it: those
     are told as the protocol has it."""
     settings = request.app[SETTINGS]
-    socket = web.WebSocketResponse(
-        heartbeat=_HEARTBEAT_S,
-        compress=False,
-        timeout=_CLOSE_S,
-        max_msg_size=MAX_MESSAGE_BYTES,
-        protocols=socket_protocol(request),
-    )
-    if not socket.can_prepare(request):
-        raise BadRequest("This is the address of a WebSocket.")
+    socket = make_socket(request, max_message_bytes=MAX_MESSAGE_BYTES, close_s=_CLOSE_S, heartbeat_s=_HEARTBEAT_S)
     try:
         with request.app[REGISTRY].counted():
             await _open(request, socket, dialect, service, settings)
