@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES
-from rtc_server.engine.client import EngineClient, StreamOutput
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.messages import StepDone
+from rtc_server.engine.stream import StreamOutput
 from rtc_server.errors import EngineFailed, ServerError
 
 FRAME_S: Final = FRAME_MS / 1000

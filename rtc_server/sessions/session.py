@@ -19,8 +19,9 @@ from rtc_server.access.principals import Visitor
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.model import ServiceKind
+from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import (
     BadMessage,
     Draining,

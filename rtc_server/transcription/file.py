@@ -12,7 +12,8 @@ from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.decoding.findings import NOTICES
 from rtc_server.decoding.reader import Decoders, MediaReader
-from rtc_server.engine.client import WINDOW_FRAMES, EngineClient
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.stream import WINDOW_FRAMES
 from rtc_server.errors import TimeLimit
 from rtc_server.transcription.captions import FileWarning, TimedWord, Transcript, breaks_at_gaps, split_turns
 from rtc_server.transcription.stream import Heard, Step, Transcriber

@@ -13,8 +13,9 @@ from typing import Final
 
 from rtc_server.audio import FRAME_MS, FloatArray
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.model import ModelInfo, ServiceKind, TokenMark
+from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import EngineFailed, EngineUnavailable, ServerError
 from rtc_server.protocols import events
 from rtc_server.transcription.turns import HeadTracker, SpeechEvent, SpeechKind, VoiceTracker

@@ -12,8 +12,9 @@ from typing import Self
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray, FrameAssembler
-from rtc_server.engine.client import EngineClient, EngineStream, StreamOutput
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.model import TokenMark
+from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import EngineFailed, EngineUnavailable, ServerError
 from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcription.turns import HeadTracker, SpeechEvent

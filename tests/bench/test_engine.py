@@ -17,10 +17,11 @@ from bench.callers import FRAME_S, Call, Figures, keep_calling
 from bench.floor import Memory, Sizes, counts, size
 from bench.operations import Operation, group_of, grouped, operations
 from bench.plain import Device, Lockstep
-from rtc_server.engine.client import EngineClient, StreamOutput
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import StepDone
 from rtc_server.engine.model import TokenMark
+from rtc_server.engine.stream import StreamOutput
 from rtc_server.metrics import Metrics
 from rtc_server.models.echo import EchoModel
 from rtc_server.models.kyutai.model import build

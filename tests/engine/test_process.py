@@ -1,9 +1,13 @@
-"""The child's end of a link, in this process: a pipe plays its standard input."""
+"""An engine in a process of its own; and the child's end in this one, where a pipe plays its standard input."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,11 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import psutil
 import pytest
 import zmq
 
-from rtc_server.engine.messages import Open, Ping, Pong, Stop, ToEngine, decode_from_engine, encode
-from rtc_server.engine.process import ChildPort
+from rtc_server.engine.factory import SlotOptions
+from rtc_server.engine.messages import Open, Ping, Pong, Ready, Stop, ToEngine, decode_from_engine, encode
+from rtc_server.engine.process import ChildPort, ChildSpec, FirstLine, ProcessLink
+from tests.support.engines import Ear, echo_child, frame, running
 from tests.support.waiting import until
 
 
@@ -100,3 +108,93 @@ def test_a_close_ends_its_reader_also_while_there_is_no_room(ends: Ends, monkeyp
     ends.send.send(encode(Ping()))
     ends.port.close()
     assert not readers()
+
+
+async def test_a_ctrl_c_in_the_terminal_is_not_the_engines_to_handle() -> None:
+    async with running(echo_child()) as client:
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGINT)
+        ear = Ear()
+        (await client.open(ear)).push(frame())
+        await until(lambda: ear.pcm)
+        assert not ear.errors
+
+
+async def test_links_that_are_collected_leave_the_sockets_of_others_alone() -> None:
+    """ZeroMQ gives a closed socket's handle to the next one: whoever closes twice closes somebody else's."""
+    for _ in range(20):
+        old = ProcessLink(ChildSpec("no:where", SlotOptions(1)))
+        await old.close()
+        link = ProcessLink(ChildSpec("no:where", SlotOptions(1)))
+        del old
+        gc.collect()
+        assert not link._from_child.closed
+        assert not link._to_child.closed
+        await link.close()
+
+
+SPEC = ChildSpec("rtc_server.models.echo:load", SlotOptions(1), log_level=logging.CRITICAL)
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "before it knows its model"])
+def test_a_child_whose_standard_input_ends_ends_too(loaded: bool, tmp_path: Path) -> None:
+    """That is how it learns that its parent is gone."""
+    inbox, outbox = (f"ipc://{tmp_path / name}" for name in ("i", "o"))
+    command = [sys.executable, "-m", "rtc_server.engine.process"]
+    with zmq.Context() as context, context.socket(zmq.PULL) as from_child, context.socket(zmq.PUSH) as to_child:
+        from_child.bind(outbox)
+        to_child.bind(inbox)
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            if loaded:
+                process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
+                process.stdin.flush()
+                assert from_child.poll(20_000)
+                assert isinstance(decode_from_engine(from_child.recv()), Ready)
+            process.stdin.close()
+            assert process.wait(20) == 0
+
+
+def test_a_child_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+    inbox, outbox = (f"ipc://{tmp_path / name}" for name in ("i", "o"))
+    command = [sys.executable, "-m", "rtc_server.engine.process"]
+    with zmq.Context() as context, context.socket(zmq.PULL) as from_child, context.socket(zmq.PUSH) as to_child:
+        from_child.bind(outbox)
+        to_child.bind(inbox)
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
+            process.stdin.flush()
+            to_child.send(encode(Stop()))
+            assert process.wait(20) == 0
+
+
+PARENT = """
+import asyncio
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.factory import SlotOptions
+from rtc_server.engine.process import ChildSpec, ProcessLink
+from rtc_server.metrics import Metrics
+
+async def main():
+    spec = ChildSpec("rtc_server.models.echo:load", SlotOptions(1), log_level=50)
+    client = EngineClient("echo", lambda: ProcessLink(spec), Metrics())
+    client.start()
+    await client.wait_settled()
+    print(client.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_parent_that_is_killed_takes_its_engine_along(private_directory: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        engine = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    # Where no init process reaps orphans, one that has ended stays on as a zombie.
+    deadline = time.monotonic() + 20
+    while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

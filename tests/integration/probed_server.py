@@ -24,7 +24,7 @@ import uvloop
 
 from rtc_server import config
 from rtc_server.app import Server, serve
-from rtc_server.engine.client import EngineStream
+from rtc_server.engine.stream import EngineStream
 from rtc_server.sessions.session import Session
 
 _COUNTED: Final = (Session, EngineStream, aiortc.RTCPeerConnection, aiortc.RTCDataChannel, aioice.Connection)

@@ -10,7 +10,7 @@ import pytest
 
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
-from rtc_server.engine.client import EngineStream
+from rtc_server.engine.stream import EngineStream
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
 from tests.support.calls import leaves_nothing, until

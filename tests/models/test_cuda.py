@@ -19,8 +19,8 @@ from rtc_server.errors import EngineFailed
 from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
-from tests.engine.test_client import Ear, child, frame, running
 from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
+from tests.support.engines import Ear, child, frame, running
 from tests.support.fake_models import MAGIC
 from tests.support.waiting import until
 
@@ -112,7 +112,7 @@ async def test_an_engine_whose_device_fails_is_started_again(
     moshi_checkpoint: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a process of its own, for the old one's device is lost: everybody is told, and the next may speak."""
-    monkeypatch.setattr("rtc_server.engine.client._RESTART_PAUSES_S", (0.0,))
+    monkeypatch.setattr("rtc_server.engine.supervisor._RESTART_PAUSES_S", (0.0,))
     options = KyutaiOptions(str(moshi_checkpoint), slots=2, device=device, threads=1)
     async with running(child(f"{__name__}:fragile", options)) as client:
         ears = [Ear(), Ear()]

@@ -337,7 +337,7 @@ def _decoder_threads() -> int:
 
 def _slots_taken(server: Server) -> int:
     """Slots in the hands of the media plane, by the leases that it holds."""
-    return sum(len(engine._streams) + len(engine._opening) for engine in server.engines.values())
+    return sum(engine.slots_used + engine.slots_asked_for for engine in server.engines.values())
 
 
 def _tasks() -> Counter[str]:

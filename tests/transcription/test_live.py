@@ -73,7 +73,7 @@ async def session() -> AsyncIterator[Session]:
 
 @pytest.fixture(autouse=True)
 def no_restart_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtc_server.engine.client._RESTART_PAUSES_S", (0.01,))
+    monkeypatch.setattr("rtc_server.engine.supervisor._RESTART_PAUSES_S", (0.01,))
 
 
 async def test_a_detector_that_restarts_is_taken_again_and_time_goes_on() -> None:

@@ -1,0 +1,145 @@
+"""One stream through an engine: frames in, outputs back, in a slot for as long as it is open.
+
+Owns the slot, its generation and what is in flight. Sends by what it is handed; knows nothing of how an engine is
+started, nor of the other streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from rtc_server.engine.messages import Close, Frame, Output, Reset, ToEngine
+from rtc_server.engine.model import FloatArray, TokenMark
+from rtc_server.engine.slots import QUEUE_FRAMES
+from rtc_server.errors import ServerError
+
+_IN_FLIGHT_FRAMES: Final = 32
+WINDOW_FRAMES: Final = QUEUE_FRAMES
+"""Frames in flight that a stream which is not bound to real time may have without losing any."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOutput:
+    """What the model made of one frame.
+
+    ``frame``: its number, from 1 at the start of the stream or at its last reset. ``pcm``, ``text``, ``pauses``,
+    ``mark``: see :class:`rtc_server.engine.model.RowOutput`. ``engine_s``: how long the frame was under way; None if
+    that is not known any more.
+    """
+
+    frame: int
+    pcm: FloatArray | None
+    text: str
+    pauses: tuple[float, ...]
+    mark: TokenMark
+    engine_s: float | None
+
+
+class StreamListener(Protocol):
+    """The one that opened a stream. Called on the event loop; must not block or raise."""
+
+    def on_output(self, output: StreamOutput) -> None:
+        """The model has made something of a frame."""
+
+    def on_engine_error(self, error: ServerError) -> None:
+        """The stream is dead."""
+
+
+class EngineStream:
+    """Made by :meth:`rtc_server.engine.client.EngineClient.open`.
+
+    ``send`` never blocks, and says whether the engine took the message; ``on_close`` is called once, when the owner of
+    the stream closes it.
+    """
+
+    def __init__(
+        self,
+        slot: int,
+        generation: int,
+        listener: StreamListener,
+        send: Callable[[ToEngine], bool],
+        on_close: Callable[[EngineStream], None],
+    ) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.closed = False
+        self._listener = listener
+        self._send = send
+        self._on_close = on_close
+        self._in_flight: dict[int, float] = {}
+        self._seq = 0
+        self._origin = 0
+        self._room = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were pushed and not answered yet. Up to :data:`WINDOW_FRAMES`, none of them
+        is lost."""
+        return len(self._in_flight)
+
+    def push(self, pcm: FloatArray) -> bool:
+        """Send a frame of 1,920 float32 samples. Never blocks; False if the engine did not take it."""
+        if self.closed:
+            return False
+        self._seq += 1
+        if len(self._in_flight) >= _IN_FLIGHT_FRAMES:
+            self._in_flight.pop(next(iter(self._in_flight)))
+        self._in_flight[self._seq] = time.monotonic()
+        raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
+        taken = self._send(Frame(self.slot, self.generation, self._seq, raw))
+        if not taken:
+            self._in_flight.pop(self._seq, None)
+        return taken
+
+    async def feed(self, pcm: FloatArray) -> bool:
+        """Push a frame as soon as the engine has room for it, for audio that does not come in real time: nothing is
+        dropped. False once the stream is closed. Safe to cancel: then the frame was not pushed."""
+        while not self.closed and self.in_flight >= WINDOW_FRAMES:
+            self._room.clear()
+            await self._room.wait()
+        return self.push(pcm)
+
+    async def drained(self) -> None:
+        """Until every frame that was pushed is answered, or the stream is closed."""
+        while not self.closed and self.in_flight:
+            self._room.clear()
+            await self._room.wait()
+
+    def reset(self) -> None:
+        """Wipe the model's state; outputs of the conversation so far are not delivered any more."""
+        if not self.closed:
+            self._in_flight.clear()
+            self._room.set()
+            self._origin = self._seq
+            self._send(Reset(self.slot, self.generation))
+            self.generation += 1  # the engine counts on in the same way: no answer is needed
+
+    def close(self) -> None:
+        """Give the slot back. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._room.set()
+            self._send(Close(self.slot, self.generation))
+            self._on_close(self)
+
+    def lose(self, error: ServerError) -> None:
+        """The engine is gone."""
+        self.closed = True
+        self._room.set()
+        self._listener.on_engine_error(error)
+
+    def deliver(self, output: Output, now: float) -> float | None:
+        """Hand one output to the listener; returns the time it was under way, in seconds."""
+        sent = self._in_flight.pop(output.seq, None)
+        self._room.set()
+        engine_s = None if sent is None else now - sent
+        pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=np.float32)
+        frame = output.seq - self._origin
+        self._listener.on_output(StreamOutput(frame, pcm, output.text, output.pauses, output.mark, engine_s))
+        return engine_s
