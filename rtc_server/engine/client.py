@@ -67,6 +67,7 @@ class EngineClient:
         self._streams: dict[int, EngineStream] = {}
         self._openings: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._last_opening = 0
+        self._engines_lost = 0
         self._timed_step_s = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
 
@@ -140,6 +141,7 @@ class EngineClient:
             raise EngineUnavailable
         self._last_opening += 1
         number = self._last_opening
+        lost = self._engines_lost
         future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._openings[number] = future
         try:
@@ -147,6 +149,8 @@ class EngineClient:
                 raise EngineUnavailable
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 slot, generation = await future
+            if lost != self._engines_lost:  # in the very moment of its answer: the slot is of an engine that is gone
+                raise EngineUnavailable
         except (asyncio.CancelledError, TimeoutError) as error:
             # The answer may have come in the very moment in which we were told to stop waiting for it.
             if not future.cancelled() and future.done() and future.exception() is None:
@@ -183,6 +187,7 @@ class EngineClient:
         self.on_stall(stalled)
 
     def _on_lost(self) -> None:
+        self._engines_lost += 1
         self._steps.clear()
         self._on_memory(MemoryUse())
         self._fail_openings()

@@ -174,6 +174,19 @@ async def test_an_engine_that_takes_nothing_refuses_at_once() -> None:
         assert scripted.count("rtc_frames_dropped_total", reason="engine_busy") == 1
 
 
+async def test_a_slot_of_an_engine_that_ends_in_the_moment_of_its_answer_is_not_handed_out() -> None:
+    """Its number may be that of another caller's slot in the next engine."""
+    scripted = Scripted()
+    async with running(scripted.client):
+        opening = asyncio.create_task(scripted.client.open(Ear()))
+        await until(lambda: scripted.link.sent)
+        scripted.link.end()
+        scripted.link.say(Opened(1, 0, 1))
+        with pytest.raises(EngineUnavailable):
+            await opening
+        assert (scripted.client.slots_used, scripted.client.slots_asked_for) == (0, 0)
+
+
 async def test_opens_are_answered_each_with_their_own_slot() -> None:
     """In whatever order the answers come."""
     scripted = Scripted()
