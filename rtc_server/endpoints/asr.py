@@ -221,8 +221,6 @@ class AsrSocket:
         else:
             self.end(None)
 
-    # What comes in
-
     async def _read(self) -> None:
         limits = self._limits
         quiet_s = min(limits.first_audio_s, limits.idle_s)
@@ -292,8 +290,6 @@ class AsrSocket:
         self._markers.append((self._received_samples // FRAME_SAMPLES + self._delay_frames, marker))
         self._send_due_markers()
 
-    # What the model makes of it
-
     async def _feed(self, transcriber: Transcriber) -> None:
         while True:
             await transcriber.feed(await self._backlog.pop())
@@ -326,8 +322,6 @@ class AsrSocket:
     def _send_due_markers(self) -> None:
         while self._markers and self._markers[0][0] <= self._heard_frames:
             self._send(asr.Marker(self._markers.popleft()[1]))
-
-    # What goes out
 
     def _send(self, message: asr.ServerMessage) -> None:
         if len(self._outgoing) >= self._limits.outgoing:

@@ -13,7 +13,7 @@ from rtc_server.errors import (
     TooManySessions,
     Unavailable,
 )
-from rtc_server.web.gate import socket_protocol
+from rtc_server.web.bearer import socket_protocol
 
 
 def make_socket(

@@ -157,8 +157,6 @@ class Connection(web.RequestHandler):
         self._watch: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
-    # What handlers say.
-
     def request_began(self) -> float:
         """The head is here. When its first byte was, in monotonic seconds."""
         self.handling = True
@@ -177,8 +175,6 @@ class Connection(web.RequestHandler):
     def cut_off(self) -> None:
         if self.transport is not None:
             self.transport.abort()
-
-    # What the transport says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -215,8 +211,6 @@ class Connection(web.RequestHandler):
         if self._entry is not None:
             self._connections.leave(self._entry)
             self._entry = None
-
-    # What was not to be.
 
     def _on_late_head(self) -> None:
         """No request, so no handler that answers: the words are ours, all of them."""

@@ -23,8 +23,9 @@ from rtc_server.access.principals import Principal
 from rtc_server.access.rate_limit import Buckets
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RateLimited
+from rtc_server.web.bearer import socket_protocol
 from rtc_server.web.errors import errors_middleware
-from rtc_server.web.gate import Access, make_access, socket_protocol, visitor_of
+from rtc_server.web.gate import Access, make_access, visitor_of
 from rtc_server.web.routes import Policy, Routes, Who, add_routes
 from tests.access.test_auth import NOW, RULES, token
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -24,12 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError
-from rtc_server.web import tls
-from rtc_server.web.tls import Certificate, keep_self_signed, make_certificate, own_addresses, own_names
+from rtc_server.web.self_signed import SELF_SIGNED_FILE, keep_self_signed, own_addresses, own_names
+from rtc_server.web.tls import Certificate, make_certificate
 
 NOW = datetime.now(UTC)
 NAMES = ["localhost", "laptop", "laptop.local"]
@@ -49,7 +50,7 @@ def issue(directory: Path, name: str = "voice.example.com", days: int = 90, stem
         .not_valid_before(NOW - timedelta(days=1))
         .not_valid_after(NOW + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, tls.hashes.SHA256())
+        .sign(key, hashes.SHA256())
     )
     paths = directory / f"{stem}.pem", directory / f"{stem}-key.pem"
     paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
@@ -272,7 +273,7 @@ def test_one_made_on_the_spot(tmp_path: Path) -> None:
     assert found.not_valid_before_utc < NOW
     assert timedelta(days=390) < found.not_valid_after_utc - NOW < timedelta(days=398)
     usage = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [tls.ExtendedKeyUsageOID.SERVER_AUTH]
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
 def test_a_client_that_trusts_it_reaches_every_name(tmp_path: Path, run: Callable[[Any], Any]) -> None:
@@ -324,7 +325,7 @@ def test_a_new_address_is_added_to_those_of_other_networks(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"-----BEGIN PRIVATE KEY-----\n"])
 def test_one_that_is_broken_is_replaced(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / tls.SELF_SIGNED_FILE
+    path = tmp_path / SELF_SIGNED_FILE
     path.write_bytes(content)
     path.chmod(0o644)
     keep_self_signed(tmp_path, NAMES, ADDRESSES, NOW)
@@ -361,8 +362,8 @@ def test_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second is not None
     assert first.leaf == second.leaf
     assert first.self_made
-    assert {"203.0.113.9", "10.0.0.7", "localhost"} <= sans(tmp_path / "rtc-server" / tls.SELF_SIGNED_FILE)
+    assert {"203.0.113.9", "10.0.0.7", "localhost"} <= sans(tmp_path / "rtc-server" / SELF_SIGNED_FILE)
     assert not first.refresh()
-    (tmp_path / "rtc-server" / tls.SELF_SIGNED_FILE).unlink()
+    (tmp_path / "rtc-server" / SELF_SIGNED_FILE).unlink()
     assert first.refresh()
     assert first.leaf != second.leaf
