@@ -195,7 +195,7 @@ def announced(
         port=port,
         certificate=certificate,
         engines={},
-        registry=SimpleNamespace(default_service="moshi"),
+        admission=SimpleNamespace(default_service="moshi"),
     )
     announce(cast(Server, server))
     return capsys.readouterr().out
@@ -208,7 +208,7 @@ def announced_model(capsys: pytest.CaptureFixture[str], info: ModelInfo) -> str:
         port=8080,
         certificate=None,
         engines={"first": SimpleNamespace(service="first", info=info)},
-        registry=SimpleNamespace(default_service="first"),
+        admission=SimpleNamespace(default_service="first"),
     )
     announce(cast(Server, server))
     return capsys.readouterr().out
@@ -334,7 +334,7 @@ def test_a_code_for_phones_where_somebody_sees_it(
         port=8443,
         certificate=SELF_MADE,
         engines={},
-        registry=SimpleNamespace(default_service="moshi"),
+        admission=SimpleNamespace(default_service="moshi"),
     )
     announce(cast(Server, server))
     assert ("█" in terminal.text()) is drawn
