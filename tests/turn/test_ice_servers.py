@@ -123,7 +123,12 @@ def test_credentials_by_the_turn_rest_scheme() -> None:
     assert credentials.expires_at == 1_700_003_600
 
 
-@given(st.text(min_size=1, max_size=40), st.text(max_size=40), st.integers(0, 2**33))
+# Hypothesis draws string constants of the package, too: a secret that is also the name of a module or of a file would
+# be found in what other tests log. No word of theirs begins like this.
+SECRETS = st.text(max_size=39).map("~{}".format)
+
+
+@given(SECRETS, st.text(max_size=40), st.integers(0, 2**33))
 def test_a_password_is_the_hmac_of_its_username(secret: str, user: str, now: int) -> None:
     try:
         user.encode()
