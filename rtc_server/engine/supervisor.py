@@ -20,6 +20,7 @@ from rtc_server.engine.messages import FromEngine, LoadFailed, Ping, Ready, ToEn
 from rtc_server.engine.pulse import Pulse, quiet_s
 from rtc_server.errors import ModelLoadError
 from rtc_server.metrics import Metrics
+from rtc_server.system.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ class Supervisor:
             if self.state is not EngineState.CLOSED:
                 self._lose_engine()
             self._link = None
-            await _to_the_end(asyncio.create_task(link.close(), name=f"engine-close-{self._service}"))
+            # An engine that is closed by half would stay behind.
+            await to_the_end(link.close(), f"engine-close-{self._service}")
         return was_ready
 
     def _lose_engine(self) -> None:
@@ -221,12 +223,3 @@ class Supervisor:
         self.failure = failure
         self.state = EngineState.FAILED
         self._settled.set()
-
-
-async def _to_the_end(task: asyncio.Task[None]) -> None:
-    """Wait for ``task`` even when cancelled meanwhile: an engine that is closed by half would stay behind."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

@@ -26,6 +26,9 @@ _CANDIDATE: Final = re.compile(
     r"(?P<priority>\d{1,10}) (?P<host>[A-Za-z0-9.:%-]{1,255}) (?P<port>\d{1,5}) typ (?P<type>[a-z]{4,8})"
     r"(?P<rest>(?: [!-~]{1,256} [!-~]{1,256})*) ?"
 )
+_LABEL: Final = r"(?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
+# Which no number at its end makes an address (RFC 1123, section 2.1).
+_NAME: Final = re.compile(rf"(?:[0-9A-Za-z]{_LABEL}\.)*[A-Za-z]{_LABEL}")
 # A name that stands for an address is a random UUID (draft-ietf-mmusic-mdns-ice-candidates, section 3.1.1). No machine
 # is called so: others cannot be looked up.
 _MDNS: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\.local")
@@ -130,8 +133,9 @@ def _route_out(version: int) -> str:
 
 
 def parse_candidate(text: str) -> Candidate | None:
-    """A remote candidate (RFC 8839, section 5.1), or None for one that is of no use here: of TCP, or of an address
-    that is no machine's in particular. Raises BadCandidate for what is none."""
+    """A remote candidate (RFC 8839, section 5.1), or None for one that is of no use here: of TCP, of an address that is
+    no machine's in particular, or of a host name, which is looked up for no peer. Raises BadCandidate for what is
+    none."""
     match = _CANDIDATE.fullmatch(text.strip())
     if match is None or int(match["port"]) > 65535 or int(match["priority"]) > 2**32 - 1:  # noqa: PLR2004
         raise BadCandidate
@@ -143,6 +147,8 @@ def parse_candidate(text: str) -> Candidate | None:
         try:
             address = ipaddress.ip_address(match["host"])
         except ValueError:
+            if _NAME.fullmatch(match["host"]):
+                return None
             raise BadCandidate from None
         if "%" in match["host"] or is_nowhere(address):
             return None

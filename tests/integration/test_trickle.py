@@ -104,6 +104,19 @@ async def test_a_candidate_of_no_use_costs_itself_alone(server: Server, base_url
         await client.connected()
 
 
+@pytest.mark.parametrize("kind", [SDPFRAG_TYPE, JSON])
+async def test_a_host_name_alone_is_left_out(base_url: str, kind: str) -> None:
+    """A client may have nothing else to name at first (RFC 8839, section 5.1); it is looked up for none."""
+    async with trickler(base_url) as client:
+        later = list(client.lines)
+        client.lines = ["candidate:1 1 udp 1 host.example.org 5000 typ host"]
+        body = client.json() if kind == JSON else client.fragment()
+        assert await client.patch(body, kind, If_Match=client.etag) == (204, None)
+        client.lines = later
+        assert await client.patch(client.json(), JSON) == (204, None)
+        await client.connected()
+
+
 async def test_a_section_may_be_named_by_its_number(server: Server, base_url: str) -> None:
     """``sdpMLineIndex`` without ``sdpMid`` (RTCIceCandidateInit), of an offer without a=mid and so without a bundle."""
     pc = LeanPeerConnection(RTCConfiguration(iceServers=[]))
@@ -169,7 +182,7 @@ async def test_a_restart_is_refused_and_the_session_lives_on(server: Server, bas
         (SDPFRAG_TYPE, "a=mid:0\r\na=candidate:1 1 udp\r\n"),
         (SDPFRAG_TYPE, b"\xff\xff"),
         (JSON, "{"),
-        (JSON, '{"candidates": [{"candidate": "candidate:1 1 udp 1 example.org 1 typ host"}]}'),
+        (JSON, '{"candidates": [{"candidate": "candidate:1 1 udp 1 192.0.2 1 typ host"}]}'),
         (JSON, '{"candidates": 1}'),
     ],
 )
