@@ -7,14 +7,15 @@ Joins a jitter buffer and a decoder (:class:`PacketReceiver`), and those with a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.media.codecs import StreamRenderer, make_decoder
-from rtc_server.media.jitter import Item, JitterBuffer
+from rtc_server.media.codecs import PacketDecoder, StreamRenderer, make_decoder
+from rtc_server.media.jitter import Item, JitterBuffer, JitterCounts
 from rtc_server.media.microphone import MicrophoneTimeline
 
 
@@ -34,9 +35,9 @@ class ReceiverFigures:
 class _Codec:
     """One codec's jitter buffer and decoder."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, decoder: PacketDecoder) -> None:
         self.name = name
-        self.decoder = make_decoder(name)
+        self.decoder = decoder
         self.renderer = StreamRenderer(self.decoder)
         self.jitter = JitterBuffer(self.decoder.clock_hz)
 
@@ -48,9 +49,10 @@ class _Codec:
 
 
 class PacketReceiver:
-    """The packets of one peer, decoded."""
+    """The packets of one peer, decoded. ``make_decoder``: of a codec, by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_decoder: Callable[[str], PacketDecoder] = make_decoder) -> None:
+        self._make_decoder = make_decoder
         self._codec: _Codec | None = None
 
     @property
@@ -69,7 +71,7 @@ class PacketReceiver:
         """Take an RTP packet; returns the samples whose turn it is now, maybe none. None for a packet that holds
         nothing that could be decoded."""
         if self._codec is None or self._codec.name != codec:
-            self._codec = _Codec(codec)
+            self._codec = _Codec(codec, self._make_decoder(codec))
         ticks = self._codec.decoder.ticks(payload)
         if ticks == 0:
             self._codec.renderer.undecodable += 1
@@ -79,6 +81,11 @@ class PacketReceiver:
     def poll(self, now: float) -> FloatArray:
         """The samples that are due although packets are missing."""
         return audio.silence(0) if self._codec is None else self._codec.render(self._codec.jitter.poll(now))
+
+    @property
+    def counts(self) -> JitterCounts:
+        """Of the jitter buffer, since the peer last changed its codec."""
+        return JitterCounts() if self._codec is None else self._codec.jitter.counts
 
     def figures(self) -> ReceiverFigures:
         """Counts start again when the peer changes its codec."""
@@ -98,8 +105,8 @@ class PacketReceiver:
 class InboundStream:
     """One peer's microphone: a receiver, and the timeline that its samples fill."""
 
-    def __init__(self, now: float) -> None:
-        self.receiver = PacketReceiver()
+    def __init__(self, now: float, receiver: PacketReceiver | None = None) -> None:
+        self.receiver = receiver or PacketReceiver()
         self.timeline = MicrophoneTimeline(now)
 
     @property

@@ -1,5 +1,6 @@
-"""The whole way of a microphone's audio through the server in virtual time: packets, jitter buffer, timeline, engine,
-playout. Samples carry their own number, so that the delay of each can be read off where it comes out."""
+"""The whole way of a microphone's audio through the server in virtual time: the server's own inbound stream, playout
+buffer and packet clock, with a network before them and an engine between. Samples carry their own number, so that the
+delay of each can be read off where it comes out."""
 
 from __future__ import annotations
 
@@ -7,24 +8,45 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from rtc_server import audio
+from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.media.jitter import Audio, Item, JitterBuffer
-from rtc_server.media.microphone import MicrophoneTimeline
+from rtc_server.media.inbound import InboundStream, PacketReceiver
+from rtc_server.media.jitter import JitterCounts
 from rtc_server.media.playout import PlayoutBuffer
+from rtc_server.tracks import PacketClock
 
 PACKET_S = audio.PACKET_MS / 1000
 _TICKS = 960
 _RTP_HZ = 48_000
 _PATH_S = 0.020
-_LOST = -1.0
-"""Value of samples that stand in for lost ones; silence is 0, the first real sample 1."""
+_SCALE: Final = 2**24
+"""A sample is its number, from 1 on, divided by this: exact in float32, within ±1. Silence is 0."""
+_LOST: Final = -0.5
+"""Value of samples that stand in for lost ones."""
 
 Chance = Callable[[float, random.Random], bool]
 Lateness = Callable[[float, random.Random], float]
+
+
+class NumberedDecoder:
+    """A codec whose packets hold no more than their number: its samples are numbered on."""
+
+    clock_hz = _RTP_HZ
+
+    def ticks(self, payload: bytes) -> int:
+        return _TICKS
+
+    def decode(self, payload: bytes) -> FloatArray:
+        first = int(payload) * audio.PACKET_SAMPLES + 1
+        return (np.arange(first, first + audio.PACKET_SAMPLES) / _SCALE).astype(np.float32)
+
+    def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
+        return np.full(ticks * audio.MODEL_RATE_HZ // _RTP_HZ, _LOST, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +67,8 @@ class Heard:
     delay_ms: np.ndarray
     gaps: list[tuple[float, float]]
     concealed_share: float
-    jitter: JitterBuffer
-    microphone: MicrophoneTimeline
-    playout: PlayoutBuffer
+    jitter: JitterCounts
+    dropped_frames: int
     frames_to_model: int
 
     def delay(self, start_s: float, end_s: float) -> float:
@@ -78,8 +99,8 @@ class _Run:
         self._network = network
         self._random = random.Random(seed)
         self._engine_s = engine_s
-        self._jitter = JitterBuffer(_RTP_HZ)
-        self._microphone = MicrophoneTimeline(0.0)
+        self._inbound = InboundStream(0.0, PacketReceiver(lambda _codec: NumberedDecoder()))
+        self._clock: PacketClock | None = None
         self._playout = PlayoutBuffer(margin_ms)
         self._events: list[tuple[float, int, str, object]] = []
         self._order = 0
@@ -90,6 +111,7 @@ class _Run:
 
     def run(self, seconds: float) -> Heard:
         packets = int(seconds / PACKET_S)
+        assert packets * audio.PACKET_SAMPLES < _SCALE, "more samples than there are numbers"
         self._ends_at = seconds
         for number in range(packets):
             sent = PACKET_S * (number + 1) / (1 + self._network.drift_ppm * 1e-6)
@@ -110,37 +132,36 @@ class _Run:
         heapq.heappush(self._events, (when, self._order, kind, value))
 
     def _schedule_poll(self, now: float, seconds: float) -> None:
-        deadline = self._jitter.deadline if self._jitter.running else self._microphone.deadline
-        assert deadline is not None
-        when = max(deadline, now + 1e-3)
+        when = max(self._inbound.deadline, now + 1e-3)
         if (self._poll_at is None or when < self._poll_at) and when < seconds:
             self._poll_at = when
             self._at(when, "poll", None)
 
     def _on_packet(self, now: float, number: object) -> None:
         assert isinstance(number, int)
-        items = self._jitter.push(
-            1, (number + 65_000) % 2**16, (number * _TICKS + 2**32 - 48_000) % 2**32, _TICKS, b"%d" % number, now
-        )
-        self._feed(self._microphone.push(_render(items), now), now)
+        sequence, timestamp = (number + 65_000) % 2**16, (number * _TICKS + 2**32 - 48_000) % 2**32
+        self._feed(self._inbound.push("NUMBERED", 1, sequence, timestamp, b"%d" % number, now), now)
 
     def _on_poll(self, now: float, _: object) -> None:
         self._poll_at = None
-        if self._jitter.running:
-            self._feed(self._microphone.push(_render(self._jitter.poll(now)), now), now)
-        else:
-            self._feed(self._microphone.poll(now), now)
+        self._feed(self._inbound.poll(now), now)
 
     def _on_made(self, now: float, frame: object) -> None:
         assert isinstance(frame, np.ndarray)
-        if not self._playout.depth_samples and not self._out:  # the packets' clock starts with the first frame
-            self._at(now + self._playout.phase_s, "pull", None)
+        if self._clock is None:  # it starts with the first frame
+            self._clock = PacketClock(now + self._playout.phase_s)
+            self._wait_for_packet(self._clock, now)
         self._playout.push(frame, now)
 
-    def _on_pull(self, now: float, _: object) -> None:
-        if now < self._ends_at:
-            self._at(now + PACKET_S, "pull", None)
+    def _on_pull(self, now: float, clock: object) -> None:
+        assert isinstance(clock, PacketClock)
         self._out.append((now, self._playout.pull(audio.PACKET_SAMPLES, now)[0]))
+        if now < self._ends_at:
+            self._wait_for_packet(clock, now)
+
+    def _wait_for_packet(self, clock: PacketClock, now: float) -> None:
+        _, wait_s = clock.next(now)
+        self._at(now + wait_s, "pull", clock)
 
     def _feed(self, frames: list[audio.FloatArray], now: float) -> None:
         for frame in frames:
@@ -155,7 +176,7 @@ class _Run:
         silent = concealed = total = 0
         for now, pcm in self._out:
             for start in range(0, audio.PACKET_SAMPLES, block):
-                value = float(pcm[start])
+                value = float(pcm[start]) * (_SCALE if pcm[start] > 0 else 1)
                 total += 1
                 concealed += value < 0
                 if value == 0.0:
@@ -173,20 +194,7 @@ class _Run:
             np.array(delay),
             gaps,
             concealed / total,
-            self._jitter,
-            self._microphone,
-            self._playout,
+            self._inbound.receiver.counts,
+            self._inbound.timeline.dropped,
             self._frames,
         )
-
-
-def _render(items: list[Item]) -> np.ndarray:
-    """float64, for a sample's number must survive."""
-    blocks = []
-    for item in items:
-        if isinstance(item, Audio):
-            first = int(item.payload) * audio.PACKET_SAMPLES
-            blocks.append(np.arange(first, first + audio.PACKET_SAMPLES) + 1.0)
-        else:
-            blocks.append(np.full(item.ticks * audio.MODEL_RATE_HZ // _RTP_HZ, _LOST))
-    return np.concatenate(blocks) if blocks else np.zeros(0)
