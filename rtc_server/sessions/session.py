@@ -1,7 +1,8 @@
 """One live session: connects a transport to a stream of an engine, and keeps the state between them.
 
-Owns the microphone's timeline, the session's limits and its events. A transport that dies is waited for and replaced;
-the stream stays. Knows nothing of how audio travels, of HTTP, and of other sessions.
+Owns the microphone's timeline, the session's limits and its events. Whether its client is there, and by which
+transport, is :mod:`rtc_server.sessions.presence`'s; the stream stays while it is not. Knows nothing of how audio
+travels, of HTTP, and of other sessions.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from rtc_server import audio
@@ -36,8 +36,8 @@ from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
 from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.outbox import Outbox
+from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
 from rtc_server.sessions.report import SessionReport
-from rtc_server.sessions.resume import ResumeTokens
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
@@ -50,22 +50,8 @@ MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
 _FLUSH_WORDS_S: Final = 3.0
-_LOOK_INTERVAL_S: Final = 0.5
-"""How often to look whether the peer is still there: twice in the shortest peer timeout."""
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
-
-
-Connect = Callable[[], Awaitable[tuple[Transport, str]]]
-"""Makes a transport, and what its client is answered with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """``answer``: what the new transport answers its client with; ``token`` resumes the session once more."""
-
-    answer: str
-    token: str | None
 
 
 class Session:
@@ -98,12 +84,9 @@ class Session:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._resumable = resumable and settings.resume_grace_s > 0
         self._on_ended = on_ended
         self._opened_at = now
-        self._connected = asyncio.Event()
-        self._deadline = now + settings.connect_timeout_s
-        """When a client that is not connected must be."""
+        self.presence = Presence(self._machine, self, settings, resumable, session_id.log_id, clock)
         self._stats_interval_s = options.stats_interval_ms / 1000
         self._microphone = MicrophoneTimeline(now)
         self._microphone.muted = options.muted
@@ -114,12 +97,6 @@ class Session:
         self._detector = detector
         self._hearing: Hearing | None = None
         self._flushing = False
-        self._transport: Transport | None = None
-        self._figures_before = self._figures_seen = TransportFigures()
-        """Of the transports before this one, and of all as of the last look."""
-        self._tokens = ResumeTokens()
-        self._resuming: asyncio.Task[Resumed] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
         self.outbox = Outbox(clock)
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
@@ -146,17 +123,13 @@ class Session:
     @property
     def transport(self) -> Transport:
         """The one that speaks and listens. Raises UnknownSession if there is none at the moment."""
-        if self._transport is None:
+        if self.presence.transport is None:
             raise UnknownSession
-        return self._transport
-
-    def waits_s(self) -> float:
-        """How long it will still wait for its client."""
-        return max(0.0, self._deadline - self._clock())
+        return self.presence.transport
 
     def frees_s(self) -> float | None:
         """When its place is given away, if its client does not come back. None: its client is there."""
-        return self.waits_s() if self.state is SessionState.WAITING else None
+        return self.presence.waits_s() if self.state is SessionState.WAITING else None
 
     async def open(self) -> None:
         """Take a slot of the engine.
@@ -165,38 +138,31 @@ class Session:
         """
         self._stream = await self._engine.open(self)
         await self._open_hearing(self._stream)
-        self._refuse_if_ending()
+        self.refuse_if_ending()
 
     def attach(self, transport: Transport) -> None:
         """Give the session the transport by which its client is reached. The session owns it from now on."""
-        self._transport = self.outbox.channel = transport
+        self.presence.attach(transport)
 
     def start(self) -> str | None:
         """The client has its answer: from now on the session goes on by itself. Returns the token that resumes it,
         once; None for one that cannot be resumed. Raises EngineUnavailable if it is ending already."""
-        self._refuse_if_ending()
+        self.refuse_if_ending()
         self._limit()
         self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
         logger.info("session %s: opened, service %s, %s", self.id.log_id, self.service, self.transport.name)
-        return self._next_token()
+        return self.presence.next_token()
 
     async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
-        """Put another transport in the place of the one there is. ``connect`` makes it, and what its client is answered
-        with; ``request`` is what the client asks by. Raises ResumeRefused, and what ``connect`` raises.
-
-        When cancelled it goes on: the client that asks again, its answer lost, gets the answer.
-        """
-        if not self._resumable or self._end_task is not None:
+        """See :meth:`Presence.resume`. Raises ResumeRefused, and what ``connect`` raises."""
+        if self._end_task is not None:
             raise ResumeRefused
-        if self._tokens.redeem(token, request):
-            self._resuming = asyncio.create_task(self._reconnect(connect, last_seq), name=f"resume-{self.id.log_id}")
-        assert self._resuming is not None, "a request that was redeemed before was being answered"
-        return await asyncio.shield(self._resuming)
+        return await self.presence.resume(token, request, last_seq, connect)
 
     def on_drain(self) -> None:
         """The server stops before long: the client is told, and one that is not there is waited for no longer."""
         self.warn(Draining())
-        self._resumable = False
+        self.presence.refuse_resumes()
         if self.state is SessionState.WAITING:
             self.shut_down()
 
@@ -224,26 +190,26 @@ class Session:
 
     async def stats(self) -> events.Stats:
         """The figures of now."""
-        return self._stats.figures(await self._look(), self._microphone.filled, self._microphone.dropped)
+        return self._stats.figures(await self.presence.look(), self._microphone.filled, self._microphone.dropped)
 
     def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
-        if self._machine.live and transport is self._transport:
+        if self._machine.live and transport is self.presence.transport:
             self._feed(self._microphone.push(pcm, now))
 
     def on_connected(self, transport: Transport) -> None:
-        if transport is self._transport and self.state in (SessionState.CONNECTING, SessionState.WAITING):
-            self._go_on()
+        self.presence.connected(transport)
 
     def on_channel_open(self, transport: Transport) -> None:
         info = self._engine.info
-        if self._end_task is not None or info is None or transport is not self._transport:
+        if self._end_task is not None or info is None or transport is not self.presence.transport:
             return
-        resumed = self._resuming is not None
-        connected = events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, resumed)
+        connected = events.Connected(
+            self.id.text, self.service, info.name, info.speaks, info.writes, self.presence.resumed
+        )
         self.outbox.greet(connected)
 
     def on_channel_closed(self, transport: Transport) -> None:
-        if transport is self._transport and self._machine.live:
+        if transport is self.presence.transport and self._machine.live:
             self.outbox.channel_closed()
 
     def on_message(self, transport: Transport, message: str | bytes) -> None:
@@ -268,16 +234,7 @@ class Session:
                 assert_never(parsed)
 
     def on_gone(self, transport: Transport, orderly: bool) -> None:
-        if transport is not self._transport:
-            return
-        if orderly:
-            self.end(EndReason.BYE)
-        elif self.state is SessionState.WAITING:
-            self._drop_transport()
-        elif self.state is SessionState.CONNECTING and (failure := transport.failure) is not None:
-            self._give_up(failure)
-        else:
-            self._lose_path()
+        self.presence.gone(transport, orderly)
 
     def on_first_voice(self, transport: Transport) -> None:
         self._metrics.first_audio_seconds.labels(self.service).observe(self._clock() - self._opened_at)
@@ -295,13 +252,50 @@ class Session:
         self._stats.frame_out(output.pcm, output.engine_s)
         if output.pcm is not None:
             now = self._clock()
-            if self._transport is not None:
-                self._transport.play(output.pcm, now)
+            if self.presence.transport is not None:
+                self.presence.transport.play(output.pcm, now)
             self.listeners.play(output.pcm, now)
             self._follow_voice(now)
 
     def on_engine_error(self, error: ServerError) -> None:
         self.end(EndReason.ENGINE_FAILED, error)
+
+    def refuse_if_ending(self) -> None:
+        """The engine may have died, or the server begun to stop, while the session waited."""
+        if self._end_task is not None:
+            raise EngineUnavailable
+
+    def on_transport(self, transport: Transport | None) -> None:
+        self.outbox.channel = transport
+
+    def on_here(self, transport: Transport, back: bool) -> None:
+        now = self._clock()
+        self.outbox.begin(now)
+        # The model begins when its user can be heard. That is also when a browser begins to play: what came before
+        # would wait in its jitter buffer, and be late for half a minute.
+        self._microphone.restart(now, START_PATIENCE_S if transport.sends else 0.0)
+        if back:
+            self._metrics.sessions_resumed.labels(self.service).inc()
+            logger.info("session %s: goes on", self.id.log_id)
+
+    def on_path_lost(self) -> None:
+        self.outbox.seen = self.outbox.last
+        self._voice.clear()
+
+    def on_seen(self, last_seq: int) -> None:
+        self.outbox.seen = last_seq
+
+    def on_unreached(self, why: Unreached) -> None:
+        self.end_detail = why.detail
+        self.end(why.reason)
+        if why.log:
+            logger.warning("session %s: %s", self.id.log_id, why.log)
+
+    def on_left(self, reason: EndReason) -> None:
+        self.end(reason)
+
+    async def look_beside(self) -> None:
+        await self.listeners.look()
 
     async def _open_hearing(self, stream: EngineStream) -> None:
         info = self._engine.info
@@ -320,85 +314,6 @@ class Session:
             self._voice.interrupt(self._clock())
             self._metrics.interruptions.labels(self.service).inc()
             self.outbox.emit(events.Interrupted(at_ms))
-
-    def _refuse_if_ending(self) -> None:
-        """The engine may have died, or the server begun to stop, while we waited."""
-        if self._end_task is not None:
-            raise EngineUnavailable
-
-    def _next_token(self) -> str | None:
-        return self._tokens.issue() if self._resumable else None
-
-    async def _reconnect(self, connect: Connect, last_seq: int | None) -> Resumed:
-        transport: Transport | None = None
-        try:
-            transport, answer = await connect()
-            await self._look()
-            self._refuse_if_ending()
-        except BaseException:  # cancelled included
-            self._tokens.restore()
-            if transport is not None:
-                self._retire(transport)
-            raise
-        if self._machine.live:
-            self._lose_path()
-        self._drop_transport()
-        self.attach(transport)
-        self._deadline = max(self._deadline, self._clock() + self._settings.connect_timeout_s)
-        if last_seq is not None:
-            self.outbox.seen = last_seq
-        if transport.connected:  # faster than we have got here
-            self._go_on()
-        return Resumed(answer, self._next_token())
-
-    def _go_on(self) -> None:
-        """The client is there, for the first time or again."""
-        now = self._clock()
-        back = self.state is SessionState.WAITING
-        self._machine.apply(SessionEvent.CONNECTED)
-        self.outbox.begin(now)
-        # The model begins when its user can be heard. That is also when a browser begins to play: what came before
-        # would wait in its jitter buffer, and be late for half a minute.
-        self._microphone.restart(now, START_PATIENCE_S if self.transport.sends else 0.0)
-        self._tokens.settle()
-        self._connected.set()
-        if back:
-            self._metrics.sessions_resumed.labels(self.service).inc()
-            logger.info("session %s: goes on", self.id.log_id)
-
-    def _lose_path(self) -> None:
-        """The client cannot be reached: wait for it, or give it up."""
-        if not self._resumable or not self._machine.live:
-            self.end(EndReason.PEER_LOST)
-            return
-        self._machine.apply(SessionEvent.PATH_LOST)
-        self._connected.clear()
-        self._deadline = self._clock() + self._settings.resume_grace_s
-        self.outbox.seen = self.outbox.last
-        if self._transport is not None:
-            self._transport.clear()
-        self._voice.clear()
-        logger.info("session %s: path lost, waits %.0f s", self.id.log_id, self._settings.resume_grace_s)
-
-    def _drop_transport(self) -> None:
-        if self._transport is not None:
-            self._figures_before = self._figures_seen
-            self._retire(self._transport)
-            self._transport = self.outbox.channel = None
-
-    def _retire(self, transport: Transport) -> None:
-        """Close a transport that is of no use any more, beside all that goes on."""
-        transport.retire()
-        task = asyncio.create_task(transport.close(flush=False), name=f"retire-{self.id.log_id}")
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-
-    async def _look(self) -> TransportFigures:
-        transport, before = self._transport, self._figures_before
-        figures = (TransportFigures() if transport is None else await transport.look()).after(before)
-        if transport is self._transport:
-            self._figures_seen = figures
-        return figures
 
     def _limit(self) -> None:
         """A visitor's key or token may say how long a session of theirs lasts."""
@@ -442,8 +357,8 @@ class Session:
         self._stream.reset()
         if self._hearing is not None:
             self._hearing.reset()
-        if self._transport is not None:
-            self._transport.clear()
+        if self.presence.transport is not None:
+            self.presence.transport.clear()
         self.listeners.clear()
         self._voice.clear()
         self._machine.apply(SessionEvent.RESET)
@@ -458,80 +373,54 @@ class Session:
 
     async def _run(self) -> None:
         try:
-            if not await self._wait_for_client():
-                self._give_up(Unreached() if self._transport is None else self._transport.unreached())
+            if not await self.presence.wait():
+                self.on_unreached(self.presence.unreached())
                 return
             while self._end_task is None:
                 await self._keep_time()
-                if not await self._wait_for_client():
+                if not await self.presence.wait():
                     self.end(EndReason.PEER_LOST)
         except Exception:  # the border of a task: a fault here costs this session and no other
             logger.exception("session %s failed", self.id.log_id)
             self.end(EndReason.INTERNAL)
-
-    def _give_up(self, why: Unreached) -> None:
-        """The client was never there."""
-        self.end_detail = why.detail
-        self.end(why.reason)
-        if why.log:
-            logger.warning("session %s: %s", self.id.log_id, why.log)
-
-    async def _wait_for_client(self) -> bool:
-        """Until the client is connected; False when it is too late. A path that was dead may come back by itself."""
-        while not self._connected.is_set():
-            wait_s = min(_LOOK_INTERVAL_S, self.waits_s())
-            if wait_s <= 0:
-                return False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._connected.wait()
-            await self.listeners.look()
-            await self._look_for_path()
-        return True
-
-    async def _look_for_path(self) -> None:
-        transport = self._transport
-        if self.state is not SessionState.WAITING or transport is None or not transport.connected:
-            return
-        await self._look()
-        alive = transport.silent_s(self._clock()) < _LOOK_INTERVAL_S
-        if alive and transport is self._transport and self.state is SessionState.WAITING:
-            self._go_on()
 
     async def _keep_time(self) -> None:
         """What must happen although nothing comes, until the path is lost: the microphone's gaps are filled, figures
         go out, and a peer that has gone without a word is noticed."""
         looked_at = stats_at = self._clock()
         while self._machine.live:
-            due = min(self._audio_due(), looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
+            due = min(self._audio_due(), looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
             await asyncio.sleep(max(0.0, due - self._clock()))
             if not self._machine.live:
                 return
             now = self._clock()
             self._poll(now)
-            if now < min(looked_at + _LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
+            if now < min(looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
                 continue
-            figures = await self._look()
-            if not self._machine.live or self._transport is None:
+            figures = await self.presence.look()
+            if not self._machine.live or self.presence.transport is None:
                 return
-            if now >= looked_at + _LOOK_INTERVAL_S:
+            if now >= looked_at + LOOK_INTERVAL_S:
                 looked_at = now
                 await self.listeners.look()
-                if self._transport is None or self._transport.silent_s(now) > self._settings.peer_timeout_s:
-                    self._lose_path()
+                transport = self.presence.transport
+                if transport is None or transport.silent_s(now) > self._settings.peer_timeout_s:
+                    self.presence.lose_path()
                     return
             if now >= stats_at + self._stats_interval_s:
                 stats_at = now
                 self._report(figures)
 
     def _audio_due(self) -> float:
-        followed = None if self._transport is None else self._transport.deadline
+        transport = self.presence.transport
+        followed = None if transport is None else transport.deadline
         return self._microphone.deadline if followed is None else followed
 
     def _poll(self, now: float) -> None:
         """Audio that is due and did not come: concealed by a transport that follows some, else silence."""
-        if self._transport is not None and self._transport.deadline is not None:
-            self._transport.poll(now)
+        transport = self.presence.transport
+        if transport is not None and transport.deadline is not None:
+            transport.poll(now)
         else:
             self._feed(self._microphone.poll(now))
 
@@ -542,7 +431,8 @@ class Session:
         self.outbox.emit(stats)
 
     def _publish(self, stats: events.Stats) -> None:
-        follows = self._transport is not None and self._transport.deadline is not None
+        transport = self.presence.transport
+        follows = transport is not None and transport.deadline is not None
         self._told.publish(stats, follows, self.state is SessionState.SPEAKING)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
@@ -567,10 +457,10 @@ class Session:
             self._stream.close()
         if self._hearing is not None:
             await self._hearing.close()
-        for task in (self._run_task, self._resuming):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        if self._run_task is not None:
+            self._run_task.cancel()
+            await asyncio.gather(self._run_task, return_exceptions=True)
+        await self.presence.stop_resuming()
         try:
             if self._run_task is not None:
                 final = await self.stats()
@@ -578,9 +468,7 @@ class Session:
                 self._told.ended(reason, self.age_ms / 1000, final)
         finally:
             await self.listeners.close()
-            if self._transport is not None:
-                await self._transport.close()
-            await asyncio.gather(*self._retired)
+            await self.presence.close()
 
     async def _flush_words(self) -> None:
         """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking."""

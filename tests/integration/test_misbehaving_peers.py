@@ -27,7 +27,7 @@ def transports_of(server: Server) -> list[Any]:
     return [
         transport
         for call in server.registry._sessions.values()
-        for transport in call._transport._peer._pc._dtls_transports()
+        for transport in call.transport._peer._pc._dtls_transports()
     ]
 
 
@@ -101,7 +101,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
         assert sctp is not None
         (theirs,) = client.pc._dtls_transports()
         (call,) = server.registry._sessions.values()
-        ours = call._transport._peer._pc.sctp
+        ours = call.transport._peer._pc.sctp
         assert ours is not None
         tag = sctp._remote_verification_tag
         for number, made in enumerate(hostile_sctp(random.Random(1), ours._last_received_tsn or 0, tag)):
@@ -118,7 +118,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
 async def test_channels_without_end() -> None:
     async with call_of() as (server, client, ear):
         (call,) = server.registry._sessions.values()
-        ours = call._transport._peer._pc.sctp
+        ours = call.transport._peer._pc.sctp
         assert ours is not None
         for number in range(200):
             client.pc.createDataChannel(f"{number}")

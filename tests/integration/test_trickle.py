@@ -209,7 +209,7 @@ async def test_candidates_that_point_elsewhere_cost_little(server: Server, base_
         client.lines += nobody + elsewhere[:100]
         assert await client.patch(client.fragment(), If_Match=client.etag) == (204, None)
         (call,) = server.registry._sessions.values()
-        (ice,) = call._transport._peer._pc._ice_connections()
+        (ice,) = call.transport._peer._pc._ice_connections()
         await client.connected()
         hosts = [candidate.host for candidate in ice.remote_candidates]
         assert len(hosts) <= 64 + 2  # with those that the server has learnt from checks

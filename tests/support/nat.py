@@ -33,8 +33,8 @@ def agents_of(server: Server) -> list[IceConnection]:
     return [
         agent
         for call in server.registry._sessions.values()
-        if call._transport is not None
-        for agent in call._transport._peer._pc._ice_connections()
+        if call.presence.transport is not None
+        for agent in call.presence.transport._peer._pc._ice_connections()
     ]
 
 
