@@ -52,6 +52,10 @@ class Registry:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __iter__(self) -> Iterator[Session]:
+        """The sessions of now."""
+        return iter(list(self._sessions.values()))
+
     def count_by_state(self) -> Counter[SessionState]:
         return Counter(session.state for session in self._sessions.values())
 
@@ -131,7 +135,7 @@ class Registry:
 
     def _on_stall(self, service: str, stalled: bool) -> None:
         """The engine of a service is silent, or goes on: tell its conversations."""
-        for session in list(self._sessions.values()):
+        for session in self:
             if session.service == service and stalled:
                 session.warn(EngineStalled())
             elif session.service == service:

@@ -41,8 +41,8 @@ def example(language: str, name: str) -> str:
 
 def cut(server: Server) -> None:
     """Nothing gets through any more between the server and its only client."""
-    (call,) = server.registry._sessions.values()
-    pc = call._transport._peer._pc
+    (call,) = server.registry
+    pc = call.transport._peer._pc
     blackhole(pc)
     for transceiver in pc.getTransceivers():
         for protocol in transceiver.receiver.transport.transport._connection._protocols:
@@ -140,7 +140,7 @@ async def test_the_browsers_conversation_survives_its_path(server: Server) -> No
         await talks(page)
         assert candidates[-1] == {"complete": True}
         assert any(each.get("candidates") for each in candidates)
-        (session,) = server.registry._sessions
+        (session,) = server.registry
         answers = 0
 
         async def lose_one(route: Route) -> None:
@@ -152,7 +152,7 @@ async def test_the_browsers_conversation_survives_its_path(server: Server) -> No
         await page.route("**/api/offer", lose_one)
         cut(server)
         await talks(page, times=2)
-        assert list(server.registry._sessions) == [session]
+        assert list(server.registry) == [session]
         assert server.metrics.sessions_resumed.labels("echo")._value.get() == 1
         assert (await page.evaluate("seen.events.findLast((event) => event.type === 'connected')"))["resumed"] is True
         numbers = await page.evaluate("seen.events.filter((event) => event.seq).map((event) => event.seq)")
@@ -440,7 +440,7 @@ async def test_curl_publishes_listens_and_hangs_up(server: Server, base_url: str
             await bash(publish)
             await answered(voice, (tmp_path / "answer.sdp").read_text())
             session, etag = (await bash('echo "$SESSION $ETAG"')).split()
-            assert session == f"../whip/echo/{next(iter(server.registry._sessions.values())).id.text}"
+            assert session == f"../whip/echo/{next(iter(server.registry)).id.text}"
             assert json.loads(etag)  # a strong tag: in quotation marks
             await bash(trickle)
             (tmp_path / "listen.sdp").write_text(await offer_of(player), newline="")

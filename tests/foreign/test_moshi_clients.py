@@ -38,7 +38,7 @@ async def answered(server: Server, client: asyncio.subprocess.Process, answer: P
             assert more, f"it ended: {text!r}"
             text += more.decode()
     # Words are written as they begin to be said, and its loudspeaker is some frames behind.
-    (session,) = server.registry._sessions.values()
+    (session,) = server.registry
     said = session._stats.frames_out
     await until(lambda: session._stats.frames_out > said + 30, "the rest of the answer")
     client.stdin.close()

@@ -164,7 +164,7 @@ async def test_offers_that_never_connect_do_not_take_all_places(slots: int, take
         statuses = [await offer("192.0.2.1") for _ in range(12)]
         assert statuses == [201] * taken + [429] * (12 - taken)
         assert await offer("192.0.2.2") == 201
-        own = server.registry._sessions[next(iter(server.registry._sessions))]
+        own = next(iter(server.registry))
         await own.end(EndReason.CONNECT_TIMEOUT)
         assert await offer("192.0.2.1") == 201
 

@@ -118,10 +118,11 @@ async def test_a_client_that_takes_short_messages_alone_is_sent_no_others(
         channel.on("message", messages.append)
         await pc.setLocalDescription(await pc.createOffer())
         sdp = re.sub(r"a=max-message-size:\d+", "a=max-message-size:60", pc.localDescription.sdp)
-        session = await offer(base_url, pc, sdp)
+        await offer(base_url, pc, sdp)
         await until(lambda: channel.readyState == "open", "the channel")
         channel.send('{"type": "settings", "stats_interval_ms": 250}')
-        report = server.registry._sessions[session]._told
+        (session,) = server.registry
+        report = session._told
         figures = report._published
         await until(lambda: report._published is not figures, "figures that are too long")
         channel.send('{"type": "ping", "id": 1}')

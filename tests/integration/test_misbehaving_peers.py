@@ -24,11 +24,7 @@ from tests.webrtc.test_sctp_bounds import data, packet, raw, sack
 
 
 def transports_of(server: Server) -> list[Any]:
-    return [
-        transport
-        for call in server.registry._sessions.values()
-        for transport in call.transport._peer._pc._dtls_transports()
-    ]
+    return [transport for call in server.registry for transport in call.transport._peer._pc._dtls_transports()]
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +96,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
         sctp = client.pc.sctp
         assert sctp is not None
         (theirs,) = client.pc._dtls_transports()
-        (call,) = server.registry._sessions.values()
+        (call,) = server.registry
         ours = call.transport._peer._pc.sctp
         assert ours is not None
         tag = sctp._remote_verification_tag
@@ -117,7 +113,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_channels_without_end() -> None:
     async with call_of() as (server, client, ear):
-        (call,) = server.registry._sessions.values()
+        (call,) = server.registry
         ours = call.transport._peer._pc.sctp
         assert ours is not None
         for number in range(200):

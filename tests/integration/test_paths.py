@@ -109,7 +109,7 @@ async def test_consent_that_expires_is_no_goodbye(grace_s: int, monkeypatch: pyt
         vanish(client)
         await until(lambda: states(server)[SessionState.WAITING] == 1, "the loss to be noticed")
         lost_at = time.monotonic()
-        (call,) = server.registry._sessions.values()
+        (call,) = server.registry
         await until(lambda: call.presence.transport is None, "the end of the connection", grace_s - 1)
         assert states(server)[SessionState.WAITING] == 1
         await until(lambda: not len(server.registry), "the end of the grace")
@@ -128,7 +128,7 @@ async def test_after_consent_has_expired_the_client_may_come_back(monkeypatch: p
     ):
         await client.wait_for("connected")
         vanish(client)
-        (call,) = server.registry._sessions.values()
+        (call,) = server.registry
         await until(lambda: call.presence.transport is None, "the end of the connection")
         await client.resume()
         await client.wait_for("connected", resumed=True)

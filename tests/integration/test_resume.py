@@ -68,7 +68,7 @@ async def test_the_conversation_goes_on_where_it_was() -> None:
     ):
         await until(lambda: len(words(client)) > 5, "words")
         await cut(server, client)
-        (before,) = server.registry._sessions.values()
+        (before,) = server.registry
         frames = (await before.stats()).frames_in
         left_s = before.waits_s()
         await until(lambda: before.waits_s() < left_s - 0.5, "half a second in which nobody is there")

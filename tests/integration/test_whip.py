@@ -101,9 +101,7 @@ async def test_what_is_published_is_played(server: Server, base_url: str) -> Non
         await one.hear(1.0)
         assert pitch_hz(one.since(one.samples - 12_000)) == pytest.approx(440, abs=3)
         assert await first.delete() == 200
-        await until(
-            lambda: len(next(iter(server.registry._sessions.values())).listeners) == 1, "one listener to be left"
-        )
+        await until(lambda: len(next(iter(server.registry)).listeners) == 1, "one listener to be left")
         await other.hear(1.0)
         assert pitch_hz(other.since(other.samples - 12_000)) == pytest.approx(440, abs=3)
 

@@ -32,7 +32,7 @@ def agent_of(client: VoiceClient) -> IceConnection:
 def agents_of(server: Server) -> list[IceConnection]:
     return [
         agent
-        for call in server.registry._sessions.values()
+        for call in server.registry
         if call.presence.transport is not None
         for agent in call.presence.transport._peer._pc._ice_connections()
     ]
