@@ -6,14 +6,12 @@ What comes from there is a stranger's as the file is: lengths, codes and samples
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import math
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -33,6 +31,7 @@ from rtc_server.decoding.wire import (
     Order,
 )
 from rtc_server.errors import FileUnreadable, NotAudio, Overloaded, ServerError, TooLarge
+from rtc_server.system.child_process import ChildProcess
 from rtc_server.system.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
@@ -95,19 +94,16 @@ class _Nursery:
         self._control, self._theirs = socket.socketpair()
         self._control.setblocking(False)
         self._received = bytearray()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
 
     async def begin(self) -> None:
         """Raises Overloaded."""
         loop = asyncio.get_running_loop()
         ready = self._jobs[0] = loop.create_future()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "rtc_server.decoding", str(self._theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=[self._theirs.fileno()],
-                env=_environment(),
+            theirs = self._theirs.fileno()
+            self._process = ChildProcess(
+                "rtc_server.decoding", str(theirs), pass_fds=[theirs], environment=_environment()
             )
             self._theirs.close()
             loop.add_reader(self._control, self._on_readable)
@@ -151,9 +147,7 @@ class _Nursery:
         self._lose()
         self._theirs.close()
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()  # its forks die with it
-            await self._process.wait()
+            await self._process.end(_EXIT_S)  # killed already, and its forks with it
             self._process = None
 
     def _on_readable(self) -> None:
@@ -184,9 +178,8 @@ class _Nursery:
         for exited in jobs.values():
             if not exited.done():
                 exited.set_result(NOT_STARTED)
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
 
 def _environment() -> dict[str, str]:

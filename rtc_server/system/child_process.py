@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 _GROUP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -22,14 +22,31 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class ChildProcess:
-    """``python -m module``, started from the event loop's thread. It reads from its standard input what to do, and has
-    to call :func:`answer_to_parent_alone` first."""
+    """``python -m module``, started from the event loop's thread. It has to call :func:`answer_to_parent_alone` first,
+    and to end when its standard input does, or another descriptor that it shares with this process.
 
-    def __init__(self, module: str) -> None:
+    ``arguments``: of the module. ``pass_fds``: descriptors that it shares, by the same numbers. ``environment``: in
+    place of this process's; then its working directory is not searched for modules, and what it prints is dropped.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Raises OSError if there is no room for a process."""
+        apart = environment is not None
+        command = [sys.executable, *(["-P"] if apart else []), "-m", module, *arguments]
         with _blocked(_GROUP_SIGNALS):  # the child begins with them blocked: there is no moment in which one ends it
-            command = [sys.executable, "-m", module]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - a module of ours
+            self._process = subprocess.Popen(  # noqa: S603 - a module of ours
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL if apart else None,
+                pass_fds=pass_fds,
+                env=environment,
+            )
         loop = asyncio.get_running_loop()
         self._status: asyncio.Future[int] = loop.create_future()
         self._watcher = threading.Thread(target=self._watch, args=(loop,), name="child-watch", daemon=True)
@@ -49,6 +66,10 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.write(line)
             self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it by force. One that has ended is left alone."""
+        self._process.kill()
 
     async def wait(self) -> int:
         """Its exit status; that of a signal is negative. Safe to cancel."""

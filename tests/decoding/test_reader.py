@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -22,6 +22,7 @@ from rtc_server.decoding.media_file import MediaFile
 from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.decoding.wire import Limits
 from rtc_server.errors import FileUnreadable, NotAudio, Overloaded, ServerError
+from rtc_server.system.child_process import ChildProcess
 from tests.support.media import encode, file_with, noise
 from tests.support.mutations import claims_gigabytes
 from tests.support.waiting import until
@@ -286,3 +287,21 @@ async def test_a_server_that_ends_takes_its_decoders_with_it() -> None:
         server.kill()
         await server.wait()
         await until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+async def test_a_signal_to_the_whole_group_never_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the moment in which it starts: what a Ctrl-C means is the server's to say."""
+    made: list[int] = []
+
+    class Interrupted(ChildProcess):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            made.append(self.pid)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(self.pid, number)
+
+    monkeypatch.setattr("rtc_server.decoding.reader.ChildProcess", Interrupted)
+    async with decoding() as decoders:
+        pcm, _ = await read(decoders, encode(noise(1)))
+        assert pcm.size == MODEL_RATE_HZ
+        assert len(made) == 1

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import aiohttp
 import numpy as np
