@@ -15,7 +15,7 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()
 DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 
-# Fields of the W3C's RTCIceServer, and a name for a track that nobody sees.
+# Fields of the W3C's RTCIceServer, and a name for a track that is not seen.
 NOT_OURS = {"urls", "username", "credential", "microphone"}
 
 

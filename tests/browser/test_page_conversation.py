@@ -67,7 +67,7 @@ async def server_hears(page: Page, condition: str) -> None:
 
 
 async def focus_by_tab(page: Page, wanted: Locator) -> None:
-    """Press Tab until the focus is there, as somebody without a mouse does."""
+    """Press Tab until the focus is there, as a user without a mouse does."""
     for _ in range(15):
         await page.keyboard.press("Tab")
         if await wanted.evaluate("(element) => element === document.activeElement"):

@@ -217,7 +217,7 @@ async def test_a_refusal_that_the_page_does_not_know(server: Server) -> None:
 
 
 async def test_a_service_that_is_not_here(server: Server) -> None:
-    """Said when the page opens, and by the server to whoever tries all the same; trying again cannot help."""
+    """Said when the page opens, and by the server to a client that tries all the same; trying again cannot help."""
     async with (
         chromium() as browser,
         visited_page(browser, local_url(server, "?service=nowhere"), tolerate=[FAILED_REQUEST]) as page,
@@ -234,7 +234,7 @@ async def test_a_service_that_is_not_here(server: Server) -> None:
 
 
 async def test_no_way_through_for_the_audio() -> None:
-    """Every candidate, of both sides, leads to a port where nobody is: the message names what is in the way."""
+    """Every candidate, of both sides, leads to a port where no one is: the message names what is in the way."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind(("127.0.0.1", 0))
 
@@ -273,7 +273,7 @@ async def test_no_way_through_for_the_audio() -> None:
 
 
 async def test_an_address_that_is_not_secure() -> None:
-    """Browsers keep the microphone from it. The page says so before anybody presses a thing, and names ways out."""
+    """Browsers keep the microphone from it. The page says so before the user presses a thing, and names ways out."""
     addresses = [
         address.address
         for interface in psutil.net_if_addrs().values()
@@ -324,7 +324,7 @@ async def test_a_microphone_that_is_refused_and_then_allowed(server: Server) -> 
     ],
 )
 async def test_a_microphone_that_cannot_be_opened(server: Server, error_name: str, code: str, words: list[str]) -> None:
-    """The server is not asked for a place that nobody could use; the button tries again."""
+    """The server is not asked for a place that could not be used; the button tries again."""
     async with chromium() as browser, visited_page(browser, "about:blank") as page:
         await page.add_init_script(_REFUSING_MICROPHONE.replace("ERROR_NAME", error_name))
         await page.goto(local_url(server))

@@ -85,7 +85,7 @@ async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, sch
         visited_page(browser, "about:blank", viewport=viewport, color_scheme=scheme, **touch) as page,
     ):
         await crowded(page, server)
-        # Nobody is told of keys that a phone does not have.
+        # No user is told of keys that a phone does not have.
         assert await page.locator("kbd:visible").count() == 0
         await screenshot(page, f"page-{name}-{scheme}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]

@@ -232,7 +232,7 @@ async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server, hand
 async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_back(
     server: Server, handset: Handset
 ) -> None:
-    """Not before: no browser opens one for a page that nobody looks at."""
+    """Not before: no browser opens one for a page that is not shown."""
     async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         await page.evaluate("phone.look(false)")

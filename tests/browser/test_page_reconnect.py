@@ -192,7 +192,7 @@ async def test_a_return_that_is_refused_for_good_ends_it(server: Server) -> None
 
 
 async def test_a_conversation_that_is_ended_from_outside_stays_ended(server: Server) -> None:
-    """Whoever has the session's id may end it: that is no loss to recover from, and the button starts another."""
+    """A client that has the session's id may end it: that is no loss to recover from, and the button starts another."""
     async with chromium() as browser, talking_page(browser, local_url(server)) as page:
         session = await page.evaluate("window.__voice.sessionId")
         response = await page.request.delete(f"{local_url(server)}api/sessions/{session}")

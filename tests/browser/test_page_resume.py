@@ -324,7 +324,7 @@ async def test_a_device_that_slept_goes_on_when_it_wakes(server: Server, path: s
 
 
 async def test_a_page_that_stood_still_goes_on(server: Server) -> None:
-    """Meanwhile it notices nothing; that nobody has looked for so long tells it, as soon as it runs again."""
+    """Meanwhile it notices nothing; the time since its last look tells it, as soon as it runs again."""
     async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
         session = await session_of(page)
         async with standing_still(page):

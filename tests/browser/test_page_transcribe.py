@@ -143,7 +143,7 @@ class Speaker:
 
 @contextlib.asynccontextmanager
 async def listening(browser: Browser, server: Server, **context: Any) -> AsyncIterator[tuple[Page, Speaker]]:
-    """A session in which nobody talks but the :class:`Speaker`: the microphone is muted."""
+    """A session in which only the :class:`Speaker` talks: the microphone is muted."""
     async with opened(browser, local_url(server, RAW), **context) as page:
         await page.get_by_test_id("start").click()
         await page.get_by_test_id("mute").click()
@@ -412,7 +412,7 @@ async def test_the_time_of_each_word(writing: Server) -> None:
 
 
 async def test_what_is_read_stays_where_it_is(writing: Server) -> None:
-    """The end is kept in view until somebody scrolls up, and again once they are back."""
+    """The end is kept in view until the user scrolls up, and again once they are back."""
     async with chromium() as browser, listening(browser, writing) as (page, speaker):
         newest, scroll = page.get_by_test_id("captions-newest"), page.get_by_test_id("captions")
         from_end = "(box) => Math.round(box.scrollHeight - box.scrollTop - box.clientHeight)"

@@ -103,7 +103,7 @@ async def test_candidates_follow_the_offer(server: Server) -> None:
 
 
 async def test_candidates_wait_for_the_answer(server: Server) -> None:
-    """Before it nobody knows where to send them; then they go all together."""
+    """Before it the page does not know where to send them; then they go all together."""
     async with chromium() as browser, visited_page(browser, "about:blank") as page:
         door = Door(hold=asyncio.Event())
         await door.stand_before(page)

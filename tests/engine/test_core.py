@@ -132,7 +132,7 @@ def test_without_a_frame_there_is_no_step(engine: Engine) -> None:
 
 
 def test_a_row_depends_on_its_own_frames_only(engine: Engine) -> None:
-    """Whoever else comes, talks and goes, each stream counts its own frames and hears its own audio."""
+    """Whatever other streams come, talk and go, each counts its own frames and hears its own audio."""
     a, b, c = (engine.open(stream) for stream in range(3))
     heard: dict[tuple[int, int], list[str]] = {a: [], b: [], c: []}
     for turn in range(12):
@@ -153,7 +153,7 @@ def test_all_rows_advance_in_one_step(engine: Engine) -> None:
 
 
 def test_a_new_user_gets_a_wiped_row() -> None:
-    """Wiped at the close, before anybody else is in it, and only once."""
+    """Wiped at the close, before another is in it, and only once."""
     engine = Engine(CountingModel(1))
     first = engine.open()
     engine.push(first)
@@ -252,7 +252,7 @@ class Silent(CountingModel):
 
 
 def test_a_row_that_makes_nothing_is_answered_all_the_same() -> None:
-    """Each frame has its output, so that nobody waits for it."""
+    """Each frame has its output, so that no client waits for it."""
     engine = Engine(Silent(2))
     leases = [engine.open(stream) for stream in range(2)]
     seqs = [engine.push(lease) for lease in leases]

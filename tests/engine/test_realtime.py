@@ -1,4 +1,4 @@
-"""A model that cannot keep up with speech says so in figures before anybody talks to it."""
+"""A model that cannot keep up with speech says so in figures before a client talks to it."""
 
 from __future__ import annotations
 

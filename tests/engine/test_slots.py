@@ -86,7 +86,7 @@ def test_a_lease_that_is_not_held_does_nothing(lease: tuple[int, int]) -> None:
 
 
 def test_a_lease_ends_once() -> None:
-    """A second close must not free the slot of whoever came next."""
+    """A second close must not free the slot of the stream that came next."""
     table = SlotTable(1)
     first = leased(table)
     assert table.close(*first)

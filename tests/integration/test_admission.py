@@ -1,4 +1,4 @@
-"""Who may open which session, how many, for how long, and that nobody reaches another's."""
+"""Who may open which session, how many, for how long, and that no client reaches another's."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ async def test_a_body_that_says_it_is_not_packed(server: Server, base_url: str) 
 
 
 async def test_a_body_that_breaks_off(server: Server, base_url: str) -> None:
-    """The client hangs up in mid-request: nobody is answered, nothing is left, nothing is our fault."""
+    """The client hangs up in mid-request: there is no one to answer, nothing is left, nothing is our fault."""
     async with leaves_nothing(server):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /api/offer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
@@ -556,5 +556,5 @@ def _damage(sdp: str, dice: random.Random) -> str:
                 del lines[at:]
         if not lines:
             break
-    # Connectivity checks must not reach anybody: of all addresses, only those of the documentation (RFC 5737).
+    # Connectivity checks must not reach a stranger: of all addresses, only those of the documentation (RFC 5737).
     return "\r\n".join(re.sub(r"(\d+\.){3}\d+", "192.0.2.1", line) for line in lines)

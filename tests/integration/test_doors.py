@@ -1,4 +1,4 @@
-"""A whole server with somebody at the door: who gets to talk, over HTTPS too, and what every answer carries."""
+"""A whole server with access control: who gets to talk, over HTTPS too, and what every answer carries."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async def test_a_handshake_that_neither_side_begins_says_so() -> None:
 async def test_a_client_that_takes_short_messages_alone_is_sent_no_others(
     server: Server, base_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RFC 8841, section 6: "the maximum size" that it takes. It costs the client its events, and nobody a fault."""
+    """RFC 8841, section 6: "the maximum size" that it takes. It costs the client its events, and is no fault."""
     pc, messages = LeanPeerConnection(RTCConfiguration(iceServers=[])), list[str]()
     async with leaves_nothing(server), closing(pc):
         pc.addTransceiver("audio")

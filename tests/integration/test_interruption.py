@@ -1,4 +1,4 @@
-"""Somebody speaks over a model that speaks: real speech, the real detector, in the engine's own place."""
+"""A user speaks over a model that speaks: real speech, the real detector, in the engine's own place."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ async def test_transport_lines_of_the_session_are_enough(server: Server, base_ur
 
 @pytest.mark.parametrize("seed", range(SHAKES))
 async def test_harmless_changes_change_nothing(server: Server, base_url: str, seed: int) -> None:
-    """Lines that nobody asks for, doubled ones, and another order of those in a section: it connects all the same."""
+    """Lines not asked for, doubled ones, and another order of those in a section: it connects all the same."""
     dice = random.Random(seed)
     template = dice.choice(list(RECORDED.values()))
     async with leaves_nothing(server), disguised(template, lambda sdp: _shaken(sdp, dice)) as client:

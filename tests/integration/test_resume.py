@@ -1,7 +1,7 @@
 """A path that dies and a client that comes back: the conversation goes on where it was.
 
 The model counts its frames, so that its words tell whether its state has survived and whether any frame ran while
-nobody was there.
+the client was away.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def cut(server: Server, client: VoiceClient) -> None:
 
 
 async def test_the_conversation_goes_on_where_it_was() -> None:
-    """No word is missing, none comes twice, and none was spoken to nobody: the count goes on without a hole."""
+    """No word is missing, none comes twice, and none was spoken to an empty room: the count goes on without a hole."""
     ear = Ear()
     async with (
         counting_server() as server,

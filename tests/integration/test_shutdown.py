@@ -290,7 +290,7 @@ async def test_the_log_tells_of_sessions_and_of_nothing_private() -> None:
 
 
 async def test_a_window_that_is_closed_stops_the_server() -> None:
-    """A service takes SIGHUP as a wish to read its files again. Nobody would be left to stop one of a terminal."""
+    """A service takes SIGHUP as a wish to read its files again. No user would be left to stop one of a terminal."""
     ours, theirs = os.openpty()
     try:
         async with server_process("--model", "echo", stdin=theirs) as server:

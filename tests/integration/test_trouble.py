@@ -1,4 +1,4 @@
-"""What goes wrong in a conversation, and what the client and everybody else notice of it."""
+"""What goes wrong in a conversation, and what the client and the others notice of it."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class SlowModel(EchoModel):
 
 
 async def test_overload_is_refused_at_the_door_and_ends_with_those_who_made_it() -> None:
-    """Steps that take too long: whoever talks goes on, nobody else comes in; an empty server takes the next."""
+    """Steps that take too long: those who talk go on, no other comes in; an empty server takes the next."""
     links = {"echo": lambda: LocalLink(lambda: SlowModel(4))}
     async with server_with(links, "--max-step-ms", "5") as server, leaves_nothing(server):
         async with VoiceClient(_url(server), tone(440)) as client:
@@ -223,7 +223,7 @@ async def test_a_client_that_closes_is_gone_at_once(server: Server, base_url: st
 
 
 async def test_a_client_that_leaves_while_it_connects() -> None:
-    """At any moment of the handshake, and whoever ends it: nothing stays for longer than a client is waited for.
+    """At any moment of the handshake, whichever side ends it: nothing stays for longer than a client is waited for.
 
     One that leaves when only the server is done cannot say goodbye."""
     arguments = ("--model", "echo", "--connect-timeout-s", "2", "--resume-grace-s", "5")
@@ -501,7 +501,7 @@ async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
     ):
         await ear.until_voice()
         await ear.hear(0.5)
-        # A process that starts takes a turn from everybody on a busy machine, now and then; not every time.
+        # A process that starts takes a turn from all others on a busy machine, now and then; not every time.
         while not gaps_ms or (min(gaps_ms) > 80 and len(gaps_ms) < 5):
             start = ear.samples
             await _kill_engine(server, "dialogue")
@@ -526,7 +526,7 @@ async def _kill_engine(server: Server, service: str) -> None:
 
 
 async def test_an_engine_that_hangs_is_told_of_and_goes_on() -> None:
-    """Whoever talks is told within seconds, and told when it is over; meanwhile nobody is let in."""
+    """A client that talks is told within seconds, and told when it is over; meanwhile no other is let in."""
     ear = Ear()
     async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
         url, engine = _url(server), server.engines["echo"]

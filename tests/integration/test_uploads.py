@@ -426,7 +426,7 @@ async def test_who_hangs_up_while_sending(server: Held) -> None:
 
 @pytest.mark.parametrize("accept", [b"*/*", b"text/event-stream"])
 async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
-    """The work stops: what is left of an hour is not transcribed for nobody."""
+    """The work stops: what is left of an hour is not transcribed in vain."""
     body = encode(numbered(*[7] * 8000))
     head = b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n" % (
         accept,

@@ -71,7 +71,7 @@ class Conversation:
         return pcm, voiced
 
     def floor_ms(self, seconds: float) -> float:
-        """The least that was left after a pull in the last ``seconds``: delay that nobody needed."""
+        """The least that was left after a pull in the last ``seconds``: delay that was not needed."""
         return min(self.depths_ms[-round(seconds * 1000 / PACKET_MS) :])
 
     def voice(self) -> FloatArray:

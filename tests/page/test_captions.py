@@ -100,8 +100,8 @@ def test_times_for_people(modules: PageModules) -> None:
 
 
 def test_paragraphs(modules: PageModules) -> None:
-    """By turn, also where words come after the end of theirs; by pause and length where nobody tells; on one timeline
-    through sessions; and never more than so many."""
+    """By turn, also where words come after the end of theirs; by pause and length where the model does not tell; on one
+    timeline through sessions; and never more than so many."""
 
     def paragraphs(script: str, kept: str = "") -> list[str]:
         """Of each its words, after its title."""

@@ -55,7 +55,7 @@ async def test_a_beep_comes_back_after_it_was_said(base_url: str, way: Way) -> N
 
 
 async def test_a_call_that_is_lost_is_told_and_the_next_one_made() -> None:
-    """Nobody listens at this address."""
+    """No server listens at this address."""
     beepers = [Beeper(), Beeper()]
     ended: list[Beeper] = []
     lost = await calls.converse("http://127.0.0.1:1", beepers, 1, Way(), ended.append)

@@ -1,4 +1,4 @@
-"""What a model says to nobody is counted, once for each time it speaks."""
+"""What a model says although no one spoke to it is counted, once for each time it speaks."""
 
 from __future__ import annotations
 

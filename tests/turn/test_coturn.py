@@ -20,7 +20,7 @@ from rtc_server.turn import coturn
 SECRET = "a-secret-of-the-tests"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Global by the registry that Python knows, and denied all the same: they lead to IPv4 addresses, to anybody's, or to
+# Global by the registry that Python knows, and denied all the same: they lead to IPv4 addresses, to any, or to
 # what a cloud has for its machines alone.
 _ALSO_DENIED = [
     *("192.88.99.0/24", "192.0.0.0/24", "2001::/23", "2002::/16", "64:ff9b::/96", "64:ff9b:1::/48"),
@@ -81,7 +81,7 @@ def test_what_is_not_the_internet_is_denied_and_nothing_else(address: Address) -
         return  # refused by coturn itself
     special = any(address in network for network in map(ipaddress.ip_network, _ALSO_DENIED))
     outside = not address.is_global or address.is_multicast or address.is_reserved
-    # The rest of IPv6 is nobody's yet, and no route leads there.
+    # The rest of IPv6 is not assigned yet, and no route leads there.
     nobodys = address.version == 6 and address not in ipaddress.ip_network("2000::/3")
     assert is_denied(address) == (special or outside or nobodys), address
 

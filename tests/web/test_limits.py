@@ -53,7 +53,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
 
 @pytest.fixture(autouse=True)
 def nothing_to_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a client does, it is no fault of ours, and its address is nobody's business."""
+    """Whatever a client does, it is no fault of ours, and its address is not for the log."""
     caplog.set_level(logging.INFO)
     yield
     assert not [record for record in caplog.records if record.name != "asyncio" or record.levelno > logging.INFO]

@@ -239,7 +239,7 @@ def test_a_renewal_that_does_not_serve_changes_nothing(
     ids=["no chain", "no key", "chain", "empty", "key", "chain for key", "another's key", "password"],
 )
 def test_files_that_do_not_serve(tmp_path: Path, damage: Callable[[Path, Path], object], words: str) -> None:
-    """Said at the start, with a hint; nobody is asked for a password."""
+    """Said at the start, with a hint; no one is asked for a password."""
     chain, key = issue(tmp_path)
     damage(chain, key)
     with pytest.raises(ConfigError, match=words) as refused:
