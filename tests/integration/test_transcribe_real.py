@@ -10,7 +10,8 @@ import pytest
 
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
-from rtc_server.engine.stream import EngineStream
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
 from tests.support.calls import leaves_nothing, until
@@ -34,14 +35,22 @@ async def test_words_over_webrtc_are_those_of_a_plain_loop(tmp_path: Path, monke
     need_commands("espeak-ng")
     checkpoint = write_tiny_checkpoint(tmp_path / "tiny-stt", "stt")
     pushed: list[FloatArray] = []
-    push = EngineStream.push
+    streams: list[EngineStream] = []
+    open_stream, push = EngineClient.open, EngineStream.push
+
+    async def remember(client: EngineClient, listener: StreamListener) -> EngineStream:
+        stream = await open_stream(client, listener)
+        if client.service == "transcribe":
+            streams.append(stream)
+        return stream
 
     def keep(stream: EngineStream, pcm: FloatArray) -> bool:
         taken = push(stream, pcm)
-        if taken and stream._client.service == "transcribe":
+        if taken and stream in streams:
             pushed.append(pcm.copy())
         return taken
 
+    monkeypatch.setattr(EngineClient, "open", remember)
     monkeypatch.setattr(EngineStream, "push", keep)
     arguments = ("--stt", str(checkpoint), "--stt-slots", "2", "--engine", "thread", "--threads", "1")
     async with running_server("--model", "echo", *arguments) as server, leaves_nothing(server):
