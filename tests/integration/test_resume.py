@@ -70,8 +70,8 @@ async def test_the_conversation_goes_on_where_it_was() -> None:
         await cut(server, client)
         (before,) = server.registry
         frames = (await before.stats()).frames_in
-        left_s = before.waits_s()
-        await until(lambda: before.waits_s() < left_s - 0.5, "half a second in which nobody is there")
+        left_s = before.presence.waits_s()
+        await until(lambda: before.presence.waits_s() < left_s - 0.5, "half a second in which the client is away")
         assert (await before.stats()).frames_in == frames
         session = client.session
         await client.resume()
