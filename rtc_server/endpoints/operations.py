@@ -49,18 +49,19 @@ async def readyz(request: web.Request) -> web.Response:
 @routes.get("/status", _OPERATORS)
 async def status(request: web.Request) -> web.Response:
     registry = request.app[REGISTRY]
+    admission = registry.admission
     return web.json_response(
         {
             "version": __version__,
             "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
-            "draining": registry.admission.draining,
+            "draining": admission.draining,
             "sessions": {str(state): count for state, count in registry.count_by_state().items()},
             "loop": {
-                "lag_p50_ms": round(registry.admission.lag.window.quantile(0.5) * 1000, 1),
-                "lag_p95_ms": round(registry.admission.lag.window.quantile(0.95) * 1000, 1),
-                "crowded": registry.admission.lag.window.crowded,
+                "lag_p50_ms": round(admission.lag.window.quantile(0.5) * 1000, 1),
+                "lag_p95_ms": round(admission.lag.window.quantile(0.95) * 1000, 1),
+                "crowded": admission.lag.window.crowded,
             },
-            "engines": {name: _engine_status(engine) for name, engine in registry.admission.engines.items()},
+            "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
         },
         headers=NO_STORE,
     )
@@ -73,14 +74,14 @@ async def metrics(request: web.Request) -> web.Response:
 
 @routes.get("/api/config", Policy(Who.ANYONE))
 async def config(request: web.Request) -> web.Response:
-    registry = request.app[REGISTRY]
+    admission = request.app[REGISTRY].admission
     settings = request.app[SETTINGS]
     return web.json_response(
         {
             "version": __version__,
-            "services": [_service(name, engine) for name, engine in registry.admission.engines.items()],
-            "default_service": registry.admission.default_service,
-            "notice": _no_model_notice() if registry.admission.default_service == ECHO else None,
+            "services": [_service(name, engine) for name, engine in admission.engines.items()],
+            "default_service": admission.default_service,
+            "notice": _no_model_notice() if admission.default_service == ECHO else None,
             "auth": "bearer" if settings.auth else "none",
             "ice_servers": servers_for_anybody(request),
             "limits": {

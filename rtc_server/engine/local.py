@@ -25,7 +25,7 @@ class LocalLink:
     def __init__(self, load: Callable[[], StreamingModel], real_time: RealTime = RealTime.UNMEASURED) -> None:
         self._load = load
         self._real_time = real_time
-        self._inbox = Inbox(time.monotonic)
+        self._inbox = Inbox()
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
 

@@ -168,7 +168,7 @@ class ChildPort:
         reads = self._socket(zmq.PULL, inbox)  # the first to connect: once we have said that we are ready, we are asked
         self._outbox = self._socket(zmq.PUSH, outbox)
         self._outbox.linger = 1000
-        self._arrived = Inbox(time.monotonic)
+        self._arrived = Inbox()
         self._closing = False
         self._reader = threading.Thread(target=self._read, args=(reads,), name="engine-inbox", daemon=True)
         self._reader.start()

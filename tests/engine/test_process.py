@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import psutil
@@ -136,37 +138,49 @@ async def test_links_that_are_collected_leave_the_sockets_of_others_alone() -> N
 SPEC = ChildSpec("rtc_server.models.echo:load", SlotOptions(1), log_level=logging.CRITICAL)
 
 
+@dataclass
+class Child:
+    """A real one, whose parent the test plays by hand. ``stdin``: its standard input."""
+
+    process: subprocess.Popen[bytes]
+    stdin: IO[bytes]
+    send: zmq.Socket[bytes]
+    answers: zmq.Socket[bytes]
+    first_line: bytes
+
+    def tell_model(self) -> None:
+        self.stdin.write(self.first_line)
+        self.stdin.flush()
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[Child]:
+    inbox, outbox = (f"ipc://{tmp_path / name}" for name in ("i", "o"))
+    command = [sys.executable, "-m", "rtc_server.engine.process"]
+    with zmq.Context() as context, context.socket(zmq.PULL) as answers, context.socket(zmq.PUSH) as send:
+        answers.bind(outbox)
+        send.bind(inbox)
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            first_line = msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n"
+            yield Child(process, process.stdin, send, answers, first_line)
+
+
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "before it knows its model"])
-def test_a_child_whose_standard_input_ends_ends_too(loaded: bool, tmp_path: Path) -> None:
+def test_a_child_whose_standard_input_ends_ends_too(loaded: bool, by_hand: Child) -> None:
     """That is how it learns that its parent is gone."""
-    inbox, outbox = (f"ipc://{tmp_path / name}" for name in ("i", "o"))
-    command = [sys.executable, "-m", "rtc_server.engine.process"]
-    with zmq.Context() as context, context.socket(zmq.PULL) as from_child, context.socket(zmq.PUSH) as to_child:
-        from_child.bind(outbox)
-        to_child.bind(inbox)
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            if loaded:
-                process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
-                process.stdin.flush()
-                assert from_child.poll(20_000)
-                assert isinstance(decode_from_engine(from_child.recv()), Ready)
-            process.stdin.close()
-            assert process.wait(20) == 0
+    if loaded:
+        by_hand.tell_model()
+        assert by_hand.answers.poll(20_000)
+        assert isinstance(decode_from_engine(by_hand.answers.recv()), Ready)
+    by_hand.stdin.close()
+    assert by_hand.process.wait(20) == 0
 
 
-def test_a_child_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
-    inbox, outbox = (f"ipc://{tmp_path / name}" for name in ("i", "o"))
-    command = [sys.executable, "-m", "rtc_server.engine.process"]
-    with zmq.Context() as context, context.socket(zmq.PULL) as from_child, context.socket(zmq.PUSH) as to_child:
-        from_child.bind(outbox)
-        to_child.bind(inbox)
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(FirstLine.of(SPEC, inbox, outbox)) + b"\n")
-            process.stdin.flush()
-            to_child.send(encode(Stop()))
-            assert process.wait(20) == 0
+def test_a_child_that_is_told_to_stop_ends_well(by_hand: Child) -> None:
+    by_hand.tell_model()
+    by_hand.send.send(encode(Stop()))
+    assert by_hand.process.wait(20) == 0
 
 
 PARENT = """
@@ -188,13 +202,13 @@ asyncio.run(main())
 """
 
 
-def test_a_parent_that_is_killed_takes_its_engine_along(private_directory: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+async def test_a_parent_that_is_killed_takes_its_engine_along(private_directory: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE)
+    try:
         assert parent.stdout is not None
-        engine = psutil.Process(int(parent.stdout.readline()))
+        engine = psutil.Process(int(await parent.stdout.readline()))
+    finally:
         parent.kill()
+        await parent.wait()
     # Where no init process reaps orphans, one that has ended stays on as a zombie.
-    deadline = time.monotonic() + 20
-    while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    await until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)

@@ -236,17 +236,23 @@ async def test_a_killed_engine_is_started_again(no_restart_pause: None) -> None:
         np.testing.assert_array_equal(ear.pcm[0], frame(0.125))
 
 
+async def hung(client: EngineClient) -> int:
+    """The process of an engine that hangs in a step, whose stream has been told."""
+    pid = client.pid
+    assert pid is not None
+    ear = Ear()
+    (await client.open(ear)).push(frame(MAGIC))
+    await until(lambda: ear.errors)
+    return pid
+
+
 async def test_a_hanging_engine_is_killed_and_started_again(
     no_restart_pause: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not hear that it should stop."""
     monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.1)
     async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.4)) as client:
-        pid = client.pid
-        assert pid is not None
-        ear = Ear()
-        (await client.open(ear)).push(frame(MAGIC))
-        await until(lambda: ear.errors)
+        pid = await hung(client)
         await until(lambda: client.ready)
         assert not psutil.pid_exists(pid)
         ear = Ear()
@@ -260,11 +266,7 @@ async def test_a_close_while_a_hanging_engine_is_being_ended_leaves_no_process(
     """The server is stopped in the seconds that the hanging engine is given."""
     monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.5)
     async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.1)) as client:
-        pid = client.pid
-        assert pid is not None
-        ear = Ear()
-        (await client.open(ear)).push(frame(MAGIC))
-        await until(lambda: ear.errors)
+        pid = await hung(client)
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
     assert is_empty(private_directory)

@@ -1,6 +1,6 @@
-"""The whole way of a microphone's audio through the server in virtual time: the server's own inbound stream, playout
-buffer and packet clock, with a network before them and an engine between. Samples carry their own number, so that the
-delay of each can be read off where it comes out."""
+"""The whole way of a microphone's audio in virtual time: the server's packet receiver and microphone timeline (joined
+as the Python client joins them), its playout buffer and packet clock, with a network before them and an engine between.
+Samples carry their own number, so that the delay of each can be read off where it comes out."""
 
 from __future__ import annotations
 
