@@ -12,11 +12,11 @@ import numpy as np
 import soxr
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.media.codecs import ULAW
+from rtc_server.media.g711 import ULAW
 
 _TELEPHONE_HZ: Final = 8_000
 _PACKET: Final = MODEL_RATE_HZ // 50
-_LEVELS: Final = np.unique(ULAW)
+_LEVELS: Final = np.unique(ULAW.levels)
 _STORED_S: Final = 40
 _NOISES: Final = 40
 _TUNES: Final = 24

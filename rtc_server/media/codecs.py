@@ -16,6 +16,7 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray, Resampler
 from rtc_server.media import libopus
 from rtc_server.media.downmix import Downmix
+from rtc_server.media.g711 import ALAW, ULAW
 from rtc_server.media.jitter import Audio, Gap, Item
 
 OPUS_CLOCK_HZ: Final = libopus.RTP_CLOCK_HZ
@@ -97,7 +98,7 @@ class TelephoneDecoder(RepeatingDecoder):
     def __init__(self, codec: str) -> None:
         super().__init__()
         self._g722 = av.CodecContext.create("g722", "r") if codec == "G722" else None
-        self._table = {"PCMU": ULAW, "PCMA": ALAW}.get(codec)
+        self._law = {"PCMU": ULAW, "PCMA": ALAW}.get(codec)
         self._resampler = Resampler(_G722_HZ if self._g722 else TELEPHONE_CLOCK_HZ, audio.MODEL_RATE_HZ)
 
     @property
@@ -108,8 +109,8 @@ class TelephoneDecoder(RepeatingDecoder):
         return len(payload) if len(payload) <= _MAX_TELEPHONE_TICKS else 0
 
     def decode(self, payload: bytes) -> FloatArray | None:
-        if self._table is not None:
-            pcm = self._table[np.frombuffer(payload, dtype=np.uint8)]
+        if self._law is not None:
+            pcm = self._law.decode(payload)
         else:
             assert isinstance(self._g722, av.AudioCodecContext)
             try:
@@ -205,24 +206,3 @@ class StreamRenderer:
                     self.undecodable += 1
                     return self._decoder.conceal(self._decoder.ticks(payload), None)
                 return pcm
-
-
-def _ulaw_table() -> npt.NDArray[np.float32]:
-    """ITU-T G.711, table 2a: µ-law code words to samples within ±1."""
-    code = ~np.arange(256, dtype=np.uint8)
-    exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
-    magnitude = ((mantissa * 2 + 33) << exponent) - 33
-    return (np.where(code & 128, -magnitude, magnitude) / 8192).astype(np.float32)
-
-
-def _alaw_table() -> npt.NDArray[np.float32]:
-    """ITU-T G.711, table 1a: A-law code words to samples within ±1."""
-    code = np.arange(256, dtype=np.uint8) ^ 0x55
-    exponent, mantissa = (code >> 4) & 7, (code & 15).astype(np.int32)
-    linear = mantissa * 2 + 1
-    magnitude = np.where(exponent == 0, linear, (linear + 32) << (np.maximum(exponent, 1) - 1))
-    return (np.where(code & 128, magnitude, -magnitude) / 4096).astype(np.float32)
-
-
-ULAW: Final = _ulaw_table()
-ALAW: Final = _alaw_table()

@@ -1,4 +1,5 @@
-"""Answers typed errors over HTTP: as JSON, or as problem details (RFC 9457) for WHIP and WHEP.
+"""Answers typed errors over HTTP: as JSON, as problem details (RFC 9457) for WHIP and WHEP, and in OpenAI's envelope
+under ``/v1``.
 
 Also what other people's failures are to us: those of aiohttp's router and of its request bodies.
 """
@@ -23,6 +24,7 @@ from rtc_server.errors import (
     TooManyConnections,
     Unauthorized,
 )
+from rtc_server.protocols.openai.errors import error_body
 from rtc_server.system.descriptors import is_shortage
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_RETRY_AFTER_S: Final = 60
 _PROBLEM_DOORS: Final = frozenset({"whip", "whep"})
+_OPENAI_DOOR: Final = "v1"
 _ERRORS_FROM: Final = 400
 
 
@@ -45,6 +48,8 @@ def error_response(error: ServerError, request: web.BaseRequest) -> web.Response
         response = web.json_response(
             _problem(error), status=error.http_status, headers=headers, content_type="application/problem+json"
         )
+    elif _door(request) == _OPENAI_DOOR:
+        response = web.json_response({"error": error_body(error)}, status=error.http_status, headers=headers)
     else:
         response = web.json_response({"error": error.as_dict()}, status=error.http_status, headers=headers)
     if isinstance(error, RequestTimeout):

@@ -14,8 +14,6 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.media import libopus
 from rtc_server.media.codecs import (
-    ALAW,
-    ULAW,
     FallbackOpusDecoder,
     OpusDecoder,
     PacketDecoder,
@@ -23,6 +21,7 @@ from rtc_server.media.codecs import (
     make_decoder,
     opus_ticks,
 )
+from rtc_server.media.g711 import ALAW, ULAW, Companding
 from rtc_server.media.jitter import Audio, Gap
 
 TONE_HZ = 440.0
@@ -97,11 +96,26 @@ def test_stereo_opus_is_heard_as_mono() -> None:
 
 
 def test_the_g711_tables_are_those_of_ffmpeg() -> None:
-    for name, table in (("pcm_mulaw", ULAW), ("pcm_alaw", ALAW)):
+    for name, law in (("pcm_mulaw", ULAW), ("pcm_alaw", ALAW)):
         codec = av.CodecContext.create(name, "r")
         codec.sample_rate, codec.layout = 8000, "mono"
         (frame,) = codec.decode(av.Packet(bytes(range(256))))
-        assert np.array_equal(frame.to_ndarray().reshape(-1) / 32768, table)
+        assert np.array_equal(frame.to_ndarray().reshape(-1) / 32768, law.decode(bytes(range(256))))
+
+
+@pytest.mark.parametrize("law", [ULAW, ALAW], ids=["ulaw", "alaw"])
+def test_a_code_word_of_g711_comes_back_as_itself(law: Companding) -> None:
+    """But for the two zeros of µ-law, which sound alike."""
+    words = bytes(range(256))
+    assert np.array_equal(law.decode(law.encode(law.decode(words))), law.decode(words))
+
+
+@pytest.mark.parametrize("law", [ULAW, ALAW], ids=["ulaw", "alaw"])
+@given(st.floats(min_value=-2, max_value=2, width=32))
+def test_a_sample_gets_the_nearest_code_word_of_g711(law: Companding, sample: float) -> None:
+    (got,) = law.decode(law.encode(np.array([sample], dtype=np.float32)))
+    nearest = np.abs(law.levels - np.clip(sample, -1, 1)).min()
+    assert abs(got - np.clip(sample, -1, 1)) <= nearest + 2**-14
 
 
 @given(st.binary(max_size=80))

@@ -265,6 +265,8 @@ async def test_websockets(credential: str) -> None:
         for path, protocols, headers in (
             ("/ws", (f"bearer.{credential}", "voice"), {}),
             ("/ws", ("voice", f"bearer.{credential}"), {}),
+            ("/ws", ("voice", f"openai-insecure-api-key.{credential}", "openai-agents-sdk.1"), {}),
+            ("/ws", (f"openai-insecure-api-key.{credential}", "voice"), {}),
             (f"/ws?token={credential}", ("voice",), {}),
             ("/ws", ("voice",), bearer(credential)),
             ("/ws", ("voice",), {"kyutai-api-key": credential}),  # as clients of Kyutai's server do
@@ -292,9 +294,20 @@ async def test_websockets(credential: str) -> None:
         ((f"bearer.{KEY}", "voice", "rtc-server.v1"), "rtc-server.v1"),
         ((f"bearer.{KEY}", "voice", "words"), "voice"),
         (("voice", KEY), "voice"),
+        ((f"openai-insecure-api-key.{KEY}", "realtime", "openai-agents-sdk.1"), "realtime"),
         ((f"Bearer.{KEY}", f"token.{KEY}"), f"Bearer.{KEY}"),
     ],
-    ids=["none", "key", "plain", "plain last", "plain behind others", "first of others", "bare key", "no key of ours"],
+    ids=[
+        "none",
+        "key",
+        "plain",
+        "plain last",
+        "plain behind others",
+        "first of others",
+        "bare key",
+        "openai",
+        "no key of ours",
+    ],
 )
 async def test_browsers_get_one_of_the_protocols_that_they_offer(
     offered: tuple[str, ...], chosen: str | None, caplog: pytest.LogCaptureFixture
@@ -631,6 +644,30 @@ async def test_a_body_that_does_not_come() -> None:
 
 
 # What is said, and what is not.
+
+
+async def test_a_key_as_openais_clients_send_it_is_never_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it reach a log if there is nothing else to choose."""
+    async with door(doorkeeper(keys=True)) as at:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await at.http.ws_connect(at.url + "/ws", protocols=(f"openai-insecure-api-key.{KEY}",))
+        assert refused.value.status == 400
+        assert KEY not in caplog.text
+
+
+async def test_errors_under_v1_are_those_of_openai() -> None:
+    """Whatever the error is, and for paths that there are not."""
+    async with door(doorkeeper(keys=True)) as at:
+        status, _, body = await at.ask("GET", "/v1/nothing")
+        assert status == 401
+        assert body["error"] == {
+            "message": "This server wants a key or a token.",
+            "type": "invalid_request_error",
+            "code": "invalid_api_key",
+            "param": None,
+        }
+        status, _, body = await at.ask("GET", "/v1/nothing", **bearer(KEY))
+        assert (status, body["error"]["code"]) == (404, "not_found")
 
 
 async def test_errors_at_the_doors_of_whip_are_problem_details() -> None:
