@@ -12,6 +12,7 @@ from typing import Final
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import ServerFull, UnknownSession
+from rtc_server.protocols import events
 from rtc_server.sessions.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,12 @@ class Listeners:
 
     def on_message(self, transport: Transport, message: str | bytes) -> None:
         """A listener has nothing to say."""
+
+    def on_command(self, transport: Transport, command: events.ClientMessage) -> None:
+        """In whatever protocol."""
+
+    def on_finished(self, transport: Transport) -> None:
+        """Its going is told by :meth:`on_gone`."""
 
     def on_gone(self, transport: Transport, orderly: bool) -> None:
         name = next((name for name, each in self._listeners.items() if each is transport), None)

@@ -50,6 +50,7 @@ MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
 _FLUSH_WORDS_S: Final = 3.0
+_FINISH_S: Final = 1.0
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
@@ -97,6 +98,7 @@ class Session:
         self._detector = detector
         self._hearing: Hearing | None = None
         self._flushing = False
+        self._finished = False
         self.outbox = Outbox(clock)
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
@@ -221,17 +223,24 @@ class Session:
         except (BadMessage, RateLimited) as error:
             self._on_bad_message(error)
             return
-        match parsed:
+        self.on_command(transport, parsed)
+
+    def on_command(self, transport: Transport, command: events.ClientMessage) -> None:
+        match command:
             case events.Settings():
-                self._apply(parsed)
+                self._apply(command)
             case events.Reset():
                 self._reset()
             case events.Ping():
-                self.outbox.emit(events.Pong(parsed.id))
+                self.outbox.emit(events.Pong(command.id))
             case events.Bye():
                 self.end(EndReason.BYE)
             case _:
-                assert_never(parsed)
+                assert_never(command)
+
+    def on_finished(self, transport: Transport) -> None:
+        self._finished = True
+        self.end(EndReason.BYE)
 
     def on_gone(self, transport: Transport, orderly: bool) -> None:
         self.presence.gone(transport, orderly)
@@ -446,6 +455,7 @@ class Session:
 
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
         await self._flush_words()
+        await self._answer_the_rest()
         if error is not None:
             self.warn(error)
         self.outbox.emit(events.Disconnected(reason))
@@ -469,6 +479,14 @@ class Session:
         finally:
             await self.listeners.close()
             await self.presence.close()
+
+    async def _answer_the_rest(self) -> None:
+        """What a client said before it asked for the end is answered; nothing is heard after that."""
+        if self._finished and self._stream is not None:
+            self._flushing = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_S):
+                    await self._stream.drained()
 
     async def _flush_words(self) -> None:
         """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking."""

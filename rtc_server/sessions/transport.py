@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rtc_server.audio import FloatArray
-from rtc_server.protocols.events import ServerEvent
+from rtc_server.protocols.events import ClientMessage, ServerEvent
 from rtc_server.sessions.state import EndReason
 
 
@@ -86,6 +86,12 @@ class TransportOwner(Protocol):
 
     def on_message(self, transport: Transport, message: str | bytes) -> None:
         """A message of the client, as it came."""
+
+    def on_command(self, transport: Transport, command: ClientMessage) -> None:
+        """A message of a client that speaks another protocol, by what it means."""
+
+    def on_finished(self, transport: Transport) -> None:
+        """The client has said all: the end, once what it said is answered."""
 
     def on_gone(self, transport: Transport, orderly: bool) -> None:
         """It is over: the client said goodbye (orderly), or its path is lost. May be told twice."""

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from rtc_server import config
 from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ResumeRefused
 from rtc_server.metrics import Metrics
-from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.events import Bye, OfferOptions, Settings
 from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
@@ -36,7 +36,7 @@ async def registry(**settings: object) -> AsyncIterator[Registry]:
     engine = EngineClient("dialogue", lambda: LocalLink(lambda: CountingModel(1)), metrics)
     engine.start()
     await engine.wait_settled()
-    wanted = Settings(model="echo", **settings)  # type: ignore[arg-type]
+    wanted = config.Settings(model="echo", **settings)  # type: ignore[arg-type]
     admission = Admission({"dialogue": engine}, wanted, LoopLag(wanted.max_lag_ms, metrics))
     made = Registry(admission, wanted, metrics)
     try:
@@ -112,6 +112,34 @@ async def test_a_client_that_comes_back_by_another_transport_has_missed_nothing(
         await until(lambda: first.closed, "the end of the first")
         with pytest.raises(ResumeRefused):
             await session.resume(token, "another request", None, reconnect)
+
+
+async def test_a_client_that_has_said_all_gets_the_answer_to_it_before_the_end() -> None:
+    """Also to the frame that came with its last words, and to nothing that comes after."""
+    async with registry() as made:
+        transport = HandTransport()
+        session, _ = await opened(made, transport)
+        say(session, transport)
+        await until(lambda: len(transport.played) == 1, "a frame")
+        say(session, transport, frames=2)
+        session.on_finished(transport)
+        say(session, transport)
+        await session.end(EndReason.BYE)
+        assert [bool(frame[1] > 0.2) for frame in transport.played].count(True) == 3
+        assert transport.events[-1] == transport.events[-1] | {"type": "disconnected", "reason": "bye"}
+
+
+async def test_a_transport_may_say_what_a_message_means() -> None:
+    """Instead of the message: one that speaks a protocol of its own."""
+    async with registry() as made:
+        transport = HandTransport()
+        session, _ = await opened(made, transport)
+        session.on_command(transport, Settings(muted=True))
+        say(session, transport)
+        await until(lambda: len(transport.played) == 1, "a frame")
+        assert not transport.played[0][1:].any()
+        session.on_command(transport, Bye())
+        await until(lambda: session.state is SessionState.ENDED, "the end")
 
 
 async def test_a_goodbye_ends_it_and_closes_its_transport() -> None:
