@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,22 @@ from aiohttp import web
 from rtc_server import signaling
 from rtc_server.access import keyfile
 from rtc_server.config import Settings
-from rtc_server.endpoints import asr, ice_servers, moshi, operations, page, transcribe, whip
+from rtc_server.endpoints import (
+    asr,
+    client_secrets,
+    ice_servers,
+    moshi,
+    openai_models,
+    operations,
+    page,
+    transcribe,
+    whip,
+)
 from rtc_server.endpoints.transcribe import Uploads
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
+from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
 from rtc_server.services import make_detector, make_engines
 from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
@@ -30,6 +41,7 @@ from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
 from rtc_server.turn.ice_servers import IceServers
+from rtc_server.usage.spelling import did_you_mean
 from rtc_server.web import tls
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import make_access
@@ -69,9 +81,12 @@ def build_app(server: Server) -> web.Application:
     app[transcribe.UPLOADS] = server.uploads
     app[operations.METRICS] = server.metrics
     app[operations.STARTED_AT] = time.monotonic()
+    app[openai_models.MODEL_NAMES] = server.model_names
+    app[openai_models.CREATED] = int(time.time())
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
-    for module in (signaling, whip, moshi, asr, transcribe, operations, ice_servers, page):
+    openai = (openai_models, client_secrets)
+    for module in (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page):
         add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
 
@@ -100,6 +115,7 @@ class Server:
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
+        self.model_names = _model_names(settings, self.engines)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
@@ -185,6 +201,23 @@ class Server:
             listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+def _model_names(settings: Settings, services: Collection[str]) -> ModelNames:
+    """Raises ConfigError for what is no alias, and for one of a service that this server does not have."""
+    aliases: dict[str, str] = {}
+    for alias in settings.model_alias:
+        parsed = parse_alias(alias)
+        if parsed is None:
+            raise ConfigError(f"--model-alias {alias!r} is not NAME=SERVICE.")
+        name, service = parsed
+        if service not in (DEFAULT, *services):
+            raise ConfigError(
+                f"--model-alias {alias}: there is no service {service}.{did_you_mean(service, services)}",
+                hint=f"This server has: {', '.join((*services, DEFAULT))}.",
+            )
+        aliases[name] = service
+    return ModelNames(aliases)
 
 
 async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:

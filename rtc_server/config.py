@@ -104,6 +104,12 @@ class Settings:
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )
 
+    model_alias: tuple[str, ...] = _setting(
+        (),
+        "further names of services for clients of OpenAI's protocols, as NAME=SERVICE; * at the end of a name is any "
+        "end, and the SERVICE default is the first. gpt-realtime, gpt-live and their like are such names already",
+    )
+
     udp_ports: str = _setting("", "UDP ports of the media, as 50000-50100; empty: any", may_be_empty=True)
     public_ip: str = _setting(
         "",

@@ -76,6 +76,10 @@ class Authenticator:
             raise Unauthorized
         return found
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a key whose principal has this name."""
+        return any(key.principal.name == name for key in self._keys)
+
     def _key_holder(self, raw: bytes) -> Principal | None:
         """All are compared, each in constant time: how long it takes tells nothing of which, or how nearly."""
         digest = hashlib.sha256(raw).digest()

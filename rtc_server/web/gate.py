@@ -20,6 +20,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from rtc_server.access import keyfile
 from rtc_server.access.addresses import Proxies, counted_by, is_loopback
 from rtc_server.access.credentials import Authenticator
+from rtc_server.access.ephemeral import EphemeralKeys
 from rtc_server.access.hosts import Hosts, PublicUrl, parse_authority, parse_public_url
 from rtc_server.access.origins import ANY, Origins, hosts_of
 from rtc_server.access.principals import ANONYMOUS, NOBODY, Principal, Visitor
@@ -67,12 +68,14 @@ class Access:
     proxies: Proxies
     offers: Buckets
     hosts: Hosts = field(default_factory=lambda: Hosts(any_name=True))
+    ephemeral: EphemeralKeys = field(default_factory=EphemeralKeys)
     request_timeout_s: float = REQUEST_TIMEOUT_S
     clock: Callable[[], float] = time.monotonic
     today: Callable[[], float] = time.time
 
     def install(self, app: web.Application) -> None:
         """Stand at the door of ``app``. Inside the middleware that makes answers of errors, outside all others."""
+        app[ACCESS] = self
         app.middlewares.append(self.admit)
         app.on_response_prepare.append(add_cors_headers)
         app.on_response_prepare.append(_close_surplus)
@@ -116,14 +119,21 @@ class Access:
         return principal
 
     def _authenticate(self, request: web.Request, policy: Policy) -> Principal:
-        if self.authenticator is None:
-            return ANONYMOUS
         try:
-            return self.authenticator.authenticate(credential_of(request, policy), self.today())
+            credential, now = credential_of(request, policy), self.today()
+            ephemeral = self.ephemeral.find(credential, now, self.authenticator)
+            if ephemeral is not None:
+                return ephemeral
+            return ANONYMOUS if self.authenticator is None else self.authenticator.authenticate(credential, now)
         except Unauthorized:
+            if self.authenticator is None:
+                return ANONYMOUS
             if policy.who is not Who.ANYONE:
                 raise
             return NOBODY
+
+
+ACCESS: Final = web.AppKey("access", Access)
 
 
 def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Access:

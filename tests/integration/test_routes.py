@@ -71,6 +71,11 @@ DELETE  /whep/x/x                       known     crowded
 OPTIONS /whep/x/x                       known     takes SDP
 GET     /api/chat                       known
 GET     /ws                             known
+GET     /v1/models                      known
+HEAD    /v1/models                      known
+GET     /v1/models/x                    known
+HEAD    /v1/models/x                    known
+POST    /v1/realtime/client_secrets     known     offer
 GET     /api/asr-streaming              known
 POST    /api/transcribe                 known     offer, streamed
 PUT     /api/transcribe                 known     offer, streamed
