@@ -14,7 +14,7 @@ import torch
 from moshi.models import loaders
 from moshi.modules.streaming import State
 
-from bench.floor import Memory, Sizes, WeighedOptions
+from bench.weights import Memory, Sizes, WeighedOptions
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from playwright.async_api import Browser, Page
 
-from bench.impair import proxied
-from bench.profiles import PROFILES
-from bench.servers import OURS, SYSTEMS, running
+from bench.systems import OURS, SYSTEMS
 from bench.table import publish, spread
-from tests.support.browser import chromium, record, start_talking, wait_for_state
-from tests.support.measure import levels, longest_gap_ms, steady_likeness
-from tests.support.speech import SPEECH_HZ, speak, write_wav
+from lab.browsers.chromium import chromium, record, start_talking, wait_for_state
+from lab.network.profiles import PROFILES
+from lab.network.proxy import proxied
+from lab.servers import running
+from lab.sound.likeness import levels, longest_gap_ms, steady_likeness
+from lab.speech.clips import SPEECH_HZ, speak, write_wav
 
 HELP = "mouth to ear and connecting times in Chromium"
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.load import Load, LoadResult, LoadSpec
-from bench.servers import SYSTEMS, RunningServer, System, running
+from bench.systems import SYSTEMS
 from bench.table import publish, spread
+from lab.servers import RunningServer, System, running
 
 HELP = "CPU, delay and connecting time of echo calls: bare aiortc, FastRTC, this server"
 

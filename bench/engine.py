@@ -26,11 +26,12 @@ import numpy as np
 
 from bench.apart import apart
 from bench.callers import Figures, keep_calling
-from bench.floor import Memory, WeighedOptions, counts, size
+from bench.floor import counts, size
 from bench.operations import Operation, grouped, operations
 from bench.plain import Device, Lockstep, device_of, lockstep
 from bench.quiet import errors_only
 from bench.table import publish, spread
+from bench.weights import Memory, WeighedOptions
 from rtc_server.audio import FRAME_MS
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage

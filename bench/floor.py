@@ -8,67 +8,16 @@ few rows it is the smaller part. Pure but for :func:`run`, which asks another pr
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from bench.apart import apart
 from bench.table import publish
-from rtc_server.models.kyutai.options import KyutaiOptions
+from bench.weights import Sizes
 
 HELP = "the least time of a step, by the bandwidth of a card's memory"
 
 _GIB: Final = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Bytes of a model. ``weights``: all there are. ``read``: those of them that every step reads: not the tables of
-    embeddings and the codebooks, of which it takes some rows. ``session``: the streaming state of one session."""
-
-    weights: int
-    read: int
-    session: int
-
-    def needed(self, sessions: int) -> int:
-        """The least memory that holds the model and so many sessions."""
-        return self.weights + sessions * self.session
-
-    def floor_s(self, sessions: int, bytes_per_s: float) -> float:
-        """The least time of a step of so many sessions."""
-        return (self.read + sessions * self.session) / bytes_per_s
-
-
-@dataclass(frozen=True, slots=True)
-class WeighedOptions:
-    """Of a model that writes what it weighs, as :class:`Memory`, to the file ``report``."""
-
-    kyutai: KyutaiOptions
-    report: str
-
-    @property
-    def slots(self) -> int:
-        return self.kyutai.slots
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """``total_bytes``: the most that the model's process has held. On CUDA what torch has reserved on the device
-    (graphs and working memory included, the driver's own not), on a CPU its resident memory (the interpreter and
-    its libraries included)."""
-
-    sizes: Sizes
-    total_bytes: int
-
-    def write(self, report: Path) -> None:
-        report.write_text(json.dumps(dataclasses.asdict(self)))
-
-    @staticmethod
-    def read(report: Path) -> Memory:
-        found = json.loads(report.read_text())
-        return Memory(Sizes(**found["sizes"]), found["total_bytes"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from typing import Final
 import numpy as np
 
 from bench.analysis import Delays, Verdict, judge, settled_at
-from bench.impair import Relay
-from bench.link import LinkSettings, Outage
-from bench.profiles import Profile
 from bench.rtp_client import CallLog, RtpClient
-from bench.servers import SYSTEMS, RunningServer, running
+from bench.systems import SYSTEMS
 from bench.table import publish, spread
 from bench.tape import Tape, make_tape
+from lab.network.link import LinkSettings, Outage
+from lab.network.profiles import Profile
+from lab.network.relay import Relay
+from lab.servers import RunningServer, running
 
 HELP = "delay, gaps and recovery under loss, jitter, reordering, an outage, a drifting clock"
 

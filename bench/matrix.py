@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.analysis import first_sound_at, judge
-from bench.impair import Relay
-from bench.profiles import PROFILES, Profile
 from bench.rtp_client import RtpClient
-from bench.servers import SYSTEMS, RunningServer, running
+from bench.systems import SYSTEMS
 from bench.table import publish, spread
 from bench.tape import Tape, make_tape
+from lab.network.profiles import PROFILES, Profile
+from lab.network.relay import Relay
+from lab.servers import RunningServer, running
 
 HELP = "delay, gaps and connecting times over six kinds of network"
 

@@ -25,7 +25,7 @@ _COPY_BYTES: Final = {"cuda": 2**31, "cpu": 2**27}
 
 @dataclass(frozen=True, slots=True)
 class Lockstep:
-    """Seconds of each step, and the most memory that the process held: see :class:`bench.floor.Memory`."""
+    """Seconds of each step, and the most memory that the process held: see :class:`bench.weights.Memory`."""
 
     steps: list[float]
     total_bytes: int

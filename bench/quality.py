@@ -20,8 +20,8 @@ from typing import Final, Protocol
 import numpy as np
 import soxr
 
-from bench.link import Link, LinkSettings
 from bench.table import publish
+from lab.network.link import Link, LinkSettings
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.media import libopus
@@ -211,7 +211,7 @@ def measure(condition: Condition) -> dict[str, Score]:
 
 def utterances() -> list[FloatArray]:
     """What the talkers say, at 24 kHz."""
-    from tests.support.speech import SPEECH_HZ, speak  # noqa: PLC0415 - the other functions need no espeak-ng
+    from lab.speech.clips import SPEECH_HZ, speak  # noqa: PLC0415 - the other functions need no espeak-ng
 
     return [soxr.resample(speak(text, voice), SPEECH_HZ, audio.MODEL_RATE_HZ) for voice, text in _TALKERS]
 

@@ -19,10 +19,11 @@ from aiortc import RTCIceServer
 
 from bench.analysis import judge
 from bench.rtp_client import RtpClient
-from bench.servers import OURS, SYSTEMS, running
+from bench.systems import OURS, SYSTEMS
 from bench.table import publish
 from bench.tape import Tape, make_tape
-from tests.support.relay import Relay, running_relay
+from lab.network.coturn import Relay, running_relay
+from lab.servers import running
 
 HELP = "connecting and echo delay through coturn, by UDP and TCP, beside the straight way"
 

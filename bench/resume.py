@@ -15,10 +15,13 @@ import aiohttp
 import numpy as np
 import uvloop
 
-from bench.servers import OURS, SYSTEMS, running
+from bench.systems import OURS, SYSTEMS
 from bench.table import publish
+from lab.network.vanishing import vanish
+from lab.servers import running
+from lab.sound.tones import VOICED_DBFS, Ear, tone
+from lab.waiting import until
 from rtc_server.client import VoiceClient
-from tests.support.calls import VOICED_DBFS, Ear, tone, until, vanish
 
 HELP = "how soon a dead path is noticed, and how long a client takes to be back in its conversation"
 

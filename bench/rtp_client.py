@@ -27,6 +27,7 @@ from aiortc.rtp import RtpPacket
 from bench.dialects import DIALECTS
 from bench.rtp_tap import tap
 from bench.tape import PACKET_S, PACKET_SAMPLES, TIME_BASE, Tape
+from lab.network.sdp import Rewriter
 
 _LATE_S = 0.1
 """A client that was held up for longer goes on from now: bursts would be its own doing, not the server's."""
@@ -86,16 +87,6 @@ class TapeTrack(MediaStreamTrack):
         packet.time_base = TIME_BASE
         self._sent.append(time.monotonic())
         return packet
-
-
-class Rewriter:
-    """Changes session descriptions on their way; this one leaves them as they are. A relay is another."""
-
-    def rewrite_offer(self, sdp: str) -> str:
-        return sdp
-
-    def rewrite(self, sdp: str) -> str:
-        return sdp
 
 
 class RtpClient:

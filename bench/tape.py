@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from tests.support.speech import SPEECH_HZ, speak
+from lab.speech.clips import SPEECH_HZ, speak
 
 FloatArray = npt.NDArray[np.float32]
 

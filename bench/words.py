@@ -16,6 +16,8 @@ import numpy as np
 import uvloop
 
 from bench.table import publish
+from lab.sound.tones import tone
+from lab.stenographer import DELAY_S, Stenographer
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import MICROPHONE_HZ, VoiceClient
@@ -23,8 +25,6 @@ from rtc_server.config import Settings, parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
-from tests.support.calls import tone
-from tests.support.stenographer import DELAY_S, Stenographer
 
 HELP = "from the end of a spoken word to its event, less the model's own delay"
 

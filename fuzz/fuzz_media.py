@@ -21,13 +21,13 @@ with atheris.instrument_imports(include=["rtc_server.decoding.structure"]):
 
 import numpy as np
 
+from lab.inputs.files import encode, file_with, noise
+from lab.inputs.mutations import seeds
 from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.decoding.findings import REFUSALS, Refusal
 from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.decoding.wire import Limits
 from rtc_server.errors import NotAudio, TooLarge
-from tests.support.media import encode, file_with, noise
-from tests.support.mutations import seeds
 
 _LIMITS = Limits(cpu_s=5.0, stall_s=20.0)
 _LONGEST_S = 60.0

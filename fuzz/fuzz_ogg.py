@@ -21,9 +21,9 @@ with atheris.instrument_imports(include=["rtc_server"]):
 
 import numpy as np
 
+from lab.inputs.files import encode, noise
+from lab.inputs.ogg import FIRST, HEAD, mended, page, raw_page
 from rtc_server.audio import FloatArray
-from tests.support.media import encode, noise
-from tests.support.ogg import FIRST, HEAD, mended, page, raw_page
 
 _MOST_SAMPLES = 2880
 """Of one packet: 120 ms."""

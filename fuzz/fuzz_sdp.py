@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=["rtc_server.protocols", "aiortc.sdp"]):
     from rtc_server.protocols.offer import read_offer
     from rtc_server.protocols.sdp import parse
 
-from tests.support.offers import RECORDED, local_answer
+from lab.inputs.offers import RECORDED, local_answer
 
 _SMALL = (
     """v=0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,12 @@ def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as response:
         text: str = response.read().decode()
         return text
+
+
+def test_it_has_the_package_and_nothing_that_stands_beside_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+    assert {top.partition("-")[0] for top in tops} == {"rtc_server"}
 
 
 def test_it_serves_the_page_and_its_model(complete: Environment, tmp_path: Path) -> None:

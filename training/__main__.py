@@ -13,7 +13,8 @@ from typing import Final
 
 import torch
 
-from training import adapt, bank, codec, dataset, language, own_voice, polish, transcription, voices
+from lab.pico import own_voice
+from training import adapt, bank, codec, dataset, language, polish, transcription, voices
 from training.checkpoint import hearing_of, write_codec, write_tokenizer
 from training.language import Plan
 

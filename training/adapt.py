@@ -25,13 +25,15 @@ from moshi.models.lm import LMModel
 from moshi.utils.compile import no_compile
 from torch import nn
 
+from lab.pico import phrases
+from lab.speech import espeak
+from lab.speech.spoken import SpeechError, Spoken
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import codec, espeak, language, manners, phrases, sounds, transcription, voices
+from training import codec, language, manners, sounds, transcription, voices
 from training.bank import Bank, Phrase
 from training.checkpoint import load_codec, load_tokenizer, write_codec
 from training.descent import descend, prefetched, rate_at, resume, save
 from training.journal import Journal
-from training.speech import SpeechError, Spoken
 from training.twin import twin
 
 _NONE: Final = -1

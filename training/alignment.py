@@ -14,9 +14,9 @@ import numpy as np
 import soxr
 from pocketsphinx import Decoder
 
+from lab.speech import phonemes
+from lab.speech.spoken import SpeechError, Spoken, trimmed
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence, to_int16
-from training import phonemes
-from training.speech import SpeechError, Spoken, trimmed
 
 _RATE_HZ: Final = 16_000
 _FRAME_S: Final = 0.01

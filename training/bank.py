@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from lab.pico import phrases
+from lab.pico.phrases import Question
+from lab.speech.spoken import SpeechError, Spoken, Voice
 from rtc_server.audio import from_int16, to_int16
-from training import manners, people, phrases, sounds, voices
-from training.phrases import Question
-from training.speech import SpeechError, Spoken, Voice
+from training import manners, people, sounds, voices
 
 STRANGE: Final = "strange"
 PHRASES: Final = 50

@@ -21,10 +21,10 @@ import aiohttp
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.impair import proxied
-from bench.link import LinkSettings
-from bench.profiles import Profile
-from bench.servers import System, running
+from lab.network.link import LinkSettings
+from lab.network.profiles import Profile
+from lab.network.proxy import proxied
+from lab.servers import System, running
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, Resampler, silence
 from rtc_server.bundled import PICO, directory_of
 from rtc_server.client import MICROPHONE_HZ, OfferRefused, VoiceClient

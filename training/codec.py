@@ -25,13 +25,15 @@ from moshi.utils.compile import no_compile
 from torch import nn
 from torch.nn import functional
 
+from lab.pico import own_voice, phrases
+from lab.speech import espeak, phonemes
+from lab.speech.spoken import Spoken
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, from_int16
-from training import espeak, own_voice, phonemes, phrases, sounds, voices
+from training import sounds, voices
 from training.bank import Bank
 from training.descent import descend, prefetched, rate_at, save
 from training.journal import Journal
 from training.precision import narrowed
-from training.speech import Spoken
 
 CODEBOOKS: Final = 6
 SEMANTIC: Final = 3

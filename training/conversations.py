@@ -13,11 +13,13 @@ from typing import Final
 
 import numpy as np
 
+from lab.pico import own_voice, phrases
+from lab.pico.phrases import Question, Reply
+from lab.speech import espeak
+from lab.speech.spoken import Spoken, Voice
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import espeak, manners, own_voice, phrases, sounds, voices
+from training import manners, sounds, voices
 from training.bank import STRANGE, Bank
-from training.phrases import Question, Reply
-from training.speech import Spoken, Voice
 
 FRAMES: Final = 400
 """Of one conversation: 32 s."""

@@ -22,8 +22,9 @@ import torch
 from moshi.models.compression import MimiModel
 from moshi.utils.compile import no_compile
 
+from lab.pico import own_voice, phrases
 from rtc_server.audio import FRAME_SAMPLES
-from training import codec, own_voice, phrases
+from training import codec
 from training.bank import Bank
 from training.checkpoint import load_codec, load_tokenizer
 from training.conversations import FRAMES, Playwright, Scene

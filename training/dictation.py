@@ -17,17 +17,18 @@ from typing import Final, get_args
 
 import numpy as np
 
+from lab.pico import phrases
+from lab.speech.spoken import Spoken
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.bundled import PICO_STT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcription.words import Word, WordAssembler
-from training import manners, phrases, recordings, voices
+from training import manners, recordings, voices
 from training.disturbance import Bystander
 from training.examination import wording
 from training.person import Condition, distorted, light_noise, loudness
-from training.speech import Spoken
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
 _UNKNOWN: Final = 32

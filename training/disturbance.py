@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from lab.pico import phrases
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence
-from training import phrases, sounds, voices
+from training import sounds, voices
 from training.person import Ear
 
 _SCENE_S: Final = 20

@@ -159,15 +159,15 @@ def _hearing(results: list[Result], most: int) -> Hearing | None:
     said = [(one.got, one.pcm) for one in findings if one.pcm is not None and len(one.pcm)]
     if not said or not most:
         return None
-    from training import recognise  # noqa: PLC0415 - an optional package
+    from lab.pico import recogniser  # noqa: PLC0415 - an optional package
 
-    replies = [(text, pcm) for text, pcm in said if recognise.own(text) is not None]
+    replies = [(text, pcm) for text, pcm in said if recogniser.own(text) is not None]
     if not replies:
         return None
     chosen = random.Random(0).sample(replies, min(most, len(replies)))
-    recogniser = recognise.Recogniser()
-    ceiling = recognise.ceiling(recogniser, [text for text, _ in chosen])
-    return Hearing(len(chosen), ceiling, recognise.differing(recogniser, chosen))
+    ear = recogniser.Recogniser()
+    ceiling = recogniser.ceiling(ear, [text for text, _ in chosen])
+    return Hearing(len(chosen), ceiling, recogniser.differing(ear, chosen))
 
 
 def _people(

@@ -7,16 +7,15 @@ model: an answer is words with the times at which they were written, and the tim
 from __future__ import annotations
 
 import random
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from lab.pico import own_voice, phrases
+from lab.pico.phrases import Question, normalised
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ, FloatArray, silence
-from training import own_voice, phrases
-from training.phrases import Question
 from training.voices import examiner_of
 
 STRANGE: Final = "not understood"
@@ -29,7 +28,7 @@ STOP_WITHIN_S: Final = 0.6
 EVEN_WITHIN_S: Final = 0.165
 """By how much the time from one number of a count to the next may differ from the pace of the training: two frames."""
 PACE_S: Final = own_voice.COUNT_FRAMES * FRAME_MS / 1000
-NOT_UNDERSTOOD: Final = " ".join(re.findall(r"[a-z']+", phrases.NOT_UNDERSTOOD.lower()))
+NOT_UNDERSTOOD: Final = normalised(phrases.NOT_UNDERSTOOD)
 _MARGIN_S: Final = 0.2
 _LEAST_STOPPED: Final = 8
 """A count that is to be stopped goes at least so far."""
@@ -113,15 +112,6 @@ class Finding:
     def wrong(self) -> bool:
         """Whether it was another answer than the right one: worse than none."""
         return self.is_answer and not self.right and bool(self.got) and not self.owned_up and self.got != self.expected
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words, without anything between them."""
-    return re.findall(r"[a-z']+", text.lower())
-
-
-def normalised(text: str) -> str:
-    return " ".join(words_of(text))
 
 
 def draw(count: int, random_: random.Random) -> list[Task]:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Final
 
-from training import phrases
+from lab.pico import phrases
 
 FILLERS: Final = ("um", "uh", "er")
 """Nothing that is written down."""

@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 import soxr
 
+from lab.speech.spoken import SpeechError
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
-from training.speech import SpeechError
 
 _FESTIVAL: Final = {"us-slt-hts": "cmu_us_slt_arctic_hts", "kal": "kal_diphone", "kdl": "ked_diphone"}
 """What festival calls the voices of Debian's packages."""

@@ -15,6 +15,7 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
+from lab.pico.phrases import NUMBERS
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from training import sounds, voices
 from training.examination import (
@@ -30,7 +31,6 @@ from training.examination import (
     judge_count_begun,
     judge_stop,
 )
-from training.phrases import NUMBERS
 
 Condition = Literal["clean", "telephone", "lossy", "room", "noisy", "microphone"]
 """What happens to the sound on its way. ``noisy``: noise 10 dB below the voice. ``microphone``: of a laptop or

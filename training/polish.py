@@ -15,7 +15,8 @@ from moshi.models.compression import MimiModel
 from moshi.utils.compile import no_compile
 from torch import nn
 
-from training import codec, own_voice
+from lab.pico import own_voice
+from training import codec
 from training.checkpoint import load_codec, write_codec
 from training.codec import Plan, Trainee
 from training.dataset import OwnCodes

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 import soxr
 
+from lab.pico.phrases import DAYS, NUMBERS
+from lab.speech.spoken import Spoken, trimmed
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16, silence
-from training.phrases import DAYS, NUMBERS
-from training.speech import Spoken, trimmed
 
 SPEAKER: Final = "allison"
 _DIRECTORY: Final = Path("/usr/share/asterisk/sounds/en_US_f_Allison")

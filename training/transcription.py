@@ -19,8 +19,9 @@ from moshi.models import loaders
 from moshi.models.lm import LMModel
 from moshi.utils.compile import no_compile
 
+from lab.pico import phrases
 from rtc_server.audio import FRAME_MS
-from training import codec, dataset, language, phrases
+from training import codec, dataset, language
 from training.checkpoint import (
     codec_beside,
     load_codec,

@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from lab.speech import espeak, phonemes
+from lab.speech.spoken import SpeechError, Spoken, Voice
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from training import espeak, phonemes
-from training.speech import SpeechError, Spoken, Voice
 
 _VOICE: Final = "en-us+m3"
 _SLOWEST, _FASTEST = 0.4, 3.0

@@ -1,4 +1,4 @@
-"""Whose voices the bundled model hears in training, whose it is examined with, and which is its own.
+"""Whose voices the bundled model hears in training, and whose it is examined with.
 
 Owns the split, by name, and who speaks how. Knows no phrases.
 """
@@ -9,11 +9,9 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from training import espeak, people
-from training.speech import SpeechError, Spoken, Voice, guessed, trimmed
-
-OWN: Final = Voice("en-us+f2", words_per_minute=160, pitch=55, pitch_range=45)
-"""The one voice that the model speaks with."""
+from lab.speech import espeak
+from lab.speech.spoken import SpeechError, Spoken, Voice, guessed, trimmed
+from training import people
 
 _ACCENTS: Final = ("en-us", "en-us", "en-us", "en-gb-x-rp", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-us-nyc")
 _TRAINED: Final = (
@@ -81,7 +79,7 @@ def sounds(texts: Sequence[str], voice: Voice) -> list[Spoken]:
 
 
 def spoken(texts: Sequence[str], voice: Voice) -> list[Spoken]:
-    """``texts`` in ``voice``, with the times of words and phonemes. Raises :class:`training.speech.SpeechError`."""
+    """``texts`` in ``voice``, with the times of words and phonemes. Raises :class:`lab.speech.spoken.SpeechError`."""
     if not people.is_one(voice.name):
         return [espeak.speak(text, voice) for text in texts]
     from training.alignment import aligned  # noqa: PLC0415 - an optional package

@@ -14,9 +14,11 @@ from bench import engine
 from bench.apart import apart
 from bench.architectures import MOSHI_7B, Untrained, Weighed, checkpoint_of, product_model, shape
 from bench.callers import FRAME_S, Call, Figures, keep_calling
-from bench.floor import Memory, Sizes, counts, size
+from bench.floor import counts, size
 from bench.operations import Operation, group_of, grouped, operations
 from bench.plain import Device, Lockstep
+from bench.weights import Memory, Sizes
+from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import StepDone
@@ -27,7 +29,6 @@ from rtc_server.models.echo import EchoModel
 from rtc_server.models.kyutai.model import build
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.tiny import write_tiny_checkpoint
-from tests.support.waiting import until
 
 GIB = 2**30
 

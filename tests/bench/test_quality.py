@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.link import Link, LinkSettings
 from bench.quality import RECEIVERS, align, arrival_times, encode, receive
+from lab.network.link import Link, LinkSettings
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 

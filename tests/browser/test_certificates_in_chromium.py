@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lab.browsers.chromium import chromium
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.browser import chromium
 from tests.support.calls import leaves_nothing
 
 pytestmark = pytest.mark.browser

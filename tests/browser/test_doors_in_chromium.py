@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 
+from lab.browsers.chromium import chromium, local_url, visited_page
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import UNLIMITED, need_commands
 from tests.support.asr import asr_server
-from tests.support.browser import chromium, local_url, visited_page
 from tests.support.parrot import Parrot
 
 pytestmark = pytest.mark.browser

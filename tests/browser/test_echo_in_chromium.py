@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.browsers.chromium import chromium, opened_page, record, screenshot, start_talking
+from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
+from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.browser import chromium, opened_page, record, screenshot, start_talking
-from tests.support.measure import longest_gap_ms, pitch_ratio, steady_likeness
-from tests.support.speech import SPEECH_HZ, speak, write_wav
 
 pytestmark = pytest.mark.browser
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from rtc_server.app import Server
-from tests.conftest import need_commands
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     local_url,
@@ -22,9 +20,11 @@ from tests.support.browser import (
     wait_for_events,
     wait_for_state,
 )
-from tests.support.firefox import firefox
-from tests.support.measure import longest_gap_ms, pitch_ratio, steady_likeness
-from tests.support.speech import SPEECH_HZ
+from lab.browsers.firefox import firefox
+from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
+from lab.speech.clips import SPEECH_HZ
+from rtc_server.app import Server
+from tests.conftest import need_commands
 
 pytestmark = pytest.mark.browser
 STEADY_PACKETS = 8

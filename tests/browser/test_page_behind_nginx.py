@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lab.browsers.chromium import chromium, start_talking, visited_page, wait_for_events, wait_for_sessions
 from tests.conftest import need_commands, running_server
-from tests.support.browser import chromium, start_talking, visited_page, wait_for_events, wait_for_sessions
 from tests.support.nginx import PREFIX, nginx_before
 
 pytestmark = pytest.mark.browser

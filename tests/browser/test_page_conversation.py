@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
-from rtc_server.app import Server
-from rtc_server.models.tiny import write_tiny_checkpoint
-from tests.conftest import need_commands, running_server
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     hand_over,
@@ -28,7 +25,10 @@ from tests.support.browser import (
     wait_for_state,
     watch,
 )
-from tests.support.speech import SPEECH_HZ, write_wav
+from lab.speech.clips import SPEECH_HZ, write_wav
+from rtc_server.app import Server
+from rtc_server.models.tiny import write_tiny_checkpoint
+from tests.conftest import need_commands, running_server
 
 pytestmark = pytest.mark.browser
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
+from lab.browsers.chromium import chromium, local_url, screenshot, start_talking, visited_page
+from lab.stenographer import Stenographer
 from rtc_server import bundled
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
@@ -17,10 +19,8 @@ from rtc_server.models.about import read_about
 from rtc_server.models.echo import EchoModel
 from rtc_server.usage import invocation
 from tests.conftest import need_commands, server_with
-from tests.support.browser import chromium, local_url, screenshot, start_talking, visited_page
 from tests.support.fake_models import CountingModel
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
-from tests.support.stenographer import Stenographer
 
 pytestmark = pytest.mark.browser
 

@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route, expect
 
-from rtc_server.access import credentials
-from rtc_server.app import Server
-from tests.conftest import need_commands, running_server
-from tests.support.browser import (
+from lab.browsers.chromium import (
     chromium,
     local_url,
     start_talking,
@@ -22,6 +19,9 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from rtc_server.access import credentials
+from rtc_server.app import Server
+from tests.conftest import need_commands, running_server
 from tests.support.paths import paths_to
 
 pytestmark = pytest.mark.browser

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route, ViewportSize, expect
 
-from rtc_server.app import Server
-from tests.conftest import need_commands
-from tests.support.browser import (
+from lab.browsers.chromium import (
     chromium,
     hand_over,
     local_url,
@@ -22,6 +20,8 @@ from tests.support.browser import (
     visited_page,
     wait_for_state,
 )
+from rtc_server.app import Server
+from tests.conftest import need_commands
 from tests.support.calls import ROOT
 from tests.support.looks import (
     CONTRAST,

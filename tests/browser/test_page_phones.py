@@ -13,10 +13,7 @@ import pytest
 from playwright.async_api import Page, expect
 from playwright.sync_api import sync_playwright
 
-from rtc_server.app import Server
-from tests.browser.test_page_looks import crowded
-from tests.conftest import need_commands
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     local_url,
@@ -28,6 +25,9 @@ from tests.support.browser import (
     wait_for_events,
     wait_for_state,
 )
+from rtc_server.app import Server
+from tests.browser.test_page_looks import crowded
+from tests.conftest import need_commands
 from tests.support.looks import TOO_SMALL, TOO_WIDE, TOUCH_PX
 
 pytestmark = pytest.mark.browser

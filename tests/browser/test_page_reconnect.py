@@ -12,10 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from rtc_server.app import Server
-from rtc_server.sessions.state import EndReason
-from tests.conftest import need_commands, running_server
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     local_url,
@@ -27,6 +24,9 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from rtc_server.app import Server
+from rtc_server.sessions.state import EndReason
+from tests.conftest import need_commands, running_server
 from tests.support.calls import server_process
 
 pytestmark = pytest.mark.browser

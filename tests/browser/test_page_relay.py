@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from lab.browsers.chromium import chromium, local_url, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.browser import chromium, local_url, visited_page, wait_for_sessions, wait_for_state
 from tests.support.fake_turn import fake_turn
 
 pytestmark = pytest.mark.browser

@@ -15,10 +15,7 @@ import psutil
 import pytest
 from playwright.async_api import Browser, Page, Request, Route, expect
 
-from rtc_server.app import Server
-from rtc_server.protocols import events
-from tests.conftest import need_commands, running_server
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     hand_over,
@@ -31,6 +28,9 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from rtc_server.app import Server
+from rtc_server.protocols import events
+from tests.conftest import need_commands, running_server
 from tests.support.calls import server_process
 from tests.support.paths import paths_to
 

@@ -14,18 +14,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Browser, Dialog, Locator, Page, Route, ViewportSize, expect
 
-from rtc_server.app import Server
-from rtc_server.config import Settings, parse
-from rtc_server.engine.client import EngineClient
-from rtc_server.engine.local import LocalLink
-from rtc_server.metrics import Metrics
-from rtc_server.models.tiny import write_tiny_checkpoint
-from rtc_server.protocols import events
-from rtc_server.services import make_engines
-from tests.browser.test_page_resume import wait_for_loss
-from tests.conftest import UNLIMITED, need_commands, running_server
-from tests.support import looks
-from tests.support.browser import (
+from lab.browsers.chromium import (
     call_of,
     chromium,
     hand_over,
@@ -37,9 +26,20 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from lab.speech.clips import SPEECH_HZ, speak, write_wav
+from lab.stenographer import Stenographer
+from rtc_server.app import Server
+from rtc_server.config import Settings, parse
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.local import LocalLink
+from rtc_server.metrics import Metrics
+from rtc_server.models.tiny import write_tiny_checkpoint
+from rtc_server.protocols import events
+from rtc_server.services import make_engines
+from tests.browser.test_page_resume import wait_for_loss
+from tests.conftest import UNLIMITED, need_commands, running_server
+from tests.support import looks
 from tests.support.paths import paths_to
-from tests.support.speech import SPEECH_HZ, speak, write_wav
-from tests.support.stenographer import Stenographer
 
 pytestmark = pytest.mark.browser
 

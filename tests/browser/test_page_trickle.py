@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Request, Route, expect
 
+from lab.browsers.chromium import chromium, local_url, start_talking, visited_page, wait_for_state
+from lab.waiting import until
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.browser import chromium, local_url, start_talking, visited_page, wait_for_state
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from lab.browsers.chromium import chromium, hand_over, local_url, spy_on, start_talking, visited_page
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.models.echo import EchoModel
 from tests.conftest import need_commands, server_with
-from tests.support.browser import chromium, hand_over, local_url, spy_on, start_talking, visited_page
 from tests.support.looks import TOO_WIDE, ZOOMED
 from tests.support.parrot import Parrot
 

@@ -16,17 +16,17 @@ import soxr
 from playwright.async_api import Browser, expect
 from scipy.signal import correlate
 
+from lab.browsers.chromium import chromium, local_url, record, start_talking, visited_page
+from lab.browsers.firefox import firefox_with
+from lab.sound.card import SoundCard, sound_card
+from lab.speech.clips import SPEECH_HZ, write_wav
+from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.engine.local import LocalLink
 from tests.browser.test_pico_in_chromium import answers_in
 from tests.conftest import need_commands, running_server, server_with
-from tests.support.browser import chromium, local_url, record, start_talking, visited_page
-from tests.support.firefox import firefox_with
 from tests.support.keeper import Keeper
 from tests.support.script import spoken
-from tests.support.soundcard import SoundCard, sound_card
-from tests.support.speech import SPEECH_HZ, write_wav
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.browser
 SENTENCE: Final = "the captain lost his wallet"

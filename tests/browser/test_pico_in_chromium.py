@@ -11,12 +11,12 @@ import pytest
 import soxr
 from playwright.async_api import expect
 
+from lab.browsers.chromium import chromium, local_url, opened_page, record, screenshot, start_talking, visited_page
+from lab.pico.recogniser import Recogniser
+from lab.speech.clips import SPEECH_HZ, write_wav
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands, running_server
-from tests.support.browser import chromium, local_url, opened_page, record, screenshot, start_talking, visited_page
 from tests.support.script import spoken
-from tests.support.speech import SPEECH_HZ, write_wav
-from training.recognise import Recogniser
 
 pytestmark = pytest.mark.browser
 PERIOD_S = 8.0

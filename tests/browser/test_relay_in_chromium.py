@@ -18,9 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.async_api import Page, Route, expect
 
-from rtc_server.turn.ice_servers import make_credentials
-from tests.conftest import need_commands, running_server
-from tests.support.browser import (
+from lab.browsers.chromium import (
     chromium,
     local_url,
     opened_page,
@@ -30,11 +28,13 @@ from tests.support.browser import (
     wait_for_sessions,
     wait_for_state,
 )
+from lab.network.coturn import Relay, free_port, running_relay, wait_until_listening
+from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
+from lab.speech.clips import SPEECH_HZ, speak, write_wav
+from rtc_server.turn.ice_servers import make_credentials
+from tests.conftest import need_commands, running_server
 from tests.support.calls import ROOT, server_process
-from tests.support.measure import longest_gap_ms, pitch_ratio, steady_likeness
 from tests.support.namespaces import Chain, chain_of_namespaces
-from tests.support.relay import Relay, free_port, running_relay, wait_until_listening
-from tests.support.speech import SPEECH_HZ, speak, write_wav
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.browsers.chromium import call_of, chromium, opened_page, record, screenshot, start_talking
+from lab.sound.likeness import levels
+from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
-from tests.support.browser import call_of, chromium, opened_page, record, screenshot, start_talking
-from tests.support.measure import levels
-from tests.support.speech import SPEECH_HZ, speak, write_wav
 
 pytestmark = pytest.mark.browser
 

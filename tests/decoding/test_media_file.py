@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
+from lab.inputs.files import encode, encode_late_audio, encode_tracks, id3, noise, quantised
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.decoding import container, media_file
 from rtc_server.decoding.findings import Notice, Refusal, Refused
 from rtc_server.decoding.media_file import MediaFile
-from tests.support.media import encode, encode_late_audio, encode_tracks, id3, noise, quantised
 from tests.support.signals import pitch_hz, sine
 
 SECONDS = 1.5

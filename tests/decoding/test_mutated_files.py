@@ -9,12 +9,12 @@ import itertools
 
 import numpy as np
 
+from lab.inputs.files import encode, file_with, noise
+from lab.inputs.mutations import mutations, seeds
 from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.errors import NotAudio, TooLarge
 from tests.decoding.test_reader import decoding, nursery_of
-from tests.support.media import encode, file_with, noise
-from tests.support.mutations import mutations, seeds
 
 FILES = 150
 

@@ -16,6 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
+from lab.inputs.files import encode, file_with, noise
+from lab.inputs.mutations import claims_gigabytes
+from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.decoding.findings import Notice
 from rtc_server.decoding.media_file import MediaFile
@@ -23,9 +26,6 @@ from rtc_server.decoding.reader import Decoders, MediaReader
 from rtc_server.decoding.wire import Limits
 from rtc_server.errors import FileUnreadable, NotAudio, Overloaded, ServerError
 from rtc_server.system.child_process import ChildProcess
-from tests.support.media import encode, file_with, noise
-from tests.support.mutations import claims_gigabytes
-from tests.support.waiting import until
 
 LONG = encode(np.broadcast_to(np.float32(0), (3600 * 2000,)), "flac", "flac", 2000)
 """An hour in some hundred kilobytes."""

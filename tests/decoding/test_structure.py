@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.inputs.files import encode, id3, noise
+from lab.inputs.ogg import FIRST, page
 from rtc_server.decoding.findings import Refusal
 from rtc_server.decoding.structure import Part, parts_of, why_unreadable
-from tests.support.media import encode, id3, noise
-from tests.support.ogg import FIRST, page
 
 RATE = 48_000
 FILES = {

@@ -11,6 +11,7 @@ import msgspec
 import psutil
 import pytest
 
+from lab.waiting import until
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.messages import Close, MemoryChanged, Open, Opened, Output, Refused, StepDone
 from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
@@ -19,7 +20,6 @@ from rtc_server.engine.supervisor import EngineState
 from rtc_server.errors import EngineUnavailable, ServerFull
 from tests.support.engines import KINDS, READY, Ear, Scripted, echo_child, frame, is_empty, local, running
 from tests.support.fake_models import CountingModel, GatedModel
-from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -325,5 +325,5 @@ async def test_a_close_leaves_nothing_behind(kind: str, private_directory: Path)
         now = held()
         return now.pop("threads") <= threads and now == before
 
-    await until(no_more, within_s=5)
+    await until(no_more, timeout_s=5)
     assert is_empty(private_directory)

@@ -22,11 +22,11 @@ import psutil
 import pytest
 import zmq
 
+from lab.waiting import until
 from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.messages import Open, Ping, Pong, Ready, Stop, ToEngine, decode_from_engine, encode
 from rtc_server.engine.process import ChildPort, ChildSpec, FirstLine, ProcessLink
 from tests.support.engines import Ear, echo_child, frame, running
-from tests.support.waiting import until
 
 
 @dataclass

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import Close, Frame, Output, Reset, StepDone, ToEngine
@@ -14,7 +15,6 @@ from rtc_server.errors import EngineFailed
 from rtc_server.metrics import Metrics
 from tests.support.engines import Ear, Scripted, frame, local, running
 from tests.support.fake_models import GatedModel
-from tests.support.waiting import until
 
 
 async def test_a_reset_drops_what_the_old_conversation_still_says() -> None:

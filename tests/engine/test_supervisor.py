@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.local import LocalLink
@@ -35,7 +36,6 @@ from tests.support.engines import (
     running,
 )
 from tests.support.fake_models import MAGIC, FakeOptions, FaultyModel, unloadable
-from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,13 +22,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from playwright.async_api import Page, Route
 
+from lab.browsers.chromium import chromium
+from lab.sound.tones import TONE_LEVEL, pitch_hz, tone_dbfs
+from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.media.inbound import InboundStream
 from rtc_server.media.opus import PACKET_TICKS, make_encoder
 from tests.conftest import need_commands
-from tests.support.browser import chromium
-from tests.support.calls import TONE_LEVEL, get_json, leaves_nothing, pitch_hz, tone_dbfs, until
+from tests.support.calls import get_json, leaves_nothing
 
 HERE = Path(__file__).parent
 JS = HERE / "js"

@@ -20,14 +20,17 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from playwright.async_api import Dialog, Page, Request, Route
 
+from lab.browsers.chromium import chromium, watch
+from lab.network.vanishing import blackhole
+from lab.pico.phrases import NUMBERS
+from lab.sound.tones import Ear, pitch_hz, tone
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import MicrophoneTrack, VoiceClient
 from tests.conftest import need_commands, running_server
-from tests.support.browser import chromium, watch
-from tests.support.calls import ROOT, Ear, blackhole, leaves_nothing, listen, pitch_hz, tone, until
+from tests.support.calls import ROOT, leaves_nothing, listen
 from tests.test_docs import blocks
-from training.phrases import NUMBERS
 
 HZ = 440
 RUN_S = 60.0

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.pico.recogniser import Recogniser
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from tests.conftest import need_commands, running_server
-from tests.support.calls import until
 from tests.support.script import spoken
-from training.recognise import Recogniser
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import WSCloseCode
 
+from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
@@ -19,7 +20,7 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.state import EndReason
 from tests.conftest import running_server
 from tests.support.asr import AsrClosed, AsrSocketClient, asr_client, asr_server
-from tests.support.calls import leaves_nothing, offering, until
+from tests.support.calls import leaves_nothing, offering
 from tests.support.parrot import Parrot, numbered
 
 SECRET = b"s" * 64

@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from aiohttp import WSCloseCode
 
+from lab.inputs.ogg import headers as ogg_headers
+from lab.inputs.ogg import ogg_opus, page
+from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
@@ -39,10 +42,7 @@ from tests.support.asr import (
     packed_audio,
     running,
 )
-from tests.support.ogg import headers as ogg_headers
-from tests.support.ogg import ogg_opus, page
 from tests.support.parrot import BREAK, DELAY_FRAMES, Parrot, numbered
-from tests.support.waiting import until
 
 FRAME_S = audio.FRAME_MS / 1000
 
@@ -744,7 +744,7 @@ async def test_an_engine_that_is_killed_is_told_and_comes_back(stt_checkpoint: P
             assert "failed" in (await client.until("Error"))["message"]
             with pytest.raises(AsrClosed):
                 await client.next()
-        await until(lambda: engine.ready, within_s=60)
+        await until(lambda: engine.ready, timeout_s=60)
         async with asr_client(server) as client:
             await client.send_audio(noise(1.0, seed=1))
             await client.until("Step", step_idx=12)

@@ -19,18 +19,10 @@ import aiohttp
 import pytest
 from aiortc import RTCSessionDescription
 
+from lab.inputs.offers import bare
+from lab.sound.tones import Ear, pitch_hz
 from rtc_server.app import Server
-from tests.support.calls import (
-    Ear,
-    TapeTrack,
-    assert_serves,
-    get_json,
-    leaves_nothing,
-    offering,
-    pitch_hz,
-    track_client,
-)
-from tests.support.offers import bare
+from tests.support.calls import TapeTrack, assert_serves, get_json, leaves_nothing, offering, track_client
 
 JSON = {"Content-Type": "application/json"}
 KIB = 1024

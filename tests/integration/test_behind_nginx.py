@@ -10,6 +10,7 @@ from urllib.parse import urljoin
 import aiohttp
 import pytest
 
+from lab.sound.tones import Ear
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
@@ -17,7 +18,7 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from tests.conftest import UNLIMITED, need_commands, running_server
 from tests.integration.test_whip import player, posted, publisher
 from tests.support.asr import AsrSocketClient, asr_server
-from tests.support.calls import Ear, leaves_nothing, offering
+from tests.support.calls import leaves_nothing, offering
 from tests.support.nginx import PREFIX, Nginx, nginx_before
 from tests.support.parrot import Parrot
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import aiohttp
 
+from lab.sound.tones import Ear, tone
 from rtc_server.client import VoiceClient
-from tests.support.calls import Ear, ServerProcess, assert_serves, offering, server_process, tone
+from tests.support.calls import ServerProcess, assert_serves, offering, server_process
 
 FEW = 64
 

@@ -15,13 +15,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import parse
 from rtc_server.web.limits import ConnectionLimits
 from tests.conftest import UNLIMITED, running_server
-from tests.support.calls import get_json, leaves_nothing, offering, server_process, until
+from tests.support.calls import get_json, leaves_nothing, offering, server_process
 from tests.web.test_tls import issue
 
 KEY = credentials.new_key()

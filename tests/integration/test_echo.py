@@ -10,14 +10,14 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from lab.sound.tones import TONE_DBFS, Ear, longest_gap_ms, pitch_hz, tone, tone_dbfs, voiced_ms
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
 from rtc_server.sessions import session
 from tests.conftest import running_server
 from tests.support.calls import (
-    TONE_DBFS,
-    Ear,
     MuteTrack,
     TapeTrack,
     connected,
@@ -25,15 +25,9 @@ from tests.support.calls import (
     get_json,
     leaves_nothing,
     listen,
-    longest_gap_ms,
-    pitch_hz,
     prefer_codec,
     server_process,
-    tone,
-    tone_dbfs,
     track_client,
-    until,
-    voiced_ms,
 )
 
 SILENCE_DBFS = -60.0

@@ -14,12 +14,13 @@ from aiortc import RTCConfiguration, RTCSessionDescription
 from aiortc.rtcdtlstransport import generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.webrtc.dtls import Certificate
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import get_json, leaves_nothing, until
+from tests.support.calls import get_json, leaves_nothing
 
 
 @contextlib.asynccontextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from lab.speech.clips import SPEECH_HZ, speak
+from lab.waiting import until
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.client import VoiceClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from tests.conftest import need_commands, server_with
-from tests.support.calls import leaves_nothing, until
-from tests.support.speech import SPEECH_HZ, speak
+from tests.support.calls import leaves_nothing
 
 QUIET_AT = 60
 

@@ -11,20 +11,20 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from lab.network.vanishing import vanish
+from lab.sound.tones import VOICED_DBFS
+from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
 from tests.support.calls import (
     PROBED,
-    VOICED_DBFS,
     ServerProcess,
     TapeTrack,
     assert_gives_back,
     assert_serves,
     server_process,
     track_client,
-    until,
     until_empty,
-    vanish,
 )
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,14 @@ import aiortc
 import pytest
 from google_crc32c import value as crc32c
 
+from lab.sound.tones import Ear, tone
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.webrtc.data_transport import MAX_CHANNELS
 from rtc_server.webrtc.media_transport import MAX_SOURCES
 from tests.conftest import running_server
-from tests.support.calls import Ear, leaves_nothing, tone, until
+from tests.support.calls import leaves_nothing
 from tests.support.nat import agents_of, url_of
 from tests.webrtc.test_sctp_bounds import data, packet, raw, sack
 

@@ -10,6 +10,9 @@ import aiohttp
 import numpy as np
 import pytest
 
+from lab.inputs.ogg import headers, ogg_opus, page
+from lab.sound.tones import pitch_hz
+from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
@@ -18,10 +21,9 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.moshi import MOSHI, QUILLMAN, TRANSCRIPT, Kind
 from tests.conftest import UNLIMITED, running_server, server_with
 from tests.support.asr import asr_server
-from tests.support.calls import leaves_nothing, pitch_hz, until
+from tests.support.calls import leaves_nothing
 from tests.support.fake_models import CountingModel
 from tests.support.moshi import moshi_client
-from tests.support.ogg import headers, ogg_opus, page
 from tests.support.parrot import Parrot
 
 BROWSER = {"Origin": "http://127.0.0.1"}

@@ -13,12 +13,13 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCSessionDescription
 
+from lab.inputs.offers import GARBAGE, OBS_AUDIO_VIDEO, RECORDED, SAFARI_AUDIO_DATA, bare
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.sdp import Section, parse
 from rtc_server.webrtc.transceivers import LeanPeerConnection
-from tests.support.calls import leaves_nothing, until
-from tests.support.offers import GARBAGE, OBS_AUDIO_VIDEO, RECORDED, SAFARI_AUDIO_DATA, bare
+from tests.support.calls import leaves_nothing
 
 SHAKES = 6
 

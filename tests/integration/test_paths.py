@@ -11,21 +11,13 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamTrack
 
+from lab.network.vanishing import vanish
+from lab.sound.tones import Ear, tone
+from lab.waiting import until
 from rtc_server.client import VoiceClient
 from rtc_server.sessions.state import SessionState
 from tests.conftest import running_server
-from tests.support.calls import (
-    Ear,
-    MuteTrack,
-    TapeTrack,
-    get_json,
-    leaves_nothing,
-    listen,
-    tone,
-    track_client,
-    until,
-    vanish,
-)
+from tests.support.calls import MuteTrack, TapeTrack, get_json, leaves_nothing, listen, track_client
 from tests.support.nat import Nat, agents_of, call_through_nat, url_of
 from tests.webrtc.test_ice import here
 

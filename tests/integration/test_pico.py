@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from lab.network.vanishing import vanish
+from lab.pico.phrases import NUMBERS
+from lab.pico.recogniser import Recogniser
+from lab.sound.tones import Ear
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.sessions.state import SessionState
 from tests.conftest import need_commands, running_server
-from tests.support.calls import Ear, until, vanish
 from tests.support.script import Speaker
-from training.phrases import NUMBERS
-from training.recognise import Recogniser
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lab.sound.tones import Ear
+from lab.waiting import until
 from rtc_server.client import VoiceClient
 from tests.conftest import need_commands, running_server
-from tests.support.calls import Ear, until
 from tests.support.script import Speaker
 
 

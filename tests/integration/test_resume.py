@@ -15,21 +15,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lab.network.vanishing import vanish
+from lab.sound.tones import Ear, tone
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.state import SessionState
 from tests.conftest import server_with
-from tests.support.calls import (
-    Ear,
-    assert_serves,
-    get_json,
-    leaves_nothing,
-    offering,
-    tone,
-    until,
-    vanish,
-)
+from tests.support.calls import assert_serves, get_json, leaves_nothing, offering
 from tests.support.fake_models import CountingModel
 
 NOTICED_S = 5.0

@@ -17,9 +17,11 @@ import aiohttp
 import psutil
 import pytest
 
+from lab.sound.tones import Ear, tone
+from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.client import OfferRefused, VoiceClient
-from tests.support.calls import ROOT, Ear, ServerProcess, assert_serves, get_json, server_process, tone, until
+from tests.support.calls import ROOT, ServerProcess, assert_serves, get_json, server_process
 from tests.support.orphans import alive, engines_of
 
 PRIVATE = {

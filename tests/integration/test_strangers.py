@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
+from lab.sound.tones import Ear, tone
+from lab.waiting import until
 from rtc_server.client import VoiceClient
 from rtc_server.webrtc.ice_agent import IceConnection
 from tests.conftest import running_server
-from tests.support.calls import Ear, leaves_nothing, offering, tone, until
+from tests.support.calls import leaves_nothing, offering
 from tests.support.nat import agent_of, agents_of, call_through_nat, url_of
 from tests.support.strangers import Address, datagrams, records, stranger
 from tests.webrtc.test_ice import here

@@ -11,13 +11,15 @@ import aiohttp
 import numpy as np
 import pytest
 
+from lab.sound.tones import tone
+from lab.stenographer import DELAY_S, Stenographer
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
 from rtc_server.engine.local import LocalLink
 from tests.conftest import server_with
-from tests.support.calls import leaves_nothing, tone, until
-from tests.support.stenographer import DELAY_S, Stenographer
+from tests.support.calls import leaves_nothing
 
 
 def transcribing_server(slots: int = 4, heads: bool = True, *arguments: str) -> AbstractAsyncContextManager[Server]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import numpy as np
 import pytest
 
+from lab.waiting import until
 from rtc_server import audio, client
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
@@ -17,7 +18,6 @@ from rtc_server.client import MICROPHONE_HZ, TranscriptionFailed, Word, transcri
 from rtc_server.endpoints.asr import SocketLimits
 from tests.support.asr import asr_server, asr_tasks
 from tests.support.parrot import BREAK, Parrot, numbered
-from tests.support.waiting import until
 
 FRAME_S = audio.FRAME_MS / 1000
 HALF_A_FRAME = FRAME_SAMPLES // 2

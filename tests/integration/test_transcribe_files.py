@@ -23,6 +23,8 @@ import torch
 from moshi.models.lm import LMGen
 from moshi.utils.compile import no_compile
 
+from lab.inputs.files import encode, noise, quantised
+from lab.waiting import until
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from rtc_server.cli import main as cli
 from rtc_server.cli import transcribe
@@ -34,9 +36,7 @@ from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.transcription.file import Progress
 from tests.support.calls import ROOT
-from tests.support.media import encode, noise, quantised
 from tests.support.scribe import BREAK, Scribe, numbered
-from tests.support.waiting import until
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.speech.clips import speak
+from lab.waiting import until
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
-from tests.support.calls import leaves_nothing, until
-from tests.support.speech import speak
+from tests.support.calls import leaves_nothing
 from tests.support.stt_reference import transcribe
 
 

@@ -14,14 +14,15 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from lab.inputs.offers import bare
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import assert_serves, leaves_nothing, offering, until
-from tests.support.offers import bare
+from tests.support.calls import assert_serves, leaves_nothing, offering
 
 JSON = "application/json"
 

@@ -15,6 +15,9 @@ import aiohttp
 import numpy as np
 import pytest
 
+from lab.network.vanishing import vanish
+from lab.sound.tones import Ear, longest_gap_ms, tone
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs
 from rtc_server.client import OfferRefused, VoiceClient
@@ -27,20 +30,15 @@ from rtc_server.models.echo import EchoModel
 from tests.conftest import need_commands, running_server, server_with
 from tests.support.calls import (
     PROBED,
-    Ear,
     MuteTrack,
     assert_gives_back,
     assert_serves,
     get_json,
     leaves_nothing,
-    longest_gap_ms,
     offering,
     server_process,
-    tone,
     track_client,
-    until,
     until_empty,
-    vanish,
 )
 from tests.support.script import Speaker
 

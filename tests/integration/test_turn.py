@@ -19,12 +19,13 @@ import aiohttp
 import pytest
 from aioice import stun
 
+from lab.network.coturn import Relay, allocated, free_port, own_address, running_relay, udp_echo
+from lab.waiting import until
 from rtc_server.system.hardware import routed_addresses
 from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
-from tests.support.calls import ROOT, until
+from tests.support.calls import ROOT
 from tests.support.orphans import alive
-from tests.support.relay import Relay, allocated, free_port, own_address, running_relay, udp_echo
 
 TRANSPORTS = ("udp", "tcp", "tls")
 

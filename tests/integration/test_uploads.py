@@ -20,6 +20,8 @@ import aiohttp
 import numpy as np
 import pytest
 
+from lab.inputs.files import encode, noise
+from lab.waiting import until
 from rtc_server.access.principals import Principal, Visitor
 from rtc_server.app import Server
 from rtc_server.config import Settings, parse
@@ -32,9 +34,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
 from rtc_server.web import gate
 from tests.conftest import running_server
-from tests.support.media import encode, noise
 from tests.support.scribe import BREAK, Scribe, numbered
-from tests.support.waiting import until
 
 MIB = 2**20
 EVENTS = {"Accept": "text/event-stream"}
@@ -436,7 +436,7 @@ async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
     writer.write(head + body)
     await until(lambda: server.engine.slots_used)
     writer.transport.abort()
-    await until(lambda: not server.engine.slots_used, within_s=5)
+    await until(lambda: not server.engine.slots_used, timeout_s=5)
     await until(lambda: not len(server.admission))
 
 
@@ -455,7 +455,7 @@ async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.Mo
         await loop.sock_connect(client, ("127.0.0.1", server.port))
         await loop.sock_sendall(client, head % len(body) + body)
         await until(lambda: server.engine.slots_used)
-        await until(lambda: not server.engine.slots_used, within_s=60)
+        await until(lambda: not server.engine.slots_used, timeout_s=60)
 
 
 async def test_a_shutdown_ends_it_with_a_word() -> None:

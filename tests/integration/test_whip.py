@@ -14,13 +14,16 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from yarl import URL
 
+from lab.network.vanishing import blackhole
+from lab.sound.tones import Ear, pitch_hz, tone
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import MicrophoneTrack
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import Ear, assert_serves, blackhole, leaves_nothing, listen, pitch_hz, tone, until
+from tests.support.calls import assert_serves, leaves_nothing, listen
 
 SDP = "application/sdp"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import sphn
 
+from lab.inputs.files import encode
+from lab.inputs.ogg import FIRST, HEAD, headers, mended, ogg_opus, page
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.errors import BadMessage
 from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
-from tests.support.media import encode
-from tests.support.ogg import FIRST, HEAD, headers, mended, ogg_opus, page
 from tests.support.signals import pitch_hz, sine
 
 TONE = sine(25 * audio.FRAME_SAMPLES)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from moshi.utils.compile import CUDAGraphed
 
+from lab.waiting import until
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
 from rtc_server.models.kyutai.fit import load_if_it_fits
@@ -22,7 +23,6 @@ from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 from tests.support.engines import Ear, child, frame, running
 from tests.support.fake_models import MAGIC
-from tests.support.waiting import until
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 COMPILE_S = 300.0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from lab.pico.recogniser import Recogniser
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from rtc_server.bundled import PACKAGE
 from rtc_server.models.kyutai import model as kyutai
@@ -19,7 +20,6 @@ from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.script import spoken
-from training.recognise import Recogniser
 
 DIRECTORY = PACKAGE / "models" / "pico"
 MEGABYTE = 1_000_000

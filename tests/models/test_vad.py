@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lab.speech.clips import SPEECH_HZ, speak
 from rtc_server import audio
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, Resampler
 from rtc_server.models.silero import VoiceActivityModel
 from rtc_server.transcription.turns import SpeechKind, VoiceTracker
 from tests.conftest import need_commands
-from tests.support.speech import SPEECH_HZ, speak
 
 
 def frames(pcm: FloatArray) -> FloatArray:

@@ -7,12 +7,7 @@ from aiortc.sdp import SessionDescription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
-from rtc_server.protocols.negotiation import offer_for_stack, write_answer
-from rtc_server.protocols.offer import Offer, read_offer
-from rtc_server.protocols.sdp import Section, parse
-from tests.protocols.test_offer import audio_section, bundle, channel_section, offer, video_section
-from tests.support.offers import (
+from lab.inputs.offers import (
     BUNDLE_ONLY_BEHIND_VIDEO,
     CHROMIUM_AUDIO_VIDEO_AUDIO_DATA,
     GARBAGE,
@@ -23,6 +18,11 @@ from tests.support.offers import (
     TELEPHONE_GATEWAY,
     local_answer,
 )
+from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
+from rtc_server.protocols.negotiation import offer_for_stack, write_answer
+from rtc_server.protocols.offer import Offer, read_offer
+from rtc_server.protocols.sdp import Section, parse
+from tests.protocols.test_offer import audio_section, bundle, channel_section, offer, video_section
 
 
 def answer(read: Offer) -> str:

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
-from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
-from rtc_server.protocols.offer import Offer, read_offer
-from rtc_server.protocols.sdp import MAX_SECTIONS
-from rtc_server.protocols.transport import Setup
-from rtc_server.protocols.trickle import SectionCandidate
-from tests.support.offers import (
+from lab.inputs.offers import (
     BUNDLE_ONLY_BEHIND_VIDEO,
     CHROMIUM_AUDIO_VIDEO_AUDIO_DATA,
     CHROMIUM_MAX_BUNDLE_VIDEO_FIRST,
@@ -26,6 +21,11 @@ from tests.support.offers import (
     TELEPHONE_GATEWAY,
     bare,
 )
+from rtc_server.errors import BadSdp, NoAudio, NoCommonCodec
+from rtc_server.protocols.offer import Offer, read_offer
+from rtc_server.protocols.sdp import MAX_SECTIONS
+from rtc_server.protocols.transport import Setup
+from rtc_server.protocols.trickle import SectionCandidate
 
 HEAD = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 DIGEST = ":".join(["0A"] * 32)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.inputs.mutations import mutations
+from lab.inputs.ogg import CONTINUED, FIRST, headers, lacing, mended, page, raw_page
 from rtc_server.errors import BadMessage
 from rtc_server.protocols.ogg import MAX_PACKET_BYTES, MAX_SURPLUS_BYTES, OggReader, OggWriter
-from tests.support.mutations import mutations
-from tests.support.ogg import CONTINUED, FIRST, headers, lacing, mended, page, raw_page
 
 packets = st.lists(st.binary(max_size=600), max_size=20)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.inputs.offers import FIREFOX_AUDIO_VIDEO_DATA
 from rtc_server.errors import BadSdp
 from rtc_server.protocols.sdp import MAX_LINES, MAX_SECTIONS, Lines, parse
-from tests.support.offers import FIREFOX_AUDIO_VIDEO_DATA
 
 HEAD = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n"

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from lab.waiting import until
 from rtc_server.errors import ServerFull
 from rtc_server.protocols import events
 from rtc_server.sessions.outbox import MAX_FOLLOWERS, Outbox
-from tests.support.calls import until
 
 
 class Channel:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rtc_server import config
+from lab.waiting import until
 from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
@@ -23,7 +24,6 @@ from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionState
 from rtc_server.sessions.transport import Transport, TransportFigures
 from rtc_server.system.loop_lag import LoopLag
-from tests.support.calls import until
 from tests.support.fake_models import CountingModel
 from tests.support.transport import HandTransport
 

@@ -12,6 +12,7 @@ import aiohttp
 import msgpack
 import numpy as np
 
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings, parse
@@ -22,7 +23,6 @@ from rtc_server.engine.model import StreamingModel
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
 from tests.conftest import UNLIMITED
-from tests.support.waiting import until
 
 PATIENCE_S = 20.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.waiting import until
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import ModelOptions, SlotOptions
@@ -22,7 +23,6 @@ from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import ServerError
 from rtc_server.metrics import Metrics
 from tests.support.fake_models import CountingModel, FakeOptions
-from tests.support.waiting import until
 
 FAKES = "tests.support.fake_models"
 

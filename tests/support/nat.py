@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
+from lab.sound.tones import Ear, tone
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.webrtc.ice_agent import IceConnection
-from tests.support.calls import Ear, tone
 from tests.webrtc.test_ice import here
 
 Address = tuple[str, int]

@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from bench.impair import Proxy
-from bench.link import LinkSettings, Outage
-from bench.profiles import Profile
+from lab.network.link import LinkSettings, Outage
+from lab.network.profiles import Profile
+from lab.network.proxy import Proxy
 from rtc_server.app import Server
 
 _OUT: Final = LinkSettings(outages=(Outage(0.0, 1e9),))

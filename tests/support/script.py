@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
+from lab.speech import espeak
+from lab.speech.espeak import Voice
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.client import MICROPHONE_HZ
-from training import espeak
-from training.espeak import Voice
 
 LEVEL = 0.7
 

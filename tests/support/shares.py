@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _ROOT: Final = Path(__file__).parents[2]
-_TIMED_ROOMS: Final = ("bench", "browser", "foreign", "integration")
+_TIMED_ROOMS: Final = ("bench", "browser", "foreign", "integration", "lab")
 ALONE: Final = frozenset(
     path.relative_to(_ROOT).as_posix() for room in _TIMED_ROOMS for path in (_ROOT / "tests" / room).glob("test_*.py")
 )

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from lab.pico import own_voice, phrases
 from rtc_server.audio import FRAME_SAMPLES
 from tests.conftest import need_commands
-from training import own_voice, phrases
 from training.conversations import ANSWER_AFTER, FRAMES, STOP_AFTER, Playwright, Scene, Uttered
 
 

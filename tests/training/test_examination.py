@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from lab.pico import phrases
 from tests.conftest import need_commands
-from tests.support.actor import Actor
-from training import direct, phrases
+from tests.training.actor import Actor
+from training import direct
 from training.examination import (
     PACE_S,
     STOP,

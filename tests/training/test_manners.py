@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from training import manners, phrases
+from lab.pico import phrases
+from training import manners
 
 
 def test_what_is_said_casually_is_known_word_by_word() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from training import phrases, voices
+from lab.pico import own_voice, phrases
+from training import voices
 
 
 def test_every_wording_has_one_answer() -> None:
@@ -42,4 +43,4 @@ def test_nobody_is_examined_who_was_trained_with() -> None:
     random_ = random.Random(0)
     assert not {voices.trained(random_).name for _ in range(5000)} & set(voices.HELD_OUT)
     assert len(voices.HELD_OUT) >= 12
-    assert voices.OWN.name not in voices.HELD_OUT
+    assert own_voice.VOICE.name not in voices.HELD_OUT

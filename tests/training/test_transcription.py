@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lab.pico import phrases
+from lab.speech import espeak
+from lab.speech.espeak import Voice
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ
 from rtc_server.engine.model import TokenMark
 from rtc_server.transcription.words import Word, WordAssembler
 from tests.conftest import need_commands
-from training import dataset, espeak, phrases
+from training import dataset
 from training.dictation import Score, read_out, score
-from training.espeak import Voice
 from training.transcription import DELAY, text_of
 
 PIECES = np.array([10, 11, 12])

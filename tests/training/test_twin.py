@@ -7,11 +7,11 @@ from statistics import median
 import numpy as np
 import pytest
 
+from lab.speech import espeak
+from lab.speech.spoken import SpeechError, Spoken, Voice
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from tests.conftest import need_commands
-from training import espeak
 from training.alignment import aligned
-from training.speech import SpeechError, Spoken, Voice
 from training.twin import stretched, twin
 
 TEXT = "please what is the opposite of small"

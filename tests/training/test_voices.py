@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab.pico import phrases
+from lab.speech import phonemes
+from lab.speech.spoken import SpeechError, Voice
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands
-from training import bank, people, phonemes, phrases, recordings, voices
+from training import bank, people, recordings, voices
 from training.bank import Bank
 from training.conversations import Playwright
 from training.person import Person
-from training.speech import SpeechError, Voice
 
 ALL = (*voices.PEOPLE_TRAINED, *voices.PEOPLE_DEVELOPED, *voices.PEOPLE_RESERVED)
 KOKORO = [name for name in ALL if name.startswith("kokoro:")]

@@ -11,6 +11,8 @@ from typing import IO
 import numpy as np
 import pytest
 
+from lab.inputs.files import encode, file_with
+from lab.waiting import until
 from rtc_server.config import Settings
 from rtc_server.decoding.reader import Decoders
 from rtc_server.engine.client import EngineClient
@@ -18,9 +20,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.errors import EngineFailed, NotAudio, ServerFull
 from rtc_server.metrics import Metrics
 from rtc_server.transcription.file import Progress, transcribe
-from tests.support.media import encode, file_with
 from tests.support.scribe import BREAK, Scribe, numbered
-from tests.support.waiting import until
 
 SETTINGS = Settings()
 

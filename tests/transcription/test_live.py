@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from lab.waiting import until
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
@@ -18,7 +19,6 @@ from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
 from rtc_server.transcription.live import Hearing
 from tests.support.fake_models import MAGIC, FaultyModel
-from tests.support.waiting import until
 
 DIALOGUE = ModelInfo("fake", ServiceKind.DIALOGUE, 1, "cpu", speaks=True, writes=True)
 

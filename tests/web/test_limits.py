@@ -19,6 +19,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from lab.waiting import until
 from rtc_server.access.addresses import Proxies
 from rtc_server.access.origins import Origins
 from rtc_server.access.rate_limit import Buckets
@@ -27,7 +28,6 @@ from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access
 from rtc_server.web.limits import Connection, ConnectionLimits, Connections, Entry
 from rtc_server.web.routes import Policy, Routes, add_routes
-from tests.support.waiting import until
 
 LIMITS = ConnectionLimits(head_s=0.3, idle_s=30.0, lingering_s=0.2, stalled_s=0.3, in_all=20, per_address=20)
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -15,6 +15,7 @@ from aioice import Candidate, Connection, stun
 from aioice.ice import CandidatePair, StunProtocol
 from aioice.turn import TurnClientUdpProtocol, TurnTransport
 
+from lab.waiting import until
 from rtc_server.errors import NoPort
 from rtc_server.webrtc.datagrams import MAX_SOURCES
 from rtc_server.webrtc.ice import MediaAddresses
@@ -26,7 +27,6 @@ from rtc_server.webrtc.ice_agent import (
     MediaSocket,
     _shield,
 )
-from tests.support.calls import until
 from tests.webrtc.test_ice import addresses, here
 
 MEDIA = b"\x80" + bytes(40)

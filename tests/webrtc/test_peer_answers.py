@@ -12,13 +12,13 @@ from aiortc.sdp import SessionDescription
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.inputs.offers import GARBAGE, RECORDED
 from rtc_server.errors import BadSdp, EngineUnavailable, NoAudio, NoCommonCodec
 from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.protocols.offer import read_offer
 from rtc_server.tracks import RawTrack
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.peer import Peer
-from tests.support.offers import GARBAGE, RECORDED
 
 
 class Listener:

@@ -17,11 +17,11 @@ import aiohttp
 import numpy as np
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+from lab.sound.card import SoundCard
 from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.sessions.session import Session
-from tests.support.soundcard import SoundCard
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
 _FEATURES_OFF = (
@@ -147,7 +147,7 @@ async def chromium(
     arguments = [*_ARGUMENTS, *further]
     if allow_microphone:
         arguments.append("--use-fake-ui-for-media-stream")
-    environment = dict(os.environ)
+    environment: dict[str, str | float | bool] = {**os.environ}
     if isinstance(microphone, SoundCard):
         environment |= microphone.environment
     else:

@@ -244,6 +244,8 @@ async def allocated(
     uri = parse_uri(url)
     loop = asyncio.get_running_loop()
     arguments = ((uri.host, uri.port), username, password, 600, 500)
+    transport: asyncio.Transport | asyncio.DatagramTransport
+    protocol: TurnClientUdpProtocol | TurnClientTcpProtocol
     if uri.transport == "udp":
         transport, protocol = await loop.create_datagram_endpoint(
             lambda: TurnClientUdpProtocol(*arguments), remote_addr=(uri.host, uri.port)

@@ -24,7 +24,8 @@ def speak(text: str, voice: str = "en-gb", words_per_minute: int = 150) -> Float
         pcm = audio.from_int16(np.frombuffer(reader.readframes(reader.getnframes()), dtype=np.int16))
     resampler = Resampler(rate_hz, SPEECH_HZ)
     pcm = np.concatenate((resampler.process(pcm), resampler.process(audio.silence(rate_hz // 5))))
-    return (pcm / np.abs(pcm).max() * 0.5).astype(np.float32)
+    levelled: FloatArray = (pcm / np.abs(pcm).max() * 0.5).astype(np.float32)
+    return levelled
 
 
 def write_wav(path: Path, pcm: FloatArray, rate_hz: int = SPEECH_HZ) -> Path:

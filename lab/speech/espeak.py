@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import soxr
 
+from lab.speech import phonemes as names
+from lab.speech.spoken import SpeechError, Spoken, Voice, trimmed
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from training import phonemes as names
-from training.speech import SpeechError, Spoken, Voice, trimmed
 
 _RETRIEVAL: Final = 2
 _PHONEME_EVENTS: Final = 1

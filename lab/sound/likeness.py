@@ -39,7 +39,8 @@ def levels(pcm: FloatArray, rate_hz: int) -> FloatArray:
     """Level in dBFS of each 10 ms."""
     block = rate_hz * _BLOCK_MS // 1000
     blocks = pcm[: pcm.size // block * block].reshape(-1, block).astype(np.float64)
-    return (10 * np.log10(np.maximum((blocks**2).mean(axis=1), 1e-10))).astype(np.float32)
+    found: FloatArray = (10 * np.log10(np.maximum((blocks**2).mean(axis=1), 1e-10))).astype(np.float32)
+    return found
 
 
 def longest_gap_ms(said: FloatArray, played: FloatArray, rate_hz: int, delay_ms: float) -> float:

@@ -194,6 +194,15 @@ def _questions() -> tuple[Question, ...]:
     return tuple(itertools.chain(_talk(), _sums(), _knowledge(), _repetitions(), _counting()))
 
 
+def words_of(text: str) -> list[str]:
+    """Lower-case words, without anything between them."""
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def normalised(text: str) -> str:
+    return " ".join(words_of(text))
+
+
 def is_held_out(wording: str) -> bool:
     """Whether ``wording`` is kept from training, to be asked in the evaluation: one in six."""
     return hashlib.sha256(wording.encode()).digest()[0] % 6 == 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lab.pico import own_voice
+from lab.pico.recogniser import Recogniser, ceiling, count, differing, own
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands
-from training import own_voice
-from training.recognise import Recogniser, ceiling, count, differing, own
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.link import Link, LinkSettings, Outage
+from lab.network.link import Link, LinkSettings, Outage
 
 PACKET_S = 0.02
 SIZE = 100

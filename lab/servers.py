@@ -1,4 +1,4 @@
-"""The servers under measurement, as child processes: start one, find it, know what it costs, stop it."""
+"""Servers as child processes: start one, find it, know what it costs, stop it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-
-from bench.peers.environments import HERE, python_of
 
 ROOT: Final = Path(__file__).parent.parent
 _START_TIMEOUT_S: Final = 60.0
@@ -33,37 +30,6 @@ class System:
     dialect: str
     frame_s: float
     command: Callable[[int], Sequence[str]]
-
-
-SYSTEMS: Final = {
-    system.name: system
-    for system in (
-        System(
-            "bare aiortc",
-            "aiortc",
-            0.0,
-            lambda port: [str(python_of("aiortc")), str(HERE / "aiortc_echo.py"), str(port)],
-        ),
-        System(
-            "FastRTC",
-            "fastrtc",
-            0.0,
-            lambda port: [str(python_of("fastrtc")), str(HERE / "fastrtc_echo.py"), str(port)],
-        ),
-        System(
-            "this server",
-            "rtc-server",
-            0.08,
-            lambda port: [
-                *(sys.executable, "-m", "rtc_server", "serve", "--model", "echo", "--port", str(port)),
-                # All clients of a benchmark have one address, and it wants to know what they hear beyond the limit.
-                *("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--max-lag-ms", "100000"),
-                *("--connecting-per-address", "10000"),
-            ],
-        ),
-    )
-}
-OURS: Final = "this server"
 
 
 class RunningServer:

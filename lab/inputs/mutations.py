@@ -6,7 +6,7 @@ import random
 import struct
 from collections.abc import Iterator
 
-from tests.support.media import encode, encode_tracks, id3, noise
+from lab.inputs.files import encode, encode_tracks, id3, noise
 
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFF00, 0x10000000)
 _MAX_EDITS = 8

@@ -43,7 +43,7 @@ class Voice:
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """``pcm``: mono float32 at 24 kHz, without the silence around it. ``words`` and ``phonemes``: what begins
-    when, in seconds from the first sample; phonemes are ARPABET's (:mod:`training.phonemes`)."""
+    when, in seconds from the first sample; phonemes are ARPABET's (:mod:`lab.speech.phonemes`)."""
 
     pcm: FloatArray
     words: tuple[tuple[float, str], ...]

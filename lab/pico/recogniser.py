@@ -14,9 +14,9 @@ import numpy as np
 import soxr
 from pocketsphinx import Decoder
 
+from lab.pico import own_voice, phrases
+from lab.pico.phrases import normalised
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence, to_int16
-from training import own_voice, phrases
-from training.examination import normalised
 
 _RATE_HZ: Final = 16_000
 _MARGIN: Final = silence(MODEL_RATE_HZ // 4)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lab.pico import own_voice, phrases
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
-from training import own_voice, phrases
 from training.person import Person
 
 _Frame = tuple[FloatArray, str]

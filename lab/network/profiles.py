@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from bench.link import LinkSettings
+from lab.network.link import LinkSettings
 
 
 @dataclass(frozen=True, slots=True)

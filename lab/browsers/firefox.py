@@ -11,7 +11,7 @@ from typing import Final
 
 from playwright.async_api import Browser, async_playwright
 
-from tests.support.soundcard import SoundCard, sound_card
+from lab.sound.card import SoundCard, sound_card
 
 _PREFERENCES: Final[Mapping[str, str | float | bool]] = {
     "media.autoplay.default": 0,  # allowed

@@ -15,9 +15,13 @@ from typing import Final
 
 import numpy as np
 
+from lab.pico import phrases
+from lab.speech import espeak
+from lab.speech.spoken import Voice
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import espeak, phrases, voices
 
+VOICE: Final = Voice("en-us+f2", words_per_minute=160, pitch=55, pitch_range=45)
+"""The one voice that the model speaks with."""
 COUNT_FRAMES: Final = 8
 """From one number of a count to the next: 0.64 s."""
 _FADE: Final = np.linspace(1.0, 0.0, MODEL_RATE_HZ // 50, dtype=np.float32)
@@ -40,7 +44,7 @@ class Part:
 @cache
 def part(text: str) -> Part:
     """``text`` in the model's voice."""
-    spoken = espeak.speak(text, voices.OWN)
+    spoken = espeak.speak(text, VOICE)
     frames = math.ceil(len(spoken.pcm) / FRAME_SAMPLES)
     pcm = np.zeros(frames * FRAME_SAMPLES, dtype=np.float32)
     pcm[: len(spoken.pcm)] = spoken.pcm * _LEVEL

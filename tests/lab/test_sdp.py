@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from bench.sdp import candidates, with_only_candidate
+from lab.network.sdp import candidates, with_only_candidate
 
 ANSWER = "\r\n".join(
     [

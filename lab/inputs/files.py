@@ -31,7 +31,7 @@ def encode(
     rows = np.broadcast_to(np.atleast_2d(pcm.astype(np.float32)), (channels, pcm.shape[-1]))
     with av.open(target, "w", format=container) as output:
         video = output.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p") if picture else None
-        stream = output.add_stream(codec, rate=rate_hz, layout=layout)
+        stream = _audio_stream(output, codec, rate_hz, layout)
         codec_format = stream.codec_context.format.name
         if video is not None:
             image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
@@ -50,6 +50,12 @@ def encode(
                 output.mux(stream.encode(converted))
         output.mux(stream.encode(None))
     return target.getvalue()
+
+
+def _audio_stream(output: av.container.OutputContainer, codec: str, rate_hz: int, layout: str) -> av.AudioStream:
+    stream = output.add_stream(codec, rate=rate_hz, layout=layout)
+    assert isinstance(stream, av.AudioStream)
+    return stream
 
 
 def file_with(data: bytes) -> IO[bytes]:
@@ -74,7 +80,7 @@ def quantised(pcm: FloatArray) -> FloatArray:
 
 
 def _s16(pcm: FloatArray) -> bytes:
-    with av.open(io.BytesIO(encode(pcm))) as container:
+    with av.open(io.BytesIO(encode(pcm)), "r") as container:
         return b"".join(bytes(frame.planes[0])[: 2 * frame.samples] for frame in container.decode(audio=0))
 
 
@@ -88,7 +94,7 @@ def encode_tracks(
     """One mono track for each of ``rows``, interleaved as a recorder does it."""
     target = io.BytesIO()
     with av.open(target, "w", format=container) as output:
-        streams = [output.add_stream(codec, rate=rate_hz, layout="mono") for _ in rows]
+        streams = [_audio_stream(output, codec, rate_hz, "mono") for _ in rows]
         for stream, language in zip(streams, languages, strict=False):
             stream.metadata["language"] = language
         form = streams[0].codec_context.format.name
@@ -114,13 +120,14 @@ def encode_late_audio(container: str, pcm: FloatArray, late_s: float, codec: str
     target = io.BytesIO()
     with av.open(target, "w", format=container) as output:
         video = output.add_stream(codec, rate=25, width=64, height=64, pix_fmt="yuv420p")
+        assert isinstance(video, av.VideoStream)
         audio_packets = _packets(output, pcm, late_s, rate_hz) if pcm.size else iter(())
         ahead = next(audio_packets, None)
         for number in range(round(25 * (late_s + pcm.size / rate_hz))):
             picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
             picture.pts = number
             output.mux(video.encode(picture))
-            while ahead is not None and ahead.pts * ahead.time_base <= number / 25:
+            while ahead is not None and (ahead.pts or 0) * ahead.time_base <= number / 25:
                 output.mux(ahead)
                 ahead = next(audio_packets, None)
         output.mux(video.encode(None))

@@ -1,0 +1,61 @@
+"""What a model takes of memory: its weights, a session, and all that its process has held.
+
+Pure data, which travels between the process that holds a model and the one that measures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtc_server.models.kyutai.options import KyutaiOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of a model. ``weights``: all there are. ``read``: those of them that every step reads: not the tables of
+    embeddings and the codebooks, of which it takes some rows. ``session``: the streaming state of one session."""
+
+    weights: int
+    read: int
+    session: int
+
+    def needed(self, sessions: int) -> int:
+        """The least memory that holds the model and so many sessions."""
+        return self.weights + sessions * self.session
+
+    def floor_s(self, sessions: int, bytes_per_s: float) -> float:
+        """The least time of a step of so many sessions."""
+        return (self.read + sessions * self.session) / bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedOptions:
+    """Of a model that writes what it weighs, as :class:`Memory`, to the file ``report``."""
+
+    kyutai: KyutaiOptions
+    report: str
+
+    @property
+    def slots(self) -> int:
+        return self.kyutai.slots
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``total_bytes``: the most that the model's process has held. On CUDA what torch has reserved on the device
+    (graphs and working memory included, the driver's own not), on a CPU its resident memory (the interpreter and
+    its libraries included)."""
+
+    sizes: Sizes
+    total_bytes: int
+
+    def write(self, report: Path) -> None:
+        report.write_text(json.dumps(dataclasses.asdict(self)))
+
+    @staticmethod
+    def read(report: Path) -> Memory:
+        found = json.loads(report.read_text())
+        return Memory(Sizes(**found["sizes"]), found["total_bytes"])
