@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.sound.tones import pitch_hz
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols.openai.formats import AudioFormat
-from tests.support.calls import pitch_hz
 
 EVERY = list(AudioFormat)
 
