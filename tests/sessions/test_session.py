@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from rtc_server import config
 from lab.waiting import until
+from rtc_server import config
 from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
