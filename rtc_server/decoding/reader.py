@@ -103,7 +103,11 @@ class _Nursery:
         try:
             theirs = self._theirs.fileno()
             self._process = ChildProcess(
-                "rtc_server.decoding", str(theirs), pass_fds=[theirs], environment=_environment()
+                *("rtc_server.decoding", str(theirs)),
+                pass_fds=[theirs],
+                environment=_environment(),
+                safe_path=True,
+                quiet=True,
             )
             self._theirs.close()
             loop.add_reader(self._control, self._on_readable)

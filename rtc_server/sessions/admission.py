@@ -176,7 +176,7 @@ class Admission:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()
         except TimeoutError:
-            logger.info("%d sessions are ended by the shutdown", len(self._present))
+            logger.info("the shutdown ends %d sessions, sockets and files", len(self._present))
         await self.close()
 
     async def close(self) -> None:

@@ -26,7 +26,8 @@ class ChildProcess:
     and to end when its standard input does, or another descriptor that it shares with this process.
 
     ``arguments``: of the module. ``pass_fds``: descriptors that it shares, by the same numbers. ``environment``: in
-    place of this process's; then its working directory is not searched for modules, and what it prints is dropped.
+    place of this process's. ``safe_path``: modules are not looked for in the working directory. ``quiet``: what it
+    prints to its standard output is dropped.
     """
 
     def __init__(
@@ -35,15 +36,16 @@ class ChildProcess:
         *arguments: str,
         pass_fds: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
+        safe_path: bool = False,
+        quiet: bool = False,
     ) -> None:
         """Raises OSError if there is no room for a process."""
-        apart = environment is not None
-        command = [sys.executable, *(["-P"] if apart else []), "-m", module, *arguments]
+        command = [sys.executable, *(["-P"] if safe_path else []), "-m", module, *arguments]
         with _blocked(_GROUP_SIGNALS):  # the child begins with them blocked: there is no moment in which one ends it
             self._process = subprocess.Popen(  # noqa: S603 - a module of ours
                 command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL if apart else None,
+                stdout=subprocess.DEVNULL if quiet else None,
                 pass_fds=pass_fds,
                 env=environment,
             )
