@@ -45,6 +45,7 @@ from rtc_server.usage.spelling import did_you_mean
 from rtc_server.web import tls
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import make_access
+from rtc_server.web.handshakes import Handshakes
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.listening import BACKLOG, check, listen
 from rtc_server.web.routes import add_routes
@@ -53,7 +54,6 @@ from rtc_server.webrtc.gateway import WebRtc
 logger = logging.getLogger(__name__)
 
 _HTTP_SHUTDOWN_S: Final = 2.0
-_HANDSHAKE_TIMEOUT_S: Final = 10.0
 _SECURITY_HEADERS: Final = {
     # All that the page is made of, and all that it talks to, is here: no scripts or styles in the markup.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -125,7 +125,7 @@ class Server:
         self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
         self.uploads = Uploads(self.admission, settings)
         self._runner: web.AppRunner | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | Handshakes] = []
         self._certificate_watch: asyncio.Task[None] | None = None
         self.port = settings.port
         self.addresses: tuple[str, ...] = ()
@@ -157,17 +157,10 @@ class Server:
     def _all_engines(self) -> list[EngineClient]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
 
-    async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if self.certificate is None:
-            return await loop.create_server(connections, sock=bound, backlog=BACKLOG)
-        return await loop.create_server(
-            connections,
-            sock=bound,
-            backlog=BACKLOG,
-            ssl=self.certificate.context,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-        )
+    async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server | Handshakes:
+        if self.certificate is not None:
+            return Handshakes(bound, connections, self.certificate.context)
+        return await asyncio.get_running_loop().create_server(connections, sock=bound, backlog=BACKLOG)
 
     def reload(self) -> None:
         """Read again what may change without a restart: the certificate, and the keys. What cannot be read leaves
@@ -198,7 +191,10 @@ class Server:
             self._certificate_watch.cancel()
             await asyncio.gather(self._certificate_watch, return_exceptions=True)
         for listener in self._listeners:
-            listener.close()
+            if isinstance(listener, Handshakes):
+                await listener.close()
+            else:
+                listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

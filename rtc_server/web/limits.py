@@ -86,6 +86,15 @@ class Connections:
     def __call__(self) -> Connection:
         return Connection(self, self._server)
 
+    def admitted(self, entry: Entry) -> Connection:
+        """One for a connection that has been counted already."""
+        return Connection(self, self._server, entry)
+
+    @property
+    def surplus_places(self) -> int:
+        """How many of those that are too many may be there at a time, to be told so."""
+        return max(2, min(_SURPLUS, self._files.most // _SURPLUS))
+
     def __len__(self) -> int:
         return self._open.total()
 
@@ -117,7 +126,7 @@ class Connections:
     def add_surplus(self, connection: Connection) -> None:
         """It is told, if it asks soon."""
         self._surplus[connection] = None
-        if len(self._surplus) > max(2, min(_SURPLUS, self._files.most // _SURPLUS)):
+        if len(self._surplus) > self.surplus_places:
             next((one for one in self._surplus if not one.handling), next(iter(self._surplus))).cut_off()
 
     def remove_surplus(self, connection: Connection) -> None:
@@ -138,7 +147,8 @@ class Connection(web.RequestHandler):
     The handler of requests says when one begins and ends; in between, this connection's time is theirs.
     """
 
-    def __init__(self, connections: Connections, server: web.Server) -> None:
+    def __init__(self, connections: Connections, server: web.Server, entry: Entry | None = None) -> None:
+        """``entry``: with which it was counted; without, it is when it is made."""
         limits = connections.limits
         super().__init__(
             server,
@@ -151,7 +161,8 @@ class Connection(web.RequestHandler):
         )
         self._connections = connections
         self._limits = limits
-        self._entry: Entry | None = None
+        self._entry = entry
+        self.was_made = False
         self.handling = False
         self._head_began_at: float | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -177,8 +188,10 @@ class Connection(web.RequestHandler):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self._entry = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
+        self.was_made = True
+        if self._entry is None:
+            peer = transport.get_extra_info("peername")
+            self._entry = self._connections.enter(peer[0] if isinstance(peer, tuple) else "")
         if self._entry is None:
             logger.debug("too many connections: one is refused")
             cast(asyncio.Transport, transport).abort()  # uvloop's are not subclasses of it
