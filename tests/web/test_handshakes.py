@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-import uvloop
 from aiohttp import web
 
 from lab.waiting import until
@@ -24,25 +22,12 @@ from rtc_server.system.descriptors import Descriptors
 from rtc_server.web.handshakes import Handshakes
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.self_signed import keep_self_signed
+from tests.web.conftest import Scenario
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = ConnectionLimits(in_all=20, per_address=4)
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """The beginning of a client's first message."""
-
-Scenario = Callable[[], Coroutine[Any, Any, None]]
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
-    def runner(scenario: Scenario) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(30):
-                await scenario()
-
-        request.param(bounded())
-
-    return runner
 
 
 @pytest.fixture(scope="module")

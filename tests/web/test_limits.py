@@ -11,12 +11,10 @@ import inspect
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import uvloop
 from aiohttp import web
 
 from lab.waiting import until
@@ -28,27 +26,12 @@ from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access
 from rtc_server.web.limits import Connection, ConnectionLimits, Connections, Entry
 from rtc_server.web.routes import Policy, Routes, add_routes
+from tests.web.conftest import Scenario
 
 LIMITS = ConnectionLimits(head_s=0.3, idle_s=30.0, lingering_s=0.2, stalled_s=0.3, in_all=20, per_address=20)
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 SOON_S = 10.0
 LARGE = 64 * 1024 * 1024
-
-Scenario = Callable[[], Coroutine[Any, Any, None]]
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
-    """Runs a scenario, within a time."""
-
-    def runner(scenario: Scenario) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(30):
-                await scenario()
-
-        request.param(bounded())
-
-    return runner
 
 
 @pytest.fixture(autouse=True)
