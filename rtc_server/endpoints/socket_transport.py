@@ -62,6 +62,8 @@ class SocketTransport(abc.ABC):
         self.owner: TransportOwner | None = owner
         self.reason = EndReason.BYE
         """Why it ends, as far as the session has said."""
+        self.last_words: list[Message] = []
+        """What goes out when all else has."""
         self._request = request
         self._socket = socket
         self._texts: deque[Message] = deque()
@@ -245,6 +247,8 @@ class SocketTransport(abc.ABC):
             finally:
                 sent.cancel()
         await self._write_texts()
+        for message in self.last_words:
+            await self._put(message)
 
 
 async def until_over(session: Session, transport: SocketTransport) -> None:

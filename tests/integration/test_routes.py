@@ -76,6 +76,7 @@ HEAD    /v1/models                      known
 GET     /v1/models/x                    known
 HEAD    /v1/models/x                    known
 POST    /v1/realtime/client_secrets     known     offer
+GET     /v1/live/sessions               known
 GET     /api/asr-streaming              known
 POST    /api/transcribe                 known     offer, streamed
 PUT     /api/transcribe                 known     offer, streamed

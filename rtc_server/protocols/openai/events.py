@@ -62,7 +62,7 @@ def read_head(message: str | bytes, audio_types: Iterable[str] = ()) -> Head:
     return head
 
 
-def read_event(message: str, head: Head, decoder: msgspec.json.Decoder[_E]) -> _E:
+def read_event(message: str | bytes, head: Head, decoder: msgspec.json.Decoder[_E]) -> _E:
     """The event whose head was read, as its type has it. Raises BadEvent."""
     try:
         return decoder.decode(message)

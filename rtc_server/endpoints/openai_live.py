@@ -1,0 +1,209 @@
+"""OpenAI Live over a WebSocket: ``/v1/live/sessions``.
+
+The transport of such a session, and the handler that opens it. What the events are is ``protocols.openai.live``'s; all
+else is the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from rtc_server import audio
+from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.audio import FloatArray
+from rtc_server.endpoints.openai_models import service_for
+from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
+from rtc_server.endpoints.sockets import close_code, make_socket
+from rtc_server.errors import BadMessage, RateLimited, RequestTimeout, ServerError
+from rtc_server.media.plain import PlainReader, PlainWriter
+from rtc_server.media.quiet import QuietGate
+from rtc_server.protocols import events
+from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.openai import live
+from rtc_server.protocols.openai.errors import BadEvent
+from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
+from rtc_server.protocols.openai.formats import AudioFormat
+from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfig
+from rtc_server.sessions.session import MAX_BAD_MESSAGES, MESSAGE_BURST, MESSAGES_PER_S
+from rtc_server.sessions.state import EndReason
+from rtc_server.sessions.transport import TransportOwner
+from rtc_server.signaling import REGISTRY, SETTINGS
+from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
+
+logger = logging.getLogger(__name__)
+
+_START_S: Final = 10.0
+"""For a client to say how its session shall be."""
+_BAD_BEFORE_START: Final = 10
+_AUDIO_BYTES_PER_S: Final = 640_000
+"""Of base64 that is looked into: ten times what audio at 24 kHz has in real time."""
+_AUDIO_BURST_BYTES: Final = 2 * MAX_EVENT_BYTES
+_DROPPED_BYTES_PER_S: Final = 4 * 1024 * 1024
+"""Read and dropped, beyond that: so slowly that others have their time, and so fast that pings behind it are seen."""
+_TELL_DROPS_S: Final = 5.0
+_HEARTBEAT_S: Final = 10.0
+
+routes = Routes()
+
+
+class LiveTransport(SocketTransport):
+    """One client's WebSocket: events with audio in base64, both ways all the time."""
+
+    def __init__(
+        self,
+        owner: TransportOwner,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        session: LiveSession,
+        audio_format: AudioFormat,
+        start_id: str | None,
+    ) -> None:
+        super().__init__(owner, request, socket)
+        self.name = f"OpenAI Live, {audio_format.type} at {audio_format.rate_hz} Hz"
+        self.audio_dropped_bytes = 0
+        """Of base64, not looked into: it came faster than anyone speaks."""
+        self._session = session
+        self._start_id = start_id
+        self._reader = PlainReader(audio_format)
+        self._writer = PlainWriter(audio_format)
+        self._quiet = QuietGate()
+        self._played = 0
+        self._finished = False
+        self._bad = 0
+        self._events = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, self.opened_at)
+        self._audio = TokenBucket(_AUDIO_BYTES_PER_S, _AUDIO_BURST_BYTES, self.opened_at)
+        self._drops_told_at = self.opened_at - _TELL_DROPS_S
+
+    def greeting(self) -> list[Message]:
+        return list(self._session.started(self._start_id))
+
+    def send(self, message: str, event: events.ServerEvent | None) -> bool:
+        """Say a session's event in the words of this protocol."""
+        if not self.channel_open:
+            return False
+        if event is None:
+            return True
+        told = self._session.tell(event, self._played * audio.FRAME_MS)
+        if isinstance(event, events.Disconnected):
+            self.reason = EndReason(event.reason)
+            self.last_words = [] if told is None else [told]
+        elif told is not None:
+            self.say(told)
+        return True
+
+    def play(self, pcm: FloatArray, now: float) -> None:
+        self._played += 1
+        super().play(self._quiet.pass_on(pcm), now)
+
+    def voice(self, pcm: FloatArray) -> Message:
+        return live.audio_event(self._writer.write(pcm))
+
+    async def take(self, message: Message) -> None:
+        """Obey an event. One that is refused costs an answer; too many of them end it. Raises BadMessage."""
+        if self._finished:
+            return
+        try:
+            head = live.head_of(message)
+            if head.type == live.APPEND_AUDIO and not self._audio.allow(time.monotonic(), len(message)):
+                await self._drop(message)
+            elif head.type != live.APPEND_AUDIO and not self._events.allow(time.monotonic()):
+                raise RateLimited
+            else:
+                self._obey(self._session.receive(message, head))
+        except (BadMessage, RateLimited) as error:
+            self._bad += 1
+            if self._bad >= MAX_BAD_MESSAGES:
+                raise
+            self.say(live.refusal(error))
+        await asyncio.sleep(0)
+
+    def _obey(self, asked: live.Asked) -> None:
+        if asked.audio:
+            self.hear(self._reader.read(asked.audio))
+        if asked.command is not None and self.owner is not None:
+            self.owner.on_command(self, asked.command)
+        if asked.reply is not None:
+            self.say(asked.reply)
+        if asked.closes and self.owner is not None:
+            self._finished = True
+            self.owner.on_finished(self)
+
+    async def _drop(self, message: Message) -> None:
+        self.audio_dropped_bytes += len(message)
+        now = time.monotonic()
+        if now - self._drops_told_at >= _TELL_DROPS_S:
+            self._drops_told_at = now
+            self.say(live.refusal(RateLimited("Audio comes faster than it lasts. What is too much is dropped.")))
+        await asyncio.sleep(len(message) / _DROPPED_BYTES_PER_S)
+
+
+@routes.get("/v1/live/sessions", Policy(), head=False)
+async def converse(request: web.Request) -> web.WebSocketResponse:
+    """A conversation with one of the server's models, for clients of OpenAI Live."""
+    registry = request.app[REGISTRY]
+    registry.admission.require_open()
+    socket = make_socket(request, max_message_bytes=2 * MAX_EVENT_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    await socket.prepare(request)
+    start_id = None
+    try:
+        async with asyncio.timeout(_START_S):
+            start = await _started(socket)
+        if start is not None:
+            config, start_id = start
+            with registry.counted():
+                await _open(request, socket, config, start_id)
+    except TimeoutError:
+        await _refuse(socket, RequestTimeout("No session.start came."), None)
+    except ServerError as error:
+        await _refuse(socket, error, start_id)
+    except ConnectionError:
+        pass
+    return socket
+
+
+async def _started(socket: web.WebSocketResponse) -> tuple[SessionConfig, str | None] | None:
+    """How the client wants its session; None if it left. What comes before that is refused and may be followed by it.
+    Raises BadEvent."""
+    for attempt in range(1, _BAD_BEFORE_START + 1):
+        message = await socket.receive()
+        if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            return None
+        try:
+            return live.read_start(message.data)
+        except BadStart:
+            raise
+        except BadEvent as error:
+            if attempt == _BAD_BEFORE_START:
+                raise
+            await socket.send_str(live.refusal(error))
+    return None
+
+
+async def _open(
+    request: web.Request, socket: web.WebSocketResponse, config: SessionConfig, start_id: str | None
+) -> None:
+    visitor, settings = visitor_of(request), request.app[SETTINGS]
+    assert config.format is not None, "a start on a socket has a format"
+    service = service_for(request, config.model)
+    opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor, resumable=False)
+    async with opening as session:
+        expires_at = time.time() + visitor.principal.session_s(settings.max_session_s)
+        spoken = LiveSession(f"live_{session.id.text}", expires_at, config)
+        transport = LiveTransport(session, request, socket, spoken, config.format, start_id)
+        session.attach(transport)
+        session.start()
+    await until_over(session, transport)
+
+
+async def _refuse(socket: web.WebSocketResponse, error: ServerError, start_id: str | None) -> None:
+    logger.info("a conversation is refused: %s", error.code)
+    with contextlib.suppress(ConnectionError):
+        await socket.send_str(live.refusal(error, start_id))
+        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())

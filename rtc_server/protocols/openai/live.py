@@ -1,0 +1,340 @@
+"""OpenAI Live: what its clients send, and what a session is told in its words. No IO, no clock.
+
+A protocol without turns: audio both ways all the time. ``docs/doors.md`` says what of it this server does, and what is
+ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from rtc_server.audio import FRAME_MS
+from rtc_server.errors import ServerError
+from rtc_server.protocols import events
+from rtc_server.protocols.openai.errors import BadEvent
+from rtc_server.protocols.openai.events import (
+    Head,
+    encode_event,
+    error_event,
+    read_event,
+    read_head,
+    require_shallow,
+    unknown_event,
+)
+from rtc_server.protocols.openai.formats import LIVE_FORMATS, AudioFormat, decode_audio, encode_audio, find_format
+from rtc_server.protocols.openai.ids import new_id
+
+START: Final = "session.start"
+APPEND_AUDIO: Final = "session.input_audio.append"
+_CAUSED_BY: Final = "client_event_id"
+_MAX_KEPT_BYTES: Final = 64 * 1024
+"""Of what a client wants to be told again: how it would have tasks delegated."""
+_USAGE_MS: Final = 10_000
+_CLOSED: Final = {"bye": "close_requested", "deleted": "close_requested", "time_limit": "expired"}
+"""Reasons of a session's end. All others are a connection lost, in the words of this protocol."""
+
+# To which the model cannot listen: it hears, and reads nothing.
+_APPENDS: Final = ("session.instructions.append", "session.thinking.append", "session.commentary.append")
+# Of delegated tasks, which this server's models never ask for; and of prerecorded replies.
+_NOT_HERE: Final = (
+    "response.create",
+    "response.item.create",
+    "decision.create",
+    "decision.item.create",
+    "decision.item.delete",
+    "session.output_audio.fixture.play",
+    "transport.dtmf.send",
+)
+
+
+class BadStart(BadEvent):
+    """A session cannot be as its client wants it."""
+
+
+class _Format(msgspec.Struct):
+    type: str
+    rate: int | None = None
+
+
+class _Audio(msgspec.Struct):
+    format: _Format | None = None
+
+
+class _Config(msgspec.Struct):
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    audio: _Audio | None = None
+    delegation: dict[str, Any] | None = None
+    triggers: list[Any] | None = None
+    instructions: str | None = None
+    input: list[msgspec.Raw] | None = None
+
+
+class _Start(msgspec.Struct):
+    session: _Config
+
+
+class _Transport(msgspec.Struct):
+    type: str
+    sdp: str
+
+
+class _Call(msgspec.Struct):
+    session: _Config
+    transport: _Transport
+
+
+class _Append(msgspec.Struct):
+    audio: str
+
+
+class _Change(msgspec.Struct):
+    delegation: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    triggers: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    instructions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Update(msgspec.Struct):
+    session: _Change
+
+
+_starts: Final = msgspec.json.Decoder(_Start)
+_calls: Final = msgspec.json.Decoder(_Call)
+_appends: Final = msgspec.json.Decoder(_Append)
+_updates: Final = msgspec.json.Decoder(_Update)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """How a client wants its session. ``format``: None where audio does not go in events. ``unheard``: it would have
+    told the model things that the model cannot be told."""
+
+    model: str
+    format: AudioFormat | None
+    delegation: dict[str, Any] | None
+    triggers: list[Any] | None
+    unheard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client's event asks for: at most one of these, and what is said to it."""
+
+    audio: bytes = b""
+    command: events.ClientMessage | None = None
+    closes: bool = False
+    reply: str | None = None
+
+
+def head_of(message: str | bytes) -> Head:
+    """Of any client's event. Raises BadEvent."""
+    return read_head(message, (APPEND_AUDIO,))
+
+
+def read_start(message: str | bytes) -> tuple[SessionConfig, str | None]:
+    """A session's start on a WebSocket, and the client's id of it. Raises BadStart; BadEvent for what may not come
+    before it, and may be followed by it."""
+    head = head_of(message)
+    if head.type != START:
+        if head.type not in _KNOWN:
+            raise unknown_event(head, _KNOWN)
+        raise BadEvent("session_not_started", "The first event is session.start.", "type", head.event_id)
+    try:
+        return _checked(read_event(message, head, _starts).session, with_format=True), head.event_id
+    except BadEvent as error:
+        raise BadStart(error.event_code, error.message, error.param, head.event_id) from None
+
+
+def read_call(body: bytes) -> tuple[SessionConfig, str]:
+    """The body of a request for a session over WebRTC: how it shall be, and the offer's SDP. Raises BadEvent."""
+    head = Head("session")
+    call = read_event(body, head, _calls)
+    if call.transport.type != "webrtc":
+        raise BadEvent("invalid_value", "The transport that there is is webrtc.", "transport.type")
+    if call.session.audio is not None and call.session.audio.format is not None:
+        raise BadEvent("invalid_value", "WebRTC negotiates the audio format itself.", "session.audio.format")
+    return _checked(call.session, with_format=False), call.transport.sdp
+
+
+def _checked(config: _Config, with_format: bool) -> SessionConfig:
+    named = None if config.audio is None else config.audio.format
+    audio_format = AudioFormat.PCM_24K
+    if named is not None:
+        audio_format = find_format(named.type, named.rate, LIVE_FORMATS, "session.audio.format")
+    _require_small(config.delegation, "session.delegation")
+    _require_small(config.triggers, "session.triggers")
+    return SessionConfig(
+        config.model,
+        audio_format if with_format else None,
+        config.delegation,
+        config.triggers,
+        unheard=bool(config.instructions or config.input),
+    )
+
+
+def _require_small(value: object, param: str) -> None:
+    require_shallow(value, param)
+    if len(msgspec.json.encode(value)) > _MAX_KEPT_BYTES:
+        raise BadEvent("too_large", f"This may have at most {_MAX_KEPT_BYTES} bytes.", param)
+
+
+class LiveSession:
+    """The server's side of one session. ``session_id``: as its client is told; ``expires_at``: in seconds since 1970.
+
+    ``at_ms`` below is the time of the session, which begins with its audio.
+    """
+
+    def __init__(self, session_id: str, expires_at: float, config: SessionConfig) -> None:
+        self._id = session_id
+        self._expires_at = round(expires_at)
+        self._config = config
+        self._delegation = config.delegation
+        self._triggers = config.triggers
+        self._usage_at_ms = 0.0
+        self._close_cause: str | None = None
+
+    def started(self, cause: str | None = None) -> list[str]:
+        """The first events. ``cause``: the client's id of its start."""
+        first = [self._event("session.started", cause, session=self._resource())]
+        if self._config.unheard:
+            sentence = "The model hears and does not read: instructions and earlier messages are not given to it."
+            first.append(self._event("info", None, code="instructions_ignored", message=sentence))
+        return first
+
+    def receive(self, message: str | bytes, head: Head) -> Asked:
+        """A client's event, whose head was read. Raises BadEvent for one that is refused; the session goes on."""
+        try:
+            return self._obey(head, message)
+        except BadEvent as error:
+            raise BadEvent(error.event_code, error.message, error.param, head.event_id) from None
+
+    def tell(self, event: events.ServerEvent, at_ms: float) -> str | None:
+        """What happens in the session, as an event of this protocol; None if it has none for it."""
+        told: str | None = None
+        match event:
+            case events.Text(delta):
+                told = self._transcript("output", delta, round(at_ms), round(at_ms) + FRAME_MS)
+            case events.Word(text, start_ms, end_ms):
+                told = self._transcript("input", f" {text}", start_ms, end_ms)
+            case events.Error(code, sentence):
+                told = self._event("error", None, error={"type": "server_error", "code": code, "message": sentence})
+            case events.Recovered(code):
+                told = self._event("info", None, code=f"{code}_over", message="The conversation goes on.")
+            case events.Ending(reason, in_ms):
+                told = self._event("info", None, code=reason, message=f"The session ends in {in_ms // 1000} s.")
+            case events.Stats() if at_ms - self._usage_at_ms >= _USAGE_MS:
+                self._usage_at_ms = at_ms
+                told = self._event("session.usage.updated", None, usage=_usage(at_ms))
+            case events.Disconnected(why):
+                last = {"reason": _CLOSED.get(why, "connection_lost"), "session": self._resource()}
+                told = self._event("session.closed", self._close_cause, **last, usage=_usage(at_ms))
+            case _:
+                pass
+        return told
+
+    def _obey(self, head: Head, message: str | bytes) -> Asked:
+        match head.type:
+            case "session.input_audio.append" if self._config.format is not None:
+                return Asked(audio=decode_audio(read_event(message, head, _appends).audio, self._config.format))
+            case "session.input_audio.append":
+                raise BadEvent("unsupported_event", "Audio comes by WebRTC here, and in no event.", "type")
+            case "session.input_audio.mute":
+                return self._mute(True, "session.input_audio.muted", head)
+            case "session.input_audio.unmute":
+                return self._mute(False, "session.input_audio.unmuted", head)
+            case "session.update":
+                self._change(read_event(message, head, _updates).session)
+                return Asked(reply=self._event("session.updated", head.event_id, session=self._resource()))
+            case "session.close":
+                self._close_cause = head.event_id
+                return Asked(closes=True)
+            case "session.start":
+                raise BadEvent("session_already_started", "The session has started already.", "type")
+            case append if append in _APPENDS:
+                raise BadEvent("unsupported", "The model hears and does not read: nothing can be told to it.", "type")
+            case other if other in _NOT_HERE:
+                raise BadEvent("unsupported_event", "Nothing is delegated here, and no fixture played.", "type")
+            case _:
+                raise unknown_event(head, _KNOWN)
+
+    def _mute(self, muted: bool, acknowledgement: str, head: Head) -> Asked:
+        return Asked(command=events.Settings(muted=muted), reply=self._event(acknowledgement, head.event_id))
+
+    def _change(self, change: _Change) -> None:
+        for name in ("model", "instructions", "audio", "input"):
+            if getattr(change, name) is not msgspec.UNSET:
+                raise BadEvent("immutable_parameter", "It cannot change after the start.", f"session.{name}")
+        delegation, triggers = self._delegation, self._triggers
+        if change.delegation is not msgspec.UNSET:
+            delegation = _merged(delegation, change.delegation)
+            _require_small(delegation, "session.delegation")
+        if change.triggers is not msgspec.UNSET:
+            triggers = change.triggers
+            _require_small(triggers, "session.triggers")
+        self._delegation, self._triggers = delegation, triggers
+
+    def _resource(self) -> dict[str, Any]:
+        audio_format = self._config.format
+        resource: dict[str, Any] = {
+            "id": self._id,
+            "expires_at": self._expires_at,
+            "model": self._config.model,
+            "status": "active",
+            "audio": {} if audio_format is None else {"format": audio_format.as_dict()},
+            "delegation": self._delegation or {"type": "client"},
+        }
+        return resource if self._triggers is None else resource | {"triggers": self._triggers}
+
+    def _transcript(self, side: str, delta: str, start_ms: int, end_ms: int) -> str:
+        return self._event(f"session.{side}_transcript.delta", None, delta=delta, start_ms=start_ms, end_ms=end_ms)
+
+    @staticmethod
+    def _event(type_: str, cause: str | None, **fields: Any) -> str:
+        event = {"type": type_, "event_id": new_id("event")} | fields
+        return encode_event(event if cause is None else event | {_CAUSED_BY: cause})
+
+
+def audio_event(raw: bytes) -> str:
+    """The model's voice, as bytes of the session's format."""
+    return encode_event({"type": "session.output_audio.delta", "delta": encode_audio(raw)})
+
+
+def refusal(error: ServerError, cause: str | None = None) -> str:
+    """Any typed error as an event. ``cause``: the client's id of the event that is to blame, where the error does not
+    say it."""
+    return error_event(error, _CAUSED_BY, cause)
+
+
+def _merged(old: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any]:
+    """What is left out keeps its value, also one level down. Raises BadEvent for another kind of delegation."""
+    before = old or {"type": "client"}
+    change = {"type": "client"} if new is None else new
+    if change.get("type") != before.get("type"):
+        raise BadEvent("immutable_parameter", "It cannot change after the start.", "session.delegation.type")
+    inner = {
+        name: before[name] | value
+        for name, value in change.items()
+        if isinstance(value, dict) and isinstance(before.get(name), dict)
+    }
+    return before | change | inner
+
+
+def _usage(at_ms: float) -> dict[str, int]:
+    return {"seconds": int(at_ms // 1000)}
+
+
+_KNOWN: Final = (
+    START,
+    APPEND_AUDIO,
+    "session.input_audio.mute",
+    "session.input_audio.unmute",
+    "session.update",
+    "session.close",
+    *_APPENDS,
+    *_NOT_HERE,
+)
