@@ -17,10 +17,12 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtc_server import audio
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
+from rtc_server.endpoints.openai_live_calls import PATH, live_id
+from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
 from rtc_server.endpoints.sockets import close_code, make_socket
-from rtc_server.errors import BadMessage, RateLimited, RequestTimeout, ServerError
+from rtc_server.errors import RateLimited, RequestTimeout, ServerError
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.media.quiet import QuietGate
 from rtc_server.protocols import events
@@ -30,7 +32,6 @@ from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfig
-from rtc_server.sessions.session import MAX_BAD_MESSAGES, MESSAGE_BURST, MESSAGES_PER_S
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY, SETTINGS
@@ -63,39 +64,31 @@ class LiveTransport(SocketTransport):
         socket: web.WebSocketResponse,
         session: LiveSession,
         audio_format: AudioFormat,
-        start_id: str | None,
     ) -> None:
         super().__init__(owner, request, socket)
         self.name = f"OpenAI Live, {audio_format.type} at {audio_format.rate_hz} Hz"
         self.audio_dropped_bytes = 0
         """Of base64, not looked into: it came faster than anyone speaks."""
         self._session = session
-        self._start_id = start_id
+        self._talk = LiveTalk(session, self._on_audio)
         self._reader = PlainReader(audio_format)
         self._writer = PlainWriter(audio_format)
         self._quiet = QuietGate()
         self._played = 0
-        self._finished = False
-        self._bad = 0
-        self._events = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, self.opened_at)
         self._audio = TokenBucket(_AUDIO_BYTES_PER_S, _AUDIO_BURST_BYTES, self.opened_at)
         self._drops_told_at = self.opened_at - _TELL_DROPS_S
 
-    def greeting(self) -> list[Message]:
-        return list(self._session.started(self._start_id))
-
     def send(self, message: str, event: events.ServerEvent | None) -> bool:
-        """Say a session's event in the words of this protocol."""
+        """Say a session's event in the words of this protocol, with the times of the voice that was sent."""
         if not self.channel_open:
             return False
-        if event is None:
-            return True
-        told = self._session.tell(event, self._played * audio.FRAME_MS)
+        told: list[Message] = [] if event is None else [*self._session.tell(event, self._played * audio.FRAME_MS)]
         if isinstance(event, events.Disconnected):
             self.reason = EndReason(event.reason)
-            self.last_words = [] if told is None else [told]
-        elif told is not None:
-            self.say(told)
+            self.last_words = told
+        else:
+            for text in told:
+                self.say(text)
         return True
 
     def play(self, pcm: FloatArray, now: float) -> None:
@@ -106,45 +99,30 @@ class LiveTransport(SocketTransport):
         return live.audio_event(self._writer.write(pcm))
 
     async def take(self, message: Message) -> None:
-        """Obey an event. One that is refused costs an answer; too many of them end it. Raises BadMessage."""
-        if self._finished:
+        """Obey an event, or refuse it."""
+        if self.owner is None:
             return
-        try:
-            head = live.head_of(message)
-            if head.type == live.APPEND_AUDIO and not self._audio.allow(time.monotonic(), len(message)):
-                await self._drop(message)
-            elif head.type != live.APPEND_AUDIO and not self._events.allow(time.monotonic()):
-                raise RateLimited
-            else:
-                self._obey(self._session.receive(message, head))
-        except (BadMessage, RateLimited) as error:
-            self._bad += 1
-            if self._bad >= MAX_BAD_MESSAGES:
-                raise
-            self.say(live.refusal(error))
+        audio_bytes = len(message) if live.is_audio(message) else 0
+        if audio_bytes and not self._audio.allow(time.monotonic(), audio_bytes):
+            await self._drop(audio_bytes)
+            return
+        for reply in self._talk.incoming(message, self, self.owner):
+            self.say(reply)
         await asyncio.sleep(0)
 
-    def _obey(self, asked: live.Asked) -> None:
-        if asked.audio:
-            self.hear(self._reader.read(asked.audio))
-        if asked.command is not None and self.owner is not None:
-            self.owner.on_command(self, asked.command)
-        if asked.reply is not None:
-            self.say(asked.reply)
-        if asked.closes and self.owner is not None:
-            self._finished = True
-            self.owner.on_finished(self)
+    def _on_audio(self, raw: bytes) -> None:
+        self.hear(self._reader.read(raw))
 
-    async def _drop(self, message: Message) -> None:
-        self.audio_dropped_bytes += len(message)
+    async def _drop(self, audio_bytes: int) -> None:
+        self.audio_dropped_bytes += audio_bytes
         now = time.monotonic()
         if now - self._drops_told_at >= _TELL_DROPS_S:
             self._drops_told_at = now
             self.say(live.refusal(RateLimited("Audio comes faster than it lasts. What is too much is dropped.")))
-        await asyncio.sleep(len(message) / _DROPPED_BYTES_PER_S)
+        await asyncio.sleep(audio_bytes / _DROPPED_BYTES_PER_S)
 
 
-@routes.get("/v1/live/sessions", Policy(), head=False)
+@routes.get(PATH, Policy(), head=False)
 async def converse(request: web.Request) -> web.WebSocketResponse:
     """A conversation with one of the server's models, for clients of OpenAI Live."""
     registry = request.app[REGISTRY]
@@ -195,8 +173,8 @@ async def _open(
     opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor, resumable=False)
     async with opening as session:
         expires_at = time.time() + visitor.principal.session_s(settings.max_session_s)
-        spoken = LiveSession(f"live_{session.id.text}", expires_at, config)
-        transport = LiveTransport(session, request, socket, spoken, config.format, start_id)
+        spoken = LiveSession(live_id(session), expires_at, config, start_id)
+        transport = LiveTransport(session, request, socket, spoken, config.format)
         session.attach(transport)
         session.start()
     await until_over(session, transport)

@@ -79,9 +79,9 @@ class SocketTransport(abc.ABC):
         self._writing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    @abc.abstractmethod
     def greeting(self) -> list[Message]:
-        """What the client gets first."""
+        """What the client gets before the session's first event."""
+        return []
 
     @abc.abstractmethod
     async def take(self, message: Message) -> None:

@@ -116,6 +116,9 @@ class Listeners:
     def on_command(self, transport: Transport, command: events.ClientMessage) -> None:
         """In whatever protocol."""
 
+    def on_refused(self, transport: Transport) -> None:
+        """Nor does it get a word in with nonsense."""
+
     def on_finished(self, transport: Transport) -> None:
         """Its going is told by :meth:`on_gone`."""
 

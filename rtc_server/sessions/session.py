@@ -221,7 +221,9 @@ class Session:
                 raise RateLimited
             parsed = events.parse_client_message(message)
         except (BadMessage, RateLimited) as error:
-            self._on_bad_message(error)
+            self.on_refused(transport)
+            if self._end_task is None:
+                self.warn(error)
             return
         self.on_command(transport, parsed)
 
@@ -237,6 +239,11 @@ class Session:
                 self.end(EndReason.BYE)
             case _:
                 assert_never(command)
+
+    def on_refused(self, transport: Transport) -> None:
+        self._bad_messages += 1
+        if self._bad_messages >= MAX_BAD_MESSAGES:
+            self.end(EndReason.PROTOCOL_ABUSE)
 
     def on_finished(self, transport: Transport) -> None:
         self._finished = True
@@ -372,13 +379,6 @@ class Session:
         self._voice.clear()
         self._machine.apply(SessionEvent.RESET)
         self._emit_state(reset=True)
-
-    def _on_bad_message(self, error: ServerError) -> None:
-        self._bad_messages += 1
-        if self._bad_messages >= MAX_BAD_MESSAGES:
-            self.end(EndReason.PROTOCOL_ABUSE)
-        else:
-            self.warn(error)
 
     async def _run(self) -> None:
         try:

@@ -90,6 +90,9 @@ class TransportOwner(Protocol):
     def on_command(self, transport: Transport, command: ClientMessage) -> None:
         """A message of a client that speaks another protocol, by what it means."""
 
+    def on_refused(self, transport: Transport) -> None:
+        """A message in another protocol was refused, and its client told so: too many of them end the session."""
+
     def on_finished(self, transport: Transport) -> None:
         """The client has said all: the end, once what it said is answered."""
 

@@ -27,6 +27,7 @@ from rtc_server.protocols.trickle import Fragment
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
 from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
+from rtc_server.webrtc.channel import ChannelLanguage, OwnLanguage
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.peer import Peer
 
@@ -35,16 +36,23 @@ _LOSS_REPORT_S: Final = 0.9
 
 
 class Connection:
-    """``owner``: the session, or its listeners."""
+    """``owner``: the session, or its listeners. ``language``: of its data channel."""
 
     def __init__(
-        self, owner: TransportOwner, offer: Offer, settings: Settings, addresses: MediaAddresses, log_id: str
+        self,
+        owner: TransportOwner,
+        offer: Offer,
+        settings: Settings,
+        addresses: MediaAddresses,
+        log_id: str,
+        language: ChannelLanguage | None = None,
     ) -> None:
         self.etag = f'"{secrets.token_hex(8)}"'
         """Of the ICE generation, in the form that HTTP gives it."""
         self.connected = False
         self.channel_open = False
         self.opened_at = time.monotonic()
+        self.language = language or OwnLanguage()
         self._owner: TransportOwner | None = owner
         self._offer = offer
         self._bitrate = settings.bitrate_bps
@@ -52,7 +60,7 @@ class Connection:
         self._receiver = PacketReceiver()
         self._playout = PlayoutBuffer(settings.playout_margin_ms)
         self._voice = self._make_voice()
-        self._peer = Peer(self, offer, self._voice, addresses, settings.peer_timeout_s, log_id)
+        self._peer = Peer(self, offer, self._voice, addresses, settings.peer_timeout_s, log_id, self.language.label)
         self._answers = 0
         self._heard_at = self._loss_reported_at = self.opened_at
 
@@ -114,7 +122,7 @@ class Connection:
 
     def send(self, message: str, event: ServerEvent | None) -> bool:
         """Queue an event. False if it cannot be sent."""
-        return self._peer.send(message)
+        return all(self._peer.send(each) for each in self.language.outgoing(message, event))
 
     async def look(self) -> TransportFigures:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
@@ -185,7 +193,8 @@ class Connection:
 
     def on_message(self, message: str | bytes) -> None:
         if self._owner is not None:
-            self._owner.on_message(self, message)
+            for reply in self.language.incoming(message, self, self._owner):
+                self._peer.send(reply)
 
     def on_gone(self, orderly: bool) -> None:
         if self._owner is not None:

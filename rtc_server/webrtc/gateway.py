@@ -6,6 +6,7 @@ the registry's. Knows nothing of HTTP.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rtc_server.access.principals import Visitor
@@ -16,6 +17,7 @@ from rtc_server.protocols.offer import Offer, read_offer
 from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
+from rtc_server.webrtc.channel import ChannelLanguage
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.ice import MediaAddresses
 
@@ -39,15 +41,21 @@ class WebRtc:
         self._addresses = MediaAddresses.from_settings(settings)
 
     async def open(
-        self, sdp: str, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
+        self,
+        sdp: str,
+        service: str | None,
+        options: OfferOptions,
+        visitor: Visitor,
+        resumable: bool = True,
+        language: Callable[[Session], ChannelLanguage | None] = lambda _: None,
     ) -> Answer:
-        """Answer an offer with a new session. Raises what :meth:`Registry.opening` does, and BadSdp, NoAudio,
-        NoCommonCodec, NoPort."""
+        """Answer an offer with a new session. ``language``: makes that of its data channel, where it is not the
+        server's own. Raises what :meth:`Registry.opening` does, and BadSdp, NoAudio, NoCommonCodec, NoPort."""
         with self._registry.counted():
             opening = self._registry.opening(service, options, visitor, resumable)
             offer = read_offer(sdp)
             async with opening as session:
-                connection = self._connect(session, offer, visitor, session.id.log_id)
+                connection = self._connect(session, offer, visitor, session.id.log_id, language(session))
                 session.attach(connection)
                 answer = await connection.answer()
                 token = session.start()
@@ -91,8 +99,16 @@ class WebRtc:
                 raise
             return Answer(answer, f"{session.id.text}/{name}", connection.etag)
 
-    def _connect(self, owner: TransportOwner, offer: Offer, visitor: Visitor, log_id: str) -> Connection:
-        return Connection(owner, offer, self._settings, self._addresses.towards(visitor.address), log_id)
+    def _connect(
+        self,
+        owner: TransportOwner,
+        offer: Offer,
+        visitor: Visitor,
+        log_id: str,
+        language: ChannelLanguage | None = None,
+    ) -> Connection:
+        towards = self._addresses.towards(visitor.address)
+        return Connection(owner, offer, self._settings, towards, log_id, language)
 
 
 def connection_of(session: Session) -> Connection:

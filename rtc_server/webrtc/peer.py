@@ -28,7 +28,6 @@ from aiortc.stats import (
 
 from rtc_server.errors import BadCandidate, EngineUnavailable
 from rtc_server.media.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
-from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.negotiation import AUDIO_MID, CHANNEL_MID, offer_for_stack, write_answer
 from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import SectionCandidate
@@ -85,7 +84,8 @@ class PeerStats:
 
 
 class Peer:
-    """``voice`` is the track that is sent. ``patience_s``: how long the peer may answer nothing."""
+    """``voice`` is the track that is sent. ``patience_s``: how long the peer may answer nothing. ``channel_label``: of
+    the data channel that is used."""
 
     def __init__(
         self,
@@ -95,7 +95,9 @@ class Peer:
         addresses: MediaAddresses,
         patience_s: float,
         log_id: str,
+        channel_label: str,
     ) -> None:
+        self._channel_label = channel_label
         self._listener = listener
         self._offer = offer
         self._voice = voice
@@ -240,7 +242,7 @@ class Peer:
         return queued and self._pc.connectionState == "connected"
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != CHANNEL_LABEL or self._next_channel is not None or self._closing is not None:
+        if channel.label != self._channel_label or self._next_channel is not None or self._closing is not None:
             channel.close()
         elif self._channel is None:
             self._adopt(channel)

@@ -77,6 +77,8 @@ GET     /v1/models/x                    known
 HEAD    /v1/models/x                    known
 POST    /v1/realtime/client_secrets     known     offer
 GET     /v1/live/sessions               known
+POST    /v1/live/sessions               known     offer
+POST    /v1/live/sessions/x/hangup      known     crowded
 GET     /api/asr-streaming              known
 POST    /api/transcribe                 known     offer, streamed
 PUT     /api/transcribe                 known     offer, streamed

@@ -32,7 +32,7 @@ class Listener:
 async def peer_for(sdp: str) -> AsyncIterator[Peer]:
     """Raises what reading the offer raises."""
     voice = RawTrack(PlayoutBuffer(32), lambda: None)
-    peer = Peer(Listener(), read_offer(sdp), voice, MediaAddresses(interfaces=("127.0.0.1",)), 4.0, "0-0-test")  # type: ignore[arg-type]
+    peer = Peer(Listener(), read_offer(sdp), voice, MediaAddresses(interfaces=("127.0.0.1",)), 4.0, "0-0-test", "text")  # type: ignore[arg-type]
     try:
         yield peer
     finally:

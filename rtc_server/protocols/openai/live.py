@@ -136,6 +136,14 @@ def head_of(message: str | bytes) -> Head:
     return read_head(message, (APPEND_AUDIO,))
 
 
+def is_audio(message: str | bytes) -> bool:
+    """Whether an event carries audio; False for what is none."""
+    try:
+        return head_of(message).type == APPEND_AUDIO
+    except BadEvent:
+        return False
+
+
 def read_start(message: str | bytes) -> tuple[SessionConfig, str | None]:
     """A session's start on a WebSocket, and the client's id of it. Raises BadStart; BadEvent for what may not come
     before it, and may be followed by it."""
@@ -184,27 +192,23 @@ def _require_small(value: object, param: str) -> None:
 
 
 class LiveSession:
-    """The server's side of one session. ``session_id``: as its client is told; ``expires_at``: in seconds since 1970.
+    """The server's side of one session. ``session_id``: as its client is told; ``expires_at``: in seconds since 1970;
+    ``start_cause``: the client's id of its start.
 
     ``at_ms`` below is the time of the session, which begins with its audio.
     """
 
-    def __init__(self, session_id: str, expires_at: float, config: SessionConfig) -> None:
+    def __init__(
+        self, session_id: str, expires_at: float, config: SessionConfig, start_cause: str | None = None
+    ) -> None:
         self._id = session_id
         self._expires_at = round(expires_at)
         self._config = config
         self._delegation = config.delegation
         self._triggers = config.triggers
         self._usage_at_ms = 0.0
+        self._start_cause = start_cause
         self._close_cause: str | None = None
-
-    def started(self, cause: str | None = None) -> list[str]:
-        """The first events. ``cause``: the client's id of its start."""
-        first = [self._event("session.started", cause, session=self._resource())]
-        if self._config.unheard:
-            sentence = "The model hears and does not read: instructions and earlier messages are not given to it."
-            first.append(self._event("info", None, code="instructions_ignored", message=sentence))
-        return first
 
     def receive(self, message: str | bytes, head: Head) -> Asked:
         """A client's event, whose head was read. Raises BadEvent for one that is refused; the session goes on."""
@@ -213,29 +217,38 @@ class LiveSession:
         except BadEvent as error:
             raise BadEvent(error.event_code, error.message, error.param, head.event_id) from None
 
-    def tell(self, event: events.ServerEvent, at_ms: float) -> str | None:
-        """What happens in the session, as an event of this protocol; None if it has none for it."""
-        told: str | None = None
+    def tell(self, event: events.ServerEvent, at_ms: float) -> list[str]:
+        """What happens in the session, in events of this protocol: mostly one, or none."""
+        told: list[str] = []
         match event:
+            case events.Connected():
+                told = self._started()
             case events.Text(delta):
-                told = self._transcript("output", delta, round(at_ms), round(at_ms) + FRAME_MS)
+                told = [self._transcript("output", delta, round(at_ms), round(at_ms) + FRAME_MS)]
             case events.Word(text, start_ms, end_ms):
-                told = self._transcript("input", f" {text}", start_ms, end_ms)
+                told = [self._transcript("input", f" {text}", start_ms, end_ms)]
             case events.Error(code, sentence):
-                told = self._event("error", None, error={"type": "server_error", "code": code, "message": sentence})
+                told = [self._event("error", None, error={"type": "server_error", "code": code, "message": sentence})]
             case events.Recovered(code):
-                told = self._event("info", None, code=f"{code}_over", message="The conversation goes on.")
+                told = [self._event("info", None, code=f"{code}_over", message="The conversation goes on.")]
             case events.Ending(reason, in_ms):
-                told = self._event("info", None, code=reason, message=f"The session ends in {in_ms // 1000} s.")
+                told = [self._event("info", None, code=reason, message=f"The session ends in {in_ms // 1000} s.")]
             case events.Stats() if at_ms - self._usage_at_ms >= _USAGE_MS:
                 self._usage_at_ms = at_ms
-                told = self._event("session.usage.updated", None, usage=_usage(at_ms))
+                told = [self._event("session.usage.updated", None, usage=_usage(at_ms))]
             case events.Disconnected(why):
                 last = {"reason": _CLOSED.get(why, "connection_lost"), "session": self._resource()}
-                told = self._event("session.closed", self._close_cause, **last, usage=_usage(at_ms))
+                told = [self._event("session.closed", self._close_cause, **last, usage=_usage(at_ms))]
             case _:
                 pass
         return told
+
+    def _started(self) -> list[str]:
+        started = [self._event("session.started", self._start_cause, session=self._resource())]
+        if self._config.unheard:
+            sentence = "The model hears and does not read: instructions and earlier messages are not given to it."
+            started.append(self._event("info", None, code="instructions_ignored", message=sentence))
+        return started
 
     def _obey(self, head: Head, message: str | bytes) -> Asked:
         match head.type:

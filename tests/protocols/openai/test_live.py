@@ -22,6 +22,7 @@ from rtc_server.sessions.state import EndReason
 from tests.protocols.openai.test_events import nested
 
 SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(ServerEvent)
+CONNECTED = events.Connected("0-0-abc", "dialogue", "pico", True, True)
 MOUTHFUL = base64.b64encode(bytes(range(8))).decode()
 
 
@@ -31,7 +32,13 @@ def config(**fields: Any) -> SessionConfig:
 
 
 def session(**fields: Any) -> LiveSession:
-    return LiveSession("live_1", 1000.4, config(**fields))
+    return LiveSession("live_1", 1000.4, config(**fields), "s")
+
+
+def started(spoken: LiveSession) -> dict[str, Any]:
+    first = read_one(spoken.tell(CONNECTED, 0.0)[:1])
+    assert first["type"] == "session.started"
+    return first
 
 
 def ask(spoken: LiveSession, type_: str, **fields: Any) -> live.Asked:
@@ -45,8 +52,13 @@ def refused(spoken: LiveSession, type_: str, **fields: Any) -> BadEvent:
     return error.value
 
 
+def read_one(texts: list[str]) -> dict[str, Any]:
+    (text,) = texts
+    return read(text)
+
+
 def read(text: str | None) -> dict[str, Any]:
-    """An event that OpenAI's package takes, unlike its clients to the letter."""
+    """An event that OpenAI's package takes, to the letter."""
     assert text is not None
     event: dict[str, Any] = json.loads(text)
     SERVER_EVENT.validate_json(text, strict=True)
@@ -55,9 +67,9 @@ def read(text: str | None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", LIVE_FORMATS)
 def test_a_session_starts_as_it_was_asked_for(form: AudioFormat) -> None:
-    (started,) = (read(event) for event in session(audio={"format": form.as_dict()}).started("s"))
-    assert started.pop("event_id").startswith("event_")
-    assert started == {
+    event = read_one(session(audio={"format": form.as_dict()}).tell(CONNECTED, 0.0))
+    assert event.pop("event_id").startswith("event_")
+    assert event == {
         "type": "session.started",
         "client_event_id": "s",
         "session": {
@@ -83,10 +95,9 @@ def test_what_clients_send_beside_is_taken() -> None:
         safety_identifier="someone",
         unheard_of=[{}],
     )
-    started, info = (read(event) for event in spoken.started())
-    assert started["session"]["delegation"]["responses"]["tools"] == [{"type": "function", "name": "f"}]
-    assert started["session"]["audio"] == {"format": {"type": "audio/pcm", "rate": 24_000}}
-    assert "client_event_id" not in started
+    first, info = (read(event) for event in spoken.tell(CONNECTED, 0.0))
+    assert first["session"]["delegation"]["responses"]["tools"] == [{"type": "function", "name": "f"}]
+    assert first["session"]["audio"] == {"format": {"type": "audio/pcm", "rate": 24_000}}
     assert info["code"] == "instructions_ignored"
 
 
@@ -161,10 +172,10 @@ def test_an_update_keeps_what_it_does_not_name() -> None:
 )
 def test_an_update_that_is_refused_changes_nothing(change: Any, code: str, param: str) -> None:
     spoken = session()
-    before = read(spoken.started()[0])["session"]
+    before = started(spoken)["session"]
     error = refused(spoken, "session.update", session=change)
     assert (error.event_code, error.param, error.event_id) == (code, param, "c1")
-    assert read(spoken.started()[0])["session"] == before
+    assert started(spoken)["session"] == before
 
 
 def test_what_is_kept_of_updates_does_not_grow() -> None:
@@ -202,7 +213,7 @@ def test_where_audio_does_not_come_in_events() -> None:
     asked, sdp = live.read_call(json.dumps(body).encode())
     spoken = LiveSession("live_1", 0, asked)
     assert (sdp, asked.format) == ("v=0", None)
-    assert read(spoken.started()[0])["session"]["audio"] == {}
+    assert started(spoken)["session"]["audio"] == {}
     assert refused(spoken, "session.input_audio.append", audio=MOUTHFUL).event_code == "unsupported_event"
 
 
@@ -229,8 +240,8 @@ def test_a_call_that_cannot_be(body: dict[str, Any], param: str) -> None:
 
 def test_what_happens_is_told_with_the_times_of_the_session() -> None:
     spoken = session()
-    said = read(spoken.tell(events.Text(" that"), 160.0))
-    heard = read(spoken.tell(events.Word("hello", 320, 560), 900.0))
+    said = read_one(spoken.tell(events.Text(" that"), 160.0))
+    heard = read_one(spoken.tell(events.Word("hello", 320, 560), 900.0))
     assert (said["type"], said["delta"], said["start_ms"], said["end_ms"]) == (
         "session.output_transcript.delta",
         " that",
@@ -243,27 +254,27 @@ def test_what_happens_is_told_with_the_times_of_the_session() -> None:
         320,
         560,
     )
-    error = read(spoken.tell(events.Error("engine_stalled", "It stalls.", True), 0.0))
+    error = read_one(spoken.tell(events.Error("engine_stalled", "It stalls.", True), 0.0))
     assert error["error"] == {"type": "server_error", "code": "engine_stalled", "message": "It stalls."}
-    assert read(spoken.tell(events.Recovered("engine_stalled"), 0.0))["code"] == "engine_stalled_over"
-    assert read(spoken.tell(events.Ending("time_limit", 60_000), 0.0))["code"] == "time_limit"
+    assert read_one(spoken.tell(events.Recovered("engine_stalled"), 0.0))["code"] == "engine_stalled_over"
+    assert read_one(spoken.tell(events.Ending("time_limit", 60_000), 0.0))["code"] == "time_limit"
     for nothing in (events.State("speaking"), events.Interrupted(1), events.Pong(), events.SpeechStarted(1)):
-        assert spoken.tell(nothing, 0.0) is None
+        assert spoken.tell(nothing, 0.0) == []
 
 
 def test_usage_is_told_now_and_then_and_at_the_end() -> None:
     spoken = session()
-    told = [spoken.tell(events.Stats(), second * 1000.0) for second in range(35)]
-    seconds = [read(event)["usage"]["seconds"] for event in told if event is not None]
+    told = [event for second in range(35) for event in spoken.tell(events.Stats(), second * 1000.0)]
+    seconds = [read(event)["usage"]["seconds"] for event in told]
     assert seconds == [10, 20, 30]
-    assert read(spoken.tell(events.Disconnected("bye"), 35_900.0))["usage"] == {"seconds": 35}
+    assert read_one(spoken.tell(events.Disconnected("bye"), 35_900.0))["usage"] == {"seconds": 35}
 
 
 @pytest.mark.parametrize("reason", EndReason)
 def test_every_end_has_a_reason_that_clients_know(reason: EndReason) -> None:
     spoken = session()
     assert ask(spoken, "session.close").closes
-    closed = read(spoken.tell(events.Disconnected(reason), 0.0))
+    closed = read_one(spoken.tell(events.Disconnected(reason), 0.0))
     expected = {"bye": "close_requested", "deleted": "close_requested", "time_limit": "expired"}
     assert closed["reason"] == expected.get(reason, "connection_lost")
     assert closed["client_event_id"] == "c1"

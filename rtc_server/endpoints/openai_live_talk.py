@@ -1,0 +1,66 @@
+"""What is spoken in a session of OpenAI Live, over whatever it goes: a client's events are obeyed or refused, within
+bounds, and the session's are told in the words of the protocol.
+
+A WebSocket and a data channel each have one of these; audio in events is the WebSocket's own affair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.errors import BadMessage, RateLimited
+from rtc_server.protocols.events import ServerEvent
+from rtc_server.protocols.openai import live
+from rtc_server.protocols.openai.live import LiveSession
+from rtc_server.sessions.session import MESSAGE_BURST, MESSAGES_PER_S
+from rtc_server.sessions.transport import Transport, TransportOwner
+
+
+class _Stamp(msgspec.Struct):
+    time_ms: int
+
+
+_stamps: Final = msgspec.json.Decoder(_Stamp)
+
+
+class LiveTalk:
+    """One client's. ``on_audio``: takes the bytes of audio that came in an event."""
+
+    label = "oai-events"
+
+    def __init__(self, session: LiveSession, on_audio: Callable[[bytes], None] = lambda _: None) -> None:
+        self.session = session
+        self._on_audio = on_audio
+        self._finished = False
+        self._events = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, time.monotonic())
+
+    def outgoing(self, message: str, event: ServerEvent | None) -> list[str]:
+        """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it; times are those of the session."""
+        return [] if event is None else self.session.tell(event, _stamps.decode(message).time_ms)
+
+    def incoming(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> list[str]:
+        """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it. After its goodbye a client is not
+        listened to."""
+        if self._finished:
+            return []
+        try:
+            head = live.head_of(message)
+            if head.type != live.APPEND_AUDIO and not self._events.allow(time.monotonic()):
+                raise RateLimited
+            asked = self.session.receive(message, head)
+        except (BadMessage, RateLimited) as error:
+            owner.on_refused(transport)
+            return [live.refusal(error)]
+        if asked.audio:
+            self._on_audio(asked.audio)
+        if asked.command is not None:
+            owner.on_command(transport, asked.command)
+        if asked.closes:
+            self._finished = True
+            owner.on_finished(transport)
+        return [] if asked.reply is None else [asked.reply]
