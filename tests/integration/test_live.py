@@ -14,6 +14,8 @@ import aiohttp
 import numpy as np
 import pytest
 
+from lab.sound.tones import pitch_hz
+from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
@@ -25,7 +27,7 @@ from rtc_server.protocols.openai.formats import LIVE_FORMATS, AudioFormat
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import running_server, server_with
 from tests.integration.test_moshi import Tone
-from tests.support.calls import leaves_nothing, pitch_hz, until
+from tests.support.calls import leaves_nothing
 from tests.support.fake_models import CountingModel
 from tests.support.live import LiveClient, live_client
 

@@ -12,11 +12,13 @@ import aiohttp
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from lab.sound.tones import Ear, pitch_hz
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
-from tests.support.calls import Ear, TapeTrack, leaves_nothing, listen, offering, pitch_hz, until
+from tests.support.calls import TapeTrack, leaves_nothing, listen, offering
 from tests.support.fake_models import CountingModel
 
 SESSIONS = "/v1/live/sessions"

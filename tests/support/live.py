@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from lab.waiting import until
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols.openai.formats import AudioFormat
-from tests.support.calls import until
 from tests.support.moshi import Microphone, silence
 
 
