@@ -26,6 +26,7 @@ from rtc_server.endpoints import (
     openai_live,
     openai_live_calls,
     openai_models,
+    openai_realtime,
     operations,
     page,
     transcribe,
@@ -36,9 +37,8 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
-from rtc_server.services import captions_engine, make_detector, make_engines
+from rtc_server.services import make_detector, make_engines
 from rtc_server.sessions.admission import Admission
-from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.registry import Registry
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors
@@ -88,7 +88,7 @@ def build_app(server: Server) -> web.Application:
     app[openai_models.CREATED] = int(time.time())
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
-    openai = (openai_models, client_secrets, openai_live, openai_live_calls)
+    openai = (openai_models, client_secrets, openai_live, openai_live_calls, openai_realtime)
     for module in (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page):
         add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
@@ -123,7 +123,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.admission = Admission(self.engines, settings, self.lag, self.files)
-        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioner())
+        self.registry = Registry(self.admission, settings, self.metrics, self.detector)
         self.webrtc = WebRtc(self.registry, settings)
         self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
         self.uploads = Uploads(self.admission, settings)
@@ -156,12 +156,6 @@ class Server:
         for engine in self._all_engines():
             engine.start()
         self.uploads.start()
-
-    def _make_captioner(self) -> Captioner | None:
-        engine = captions_engine(self.settings, self.engines)
-        if engine is None:
-            return None
-        return Captioner(engine, self.engines.values(), self.settings, self.lag.window, self.metrics)
 
     def _all_engines(self) -> list[EngineClient]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]

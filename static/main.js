@@ -142,7 +142,7 @@ const handlers = {
     showDetail();
   },
   message(message) {
-    hearWords(message);
+    transcribing.message(message);
     if (message.type === 'connected') {
       const resumed = message.resumed === true;
       if (!resumed) beginAnew();
@@ -166,7 +166,7 @@ const handlers = {
       view.announce(strings.ENDING);
     }
   },
-  late: hearWords,
+  late: (message) => transcribing.message(message),
   gone: () => transcribing.finish(),
   microphone_paused: ({ paused }) => interruptions.note('microphone', paused),
   problem: (said) => banner.show(said),
@@ -178,11 +178,6 @@ const handlers = {
     await showDevices();
   },
 };
-
-/** Words that are heard beside a conversation are none of the view that transcribes. */
-function hearWords(message) {
-  if (tabs.current === 'transcribe') transcribing.message(message);
-}
 
 function beginAnew() {
   transcript.begin();

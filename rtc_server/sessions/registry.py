@@ -22,7 +22,6 @@ from rtc_server.errors import EngineStalled, ServerError, ServerFull, SessionEnd
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
-from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId, SessionState
 
@@ -33,19 +32,12 @@ _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REF
 
 
 class Registry:
-    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks; ``captioner``: writes down what
-    they say in a conversation."""
+    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks."""
 
     def __init__(
-        self,
-        admission: Admission,
-        settings: Settings,
-        metrics: Metrics,
-        detector: EngineClient | None = None,
-        captioner: Captioner | None = None,
+        self, admission: Admission, settings: Settings, metrics: Metrics, detector: EngineClient | None = None
     ) -> None:
         self.admission = admission
-        self.captioner = captioner
         self._detector = detector
         self._settings = settings
         self._metrics = metrics
@@ -91,7 +83,6 @@ class Registry:
             visitor,
             resumable,
             self._detector,
-            self.captioner,
             self._forget,
         )
         self._sessions[session.id.text] = session

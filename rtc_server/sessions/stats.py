@@ -50,6 +50,7 @@ class SessionStats:
         received = transport.packets_received - self._last.packets_received
         lost = max(0, transport.packets_lost - self._last.packets_lost)
         # A client that changes its codec starts these counts again.
+        dropped_ms = transport.playout_dropped_ms + transport.heard_dropped_ms
         concealed_ms = max(0.0, transport.concealed_ms - self._last.concealed_ms)
         played_ms = max(0.0, transport.played_ms - self._last.played_ms)
         engine_ms = round(statistics.median(self._engine_s) * 1000, 1) if self._engine_s else None
@@ -68,7 +69,7 @@ class SessionStats:
             frames_in=self.frames_in,
             frames_out=self.frames_out,
             frames_filled=filled,
-            frames_dropped=dropped + self.frames_refused + round(transport.playout_dropped_ms / audio.FRAME_MS),
+            frames_dropped=dropped + self.frames_refused + round(dropped_ms / audio.FRAME_MS),
             engine_ms=engine_ms,
             playout_ms=round(transport.playout_ms, 1),
             underruns=transport.underruns,

@@ -20,9 +20,9 @@ from rtc_server.sessions.state import EndReason
 class TransportFigures:
     """Totals so far, and the state of now.
 
-    ``concealed_ms`` stood in for what was lost or late. ``jitter_buffer_ms`` and ``playout_ms``: what waits in either
-    direction. ``fraction_lost_out``: 0 to 1, from the client's last report; None before the first. A
-    transport that loses nothing leaves all of them as they are.
+    ``concealed_ms`` stood in for what was lost or late; ``heard_dropped_ms`` came too fast. ``jitter_buffer_ms`` and
+    ``playout_ms``: what waits in either direction. ``fraction_lost_out``: 0 to 1, from the client's last report; None
+    before the first. A transport that loses nothing leaves all of them as they are.
     """
 
     packets_received: int = 0
@@ -38,6 +38,7 @@ class TransportFigures:
     rtt_s: float | None = None
     playout_ms: float = 0.0
     playout_dropped_ms: float = 0.0
+    heard_dropped_ms: float = 0.0
     underruns: int = 0
 
     def after(self, before: TransportFigures) -> TransportFigures:
@@ -55,6 +56,7 @@ _TOTALS = (
     "concealed_ms",
     "played_ms",
     "playout_dropped_ms",
+    "heard_dropped_ms",
     "underruns",
 )
 

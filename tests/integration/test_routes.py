@@ -75,6 +75,7 @@ GET     /v1/models                      known
 HEAD    /v1/models                      known
 GET     /v1/models/x                    known
 HEAD    /v1/models/x                    known
+GET     /v1/realtime                    known
 POST    /v1/realtime/client_secrets     known     offer
 GET     /v1/live/sessions               known
 POST    /v1/live/sessions               known     offer

@@ -13,7 +13,9 @@ from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.events import require_shallow
 from rtc_server.protocols.openai.formats import REALTIME_FORMATS, AudioFormat, find_format
 
-TYPES: Final = ("realtime", "transcription")
+_TRANSCRIPTION: Final = "transcription"
+TYPES: Final = ("realtime", _TRANSCRIPTION)
+_OBJECTS: Final = {"realtime": "realtime.session", _TRANSCRIPTION: "realtime.transcription_session"}
 _KEPT: Final[Mapping[str, Any]] = {
     "instructions": "",
     "tools": [],
@@ -54,7 +56,7 @@ class RealtimeSettings:
         self.input_format = self.output_format = AudioFormat.PCM_24K
         self.modalities = ["audio"]
         self.turn_detection: dict[str, Any] | None = dict(_VAD)
-        self._type = TYPES[0] if type_ is None else type_
+        self._type = type_ if type_ in TYPES else TYPES[0]
         self._id = session_id
         self._expires_at = expires_at
         self._voice: Any = _VOICE
@@ -68,10 +70,15 @@ class RealtimeSettings:
         """Whether the client wants the model's voice; else its words alone."""
         return self.modalities == ["audio"]
 
+    @property
+    def transcribes(self) -> bool:
+        """Whether the client wants the words of its user."""
+        return self._type == _TRANSCRIPTION or self._transcription is not None
+
     def update(self, session: Mapping[str, Any]) -> None:
         """Take what a client sets, all or nothing. Raises BadEvent, which names the first value that cannot be."""
         require_shallow(session, "session")
-        if session.get("type", self._type) not in TYPES:
+        if session.get("type", self._type) not in TYPES:  # what it is was said by the model
             raise BadEvent("invalid_value", f"There are sessions of these types: {', '.join(TYPES)}.", "session.type")
         modalities = session.get("output_modalities", self.modalities)
         if modalities not in _MODALITIES:
@@ -94,7 +101,7 @@ class RealtimeSettings:
         """The whole session, as ``session.created`` and ``session.updated`` have it."""
         return {
             "type": self._type,
-            "object": "realtime.session",
+            "object": _OBJECTS[self._type],
             "id": self._id,
             "model": self.model,
             "output_modalities": self.modalities,

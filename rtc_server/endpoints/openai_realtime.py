@@ -1,0 +1,179 @@
+"""OpenAI Realtime over a WebSocket: ``/v1/realtime?model=NAME``.
+
+The transport of such a session, and the handler that opens it. What the events are, and when they are said, is
+``protocols.openai.realtime``'s; all else is the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Final
+
+import numpy as np
+from aiohttp import WSCloseCode, hdrs, web
+
+from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.audio import FloatArray
+from rtc_server.endpoints.openai_models import service_for
+from rtc_server.endpoints.openai_realtime_talk import RealtimeTalk, settings_of
+from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
+from rtc_server.endpoints.sockets import close_code, make_socket
+from rtc_server.errors import RateLimited, ServerError
+from rtc_server.media.paced import PacedAudio
+from rtc_server.media.plain import PlainReader, PlainWriter
+from rtc_server.protocols import events
+from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.openai.events import MAX_EVENT_BYTES, error_event
+from rtc_server.protocols.openai.formats import AudioFormat
+from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
+from rtc_server.sessions.state import EndReason
+from rtc_server.sessions.transport import TransportFigures, TransportOwner
+from rtc_server.signaling import REGISTRY
+from rtc_server.web.gate import visitor_of
+from rtc_server.web.routes import Policy, Routes
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES: Final = 2 * MAX_EVENT_BYTES
+"""An event that is longer than it may be is told so; twice as long, and the socket is closed."""
+_BYTES_PER_S: Final = 512 * 1024
+"""Eight times what audio of 24 kHz takes in base64, as it is spoken."""
+_BYTE_BURST: Final = 16 * 1024 * 1024
+_FEED_S: Final = 0.02
+_HEARTBEAT_S: Final = 10.0
+
+routes = Routes()
+
+
+class RealtimeTransport(SocketTransport):
+    """One client's WebSocket: events, and audio in them. A client is there from its first event on, audio or not."""
+
+    def __init__(
+        self, owner: TransportOwner, request: web.Request, socket: web.WebSocketResponse, settings: RealtimeSettings
+    ) -> None:
+        super().__init__(owner, request, socket)
+        self.name = "OpenAI Realtime"
+        self._talk = RealtimeTalk(settings, self, by_event=True)
+        self._settings = settings
+        self._reader_format = settings.input_format
+        self._reader = PlainReader(settings.input_format)
+        self._writer_format = settings.output_format
+        self._writer = PlainWriter(settings.output_format)
+        self._paced = PacedAudio(self.opened_at)
+        self._feeding: asyncio.Task[None] | None = None
+        self._bytes = TokenBucket(_BYTES_PER_S, _BYTE_BURST, self.opened_at)
+        self._played = False
+
+    async def take(self, message: Message) -> None:
+        """One of the client's events. Raises RateLimited for a flood of audio."""
+        if self.owner is None:
+            return
+        if not self._bytes.allow(time.monotonic(), len(message)):
+            raise RateLimited("Audio comes faster than it lasts.")
+        if self._talk.obey(message, self, self.owner):
+            self._arrive()
+        await asyncio.sleep(0)
+
+    def send(self, message: str, event: events.ServerEvent | None) -> bool:
+        if not self.channel_open:
+            return False
+        if isinstance(event, events.Disconnected):
+            self.reason = EndReason(event.reason)
+        if event is not None:
+            self._talk.conversation.on_event(event, time.monotonic())
+        return True
+
+    def play(self, pcm: FloatArray, now: float) -> None:
+        """In order with all other events, as soon as it is there: it comes from the model in real time."""
+        if not self.connected:
+            return
+        if self._writer_format is not self._settings.output_format:
+            self._writer_format = self._settings.output_format
+            self._writer = PlainWriter(self._writer_format)
+        self._talk.conversation.on_frame(self._writer.write(pcm), now)
+        if not self._played and self.owner is not None:
+            self._played = True
+            self.owner.on_first_voice(self)
+
+    def voice(self, pcm: FloatArray) -> Message:
+        raise AssertionError("a frame goes out in an event")
+
+    def take_audio(self, raw: bytes, audio_format: AudioFormat) -> None:
+        if audio_format is not self._reader_format:
+            self._reader_format, self._reader = audio_format, PlainReader(audio_format)
+        self._arrive()
+        self._give(self._paced.push(self._reader.read(raw), time.monotonic()))
+        if self._paced.waiting_s and self._feeding is None and self.owner is not None:
+            self._feeding = asyncio.create_task(self._feed(), name="realtime-feed")
+
+    def forget_audio(self) -> None:
+        self._paced.clear()
+
+    def forget_voice(self) -> None:
+        """None waits here: each frame is an event, which goes out at once."""
+
+    async def look(self) -> TransportFigures:
+        return TransportFigures(heard_dropped_ms=self._paced.dropped_s * 1000)
+
+    async def close(self, flush: bool = True) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        await super().close(flush)
+
+    def _arrive(self) -> None:
+        if self.owner is not None and not self.connected:
+            self.connected = True
+            self.owner.on_connected(self)
+
+    def _give(self, pieces: list[FloatArray]) -> None:
+        if pieces:
+            self.hear(np.concatenate(pieces))
+
+    async def _feed(self) -> None:
+        """What came early is given on as its time comes."""
+        try:
+            while self._paced.waiting_s and self.owner is not None:
+                await asyncio.sleep(_FEED_S)
+                self._give(self._paced.poll(time.monotonic()))
+        finally:
+            self._feeding = None
+
+
+@routes.get("/v1/realtime", Policy(), head=False)
+async def realtime(request: web.Request) -> web.WebSocketResponse:
+    """One socket's life. What is refused is refused as HTTP, but for browsers, which show a page nothing of it: those
+    are told as the protocol has it."""
+    socket = make_socket(request, max_message_bytes=MAX_MESSAGE_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    try:
+        with request.app[REGISTRY].counted():
+            await _open(request, socket)
+    except ServerError as error:
+        if not socket.prepared:
+            if hdrs.ORIGIN not in request.headers:
+                raise
+            await socket.prepare(request)
+        await _refuse(socket, error)
+    return socket
+
+
+async def _open(request: web.Request, socket: web.WebSocketResponse) -> None:
+    name = request.query.get("model")
+    service = service_for(request, name)
+    async with request.app[REGISTRY].opening(service, OfferOptions(), visitor_of(request), resumable=False) as session:
+        settings = settings_of(request, session, name)
+        transport = RealtimeTransport(session, request, socket, settings)
+        await socket.prepare(request)
+        session.attach(transport)
+        session.start()
+    await until_over(session, transport)
+
+
+async def _refuse(socket: web.WebSocketResponse, error: ServerError) -> None:
+    logger.info("a conversation is refused: %s", error.code)
+    with contextlib.suppress(ConnectionError):
+        await socket.send_str(error_event(error, "event_id"))
+        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())

@@ -1,0 +1,52 @@
+"""A client of OpenAI Realtime obeyed or refused, within bounds, whatever its events come by."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from aiohttp import web
+
+from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.errors import BadMessage, RateLimited
+from rtc_server.protocols.openai.ids import new_id
+from rtc_server.protocols.openai.realtime import Port, RealtimeConversation
+from rtc_server.protocols.openai.realtime_events import is_audio
+from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
+from rtc_server.sessions.session import Session
+from rtc_server.sessions.transport import Transport, TransportOwner
+from rtc_server.signaling import REGISTRY
+
+_EVENTS_PER_S: Final = 50
+_EVENT_BURST: Final = 300
+"""A client may begin with the items of an earlier conversation."""
+
+
+class RealtimeTalk:
+    """One session's. ``by_event``: its voice travels in events. ``port``: where they go."""
+
+    def __init__(self, settings: RealtimeSettings, port: Port, by_event: bool) -> None:
+        self.conversation = RealtimeConversation(port, settings, by_event)
+        self._events = TokenBucket(_EVENTS_PER_S, _EVENT_BURST, time.monotonic())
+
+    def obey(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> bool:
+        """Do what an event asks; whether it was one. Else its client is told why not."""
+        now = time.monotonic()
+        try:
+            if not is_audio(message) and not self._events.allow(now):
+                raise RateLimited
+            self.conversation.receive(message, now)
+        except (BadMessage, RateLimited) as error:
+            self.conversation.refuse(error)
+            owner.on_refused(transport)
+            return False
+        return True
+
+
+def settings_of(request: web.Request, session: Session, name: str | None) -> RealtimeSettings:
+    """What a session is set to at its start. ``name``: the model as the client names it."""
+    admission = request.app[REGISTRY].admission
+    info = admission.engines[session.service].info
+    type_ = "realtime" if info is None or info.speaks else "transcription"
+    expires_at = int(time.time() + admission.longest_s(session.visitor))
+    return RealtimeSettings(new_id("sess"), name or session.service, expires_at, type_)
