@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calls import ROOT
+from tests.support.server_process import ROOT
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()

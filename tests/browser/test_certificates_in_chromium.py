@@ -7,7 +7,7 @@ import pytest
 from lab.browsers.chromium import chromium
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 
 pytestmark = pytest.mark.browser
 

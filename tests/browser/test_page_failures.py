@@ -14,7 +14,8 @@ from playwright.async_api import Page, Request, Route, expect
 from lab.browsers.chromium import chromium, local_url, start_talking, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
 from tests.conftest import need_commands, running_server
-from tests.support.calls import ROOT, documented
+from tests.support.protocol_page import documented
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.browser
 

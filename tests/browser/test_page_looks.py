@@ -22,7 +22,6 @@ from lab.browsers.chromium import (
 )
 from rtc_server.app import Server
 from tests.conftest import need_commands
-from tests.support.calls import ROOT
 from tests.support.looks import (
     CONTRAST,
     CONTRASTS,
@@ -35,6 +34,7 @@ from tests.support.looks import (
     ZOOMED,
     properties,
 )
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.browser
 

@@ -27,7 +27,7 @@ from lab.browsers.chromium import (
 from rtc_server.app import Server
 from rtc_server.sessions.state import EndReason
 from tests.conftest import need_commands, running_server
-from tests.support.calls import server_process
+from tests.support.server_process import server_process
 
 pytestmark = pytest.mark.browser
 

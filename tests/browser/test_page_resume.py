@@ -31,8 +31,8 @@ from lab.browsers.chromium import (
 from rtc_server.app import Server
 from rtc_server.protocols import events
 from tests.conftest import need_commands, running_server
-from tests.support.calls import server_process
 from tests.support.paths import paths_to
+from tests.support.server_process import server_process
 
 pytestmark = pytest.mark.browser
 

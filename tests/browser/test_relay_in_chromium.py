@@ -33,8 +33,8 @@ from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
 from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
-from tests.support.calls import ROOT, server_process
 from tests.support.namespaces import Chain, chain_of_namespaces
+from tests.support.server_process import ROOT, server_process
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 

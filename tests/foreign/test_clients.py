@@ -30,7 +30,8 @@ from rtc_server.app import Server
 from rtc_server.media.inbound import InboundStream
 from rtc_server.media.opus import PACKET_TICKS, make_encoder
 from tests.conftest import need_commands
-from tests.support.calls import get_json, leaves_nothing
+from tests.support.calls import get_json
+from tests.support.leftovers import leaves_nothing
 
 HERE = Path(__file__).parent
 JS = HERE / "js"

@@ -29,7 +29,9 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import MicrophoneTrack, VoiceClient
 from tests.conftest import need_commands, running_server
-from tests.support.calls import ROOT, leaves_nothing, listen
+from tests.support.calls import listen
+from tests.support.leftovers import leaves_nothing
+from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
 HZ = 440

@@ -20,7 +20,8 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.state import EndReason
 from tests.conftest import running_server
 from tests.support.asr import AsrClosed, AsrSocketClient, asr_client, asr_server
-from tests.support.calls import leaves_nothing, offering
+from tests.support.calls import offering
+from tests.support.leftovers import leaves_nothing
 from tests.support.parrot import Parrot, numbered
 
 SECRET = b"s" * 64

@@ -22,7 +22,8 @@ from aiortc import RTCSessionDescription
 from lab.inputs.offers import bare
 from lab.sound.tones import Ear, pitch_hz
 from rtc_server.app import Server
-from tests.support.calls import TapeTrack, assert_serves, get_json, leaves_nothing, offering, track_client
+from tests.support.calls import TapeTrack, assert_serves, get_json, offering, track_client
+from tests.support.leftovers import leaves_nothing
 
 JSON = {"Content-Type": "application/json"}
 KIB = 1024

@@ -18,7 +18,8 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from tests.conftest import UNLIMITED, need_commands, running_server
 from tests.integration.test_whip import player, posted, publisher
 from tests.support.asr import AsrSocketClient, asr_server
-from tests.support.calls import leaves_nothing, offering
+from tests.support.calls import offering
+from tests.support.leftovers import leaves_nothing
 from tests.support.nginx import PREFIX, Nginx, nginx_before
 from tests.support.parrot import Parrot
 

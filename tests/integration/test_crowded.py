@@ -14,7 +14,8 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import OfferRefused, VoiceClient
 from tests.conftest import running_server
-from tests.support.calls import assert_serves, get_json, leaves_nothing
+from tests.support.calls import assert_serves, get_json
+from tests.support.leftovers import leaves_nothing
 
 LATE_S = 0.2
 """More than other programs keep this machine's loop from its turn, again and again."""

@@ -9,7 +9,8 @@ import aiohttp
 
 from rtc_server.access import credentials
 from rtc_server.client import VoiceClient
-from tests.support.calls import offering, server_process
+from tests.support.calls import offering
+from tests.support.server_process import server_process
 
 KEY = credentials.new_key()
 SECRET = "the-secret-that-coturn-has-as-well"

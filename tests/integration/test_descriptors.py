@@ -11,7 +11,8 @@ import aiohttp
 
 from lab.sound.tones import Ear, tone
 from rtc_server.client import VoiceClient
-from tests.support.calls import ServerProcess, assert_serves, offering, server_process
+from tests.support.calls import assert_serves, offering
+from tests.support.server_process import ServerProcess, server_process
 
 FEW = 64
 

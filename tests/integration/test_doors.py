@@ -22,7 +22,9 @@ from rtc_server.client import VoiceClient
 from rtc_server.config import parse
 from rtc_server.web.limits import ConnectionLimits
 from tests.conftest import UNLIMITED, running_server
-from tests.support.calls import get_json, leaves_nothing, offering, server_process
+from tests.support.calls import get_json, offering
+from tests.support.leftovers import leaves_nothing
+from tests.support.server_process import server_process
 from tests.web.test_tls import issue
 
 KEY = credentials.new_key()

@@ -17,18 +17,10 @@ from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
 from rtc_server.sessions import session
 from tests.conftest import running_server
-from tests.support.calls import (
-    MuteTrack,
-    TapeTrack,
-    connected,
-    documented,
-    get_json,
-    leaves_nothing,
-    listen,
-    prefer_codec,
-    server_process,
-    track_client,
-)
+from tests.support.calls import MuteTrack, TapeTrack, connected, get_json, listen, prefer_codec, track_client
+from tests.support.leftovers import leaves_nothing
+from tests.support.protocol_page import documented
+from tests.support.server_process import server_process
 
 SILENCE_DBFS = -60.0
 

@@ -20,7 +20,8 @@ from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.webrtc.dtls import Certificate
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import get_json, leaves_nothing
+from tests.support.calls import get_json
+from tests.support.leftovers import leaves_nothing
 
 
 @contextlib.asynccontextmanager

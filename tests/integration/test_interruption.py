@@ -11,7 +11,7 @@ from rtc_server.client import VoiceClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from tests.conftest import need_commands, server_with
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 
 QUIET_AT = 60
 

@@ -16,16 +16,8 @@ from lab.sound.tones import VOICED_DBFS
 from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.client import VoiceClient
-from tests.support.calls import (
-    PROBED,
-    ServerProcess,
-    TapeTrack,
-    assert_gives_back,
-    assert_serves,
-    server_process,
-    track_client,
-    until_empty,
-)
+from tests.support.calls import TapeTrack, assert_serves, track_client
+from tests.support.server_process import PROBED, ServerProcess, assert_gives_back, server_process, until_empty
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from rtc_server.client import VoiceClient
 from rtc_server.webrtc.data_transport import MAX_CHANNELS
 from rtc_server.webrtc.media_transport import MAX_SOURCES
 from tests.conftest import running_server
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 from tests.support.nat import agents_of, url_of
 from tests.webrtc.test_sctp_bounds import data, packet, raw, sack
 

@@ -21,8 +21,8 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.moshi import MOSHI, QUILLMAN, TRANSCRIPT, Kind
 from tests.conftest import UNLIMITED, running_server, server_with
 from tests.support.asr import asr_server
-from tests.support.calls import leaves_nothing
 from tests.support.fake_models import CountingModel
+from tests.support.leftovers import leaves_nothing
 from tests.support.moshi import moshi_client
 from tests.support.parrot import Parrot
 

@@ -19,7 +19,7 @@ from rtc_server.app import Server
 from rtc_server.protocols.events import CHANNEL_LABEL
 from rtc_server.protocols.sdp import Section, parse
 from rtc_server.webrtc.transceivers import LeanPeerConnection
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 
 SHAKES = 6
 

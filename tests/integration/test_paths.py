@@ -17,7 +17,8 @@ from lab.waiting import until
 from rtc_server.client import VoiceClient
 from rtc_server.sessions.state import SessionState
 from tests.conftest import running_server
-from tests.support.calls import MuteTrack, TapeTrack, get_json, leaves_nothing, listen, track_client
+from tests.support.calls import MuteTrack, TapeTrack, get_json, listen, track_client
+from tests.support.leftovers import leaves_nothing
 from tests.support.nat import Nat, agents_of, call_through_nat, url_of
 from tests.webrtc.test_ice import here
 

@@ -23,8 +23,9 @@ from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.state import SessionState
 from tests.conftest import server_with
-from tests.support.calls import assert_serves, get_json, leaves_nothing, offering
+from tests.support.calls import assert_serves, get_json, offering
 from tests.support.fake_models import CountingModel
+from tests.support.leftovers import leaves_nothing
 
 NOTICED_S = 5.0
 """In which a dead path must be noticed, with the settings that the server has by itself."""

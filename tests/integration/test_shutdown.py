@@ -21,8 +21,9 @@ from lab.sound.tones import Ear, tone
 from lab.waiting import until
 from rtc_server.access import credentials
 from rtc_server.client import OfferRefused, VoiceClient
-from tests.support.calls import ROOT, ServerProcess, assert_serves, get_json, server_process
+from tests.support.calls import assert_serves, get_json
 from tests.support.orphans import alive, engines_of
+from tests.support.server_process import ROOT, ServerProcess, server_process
 
 PRIVATE = {
     "an IPv4 address": re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),

@@ -15,7 +15,8 @@ from lab.waiting import until
 from rtc_server.client import VoiceClient
 from rtc_server.webrtc.ice_agent import IceConnection
 from tests.conftest import running_server
-from tests.support.calls import leaves_nothing, offering
+from tests.support.calls import offering
+from tests.support.leftovers import leaves_nothing
 from tests.support.nat import agent_of, agents_of, call_through_nat, url_of
 from tests.support.strangers import Address, datagrams, records, stranger
 from tests.webrtc.test_ice import here

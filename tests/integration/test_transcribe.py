@@ -19,7 +19,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
 from rtc_server.engine.local import LocalLink
 from tests.conftest import server_with
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 
 
 def transcribing_server(slots: int = 4, heads: bool = True, *arguments: str) -> AbstractAsyncContextManager[Server]:

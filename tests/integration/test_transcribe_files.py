@@ -35,8 +35,8 @@ from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.transcription.file import Progress
-from tests.support.calls import ROOT
 from tests.support.scribe import BREAK, Scribe, numbered
+from tests.support.server_process import ROOT
 
 
 @pytest.fixture(scope="session")

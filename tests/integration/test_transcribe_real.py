@@ -16,7 +16,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
-from tests.support.calls import leaves_nothing
+from tests.support.leftovers import leaves_nothing
 from tests.support.stt_reference import transcribe
 
 

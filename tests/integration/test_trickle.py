@@ -22,7 +22,8 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import assert_serves, leaves_nothing, offering
+from tests.support.calls import assert_serves, offering
+from tests.support.leftovers import leaves_nothing
 
 JSON = "application/json"
 

@@ -28,19 +28,10 @@ from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.models.echo import EchoModel
 from tests.conftest import need_commands, running_server, server_with
-from tests.support.calls import (
-    PROBED,
-    MuteTrack,
-    assert_gives_back,
-    assert_serves,
-    get_json,
-    leaves_nothing,
-    offering,
-    server_process,
-    track_client,
-    until_empty,
-)
+from tests.support.calls import MuteTrack, assert_serves, get_json, offering, track_client
+from tests.support.leftovers import leaves_nothing
 from tests.support.script import Speaker
+from tests.support.server_process import PROBED, assert_gives_back, server_process, until_empty
 
 KB = 1000
 GONE_S = 6.0

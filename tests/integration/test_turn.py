@@ -24,8 +24,8 @@ from lab.waiting import until
 from rtc_server.system.hardware import routed_addresses
 from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
-from tests.support.calls import ROOT
 from tests.support.orphans import alive
+from tests.support.server_process import ROOT
 
 TRANSPORTS = ("udp", "tcp", "tls")
 

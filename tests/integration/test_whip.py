@@ -23,7 +23,8 @@ from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
-from tests.support.calls import assert_serves, leaves_nothing, listen
+from tests.support.calls import assert_serves, listen
+from tests.support.leftovers import leaves_nothing
 
 SDP = "application/sdp"
 
