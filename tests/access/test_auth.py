@@ -79,9 +79,6 @@ def assert_refused(credential: str, rules: TokenRules = RULES, now: float = NOW)
     assert refused.value.message == Unauthorized().message, "it does not say why"
 
 
-# Keys.
-
-
 def test_a_key_opens_and_is_an_operators() -> None:
     key = credentials.new_key()
     digest = bytes.fromhex(credentials.hash_of(key).removeprefix("sha256:"))
@@ -108,9 +105,6 @@ def test_services() -> None:
     assert not NOBODY.operator
     assert ANONYMOUS.may_use("echo")
     assert ANONYMOUS.operator
-
-
-# Tokens.
 
 
 def test_a_token_opens_and_is_no_operators() -> None:
@@ -290,9 +284,6 @@ def test_secrets_are_not_shown() -> None:
     assert "sss" not in repr(RULES)
 
 
-# Making tokens.
-
-
 def test_a_token_made_here_is_taken_here() -> None:
     rules = TokenRules("HS256", SECRET, AUDIENCE, issuer="us", max_age_s=100)
     made = credentials.sign_token(rules, NOW, 60, "ada", ["moshi", "echo"], 90)
@@ -306,8 +297,6 @@ def test_no_token_can_be_made_without_the_private_key() -> None:
         credentials.sign_token(TokenRules("ES256", public_pem(PRIVATE["ES256"]), AUDIENCE), NOW, 60)
     assert refused.value.hint
 
-
-# The file.
 
 KEY = "k" * 47
 KEYS = f'[[keys]]\nname = "kiosk"\nhash = "{credentials.hash_of(KEY)}"\n'

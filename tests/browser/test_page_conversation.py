@@ -79,9 +79,6 @@ async def paragraphs(page: Page) -> list[str]:
     return await page.get_by_test_id("transcript").locator("p").all_inner_texts()
 
 
-# Beginning and end.
-
-
 async def test_a_conversation_by_mouse(server: Server) -> None:
     """End gives the place back, switches the microphone off and stills the meters; then another can begin."""
     async with chromium() as browser, visited_page(browser, "about:blank") as page:
@@ -188,9 +185,6 @@ async def test_a_click_too_soon_ends_what_has_hardly_begun(server: Server) -> No
         await start_talking(page)
 
 
-# In between.
-
-
 async def test_muted_means_silence_at_the_server(server: Server, tone_file: Path) -> None:
     """And the word for the state follows the voice, which is an echo here: it stops, and comes again."""
     async with chromium(tone_file) as browser, visited_page(browser, local_url(server, RAW)) as page:
@@ -294,9 +288,6 @@ async def test_a_new_conversation_begins_a_new_paragraph(tmp_path: Path) -> None
         await page.get_by_test_id("start").click()
         await wait_for_state(page, "ended")
         assert len(await paragraphs(page)) == 2
-
-
-# What must not happen.
 
 
 async def test_words_are_text_whatever_they_say(server: Server) -> None:

@@ -81,9 +81,6 @@ async def answer_offers(page: Page, **answer: Any) -> None:
     await page.route("**/api/offer", fulfil)
 
 
-# The server.
-
-
 async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves() -> None:
     async with (
         running_server("--model", "echo", "--echo-slots", "1") as server,
@@ -224,9 +221,6 @@ async def test_a_service_that_is_not_here(server: Server) -> None:
         await expect(page.get_by_test_id("message")).to_be_hidden()
 
 
-# The way there.
-
-
 async def test_no_way_through_for_the_audio() -> None:
     """Every candidate, of both sides, leads to a port where no one is: the message names what is in the way."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
@@ -297,9 +291,6 @@ def test_every_code_of_the_protocol_has_words_of_its_own() -> None:
     codes = {*documented("## 4. Error codes"), *re.findall(r"`([a-z_]+)`", reasons[1])} - {"bye"}
     assert len(codes) > 30
     assert {code for code in codes if not re.search(rf"^ +{code}: {{|'{code}'", table, re.MULTILINE)} == set()
-
-
-# The microphone.
 
 
 async def test_a_microphone_that_is_refused_and_then_allowed(server: Server) -> None:

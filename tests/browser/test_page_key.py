@@ -193,9 +193,6 @@ async def test_a_server_without_keys_asks_for_none(server: Server) -> None:
         assert "authorization" not in await (await offer.value).all_headers()
 
 
-# With the real doorkeeper.
-
-
 @pytest.fixture
 async def locked(tmp_path: Path) -> AsyncIterator[tuple[Server, str]]:
     """A server that wants a key, and the key."""

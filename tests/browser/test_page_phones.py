@@ -131,9 +131,6 @@ async def wait_for_level(page: Page, server: Server, *, above: float) -> None:
         await asyncio.sleep(0.05)
 
 
-# Screens.
-
-
 @pytest.mark.parametrize("name", ["iPhone 13", "iPhone SE", "Pixel 7", "Galaxy S9+", "iPhone 13 landscape"])
 async def test_on_a_handset(server: Server, handset: Handset, name: str) -> None:
     """Whole conversation by touch; every control is large enough, on screen, and nothing reaches over the edge."""
@@ -178,9 +175,6 @@ async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(
         await page.get_by_test_id("start").tap()
         await wait_for_state(page, "ended")
         assert await page.evaluate("phone.sessions") == ["play-and-record", "auto"]
-
-
-# What comes in between.
 
 
 async def test_a_phone_call_pauses_the_conversation(server: Server, handset: Handset) -> None:

@@ -141,9 +141,6 @@ async def say(page: Page, server: Server, *words: str) -> None:
         call.outbox.emit(events.Text(word))
 
 
-# The path dies.
-
-
 async def test_a_dead_path_is_replaced_within_seconds(server: Server) -> None:
     """Noticed, and told to the user; resumed in one attempt, in the same paragraph, and the words that were said
     meanwhile come, once each."""
@@ -281,9 +278,6 @@ async def test_end_while_the_page_resumes_gives_the_place_back(server: Server) -
         await wait_for_sessions(server, 0)
 
 
-# The network and the device.
-
-
 async def test_a_change_of_the_network_is_noticed_at_once(server: Server) -> None:
     """In less than the silence that says so otherwise; and what the path survives is no loss."""
     async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
@@ -332,9 +326,6 @@ async def test_a_page_that_stood_still_goes_on(server: Server) -> None:
             await wait_until_server_waits(server)
         await wait_for_loss(page)
         await expect_resumed(page, server, session)
-
-
-# The way back is closed.
 
 
 async def test_a_session_that_was_given_up_is_followed_by_a_new_one() -> None:
@@ -420,9 +411,6 @@ async def test_a_server_without_resume() -> None:
         assert (await events_of(page, "retrying"))[-1]["resuming"] is False
         await wait_for_state(page, "listening", "speaking", timeout_ms=BACK_MS)
         assert await session_of(page) != session
-
-
-# What the server says of time.
 
 
 async def test_a_conversation_with_a_limit() -> None:

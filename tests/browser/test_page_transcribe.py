@@ -178,9 +178,6 @@ async def downloaded(page: Page, form: str) -> tuple[str, str]:
     return download.suggested_filename, await asyncio.to_thread(path.read_text, encoding="utf-8")
 
 
-# Words.
-
-
 async def test_words_appear_while_one_speaks(writing: Server, turns_file: Path) -> None:
     """In paragraphs by turn, with the state in words; after the end they are all there, to be saved."""
     async with chromium(turns_file) as browser, opened(browser, local_url(writing, RAW)) as page:
@@ -291,9 +288,6 @@ async def test_a_resume_repeats_nothing(writing: Server) -> None:
         assert await texts(page) == ["w0 w1 w2 w3", "w4"]
 
 
-# The switch.
-
-
 async def test_a_server_that_does_not_transcribe(server: Server) -> None:
     """The page is what it was, whatever the address asks for."""
     async with chromium() as browser:
@@ -354,9 +348,6 @@ async def test_who_is_quicker_than_the_configuration(writing: Server) -> None:
         answer.set()
         await wait_for_state(page, "listening")
         assert (await call_of(page, writing)).service == "transcribe"
-
-
-# Reading.
 
 
 async def test_a_screen_reader_is_told_paragraphs(writing: Server) -> None:
@@ -485,9 +476,6 @@ async def test_hours_of_words(writing: Server) -> None:
         assert told.count("And so is this.") == 1
 
 
-# What can be done with them.
-
-
 async def test_copy_download_clear(writing: Server) -> None:
     """Each as soon as there is something; what is not saved is not thrown away without a question."""
     async with (
@@ -552,9 +540,6 @@ async def test_a_second_session_follows_the_first(writing: Server) -> None:
         await expect(paragraphs(page)).to_have_count(2)
         await expect(paragraphs(page).nth(1)).to_have_attribute("data-title", re.compile("^Begun at "))
         assert await page.locator(".paragraph time").all_inner_texts() == ["0:01", "0:03"]
-
-
-# Looks.
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

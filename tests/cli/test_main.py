@@ -155,8 +155,6 @@ def test_a_server_for_others_that_has_nobody_at_the_door(capsys: pytest.CaptureF
     assert "--allow-anonymous" in shown
 
 
-# Where it is.
-
 PRIMARY, PRIMARY_IPV6 = "192.168.1.7", "2001:db8::7"
 
 

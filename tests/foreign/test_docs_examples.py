@@ -54,8 +54,6 @@ def cut(server: Server) -> None:
             protocol.datagram_received = lambda data, address: None
 
 
-# The browser.
-
 # Notes what the page does with its connections, and hears what its <audio> plays.
 _WATCHER = """
 window.seen = { events: [], steps: [] };
@@ -238,9 +236,6 @@ async def test_the_browser_knows_when_a_conversation_is_over() -> None:
         )
         states = "document.querySelector('audio').srcObject.getTracks().map((track) => track.readyState)"
         assert await page.evaluate(states) == ["ended"]
-
-
-# Python.
 
 
 def write_tone(path: Path, seconds: float) -> None:

@@ -192,9 +192,6 @@ async def test_connected_ones_do_not_count_as_connecting() -> None:
             await other.wait_for("connected")
 
 
-# Sockets are under the same limits.
-
-
 @contextlib.asynccontextmanager
 async def guarded_sockets(tmp_path: Path, *arguments: str, slots: int = 4) -> AsyncIterator[Server]:
     """A server that transcribes, and takes tokens as well as keys."""

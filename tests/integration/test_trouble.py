@@ -61,9 +61,6 @@ async def _assert_turned_away(url: str, code: str) -> None:
         assert (error["code"], error["retryable"]) == (code, True)
 
 
-# The door.
-
-
 async def test_a_full_server_says_so_and_takes_the_next_when_one_leaves() -> None:
     async with (
         running_server("--model", "echo", "--echo-slots", "2") as server,
@@ -133,9 +130,6 @@ async def test_overload_is_refused_at_the_door_and_ends_with_those_who_made_it()
             assert not client.closed.is_set()
         await until(lambda: not len(server.registry), "the session's end")
         await assert_serves(_url(server))
-
-
-# Clients that come, and stay away, or go.
 
 
 async def test_a_client_that_never_connects_loses_its_session() -> None:
@@ -233,9 +227,6 @@ async def test_a_client_that_leaves_while_it_connects() -> None:
         await assert_serves(server.url)
 
 
-# Microphones.
-
-
 @pytest.mark.parametrize("kind", ["recvonly", "silent-track"])
 async def test_a_client_that_sends_nothing_keeps_the_model_going(kind: str) -> None:
     """The model's time does not stop: it gets silence at the pace of real time, and the client stays."""
@@ -289,9 +280,6 @@ async def test_a_microphone_at_its_limits(server: Server, base_url: str, microph
         assert -100 <= stats["level_in_dbfs"] <= 0.1
         assert -100 <= stats["level_out_dbfs"] <= 0.1
         await assert_serves(base_url)
-
-
-# The data channel.
 
 
 @pytest.mark.parametrize(
@@ -441,9 +429,6 @@ async def test_a_channel_that_is_closed_leaves_the_voice(server: Server, base_ur
         await ear.until_voice()
         await ear.hear(1.0)
         await ear.until_voice()
-
-
-# The engine.
 
 
 async def test_an_engine_that_is_killed_costs_its_conversations_and_comes_back() -> None:
@@ -597,9 +582,6 @@ async def test_an_engine_whose_step_raises_is_restarted() -> None:
             await client.wait_for("disconnected", reason="engine_failed")
         await _until_ready(_url(server))
         await assert_serves(_url(server))
-
-
-# The end of the server.
 
 
 async def test_a_draining_server_takes_nobody_in_and_tells_who_is_there() -> None:

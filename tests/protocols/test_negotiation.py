@@ -162,9 +162,6 @@ def test_the_head_says_that_candidates_may_follow_and_names_nobody() -> None:
     assert head.lines == ("v=0", "o=- 9 9 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=ice-options:trickle")
 
 
-# Any offer.
-
-
 def assert_answered_or_refused(sdp: str) -> None:
     """What can be answered is shown to the stack in a form that it reads, and answered in the offer's shape."""
     try:

@@ -137,8 +137,6 @@ def bearer(credential: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {credential}"}
 
 
-# Who.
-
 GUARDED = ["/api/sessions/x", "/status", "/metrics", "/nothing", "/api/offer", "/Status", "//", "/static"]
 
 
@@ -322,8 +320,6 @@ async def test_browsers_get_one_of_the_protocols_that_they_offer(
     assert "protocols" not in caplog.text
 
 
-# Whom it is for.
-
 OWN_NAMES = ["localhost", "LOCALHOST:9", "localhost.:80", "a.localhost", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080"]
 OTHERS_NAMES = [
     "evil.example",
@@ -395,9 +391,6 @@ async def test_the_name_in_the_request_line_counts_too() -> None:
             ("http://localhost:8080/status", "localhost:8080", 200),
         ):
             assert (await raw(at, f"GET {target} HTTP/1.1\nHost: {host}{rest}"))[0] == expected
-
-
-# From which page.
 
 
 async def test_the_pages_own_files_are_for_every_origin() -> None:
@@ -513,9 +506,6 @@ async def test_options_that_are_no_preflight_are_the_handlers() -> None:
         assert (status, headers["Allow"]) == (405, "POST")
 
 
-# How often.
-
-
 @pytest.mark.parametrize("path", ["/api/offer", "/whip/echo", "/whep/x"])
 async def test_offers_are_counted_by_address(path: str) -> None:
     """Ten at once, one a second after that; another address is served all the while."""
@@ -594,9 +584,6 @@ def test_retry_after_is_the_wait_and_else_what_it_always_was() -> None:
     assert RateLimited().retry_after_s == 5
 
 
-# All of it.
-
-
 async def test_the_body_is_there_before_the_handler() -> None:
     async with door(doorkeeper()) as at:
         for body in (b"", b"x", b"x" * MAX_BYTES):
@@ -641,9 +628,6 @@ async def test_a_body_that_does_not_come() -> None:
         assert body["error"]["code"] == "request_timeout"
         assert body["error"]["retryable"] is True
         assert not at.served
-
-
-# What is said, and what is not.
 
 
 async def test_a_key_as_openais_clients_send_it_is_never_chosen(caplog: pytest.LogCaptureFixture) -> None:
@@ -724,9 +708,6 @@ async def test_logs_have_no_credential_and_no_address(caplog: pytest.LogCaptureF
                         await at.ask(method, path, b"x" * 2000, **headers)
     for private in (KEY[:20], signed[-20:], "198.51.100.77", "127.0.0.1"):
         assert private not in caplog.text
-
-
-# The settings.
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.7", "voice.example.com"])
