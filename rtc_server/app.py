@@ -24,6 +24,7 @@ from rtc_server.endpoints import (
     ice_servers,
     moshi,
     openai_live,
+    openai_live_attach,
     openai_live_calls,
     openai_models,
     openai_realtime,
@@ -88,7 +89,8 @@ def build_app(server: Server) -> web.Application:
     app[openai_models.CREATED] = int(time.time())
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
-    openai = (openai_models, client_secrets, openai_live, openai_live_calls, openai_realtime)
+    live = (openai_live, openai_live_calls, openai_live_attach)
+    openai = (openai_models, client_secrets, *live, openai_realtime)
     for module in (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page):
         add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})

@@ -20,7 +20,7 @@ from rtc_server.errors import (
     UnsupportedMediaType,
 )
 from rtc_server.protocols import trickle
-from rtc_server.protocols.events import OfferOptions
+from rtc_server.protocols.events import OfferOptions, ServerEvent
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
@@ -130,8 +130,10 @@ async def session_events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _send_events(response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str], None]) -> None:
-    async def following() -> tuple[int, str] | None:
+async def _send_events(
+    response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str, ServerEvent], None]
+) -> None:
+    async def following() -> tuple[int, str, ServerEvent] | None:
         return await anext(stream, None)
 
     waiting = asyncio.create_task(following(), name="event-stream")

@@ -1,5 +1,5 @@
-"""A second connection to a session of OpenAI Live over WebRTC, for an application's own server: it reads the events, and may
-mute, change and end the session. It carries no audio.
+"""A second connection to a session of OpenAI Live over WebRTC, for an application's own server: it reads the events,
+and may mute, change and end the session. It carries no audio.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransp
 from rtc_server.endpoints.sockets import make_socket
 from rtc_server.errors import ServerFull, UnknownSession
 from rtc_server.protocols.events import ServerEvent
+from rtc_server.protocols.openai import live
 from rtc_server.protocols.openai.events import MAX_PLAIN_BYTES
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import Session
@@ -44,7 +45,7 @@ class Attached(SocketTransport):
         self._following = asyncio.create_task(self._follow(), name="live-attached")
 
     def greeting(self) -> list[Message]:
-        return [self._spoken.started()]
+        return list(self._spoken.started())
 
     def send(self, message: str, event: ServerEvent | None) -> bool:
         """Events are read where all followers of a session read them."""
@@ -54,7 +55,7 @@ class Attached(SocketTransport):
         """It carries no audio."""
 
     def voice(self, pcm: FloatArray) -> Message:
-        raise NotImplementedError
+        raise AssertionError("it plays nothing")
 
     async def take(self, message: Message) -> None:
         if self.owner is not None:
@@ -73,11 +74,13 @@ class Attached(SocketTransport):
 
     async def _follow(self) -> None:
         outbox = self._session.outbox
-        with contextlib.suppress(ServerFull):
+        try:
             async with contextlib.aclosing(outbox.follow(outbox.last)) as following:
                 async for _, text, event in following:
                     for told in self._talk.outgoing(text, event):
                         self.say(told)
+        except ServerFull as error:
+            self.say(live.refusal(error))
 
 
 @routes.get(f"{PATH}/{{session}}/attach", Policy(), head=False)
@@ -88,11 +91,10 @@ async def attach(request: web.Request) -> web.WebSocketResponse:
     if not isinstance(language, LiveTalk):
         raise UnknownSession
     socket = make_socket(request, max_message_bytes=2 * MAX_PLAIN_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
-    session.listeners.require_room()
-    await socket.prepare(request)
     attached = Attached(session, language.session, request, socket)
-    session.listeners.admit(lambda _: attached)
     try:
+        session.listeners.admit(lambda _: attached)
+        await socket.prepare(request)
         await attached.run()
     except ConnectionError:
         session.listeners.on_gone(attached, orderly=False)

@@ -229,6 +229,8 @@ class SocketTransport(abc.ABC):
             await self._socket.send_bytes(message)
 
     async def _close(self, flush: bool) -> None:
+        if not self._socket.prepared:  # refused before it was one
+            return
         try:
             async with asyncio.timeout(CLOSE_S):
                 if flush and not self._socket.closed:

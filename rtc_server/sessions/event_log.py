@@ -1,9 +1,11 @@
-"""Keeps the last events of a session, for the replay to a client that resumes. Pure."""
+"""Keeps the last events of a session, for the replay to a client that resumes, and for those who follow. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
+
+from rtc_server.protocols.events import ServerEvent
 
 KEPT: Final = 256
 
@@ -12,16 +14,16 @@ class EventLog:
     """Numbers events from 1 and keeps the newest."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._events: deque[tuple[int, str]] = deque(maxlen=kept)
+        self._events: deque[tuple[int, str, ServerEvent]] = deque(maxlen=kept)
         self.last = 0
         """The number of the newest event; 0 before the first."""
 
-    def add(self, seq: int, text: str) -> None:
+    def add(self, seq: int, text: str, event: ServerEvent) -> None:
         """``seq`` is the one after :attr:`last`."""
         assert seq == self.last + 1, "events are numbered without gaps"
         self.last = seq
-        self._events.append((seq, text))
+        self._events.append((seq, text, event))
 
-    def since(self, seq: int) -> list[tuple[int, str]]:
-        """Events after ``seq`` that are still kept, with their numbers, oldest first."""
-        return [(number, text) for number, text in self._events if number > seq]
+    def since(self, seq: int) -> list[tuple[int, str, ServerEvent]]:
+        """Events after ``seq`` that are still kept, oldest first: number, text, and the event that it says."""
+        return [kept for kept in self._events if kept[0] > seq]

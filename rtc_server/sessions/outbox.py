@@ -51,6 +51,11 @@ class Outbox:
         """Whether the session's media ever connected."""
         return self._began_at is not None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the last word was said."""
+        return self._closed
+
     def begin(self, now: float) -> None:
         """The session's media has connected: time counts from its first connection."""
         if self._began_at is None:
@@ -63,7 +68,7 @@ class Outbox:
         seq = None if isinstance(event, events.Stats | events.Pong) else self._log.last + 1
         text = events.encode_event(event, self._time_ms(), seq)
         if seq is not None:
-            self._log.add(seq, text)
+            self._log.add(seq, text, event)
             self._wake()
         if self.channel is not None and self.channel.channel_open and self.channel.send(text, event):
             self._sent = self._sent if seq is None else seq
@@ -73,7 +78,7 @@ class Outbox:
         if self.channel is None:
             return
         self.channel.send(events.encode_event(connected, self._time_ms()), connected)
-        for number, missed in self._log.since(self.seen):
+        for number, missed, _ in self._log.since(self.seen):
             if self.channel.send(missed, None):
                 self._sent = number
 
@@ -81,9 +86,9 @@ class Outbox:
         """The client has closed its channel, and may open another: that goes on where this one has ended."""
         self.seen = max(self.seen, self._sent)
 
-    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str], None]:
-        """The events after ``seq`` that are still kept, and then each as it comes, with its number; to the end.
-        Raises ServerFull."""
+    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str, events.ServerEvent], None]:
+        """The events after ``seq`` that are still kept, and then each as it comes, to the end: number, text, and the
+        event that it says. Raises ServerFull."""
         if len(self._followers) >= MAX_FOLLOWERS:
             raise ServerFull("Enough already follow the events of this session.")
         news, seen = asyncio.Event(), seq
@@ -93,9 +98,9 @@ class Outbox:
                 news.clear()
                 # Looked at before the log: what is said while a follower takes an event is read in the next round.
                 closed = self._closed
-                for number, text in self._log.since(seen):
+                for number, text, event in self._log.since(seen):
                     seen = number
-                    yield number, text
+                    yield number, text, event
                 if closed:
                     return
                 await news.wait()

@@ -30,6 +30,7 @@ from tests.integration.test_moshi import Tone
 from tests.support.calls import leaves_nothing
 from tests.support.fake_models import CountingModel
 from tests.support.live import LiveClient, live_client
+from tests.support.parrot import Parrot
 
 
 class HissingModel(CountingModel):
@@ -383,3 +384,22 @@ async def test_keys(tmp_path: Path) -> None:
 async def test_without_auth_any_key_is_taken(server: Server) -> None:
     async with live_client(at(server), headers={"Authorization": "Bearer sk-whatever"}) as client:
         await client.wait_for("session.started")
+
+
+# The user's own words.
+
+
+async def test_the_users_words_come_where_there_are_captions() -> None:
+    links = {
+        "dialogue": lambda: LocalLink(lambda: CountingModel(1)),
+        "transcribe": lambda: LocalLink(lambda: Parrot(1)),
+    }
+    async with (
+        server_with(links, "--captions", "on") as server,
+        leaves_nothing(server),
+        live_client(at(server), Tone(440)) as client,
+    ):
+        await until(lambda: len(client.all("session.input_transcript.delta")) > 2, "words")
+        heard = client.all("session.input_transcript.delta")
+        assert all(word["delta"].startswith(" ") and word["start_ms"] <= word["end_ms"] for word in heard)
+        assert client.text.startswith(" 1 2 3")

@@ -16,6 +16,7 @@ from lab.sound.tones import Ear, pitch_hz
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
+from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
 from tests.support.calls import TapeTrack, leaves_nothing, listen, offering
@@ -157,6 +158,74 @@ async def test_hanging_up(counting: Server) -> None:
         assert (status, body["error"]["code"]) == (404, "unknown_session")
         status, _, body = await post(counting, f"{SESSIONS}/{caller.id.removeprefix('live_')}/hangup")
         assert (status, body["error"]["code"]) == (404, "unknown_session")
+
+
+@contextlib.asynccontextmanager
+async def attached(server: Server, caller: Caller) -> AsyncIterator[tuple[aiohttp.ClientWebSocketResponse, list[Any]]]:
+    """A second connection, and the events that come on it."""
+    url = f"http://127.0.0.1:{server.port}{SESSIONS}/{caller.id}/attach?graceful_close=true"
+    async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket:
+        told: list[dict[str, Any]] = []
+
+        async def listen() -> None:
+            async for message in socket:
+                told.append(json.loads(message.data))
+
+        listening = asyncio.create_task(listen())
+        try:
+            yield socket, told
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_second_connection_reads_and_commands(counting: Server) -> None:
+    async with leaves_nothing(counting), calling(counting) as caller:
+        await until(lambda: caller.text, "words")
+        async with attached(counting, caller) as (socket, told):
+            await until(lambda: len(told) > 5, "events")
+            assert told[0]["session"]["id"] == caller.id
+            assert {event["type"] for event in told[1:]} == {"session.output_transcript.delta"}
+            await socket.send_str(json.dumps({"type": "session.input_audio.mute", "event_id": "m"}))
+            await until(lambda: any(event["type"] == "session.input_audio.muted" for event in told), "an answer")
+            (session,) = counting.registry
+            assert session._microphone.muted
+            assert not caller.all("session.input_audio.muted"), "its own affair"
+            await socket.send_str(json.dumps({"type": "session.input_audio.append", "audio": "AAAA"}))
+            await until(lambda: any(event["type"] == "error" for event in told), "a refusal")
+            await socket.send_str(json.dumps({"type": "session.close"}))
+            await until(lambda: socket.closed, "the close")
+            assert socket.close_code == aiohttp.WSCloseCode.OK
+            assert (told[-1]["type"], told[-1]["reason"]) == ("session.closed", "close_requested")
+        assert (await caller.wait_for("session.closed"))["reason"] == "close_requested"
+
+
+async def test_a_second_connection_that_leaves_costs_the_first_nothing(counting: Server) -> None:
+    async with leaves_nothing(counting), calling(counting) as caller:
+        await caller.wait_for("session.started")
+        for _ in range(2 * MAX_LISTENERS):
+            async with attached(counting, caller) as (_, told):
+                await until(lambda told=told: told, "the start")  # type: ignore[misc]
+        (session,) = counting.registry
+        await until(lambda: len(session.listeners) == 0, "them to be forgotten")
+        words = len(caller.text)
+        await until(lambda: len(caller.text) > words, "words")
+
+
+async def test_what_cannot_be_attached_to(counting: Server) -> None:
+    async with leaves_nothing(counting), calling(counting) as caller:
+        await caller.wait_for("session.started")
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(MAX_LISTENERS):
+                await stack.enter_async_context(attached(counting, caller))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await stack.enter_async_context(attached(counting, caller))
+            assert refused.value.status == 503
+    caller.answer["session"]["id"] = "live_0-0-nothing"
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        async with attached(counting, caller):
+            pass
+    assert refused.value.status == 404
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ GET     /v1/realtime                    known
 POST    /v1/realtime/client_secrets     known     offer
 GET     /v1/live/sessions               known
 POST    /v1/live/sessions               known     offer
+GET     /v1/live/sessions/x/attach      known
 POST    /v1/live/sessions/x/hangup      known     crowded
 GET     /api/asr-streaming              known
 POST    /api/transcribe                 known     offer, streamed

@@ -59,7 +59,7 @@ async def test_a_slow_follower_hears_the_last_word() -> None:
     outbox.emit(events.Disconnected("bye"))
     outbox.close()
     rest = [event async for event in follower]
-    assert [number for number, _ in (first, *rest)] == [1, 2]
+    assert [number for number, _, _ in (first, *rest)] == [1, 2]
 
 
 async def test_a_follower_waits_for_what_comes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtc_server.errors import ResumeRefused
+from rtc_server.protocols.events import Text
 from rtc_server.sessions.event_log import EventLog
 from rtc_server.sessions.resume import ResumeTokens
 
@@ -77,13 +78,13 @@ def test_what_came_after_a_number_comes_again_in_order() -> None:
     log = EventLog(kept=3)
     assert (log.last, log.since(0)) == (0, [])
     for number, text in enumerate("abcde", 1):
-        log.add(number, text)
+        log.add(number, text, Text(text))
     assert log.last == 5
-    assert log.since(3) == [(4, "d"), (5, "e")]
+    assert log.since(3) == [(4, "d", Text("d")), (5, "e", Text("e"))]
     assert log.since(5) == log.since(99) == []
-    assert [text for _, text in log.since(0)] == ["c", "d", "e"]
+    assert [text for _, text, _ in log.since(0)] == ["c", "d", "e"]
 
 
 def test_numbers_have_no_holes() -> None:
     with pytest.raises(AssertionError):
-        EventLog().add(2, "b")
+        EventLog().add(2, "b", Text("b"))

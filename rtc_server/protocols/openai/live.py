@@ -222,7 +222,7 @@ class LiveSession:
         told: list[str] = []
         match event:
             case events.Connected():
-                told = self._started()
+                told = self.started()
             case events.Text(delta):
                 told = [self._transcript("output", delta, round(at_ms), round(at_ms) + FRAME_MS)]
             case events.Word(text, start_ms, end_ms):
@@ -243,7 +243,8 @@ class LiveSession:
                 pass
         return told
 
-    def _started(self) -> list[str]:
+    def started(self) -> list[str]:
+        """What the session is: the first events of a connection to it."""
         started = [self._event("session.started", self._start_cause, session=self._resource())]
         if self._config.unheard:
             sentence = "The model hears and does not read: instructions and earlier messages are not given to it."
