@@ -19,8 +19,9 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
-from tests.support.calls import TapeTrack, leaves_nothing, listen, offering
+from tests.support.calls import TapeTrack, listen, offering
 from tests.support.fake_models import CountingModel
+from tests.support.leftovers import leaves_nothing
 
 SESSIONS = "/v1/live/sessions"
 
