@@ -38,8 +38,9 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
-from rtc_server.services import make_detector, make_engines
+from rtc_server.services import captions_engine, make_detector, make_engines
 from rtc_server.sessions.admission import Admission
+from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.registry import Registry
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors
@@ -125,7 +126,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.admission = Admission(self.engines, settings, self.lag, self.files)
-        self.registry = Registry(self.admission, settings, self.metrics, self.detector)
+        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioner())
         self.webrtc = WebRtc(self.registry, settings)
         self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
         self.uploads = Uploads(self.admission, settings)
@@ -158,6 +159,12 @@ class Server:
         for engine in self._all_engines():
             engine.start()
         self.uploads.start()
+
+    def _make_captioner(self) -> Captioner | None:
+        engine = captions_engine(self.settings, self.engines)
+        if engine is None:
+            return None
+        return Captioner(engine, self.engines.values(), self.settings, self.lag.window, self.metrics)
 
     def _all_engines(self) -> list[EngineClient]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]

@@ -89,6 +89,11 @@ class Settings:
         f"model of the service transcribe: 'auto' ({PICO_STT} beside {PICO}, else none), 'none', a hub repository, "
         "or a local directory, as for --model",
     )
+    captions: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "write down the user's own words beside a dialogue, in slots of --stt that no client asks for; auto: where "
+        "there is such a model",
+    )
     stt_slots: int = _setting(0, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 0, 1024)
     slots: int = _setting(0, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 0, 1024)
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)

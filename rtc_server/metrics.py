@@ -120,6 +120,11 @@ class Metrics:
         )
         self.asr_sockets = Gauge("rtc_asr_sockets", "Open WebSockets that transcribe.", registry=r)
         self.asr_words = Counter("rtc_asr_words", "Words told to WebSockets that transcribe.", registry=r)
+        self.captions = Gauge("rtc_captions", "Conversations whose user's words are written down.", registry=r)
+        self.captions_off = Counter(
+            "rtc_captions_off", "Times that captions ended or could not be had, by reason.", ["reason"], registry=r
+        )
+        self.caption_words = Counter("rtc_caption_words", "Words of users told to conversations.", registry=r)
         self.engine_stalls = Counter(
             "rtc_engine_stalls",
             "Times that a loaded engine was silent for longer than is usual.",

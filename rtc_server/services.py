@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -132,6 +132,17 @@ def make_detector(settings: Settings, services: Collection[str], metrics: Metric
     """Its engine client, not started yet."""
     spec = plan_detector(settings, services)
     return None if spec is None else EngineClient(spec.service, _link_maker(spec, settings), metrics)
+
+
+def captions_engine(settings: Settings, engines: Mapping[str, EngineClient]) -> EngineClient | None:
+    """The engine that writes down what users say in their conversations, if any does. Raises ConfigError where one is
+    asked for, and nothing transcribes."""
+    if settings.captions == "off":
+        return None
+    engine = engines.get(TRANSCRIBE)
+    if engine is None and settings.captions == "on":
+        raise ConfigError("--captions on needs a model that transcribes.", hint="Name one with --stt.")
+    return engine
 
 
 def _refuse_unheard_of(model: str) -> None:

@@ -142,7 +142,7 @@ const handlers = {
     showDetail();
   },
   message(message) {
-    transcribing.message(message);
+    hearWords(message);
     if (message.type === 'connected') {
       const resumed = message.resumed === true;
       if (!resumed) beginAnew();
@@ -166,7 +166,7 @@ const handlers = {
       view.announce(strings.ENDING);
     }
   },
-  late: (message) => transcribing.message(message),
+  late: hearWords,
   gone: () => transcribing.finish(),
   microphone_paused: ({ paused }) => interruptions.note('microphone', paused),
   problem: (said) => banner.show(said),
@@ -178,6 +178,11 @@ const handlers = {
     await showDevices();
   },
 };
+
+/** Words that are heard beside a conversation are none of the view that transcribes. */
+function hearWords(message) {
+  if (tabs.current === 'transcribe') transcribing.message(message);
+}
 
 function beginAnew() {
   transcript.begin();

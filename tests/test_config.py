@@ -82,7 +82,7 @@ def test_the_tests_see_every_setting() -> None:
     strings = [name for name, kind in TYPES.items() if kind is str]
     assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *LISTS, *strings}
     assert len(NUMBERS) > 15
-    assert set(CHOICES) == {"log_level", "dtype", "quantize", "kv_dtype", "engine", "tls", "vad", "ws"}
+    assert set(CHOICES) == {"log_level", "dtype", "quantize", "kv_dtype", "engine", "tls", "vad", "ws", "captions"}
     assert len(LISTS) == 6
     assert SECRETS == ["turn_secret"]
 

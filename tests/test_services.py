@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from rtc_server import bundled, services
 from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
-from rtc_server.services import EngineSpec, make_transcriber, plan, resolve_model
+from rtc_server.services import EngineSpec, captions_engine, make_transcriber, plan, resolve_model
 from rtc_server.system import hardware
+from tests.support.fake_models import CountingModel
 
 
 def planned(monkeypatch: pytest.MonkeyPatch, settings: Settings, streams: int, cuda: int) -> EngineSpec:
@@ -52,6 +56,19 @@ def test_models_that_people_talk_to_have_to_keep_up_and_those_for_files_need_not
     allowed = dataclasses.replace(settings, allow_slow=True)
     assert [spec.real_time for spec in plan(allowed, 0)] == ["wanted", "wanted", "unmeasured"]
     assert planned(monkeypatch, settings, 1, cuda=0).real_time == "unmeasured"
+
+
+@pytest.mark.parametrize(("captions", "has"), [("auto", True), ("on", True), ("off", False)])
+def test_what_transcribes_writes_captions_unless_they_are_off(captions: Any, has: bool) -> None:
+    engine = EngineClient("transcribe", lambda: LocalLink(lambda: CountingModel(1)), Metrics())
+    assert captions_engine(Settings(captions=captions), {"transcribe": engine}) is (engine if has else None)
+
+
+def test_captions_that_are_asked_for_need_a_model() -> None:
+    assert captions_engine(Settings(), {}) is None
+    with pytest.raises(ConfigError) as caught:
+        captions_engine(Settings(captions="on"), {})
+    assert "--stt" in (caught.value.hint or "")
 
 
 def test_without_a_model_there_is_nothing_to_plan() -> None:

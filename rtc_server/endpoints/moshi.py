@@ -143,7 +143,9 @@ async def _converse(request: web.Request, dialect: Dialect, service: str | None)
 async def _open(
     request: web.Request, socket: web.WebSocketResponse, dialect: Dialect, service: str | None, settings: Settings
 ) -> None:
-    opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor_of(request), resumable=False)
+    # These protocols have no place for the user's words.
+    options = OfferOptions(captions=False)
+    opening = request.app[REGISTRY].opening(service, options, visitor_of(request), resumable=False)
     async with opening as session:
         transport = MoshiTransport(session, request, socket, dialect, settings.bitrate_bps)
         await socket.prepare(request)

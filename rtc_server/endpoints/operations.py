@@ -16,6 +16,7 @@ from rtc_server.engine.model import MemoryUse, ModelInfo
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
+from rtc_server.sessions.captioner import Captioner
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
 from rtc_server.web.routes import Policy, Routes, Who
@@ -61,6 +62,7 @@ async def status(request: web.Request) -> web.Response:
                 "lag_p95_ms": round(admission.lag.window.quantile(0.95) * 1000, 1),
                 "crowded": admission.lag.window.crowded,
             },
+            "captions": _captions_status(registry.captioner),
             "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
         },
         headers=NO_STORE,
@@ -74,12 +76,13 @@ async def metrics(request: web.Request) -> web.Response:
 
 @routes.get("/api/config", Policy(Who.ANYONE))
 async def config(request: web.Request) -> web.Response:
-    admission = request.app[REGISTRY].admission
+    registry = request.app[REGISTRY]
+    admission, captioner = registry.admission, registry.captioner
     settings = request.app[SETTINGS]
     return web.json_response(
         {
             "version": __version__,
-            "services": [_service(name, engine) for name, engine in admission.engines.items()],
+            "services": [_service(name, engine, captioner) for name, engine in admission.engines.items()],
             "default_service": admission.default_service,
             "notice": _no_model_notice() if admission.default_service == ECHO else None,
             "auth": "bearer" if settings.auth else "none",
@@ -103,7 +106,7 @@ def _no_model_notice() -> dict[str, str]:
     }
 
 
-def _service(name: str, engine: EngineClient) -> dict[str, Any]:
+def _service(name: str, engine: EngineClient, captioner: Captioner | None) -> dict[str, Any]:
     info = engine.info
     if info is None:
         return {"name": name, "ready": False}
@@ -116,6 +119,7 @@ def _service(name: str, engine: EngineClient) -> dict[str, Any]:
         "ready": engine.ready,
         "speaks": info.speaks,
         "writes": info.writes,
+        "captions": captioner is not None and captioner.serves(info.kind),
         "notice": _model_notice(info),
         "examples": [{"topic": example.topic, "say": example.say} for example in info.examples],
     }
@@ -141,6 +145,11 @@ def _engine_status(engine: EngineClient) -> dict[str, Any]:
         "memory": _memory(engine.memory, info.slots) if info else None,
         "restarts": engine.restarts,
     }
+
+
+def _captions_status(captioner: Captioner | None) -> dict[str, int | bool] | None:
+    """None where there are none. ``room``: whether the server's load leaves room for them."""
+    return None if captioner is None else {"on": captioner.on, "room": captioner.room}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -65,6 +65,7 @@ class EngineClient:
         owner = EngineOwner(self._on_message, self._on_stall, self._on_lost, lambda: (self._timed_step_s, *self._steps))
         self._supervisor = Supervisor(service, make_link, metrics, owner, stall_timeout_s)
         self._streams: dict[int, EngineStream] = {}
+        self._spare: list[EngineStream] = []
         self._openings: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._last_opening = 0
         self._engines_lost = 0
@@ -104,6 +105,11 @@ class EngineClient:
         return len(self._openings)
 
     @property
+    def has_room(self) -> bool:
+        """Whether there is a slot that no caller of this client has, or asks for."""
+        return self.ready and self.info is not None and self.slots_used + self.slots_asked_for < self.info.slots
+
+    @property
     def step_p50_ms(self) -> float | None:
         """Median of the last steps, once there are enough to mean something."""
         if len(self._steps) < _RECENT_STEPS // 2:
@@ -134,9 +140,35 @@ class EngineClient:
         await self._supervisor.close()
         self._fail_openings()
         self._streams.clear()
+        self._spare.clear()
 
-    async def open(self, listener: StreamListener) -> EngineStream:
-        """Take a slot. Raises ServerFull, EngineUnavailable. When cancelled, the slot goes back."""
+    async def open(self, listener: StreamListener, spare: bool = False) -> EngineStream:
+        """Take a slot. Raises ServerFull, EngineUnavailable. When cancelled, the slot goes back.
+
+        ``spare``: the slot is only lent. Where all are taken, the next caller that asks for one of its own gets that
+        of the newest such stream, whose listener is told ServerFull.
+        """
+        while True:
+            try:
+                stream = await self._open(listener)
+            except ServerFull:
+                if spare or not self._take_back():
+                    raise
+            else:
+                if spare:
+                    self._spare.append(stream)
+                return stream
+
+    def _take_back(self) -> bool:
+        """End the newest stream whose slot is only lent. False if there is none."""
+        if not self._spare:
+            return False
+        stream = self._spare[-1]
+        stream.close()  # the engine reads this before the next request for a slot
+        stream.lose(ServerFull())
+        return True
+
+    async def _open(self, listener: StreamListener) -> EngineStream:
         if not self.ready:
             raise EngineUnavailable
         self._last_opening += 1
@@ -160,6 +192,8 @@ class EngineClient:
             raise
         finally:
             self._openings.pop(number, None)
+        if not self._streams:
+            self._steps.clear()  # of a load that is long over
         stream = EngineStream(slot, generation, listener, self._send, self._forget)
         self._streams[slot] = stream
         return stream
@@ -174,6 +208,8 @@ class EngineClient:
     def _forget(self, stream: EngineStream) -> None:
         if self._streams.get(stream.slot) is stream:
             del self._streams[stream.slot]
+        if stream in self._spare:
+            self._spare.remove(stream)
 
     def _fail_openings(self) -> None:
         openings, self._openings = self._openings, {}
@@ -192,6 +228,7 @@ class EngineClient:
         self._on_memory(MemoryUse())
         self._fail_openings()
         streams, self._streams = list(self._streams.values()), {}
+        self._spare.clear()
         for stream in streams:
             stream.lose(EngineFailed())
 

@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, tag="settings", forbid_unknown_field
 
     muted: bool | None = None
     stats_interval_ms: StatsInterval | None = None
+    captions: bool | None = None
 
 
 class OfferOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +32,7 @@ class OfferOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     muted: bool = False
     stats_interval_ms: StatsInterval = 1000
+    captions: bool = True
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset", forbid_unknown_fields=True):
@@ -88,8 +90,11 @@ class Connected(msgspec.Struct, frozen=True, tag="connected"):
     resumed: bool = False
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
+class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+    """``at_ms``: up to where the model had heard the microphone's audio."""
+
     delta: str
+    at_ms: int | None = None
 
 
 class State(msgspec.Struct, frozen=True, tag="state", omit_defaults=True):
@@ -131,6 +136,13 @@ class SpeechEnded(msgspec.Struct, frozen=True, tag="speech-ended"):
 
 class TurnEnded(msgspec.Struct, frozen=True, tag="turn-ended"):
     at_ms: int
+
+
+class Captions(msgspec.Struct, frozen=True, tag="captions", omit_defaults=True):
+    """Whether the user's own words come as events; ``reason``: why they do not, by the code of an error."""
+
+    state: Literal["on", "off"]
+    reason: str | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
@@ -176,7 +188,7 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 
 Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted
-ServerEvent = Connected | Text | State | Heard | Pong | Error | Recovered | Ending | Disconnected | Stats
+ServerEvent = Connected | Text | State | Heard | Captions | Pong | Error | Recovered | Ending | Disconnected | Stats
 
 
 def encode_event(event: ServerEvent, time_ms: float, seq: int | None = None) -> str:

@@ -22,6 +22,7 @@ from rtc_server.errors import EngineStalled, ServerError, ServerFull, SessionEnd
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
+from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId, SessionState
 
@@ -32,12 +33,19 @@ _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REF
 
 
 class Registry:
-    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks."""
+    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks; ``captioner``: writes down what
+    they say in a conversation."""
 
     def __init__(
-        self, admission: Admission, settings: Settings, metrics: Metrics, detector: EngineClient | None = None
+        self,
+        admission: Admission,
+        settings: Settings,
+        metrics: Metrics,
+        detector: EngineClient | None = None,
+        captioner: Captioner | None = None,
     ) -> None:
         self.admission = admission
+        self.captioner = captioner
         self._detector = detector
         self._settings = settings
         self._metrics = metrics
@@ -83,6 +91,7 @@ class Registry:
             visitor,
             resumable,
             self._detector,
+            self.captioner,
             self._forget,
         )
         self._sessions[session.id.text] = session

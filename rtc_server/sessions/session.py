@@ -34,6 +34,8 @@ from rtc_server.errors import (
 from rtc_server.media.microphone import START_PATIENCE_S, MicrophoneTimeline
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
+from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captions import Captions
 from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.outbox import Outbox
 from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
@@ -72,6 +74,7 @@ class Session:
         visitor: Visitor,
         resumable: bool,
         detector: EngineClient | None,
+        captioner: Captioner | None,
         on_ended: Callable[[Session], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +100,9 @@ class Session:
         self._stream: EngineStream | None = None
         self._detector = detector
         self._hearing: Hearing | None = None
+        self._captioner = captioner
+        self._captions_wanted = options.captions
+        self._captions: Captions | None = None
         self._flushing = False
         self._finished = False
         self.outbox = Outbox(clock)
@@ -140,6 +146,7 @@ class Session:
         """
         self._stream = await self._engine.open(self)
         await self._open_hearing(self._stream)
+        self._open_captions()
         self.refuse_if_ending()
 
     def attach(self, transport: Transport) -> None:
@@ -262,7 +269,7 @@ class Session:
         if self._hearing is not None and self._hearing.transcribes:
             self._hearing.on_model_output(output)
         elif output.text:
-            self.outbox.emit(events.Text(output.text))
+            self.outbox.emit(events.Text(output.text, output.frame * audio.FRAME_MS))
         if not self._machine.live:
             return
         self._stats.frame_out(output.pcm, output.engine_s)
@@ -322,6 +329,14 @@ class Session:
         for _ in range(self._hearing.prefix_frames):
             await stream.feed(audio.silence(audio.FRAME_SAMPLES))
 
+    def _open_captions(self) -> None:
+        """Beside the conversation: its client is not kept waiting for them."""
+        info = self._engine.info
+        if self._captioner is None or info is None or not self._captioner.serves(info.kind):
+            return
+        self._captions = Captions(self._captioner, self._captions_wanted, self.outbox.emit, self.id.log_id)
+        self._captions.look(self._clock())
+
     def _on_speech(self, at_ms: int) -> None:
         """The user begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
         who make it."""
@@ -348,6 +363,8 @@ class Session:
             self._stats.frame_in(frame, taken)
             if self._hearing is not None:
                 self._hearing.on_frame(frame)
+            if self._captions is not None:
+                self._captions.on_frame(frame)
 
     def _follow_voice(self, now: float) -> None:
         event, quiet_s = self._voice.follow(self._stats.level_out_dbfs, now)
@@ -366,6 +383,8 @@ class Session:
             self._microphone.muted = settings.muted
         if settings.stats_interval_ms is not None:
             self._stats_interval_s = settings.stats_interval_ms / 1000
+        if settings.captions is not None and self._captions is not None:
+            self._captions.want(settings.captions, self._clock())
 
     def _reset(self) -> None:
         if not self._machine.live or self._stream is None:
@@ -373,6 +392,8 @@ class Session:
         self._stream.reset()
         if self._hearing is not None:
             self._hearing.reset()
+        if self._captions is not None:
+            self._captions.reset()
         if self.presence.transport is not None:
             self.presence.transport.clear()
         self.listeners.clear()
@@ -411,6 +432,8 @@ class Session:
                 return
             if now >= looked_at + LOOK_INTERVAL_S:
                 looked_at = now
+                if self._captions is not None:
+                    self._captions.look(now)
                 await self.listeners.look()
                 transport = self.presence.transport
                 if transport is None or transport.silent_s(now) > self._settings.peer_timeout_s:
@@ -456,6 +479,8 @@ class Session:
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
         await self._flush_words()
         await self._answer_the_rest()
+        if self._captions is not None:
+            await self._captions.finish()
         if error is not None:
             self.warn(error)
         self.outbox.emit(events.Disconnected(reason))
@@ -467,6 +492,8 @@ class Session:
             self._stream.close()
         if self._hearing is not None:
             await self._hearing.close()
+        if self._captions is not None:
+            await self._captions.close()
         if self._run_task is not None:
             self._run_task.cancel()
             await asyncio.gather(self._run_task, return_exceptions=True)

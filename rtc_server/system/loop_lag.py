@@ -53,6 +53,12 @@ class LagWindow:
         if now - self._began >= WINDOW_S:  # a process that starts has much to do at once
             self._judge()
 
+    @property
+    def late_share(self) -> float:
+        """Share of the window's ticks that were late; 0 while it fills for the first time."""
+        filled = self._began is not None and bool(self._ticks) and self._ticks[-1].at - self._began >= WINDOW_S
+        return self._late / len(self._ticks) if filled else 0.0
+
     def quantile(self, share: float) -> float:
         """Lag that this share of the window's ticks did not exceed, in seconds; 0 before the first."""
         ordered = sorted(tick.late_s for tick in self._ticks)

@@ -203,6 +203,62 @@ async def test_opens_are_answered_each_with_their_own_slot() -> None:
         assert (second.slot, second.generation, third.slot, third.generation) == (0, 9, 1, 5)
 
 
+async def test_slots_that_are_only_lent_go_to_callers_who_ask_for_their_own() -> None:
+    """The newest first, and none as long as there is a free one."""
+    async with running(local(lambda: CountingModel(3))) as client:
+        lent = [Ear(), Ear()]
+        streams = [await client.open(ear, spare=True) for ear in lent]
+        await client.open(Ear())
+        assert not client.has_room
+        with pytest.raises(ServerFull):
+            await client.open(Ear(), spare=True)
+        assert [ear.errors for ear in lent] == [[], []], "those that are lent take none from each other"
+        own = await client.open(Ear())
+        assert [[each.code for each in ear.errors] for ear in lent] == [[], ["server_full"]]
+        assert [stream.closed for stream in streams] == [False, True]
+        await client.open(Ear())
+        assert [stream.closed for stream in streams] == [True, True]
+        with pytest.raises(ServerFull):
+            await client.open(Ear())
+        own.close()
+        await client.open(Ear(), spare=True)
+        assert client.slots_used == 3
+
+
+async def test_a_lent_slot_that_was_given_back_or_lost_is_taken_from_no_one() -> None:
+    scripted = Scripted()
+    async with running(scripted.client) as client:
+        for end in ("closed", "lost"):
+            before = len(scripted.link.sent)
+            opening = asyncio.create_task(client.open(Ear(), spare=True))
+            await until(lambda before=before: len(scripted.link.sent) > before)
+            scripted.link.say(Opened(scripted.link.sent[-1].stream, 0, 1))  # type: ignore[union-attr]
+            stream = await opening
+            if end == "closed":
+                stream.close()
+            else:
+                scripted.link.end()
+                await until(lambda: len(scripted.links) == 2 and client.ready)
+            before = len(scripted.link.sent)
+            opening = asyncio.create_task(client.open(Ear()))
+            await until(lambda before=before: len(scripted.link.sent) > before)
+            scripted.link.say(Refused(scripted.link.sent[-1].stream))  # type: ignore[union-attr]
+            with pytest.raises(ServerFull):
+                await opening
+
+
+async def test_steps_of_before_an_engine_stood_idle_count_no_more() -> None:
+    scripted = Scripted()
+    async with running(scripted.client) as client:
+        stream = await scripted.open()
+        for _ in range(64):
+            scripted.link.say(StepDone(9.0, 0, []))
+        stream.close()
+        assert client.step_p50_ms == pytest.approx(9000)
+        await scripted.open()
+        assert client.step_p50_ms is None
+
+
 async def test_step_time_is_the_median_once_there_are_enough() -> None:
     """And is forgotten with the engine that it was measured on."""
     scripted = Scripted()

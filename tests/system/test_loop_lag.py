@@ -91,6 +91,16 @@ def test_the_figures_are_of_the_last_seconds(loop: Loop) -> None:
     assert LagWindow(LATE_S).quantile(0.5) == 0.0
 
 
+def test_the_share_of_late_ticks_is_known_once_the_window_is_full() -> None:
+    loop = Loop()
+    loop.run(WINDOW_S * 0.9, lambda: 0.1)
+    assert loop.window.late_share == 0.0
+    loop.run(2 * WINDOW_S, lambda: 0.1)
+    assert loop.window.late_share == 1.0
+    loop.run(2 * WINDOW_S, lambda: 0.001)
+    assert loop.window.late_share == 0.0
+
+
 def test_the_door_and_the_metrics_go_by_it() -> None:
     metrics = Metrics()
     lag = LoopLag(20.0, metrics)

@@ -1,0 +1,75 @@
+"""The transcribing engine as it serves conversations: whether their users' words can be written down just now.
+
+Owns the rule that captions go before anything else does. Knows no session; whose words they are, and what becomes of
+them, is ``sessions.captions``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from rtc_server.config import Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.model import ServiceKind
+from rtc_server.errors import EngineUnavailable, Overloaded, ServerError, ServerFull
+from rtc_server.metrics import Metrics
+from rtc_server.sessions.headroom import Headroom, Load
+from rtc_server.system.loop_lag import LagWindow
+
+_LOOK_S: Final = 0.25
+"""The load is looked at no more often than this, however many conversations ask."""
+
+
+class Captioner:
+    """Of one server. ``engine``: the one that transcribes; ``engines``: those whose conversations come first;
+    ``lag``: of the loop that moves their packets."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        engines: Collection[EngineClient],
+        settings: Settings,
+        lag: LagWindow,
+        metrics: Metrics,
+    ) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.on = 0
+        """Conversations that have captions."""
+        self._engines = [engine, *(each for each in engines if each is not engine)]
+        self._settings = settings
+        self._lag = lag
+        self._headroom = Headroom()
+        self._looked_at: float | None = None
+        metrics.captions.set_function(lambda: self.on)
+
+    @property
+    def room(self) -> bool:
+        """Whether the load of the last look leaves room for captions."""
+        return self._headroom.there
+
+    def serves(self, kind: ServiceKind) -> bool:
+        """Whether conversations with a model of this kind have captions."""
+        return kind is ServiceKind.DIALOGUE
+
+    def ends(self, now: float) -> ServerError | None:
+        """Why captions that are there have to end now, if they have to."""
+        if not self.engine.ready:
+            return EngineUnavailable()
+        return None if self._look(now) else Overloaded()
+
+    def hinders(self, now: float) -> ServerError | None:
+        """Why captions cannot begin now, if they cannot."""
+        return self.ends(now) or (None if self.engine.has_room else ServerFull())
+
+    def _look(self, now: float) -> bool:
+        if self._looked_at is None or now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            self._headroom.look(now, self._load())
+        return self._headroom.there
+
+    def _load(self) -> Load:
+        steps_ms = [each.step_p50_ms or 0.0 for each in self._engines if each.slots_used]
+        share = max(steps_ms, default=0.0) / self._settings.max_step_ms
+        return Load(self._lag.crowded, self._lag.late_share, share)

@@ -1,0 +1,187 @@
+"""A conversation's captions: its user's own words, written down by a transcribing model that hears the same microphone.
+
+Owns the session's stream of that model. Captions are lent: they end when a client of the model wants their slot, when
+load comes near the conversations, and with their engine, and come back by themselves. Knows nothing of transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from rtc_server import audio
+from rtc_server.audio import FloatArray
+from rtc_server.engine.stream import EngineStream, StreamOutput
+from rtc_server.errors import EngineUnavailable, ServerError, ServerFull
+from rtc_server.protocols import events
+from rtc_server.sessions.captioner import Captioner
+from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
+from rtc_server.transcription.words import Word, WordAssembler, WordEnd
+
+logger = logging.getLogger(__name__)
+
+_LAST_WORDS_S: Final = 1.0
+"""How long the end of a conversation may wait for them."""
+
+
+class Captions:
+    """One session's. ``emit`` takes each event as it comes: words, and whether there are captions.
+
+    ``wanted``: by the client, which may change its mind.
+    """
+
+    def __init__(
+        self, captioner: Captioner, wanted: bool, emit: Callable[[events.ServerEvent], None], log_id: str
+    ) -> None:
+        self._captioner = captioner
+        self._engine = captioner.engine
+        self._wanted = wanted
+        self._emit = emit
+        self._log_id = log_id
+        self._stream: EngineStream | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self._hears = False
+        """The stream is behind its prefix: frames of the microphone go to it."""
+        self._frames = self._frames_before = 0
+        """Of the microphone since the conversation began, and of those, what came before the stream heard."""
+        self._words = WordAssembler()
+        self._told: bool | None = None
+        self._closed = False
+
+    @property
+    def on(self) -> bool:
+        return self._hears
+
+    def want(self, wanted: bool, now: float) -> None:
+        """The client switches them on or off."""
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        if wanted:
+            self.look(now)
+        else:
+            self._end(None)
+
+    def look(self, now: float) -> None:
+        """End what has to end, and begin what can begin: to be called about twice a second. The first time it says
+        whether there are captions."""
+        if self._closed or not self._wanted:
+            return
+        if self._stream is None and self._beginning is None:
+            error = self._captioner.hinders(now)
+            if error is None:
+                self._beginning = asyncio.create_task(self._begin(), name=f"captions-{self._log_id}")
+        else:
+            error = self._captioner.ends(now)
+        if error is not None:
+            self._end(error)
+
+    def on_frame(self, pcm: FloatArray) -> None:
+        """A frame of the microphone, as the conversation's model gets it."""
+        self._frames += 1
+        if self._hears and self._stream is not None and not self._closed:
+            self._stream.push(pcm)
+
+    def on_output(self, output: StreamOutput) -> None:
+        if self._hears:
+            self._tell(self._words.push(output.frame, output.mark, output.text))
+
+    def on_engine_error(self, error: ServerError) -> None:
+        """The slot was taken back, or the engine has ended: an engine that comes again is taken again."""
+        self._stream = None
+        self._end(error if isinstance(error, ServerFull) else EngineUnavailable())
+
+    def reset(self) -> None:
+        """A new conversation: times begin at 0 again."""
+        self._frames = self._frames_before = 0
+        if self._hears and self._stream is not None:
+            self._set_hearing(False)
+            self._stream.reset()
+            self._beginning = asyncio.create_task(self._prepare(self._stream), name=f"captions-{self._log_id}")
+
+    async def finish(self) -> None:
+        """Nothing more will be said: silence brings out the last words, as fast as the engine takes it."""
+        stream = self._stream
+        if not self._hears or stream is None:
+            return
+        self._closed = True
+        flush_s = FLUSH_EXTRA_S + (0.0 if self._engine.info is None else self._engine.info.delay_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                for _ in range(frames_of(flush_s)):
+                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+                await stream.drained()
+        self._tell(self._words.finish())
+
+    async def close(self) -> None:
+        """Give the stream back. Idempotent."""
+        self._closed = True
+        self._wanted = False
+        beginning = self._beginning
+        self._release()
+        if beginning is not None:
+            await asyncio.gather(beginning, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        try:
+            self._stream = await self._engine.open(self, spare=True)
+        except ServerError as error:
+            self._beginning = None
+            self._end(error if isinstance(error, ServerFull) else EngineUnavailable())
+        else:
+            await self._prepare(self._stream)
+
+    async def _prepare(self, stream: EngineStream) -> None:
+        """Give the model the silence that it wants first. What the microphone hears meanwhile is not written down."""
+        info = self._engine.info
+        prefix_frames = 0 if info is None else frames_of(info.prefix_s)
+        for _ in range(prefix_frames):
+            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        if stream is not self._stream:  # lost meanwhile
+            return
+        self._beginning = None
+        self._frames_before = self._frames
+        self._words = WordAssembler(0.0 if info is None else info.delay_s, prefix_frames * audio.FRAME_MS / 1000)
+        self._set_hearing(True)
+        self._say(True, None)
+
+    def _end(self, error: ServerError | None) -> None:
+        """There are no captions from now on, because of ``error``, or because the client wants none."""
+        if self._hears:
+            self._tell(self._words.finish())
+        self._release()
+        self._say(False, error)
+
+    def _release(self) -> None:
+        self._set_hearing(False)
+        if self._beginning is not None and self._beginning is not asyncio.current_task():
+            self._beginning.cancel()
+        self._beginning = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _set_hearing(self, hears: bool) -> None:
+        self._captioner.on += hears - self._hears
+        self._hears = hears
+
+    def _say(self, on: bool, error: ServerError | None) -> None:
+        if self._closed or on == self._told:
+            return
+        self._told = on
+        reason = None if error is None else error.code
+        if reason is not None:
+            self._captioner.metrics.captions_off.labels(reason).inc()
+        logger.debug("session %s: captions %s %s", self._log_id, "on" if on else "off", reason or "")
+        self._emit(events.Captions("on" if on else "off", reason))
+
+    def _tell(self, heard: list[Word | WordEnd]) -> None:
+        before_ms = self._frames_before * audio.FRAME_MS
+        for word in heard:
+            if isinstance(word, Word):
+                self._captioner.metrics.caption_words.inc()
+                start_ms, end_ms = round(word.start_s * 1000), round(word.end_s * 1000)
+                self._emit(events.Word(word.text, before_ms + start_ms, before_ms + end_ms))
