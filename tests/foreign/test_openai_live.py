@@ -1,0 +1,124 @@
+"""OpenAI's own clients of Live, as docs/doors.md has them: each asks Pico for a sum in speech. Only the URL is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from playwright.async_api import Route
+
+from lab.browsers.chromium import chromium, record, watch
+from lab.pico.recogniser import Recogniser
+from lab.speech.clips import SPEECH_HZ, write_wav
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
+from tests.browser.test_pico_in_chromium import answers_in
+from tests.conftest import need_commands, running_server
+from tests.foreign.test_clients import JS, need_package
+from tests.support.calls import ROOT
+from tests.support.script import spoken
+from tests.test_docs import blocks
+
+QUESTION, ANSWER = "what is three plus four", "that is seven"
+PERIOD_S = 8.0
+"""Chromium says its file over and over: a question, then time for the answer."""
+_PAGE = """
+<!doctype html>
+<script type="importmap">{"imports": {"openai/": "/foreign/openai/"}}</script>
+<audio autoplay></audio>
+<script type="module">
+import { converse } from '/foreign/live.js';
+window.words = '';
+window.run = async () => {
+  const audio = document.querySelector('audio');
+  window.client = await converse('/v1', 'any', audio, (delta) => { window.words += delta; });
+  window.__voice = { pc: window.client.peerConnection };
+};
+window.ready = true;
+</script>
+"""
+
+
+def example(language: str, name: str) -> str:
+    """The block that begins with its name."""
+    doors = (ROOT / "docs" / "doors.md").read_text()
+    (code,) = [block for block in blocks(language, doors) if f" {name}:" in block.split("\n", 1)[0]]
+    return code
+
+
+@pytest.fixture
+async def pico() -> AsyncIterator[Server]:
+    need_commands("espeak-ng")
+    async with running_server("--model", "pico", "--slots", "1", "--stt", "none") as server:
+        yield server
+
+
+def question(hz: int, period_s: float = 0.0) -> FloatArray:
+    """After a second of silence, and followed by some."""
+    pcm = np.asarray(soxr.resample(spoken(QUESTION), MODEL_RATE_HZ, hz), dtype=np.float32)
+    pcm = np.concatenate((np.zeros(hz, np.float32), pcm))
+    return np.pad(pcm, (0, max(0, round(period_s * hz) - pcm.size)))
+
+
+async def test_the_python_client(pico: Server, tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(example("python", "live.py"))
+    write_wav(tmp_path / "question.wav", question(MODEL_RATE_HZ), MODEL_RATE_HZ)
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "live.py", f"http://127.0.0.1:{pico.port}/v1", "question.wav", "answer.wav"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        words, complaints = await asyncio.wait_for(program.communicate(), 60)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert (program.returncode, complaints.decode()) == (0, "")
+    assert words.decode().strip() == ANSWER
+    with wave.open(str(tmp_path / "answer.wav")) as file:
+        heard = from_int16(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+    assert Recogniser().hear(heard) == ANSWER
+    await until(lambda: len(pico.registry) == 0, "the end")
+
+
+@pytest.mark.browser
+async def test_the_javascript_client_in_chromium(pico: Server, tmp_path: Path) -> None:
+    need_package("openai")
+    need_commands("chromium")
+    microphone = write_wav(tmp_path / "question.wav", question(SPEECH_HZ, PERIOD_S))
+    base = f"http://localhost:{pico.port}"
+
+    async def give(route: Route) -> None:
+        name = route.request.url.removeprefix(f"{base}/foreign/")
+        if name == "page.html":
+            await route.fulfill(content_type="text/html", body=_PAGE)
+        elif name == "live.js":
+            await route.fulfill(content_type="text/javascript", body=example("js", "live.js"))
+        else:  # its modules name each other with and without what they end with
+            path = JS / "node_modules" / name
+            await route.fulfill(content_type="text/javascript", body=path.with_suffix(".mjs").read_text())
+
+    async with chromium(microphone) as browser:
+        page = await browser.new_page()
+        complaints = watch(page, tolerate=("favicon",))
+        await page.route(f"{base}/foreign/**", give)
+        await page.goto(f"{base}/foreign/page.html")
+        await page.wait_for_function("window.ready")
+        await page.evaluate("run()")
+        recording = await record(page, 2 * PERIOD_S)
+        await page.wait_for_function(f"window.words.includes('{ANSWER}')")
+        await page.evaluate("client.send({ type: 'session.close' })")
+        await page.wait_for_function("client.state === 'closed'")
+        await until(lambda: len(pico.registry) == 0, "the end")
+    assert not complaints, complaints
+    played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
+    assert ANSWER in answers_in(played)
