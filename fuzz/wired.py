@@ -16,6 +16,7 @@ from google_crc32c import value as crc32c
 
 from rtc_server.webrtc.data_transport import MAX_CHANNELS
 from rtc_server.webrtc.datagrams import MAX_DATAGRAM_BYTES, MAX_HELD, MAX_SOURCES, Gate, Source
+from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.ice_agent import MAX_WAITING, IceConnection
 from rtc_server.webrtc.sctp_bounds import MAX_FRAGMENTS, MAX_STREAMS
 from rtc_server.webrtc.transceivers import LeanPeerConnection
@@ -165,6 +166,8 @@ class Wired:
             self._assert_holds_little(other)
         assert len(asyncio.all_tasks()) < _MOST_TASKS
         assert self.errors == []
+        if FAULTS.last is not None:
+            raise FAULTS.last
 
     def _assert_holds_little(self, end: End) -> None:
         gate: Gate = end.agent.gate

@@ -28,6 +28,7 @@ from aioice.turn import TurnClientUdpProtocol
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.errors import NoPort
 from rtc_server.webrtc.datagrams import MAX_SOURCES, Gate, Kind, Source, kind_of
+from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.ice import MediaAddresses
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class MediaSocket(StunProtocol):
             elif kind is not None:
                 self.receiver.datagram_received(data, source, self)
         except Exception as error:  # the border to strangers: aioice reads some of what they send and then raises
-            logger.debug("a datagram is of no use (%s)", type(error).__name__)
+            FAULTS.on_useless(error)
 
     def _stun_received(self, data: bytes, source: Source) -> None:
         if not self.receiver.gate.takes_stun(data, source, self.transactions, time.monotonic()):
@@ -440,7 +441,7 @@ def _shield(relay: Any) -> None:
         try:
             receive(data, addr)
         except Exception as error:  # the border to strangers
-            logger.debug("a datagram is of no use (%s)", type(error).__name__)
+            FAULTS.on_useless(error)
 
     inner.datagram_received = shielded  # type: ignore[method-assign]
 

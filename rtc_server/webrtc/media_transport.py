@@ -8,7 +8,6 @@ What is assumed of aiortc is said in ``tests/webrtc/test_aiortc_contract.py``.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Any, Final
 
@@ -20,8 +19,7 @@ from OpenSSL import SSL
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.webrtc.dtls import DtlsTransport
-
-logger = logging.getLogger(__name__)
+from rtc_server.webrtc.faults import FAULTS
 
 MAX_SOURCES: Final = 8
 """SSRCs that are kept account of. libsrtp keeps a context for each and looks for it one by one."""
@@ -60,7 +58,7 @@ class MediaTransport(DtlsTransport):
         except _Over:
             raise
         except Exception as error:  # the border to peers: aiortc answers what is not as it should be with any exception
-            logger.debug("a datagram is of no use (%s)", type(error).__name__)
+            FAULTS.on_useless(error)
 
     async def _next_in_handshake(self) -> bytes | None:
         """None when a timer of the handshake has run out; in DTLS 1.3 the last flight may be repeated after its end."""
