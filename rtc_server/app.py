@@ -28,6 +28,7 @@ from rtc_server.endpoints import (
     openai_live_calls,
     openai_models,
     openai_realtime,
+    openai_realtime_calls,
     operations,
     page,
     transcribe,
@@ -91,7 +92,7 @@ def build_app(server: Server) -> web.Application:
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
     live = (openai_live, openai_live_calls, openai_live_attach)
-    openai = (openai_models, client_secrets, *live, openai_realtime)
+    openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
     for module in (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page):
         add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})

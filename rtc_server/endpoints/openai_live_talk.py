@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.audio import FloatArray
 from rtc_server.errors import BadMessage, RateLimited
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai import live
@@ -64,3 +65,7 @@ class LiveTalk:
             self._finished = True
             owner.on_finished(transport)
         return [] if asked.reply is None else [asked.reply]
+
+    def voice(self, pcm: FloatArray, now: float) -> tuple[FloatArray, list[str]]:
+        """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it: the voice goes out as it is."""
+        return pcm, []

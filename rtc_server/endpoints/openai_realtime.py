@@ -1,4 +1,4 @@
-"""OpenAI Realtime over a WebSocket: ``/v1/realtime?model=NAME``.
+"""OpenAI Realtime over a WebSocket: ``/v1/realtime?model=NAME``, or ``?call_id=`` for one beside a call by WebRTC.
 
 The transport of such a session, and the handler that opens it. What the events are, and when they are said, is
 ``protocols.openai.realtime``'s; all else is the session's.
@@ -18,6 +18,7 @@ from aiohttp import WSCloseCode, hdrs, web
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
+from rtc_server.endpoints.openai_realtime_calls import attend
 from rtc_server.endpoints.openai_realtime_talk import RealtimeTalk, settings_of
 from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
 from rtc_server.endpoints.sockets import close_code, make_socket
@@ -148,9 +149,10 @@ async def realtime(request: web.Request) -> web.WebSocketResponse:
     """One socket's life. What is refused is refused as HTTP, but for browsers, which show a page nothing of it: those
     are told as the protocol has it."""
     socket = make_socket(request, max_message_bytes=MAX_MESSAGE_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    call_id = request.query.get("call_id")
     try:
         with request.app[REGISTRY].counted():
-            await _open(request, socket)
+            await (_open(request, socket) if call_id is None else attend(request, socket, call_id))
     except ServerError as error:
         if not socket.prepared:
             if hdrs.ORIGIN not in request.headers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from rtc_server.audio import FloatArray
 from rtc_server.protocols.events import CHANNEL_LABEL, ServerEvent
 from rtc_server.sessions.transport import Transport, TransportOwner
 
@@ -24,6 +25,10 @@ class ChannelLanguage(Protocol):
     def incoming(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> list[str]:
         """Tell the owner what a client's message means; returns what is to be answered at once."""
 
+    def voice(self, pcm: FloatArray, now: float) -> tuple[FloatArray, list[str]]:
+        """A frame of the model's voice on its way to the client, every 80 ms: what is to be played for it, and what to
+        send because of it, or of the time. ``now``: in monotonic seconds."""
+
 
 class OwnLanguage:
     """The server's own, of ``docs/protocol.md``: the session reads and writes it itself."""
@@ -36,3 +41,6 @@ class OwnLanguage:
     def incoming(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> list[str]:
         owner.on_message(transport, message)
         return []
+
+    def voice(self, pcm: FloatArray, now: float) -> tuple[FloatArray, list[str]]:
+        return pcm, []

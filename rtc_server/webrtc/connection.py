@@ -113,6 +113,8 @@ class Connection:
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """Voice for the other side; none is kept for one that does not want any."""
+        pcm, told = self.language.voice(pcm, now)
+        self.say(told)
         if self._offer.receives:
             self._playout.push(pcm, now)
             self._voice.start()
@@ -122,7 +124,11 @@ class Connection:
 
     def send(self, message: str, event: ServerEvent | None) -> bool:
         """Queue an event. False if it cannot be sent."""
-        return all(self._peer.send(each) for each in self.language.outgoing(message, event))
+        return self.say(self.language.outgoing(message, event))
+
+    def say(self, messages: list[str]) -> bool:
+        """Queue messages in the channel's language. False if one cannot be sent."""
+        return all([self._peer.send(each) for each in messages])
 
     async def look(self) -> TransportFigures:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
@@ -193,8 +199,7 @@ class Connection:
 
     def on_message(self, message: str | bytes) -> None:
         if self._owner is not None:
-            for reply in self.language.incoming(message, self, self._owner):
-                self._peer.send(reply)
+            self.say(self.language.incoming(message, self, self._owner))
 
     def on_gone(self, orderly: bool) -> None:
         if self._owner is not None:

@@ -10,19 +10,24 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
+import soxr
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from playwright.async_api import Route
 
+from lab.browsers.chromium import chromium, record, watch
 from lab.pico.recogniser import Recogniser
+from lab.speech.clips import SPEECH_HZ, write_wav
 from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from tests.conftest import need_commands, running_server
+from tests.foreign.test_clients import JS, need_package
 from tests.support.calls import ROOT
 from tests.support.openai_realtime import pcm16
 from tests.support.script import spoken
@@ -156,3 +161,65 @@ async def test_a_long_answer_is_cancelled(pico: Server) -> None:
         talking.say(QUESTION)
         await until(lambda: ANSWER in talking.words, "an answer", 60)
         assert talking.heard.size > heard
+
+
+PERIOD_S: Final = 8.0
+"""Chromium says its file over and over: a question, then time for the answer."""
+_PAGE: Final = """
+<!doctype html>
+<script type="importmap">{"imports": {
+  "@openai/agents-realtime": "/foreign/@openai/agents-realtime/dist/bundle/openai-realtime-agents.mjs"
+}}</script>
+<audio autoplay></audio>
+<script type="module">
+import { converse } from '/foreign/realtime.js';
+window.words = '';
+window.run = async (key) => {
+  const audio = document.querySelector('audio');
+  window.session = await converse(`${location.origin}/v1`, key, audio, (delta) => { window.words += delta; });
+  window.__voice = { pc: window.session.transport.connectionState.peerConnection };
+};
+window.ready = true;
+</script>
+"""
+
+
+@pytest.mark.browser
+async def test_agents_realtime_in_chromium(pico: Server, tmp_path: Path) -> None:
+    """OpenAI's agents for browsers, as docs/doors.md has them, with a client secret."""
+    need_package("@openai/agents-realtime")
+    need_commands("chromium")
+    pcm = np.asarray(soxr.resample(spoken(QUESTION), audio.MODEL_RATE_HZ, SPEECH_HZ), dtype=np.float32)
+    pcm = np.pad(pcm, (SPEECH_HZ, 0))
+    microphone = write_wav(tmp_path / "question.wav", np.pad(pcm, (0, round(PERIOD_S * SPEECH_HZ) - pcm.size)))
+    (code,) = [block for block in blocks("js", DOORS) if "realtime.js" in block.split("\n", 1)[0]]
+    base = f"http://localhost:{pico.port}"
+
+    async def give(route: Route) -> None:
+        name = route.request.url.removeprefix(f"{base}/foreign/")
+        if name == "page.html":
+            await route.fulfill(content_type="text/html", body=_PAGE)
+        elif name == "realtime.js":
+            await route.fulfill(content_type="text/javascript", body=code)
+        else:
+            await route.fulfill(content_type="text/javascript", body=(JS / "node_modules" / name).read_text())
+
+    async with AsyncOpenAI(base_url=f"{base}/v1", api_key="any") as client:
+        secret = await client.realtime.client_secrets.create(session={"type": "realtime", "model": "gpt-realtime"})
+    async with chromium(microphone) as browser:
+        page = await browser.new_page()
+        complaints = watch(page, tolerate=("favicon",))
+        await page.route(f"{base}/foreign/**", give)
+        await page.goto(f"{base}/foreign/page.html")
+        await page.wait_for_function("window.ready")
+        await page.evaluate("(key) => run(key)", secret.value)
+        assert (await page.evaluate("session.transport.callId")).startswith("rtc_")
+        recording = await record(page, 2 * PERIOD_S)
+        await page.wait_for_function(f"window.words.includes('{ANSWER}')")
+        history = await page.evaluate("session.history.map(({ role, status }) => `${role} ${status}`)")
+        assert {"user completed", "assistant completed"} <= set(history)
+        await page.evaluate("session.close()")
+        await until(lambda: len(pico.registry) == 0, "the end")
+    assert not complaints, complaints
+    played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, audio.MODEL_RATE_HZ), dtype=np.float32)
+    assert ANSWER in Recogniser().hear(played)

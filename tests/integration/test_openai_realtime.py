@@ -27,8 +27,8 @@ from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import running_server, server_with
 from tests.integration.test_moshi import Tone
 from tests.support.asr import asr_server
-from tests.support.calls import leaves_nothing
 from tests.support.fake_models import CountingModel
+from tests.support.leftovers import leaves_nothing
 from tests.support.openai_realtime import realtime_client
 from tests.support.parrot import Parrot
 

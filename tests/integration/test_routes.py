@@ -76,6 +76,8 @@ HEAD    /v1/models                      known
 GET     /v1/models/x                    known
 HEAD    /v1/models/x                    known
 GET     /v1/realtime                    known
+POST    /v1/realtime/calls              known     offer
+POST    /v1/realtime/calls/x/hangup     known     crowded
 POST    /v1/realtime/client_secrets     known     offer
 GET     /v1/live/sessions               known
 POST    /v1/live/sessions               known     offer

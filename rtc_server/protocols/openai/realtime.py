@@ -122,6 +122,11 @@ class RealtimeConversation:
 
     # What the session tells.
 
+    def created(self) -> str:
+        """The first event that a client gets."""
+        event = {"type": "session.created", "event_id": self._make_id("event"), "session": self.settings.as_dict()}
+        return encode_event(event)
+
     def on_text(self, text: str, now: float) -> None:
         """The model writes what it says."""
         if self._gated:
@@ -188,7 +193,7 @@ class RealtimeConversation:
         """An event of the session's, of whatever kind: what it means here."""
         match event:
             case events.Connected():
-                self._say("session.created", session=self.settings.as_dict())
+                self._port.say(self.created())
             case events.Text(delta):
                 self.on_text(delta, now)
             case events.State(state):
