@@ -22,8 +22,8 @@ from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
 from tests.browser.test_pico_in_chromium import answers_in
 from tests.conftest import need_commands, running_server
 from tests.foreign.test_clients import JS, need_package
-from tests.support.calls import ROOT
 from tests.support.script import spoken
+from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"

@@ -28,9 +28,9 @@ from rtc_server.app import Server
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from tests.conftest import need_commands, running_server
 from tests.foreign.test_clients import JS, need_package
-from tests.support.calls import ROOT
 from tests.support.openai_realtime import pcm16
 from tests.support.script import spoken
+from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"
