@@ -23,6 +23,7 @@ import { Tabs } from './page/tabs.js';
 import { Transcript } from './page/transcript.js';
 import { View } from './page/view.js';
 import { Transcribing } from './transcription/transcribing.js';
+import { isWord } from './transcription/upload.js';
 
 const NOT_READY_POLL_MS = 5_000;
 // Even a quiet room is louder than this; less for so long is a microphone that is off.
@@ -37,6 +38,7 @@ const wish = {
   raw: query.get('raw') === '1',
   relayOnly: query.get('relay') === '1',
   deviceId: remembered('microphone'),
+  captions: true,
 };
 
 const view = new View();
@@ -66,6 +68,7 @@ const transcribing = new Transcribing({
 const lack = lackOfBrowser();
 let auth = 'none';
 let serverConfig = null;
+let serverService = null;
 let firstPhrase = '';
 let afterKey = start;
 let unstable = false;
@@ -149,9 +152,12 @@ const handlers = {
       greeting = resumed ? strings.RESUMED : connectedBefore ? strings.ANEW : strings.CONNECTED;
       connectedBefore = true;
       greet();
-      transcript.describe(message.writes ? strings.SOME_WORDS : strings.NO_WORDS);
+      describeWords(message.writes);
     } else if (message.type === 'text' && typeof message.delta === 'string') {
-      transcript.add(message.delta, message.time_ms);
+      transcript.add(message.delta, message.at_ms ?? message.time_ms);
+    } else if (message.type === 'captions') {
+      if (message.state === 'on') transcript.twoSided = true;
+      view.noCaptions(message.state === 'off' ? message.reason ?? null : null);
     } else if (message.type === 'state' && message.reason === 'reset') {
       transcript.begin();
       view.announce(strings.BEGUN_ANEW);
@@ -179,13 +185,22 @@ const handlers = {
   },
 };
 
-/** Words that are heard beside a conversation are none of the view that transcribes. */
+/** Words that are heard beside a conversation go into its transcript, and not into the view that transcribes. */
 function hearWords(message) {
   if (tabs.current === 'transcribe') transcribing.message(message);
+  else if (message.type === 'word' && isWord(message)) transcript.addWord(message);
+}
+
+function describeWords(writes) {
+  const both = serverService?.captions && view.captions.checked;
+  if (writes) transcript.describe(both ? strings.ALL_WORDS : strings.SOME_WORDS);
+  else transcript.describe(strings.NO_WORDS);
 }
 
 function beginAnew() {
   transcript.begin();
+  transcript.twoSided = false;
+  view.noCaptions(null);
   ending.hide();
 }
 
@@ -219,6 +234,7 @@ function ended(by, failure) {
   meters.close();
   view.muted(false);
   view.silence('');
+  view.noCaptions(null);
   view.figures(null);
   const why = {
     you: strings.VIEWS[tabs.current].ended, server: strings.ENDED_BY_SERVER, leaving: strings.ENDED_BY_LEAVING,
@@ -287,7 +303,9 @@ function showConfig(config) {
   view.config(config, service);
   firstPhrase = service?.examples?.[0]?.say[0] ?? '';
   showLack();
-  if (service?.ready) transcript.describe(service.writes ? strings.SOME_WORDS : strings.NO_WORDS);
+  serverService = service;
+  view.offerCaptions(service?.captions === true, view.captions.checked);
+  if (service?.ready) describeWords(service.writes);
   return service;
 }
 
@@ -385,6 +403,11 @@ view.connect({
     microphoneId = deviceId;
     remember('microphone', deviceId);
     conversation.capture.choose(deviceId);
+  },
+  captions(wanted) {
+    conversation.setCaptions(wanted);
+    view.offerCaptions(serverService?.captions === true, wanted);
+    if (serverService?.ready) describeWords(serverService.writes);
   },
   async route(deviceId) {
     if (await playback.route(deviceId)) {

@@ -73,7 +73,7 @@ export class Conversation {
   #serverState = 'listening';
 
   /**
-   * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string}} wish
+   * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string, captions: boolean}} wish
    * @param {(type: string, detail: object) => void} emit  `detail` is plain data, see the calls below
    * @param {{microphone: (s: MediaStream|null) => void, voice: (s: MediaStream|null) => void}} streams
    */
@@ -143,6 +143,12 @@ export class Conversation {
     this.#emit('muted', { muted });
   }
 
+  /** Whether the server is to write down what the user says; in this conversation and those to come. */
+  setCaptions(captions) {
+    this.#wish.captions = captions;
+    if (isActive(this.#state)) this.#connection?.send({ type: 'settings', captions });
+  }
+
   reset() {
     return this.#connection?.send({ type: 'reset' }) ?? false;
   }
@@ -158,7 +164,7 @@ export class Conversation {
     try {
       await attempt.connect({
         stream: this.#capture.stream,
-        ...(resume ? { resume } : { service: this.#wish.service, options: this.#muted ? { muted: true } : undefined }),
+        ...(resume ? { resume } : { service: this.#wish.service, options: this.#options() }),
         ...this.#patience(config, left_ms, resume && tries),
       });
     } catch (error) {
@@ -176,6 +182,12 @@ export class Conversation {
     // The model may have begun while the microphone did.
     if (this.#serverState === 'speaking') this.#move('speaking');
     this.#watchStats(attempt);
+  }
+
+  /** What differs from the server's defaults. */
+  #options() {
+    const options = { ...(this.#muted && { muted: true }), ...(!this.#wish.captions && { captions: false }) };
+    return Object.keys(options).length ? options : undefined;
   }
 
   #patience(config, left_ms, tries) {
@@ -244,7 +256,7 @@ export class Conversation {
     this.#emit('message', message);
     // What was said of it while the path was down has not reached the server.
     if (message.type === 'connected' && (this.#muted || message.resumed)) {
-      this.#connection.send({ type: 'settings', muted: this.#muted });
+      this.#connection.send({ type: 'settings', muted: this.#muted, captions: this.#wish.captions });
     }
     if (message.type === 'stats') this.#serverStats = message;
     if (message.type === 'state' && LIVE.has(message.state)) {

@@ -39,6 +39,21 @@ export const trySaying = (phrase) => `Try saying ${quoted(phrase)}. You can inte
 export const SILENT_MICROPHONE = 'Nothing comes from this microphone. Is it switched off, or the wrong one?';
 export const NO_WORDS = 'This service answers with sound only: there are no words to show.';
 export const SOME_WORDS = 'The model’s words appear here while it talks.';
+export const ALL_WORDS = 'Your words and the model’s appear here while you talk.';
+
+/** Of the transcript: of the model alone, and of both sides. */
+export const TITLES = { model: 'What it says', both: 'What was said' };
+/** Before a line of the transcript. */
+export const WHO = { you: 'You:', model: 'Model:' };
+
+/** Why what the user says is not written down, by the server's reason. */
+const NO_CAPTIONS = {
+  server_full: 'all places are taken by others',
+  overloaded: 'the server is busy',
+  engine_unavailable: 'the model that hears them is not ready',
+};
+export const noCaptions = (reason) =>
+  `Your words are not written down at the moment: ${NO_CAPTIONS[reason] ?? 'the server cannot do it'}. The conversation goes on.`;
 
 /** What comes after a loss. `resuming`: the server holds the conversation for us. */
 export const PROSPECT = {

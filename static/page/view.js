@@ -2,8 +2,8 @@
 // reports clicks and keys; it decides nothing.
 
 import { Examples } from './examples.js';
-import { readWords } from './readwords.js';
-import { loudness, milliseconds, modelLine, percent, STATES, VIEWS } from './strings.js';
+import { readWords, rememberedSwitch } from './remembered.js';
+import { loudness, milliseconds, modelLine, noCaptions, percent, STATES, TITLES, VIEWS } from './strings.js';
 
 const ARIA_INTERVAL_MS = 500;
 
@@ -42,17 +42,19 @@ export class View {
     this.ending = byId('ending');
     this.views = { box: byId('views'), why: byId('views-why') };
     this.examples = new Examples({ box: byId('examples'), fold: byId('examples-fold'), list: byId('examples-list') });
+    this.captions = byId('write-mine');
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
     readWords(byId('read-words'), [byId('transcript'), byId('captions-log')]);
     this.#copyButton();
   }
 
-  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void, route: (id: string) => void}} on */
+  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void, route: (id: string) => void, captions: (wanted: boolean) => void}} on */
   connect(on) {
     whenAllowed(this.start, on.toggle);
     whenAllowed(this.mute, on.mute);
     whenAllowed(this.reset, on.reset);
     this.hear.addEventListener('click', on.hear);
+    rememberedSwitch(this.captions, 'voice.write-mine', on.captions);
     this.microphones.addEventListener('change', () => on.choose(this.microphones.value));
     this.speakers.addEventListener('change', () => on.route(this.speakers.value));
     document.addEventListener('keydown', (event) => {
@@ -113,6 +115,19 @@ export class View {
   silence(sentence) {
     const hint = byId('silence');
     if (hint.textContent !== sentence) hint.textContent = sentence;
+  }
+
+  /** Whether the server can write down what the user says, and is asked to. */
+  offerCaptions(offered, wanted) {
+    byId('write-mine-field').hidden = !offered;
+    byId('words-title').textContent = offered && wanted ? TITLES.both : TITLES.model;
+  }
+
+  /** @param {string|null} reason  why it does not do so now, null: it does, or is not to */
+  noCaptions(reason) {
+    const hint = byId('no-captions');
+    hint.textContent = reason === null ? '' : noCaptions(reason);
+    hint.hidden = reason === null;
   }
 
   microphoneList(devices, chosen) {

@@ -162,3 +162,37 @@ def test_packets_that_leave_and_stop_again_do_not_count(modules: PageModules) ->
     assert at_once == 40 + 320
     assert after_a_stop == 40 * 54 + at_once
     assert never < 0
+
+
+def test_lines_of_two_speakers_stand_in_the_order_in_which_they_were_said(modules: PageModules) -> None:
+    """Words of the user come late; a line goes on until its speaker pauses, whatever the other says meanwhile."""
+    script = """
+      const placed = (words) => {
+        const said = new m.Utterances();
+        const lines = [];
+        for (const [side, start, end, text] of words) {
+          const { line, before, fresh } = said.place(side, start, end);
+          line.text = (line.text ?? `${side}:`) + ` ${text}`;
+          if (fresh) lines.splice(before ? lines.indexOf(before) : lines.length, 0, line);
+        }
+        return lines.map(({ text }) => text);
+      };
+      const you = (start, text) => ['you', start, start + 200, text];
+      const model = (at, text) => ['model', at, at, text];
+      return {
+        late: placed([model(3000, 'that'), you(1000, 'what'), model(3200, 'is'), you(1300, 'is'), you(4000, 'thanks')]),
+        within: placed([
+          model(1000, 'one'), model(1600, 'two'), you(1500, 'stop'), model(2200, 'three'), model(4000, 'four'),
+        ]),
+        pause: placed([you(0, 'count'), you(2000, 'please')]),
+        together: placed([model(1000, 'a'), you(1000, 'b')]),
+        between: placed([model(0, 'a'), model(5000, 'b'), you(2000, 'c'), you(7000, 'd')]),
+      };
+    """
+    assert modules.run("page/utterances", script) == {
+        "late": ["you: what is", "model: that is", "you: thanks"],
+        "within": ["model: one two three", "you: stop", "model: four"],
+        "pause": ["you: count", "you: please"],
+        "together": ["model: a", "you: b"],
+        "between": ["model: a", "you: c", "model: b", "you: d"],
+    }
