@@ -1,0 +1,160 @@
+"""The words of both sides of a conversation: the bundled models hear one microphone, and one may fail without the
+other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from lab.network.vanishing import vanish
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.client import VoiceClient
+from tests.conftest import need_commands, running_server
+from tests.support.calls import get_json, leaves_nothing
+from tests.support.script import Speaker
+
+QUESTION, ANSWER = "what is three plus four", "that is seven"
+
+
+@contextlib.asynccontextmanager
+async def captioned(*arguments: str) -> AsyncIterator[Server]:
+    """However busy this machine is: load would end captions."""
+    need_commands("espeak-ng")
+    limits = ("--device", "cpu", "--slots", "2", "--stt-slots", "1", "--max-step-ms", "100000", "--allow-slow")
+    async with running_server("--model", "pico", *limits, *arguments) as server, leaves_nothing(server):
+        yield server
+
+
+def url_of(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def of_kind(client: VoiceClient, kind: str) -> list[dict[str, Any]]:
+    return [event for event in client.events if event["type"] == kind]
+
+
+def said(client: VoiceClient) -> str:
+    return " ".join(event["text"] for event in of_kind(client, "word"))
+
+
+def answered(client: VoiceClient) -> str:
+    return "".join(event["delta"] for event in of_kind(client, "text")).strip()
+
+
+def captions(client: VoiceClient) -> list[tuple[str, str | None]]:
+    return [(event["state"], event.get("reason")) for event in of_kind(client, "captions")]
+
+
+async def until_captions(client: VoiceClient, *states: tuple[str, str | None]) -> None:
+    await until(lambda: captions(client) == list(states), f"{states}, not {captions(client)}", 30.0)
+
+
+async def test_a_question_is_written_down_beside_its_answer() -> None:
+    async with captioned() as server:
+        speaker = Speaker()
+        async with VoiceClient(url_of(server), speaker) as client:
+            await client.wait_for("captions", state="on")
+            speaker.say(QUESTION)
+            await until(lambda: answered(client) == ANSWER, "the answer")
+            await until(lambda: said(client) == QUESTION, "the question")
+            words, texts = of_kind(client, "word"), of_kind(client, "text")
+            pieces = [(word["start_ms"], f" {word['text']}") for word in words]
+            pieces += [(text["at_ms"], text["delta"]) for text in texts]
+            in_order = "".join(piece for _, piece in sorted(pieces, key=lambda piece: piece[0]))
+            assert in_order.split() == f"{QUESTION} {ANSWER}".split()
+            _, status = await get_json(f"{url_of(server)}/status")
+            assert status["captions"] == {"on": 1, "room": True}
+            assert [status["engines"][name]["slots_used"] for name in ("dialogue", "transcribe")] == [1, 1]
+            assert sum(status["sessions"].values()) == 1, "it counts once"
+
+
+async def test_an_engine_of_captions_that_is_killed_or_hangs_leaves_the_conversation_alone() -> None:
+    async with captioned() as server:
+        speaker = Speaker()
+        async with VoiceClient(url_of(server), speaker) as client:
+            await until_captions(client, ("on", None))
+            stt = server.engines["transcribe"]
+            assert stt.pid is not None
+            os.kill(stt.pid, signal.SIGKILL)
+            speaker.say(QUESTION)
+            await until(lambda: answered(client) == ANSWER, "the answer")
+            ended = [("on", None), ("off", "engine_unavailable")]
+            await until_captions(client, *ended, ("on", None))
+            before = said(client)
+            speaker.say("count to three")
+            await until(lambda: said(client).removeprefix(before).strip() == "count to three", "what is said since")
+            await until(lambda: answered(client).removeprefix(ANSWER).split() == ["one", "two", "three"], "the count")
+
+            assert stt.pid is not None
+            os.kill(stt.pid, signal.SIGSTOP)
+            try:
+                await until_captions(client, *ended, *ended)
+                speaker.say(QUESTION)
+                await until(lambda: answered(client).endswith(ANSWER), "the answer")
+            finally:
+                os.kill(stt.pid, signal.SIGCONT)
+            await until_captions(client, *ended, *ended, ("on", None))
+            assert not of_kind(client, "error")
+            assert server.engines["dialogue"].restarts == 0
+
+
+async def test_a_client_that_transcribes_comes_before_captions() -> None:
+    async with captioned() as server:
+        speaker, other = Speaker(), Speaker()
+        async with VoiceClient(url_of(server), speaker) as client:
+            await until_captions(client, ("on", None))
+            async with VoiceClient(url_of(server), other, service="transcribe") as transcribing:
+                await transcribing.wait_for("connected")
+                await until_captions(client, ("on", None), ("off", "server_full"))
+                speaker.say(QUESTION)
+                other.say("the captain lost his wallet")
+                await until(lambda: said(transcribing) == "the captain lost his wallet", "the other's words")
+                await until(lambda: answered(client) == ANSWER, "the answer")
+            await until_captions(client, ("on", None), ("off", "server_full"), ("on", None))
+            assert said(client) == ""
+
+
+async def test_they_go_on_after_a_loss_of_the_connection() -> None:
+    async with captioned() as server:
+        speaker = Speaker()
+        async with VoiceClient(url_of(server), speaker) as client:
+            await until_captions(client, ("on", None))
+            speaker.say(QUESTION)
+            await until(lambda: said(client) == QUESTION, "the question")
+            vanish(client)
+            await until(lambda: server.registry.count_by_state()["waiting"] == 1, "the loss to be noticed")  # type: ignore[index]
+            assert server.engines["transcribe"].slots_used == 1
+            await client.resume()
+            await client.wait_for("connected", resumed=True)
+            speaker.say("count to three")
+            await until(lambda: said(client) == f"{QUESTION} count to three", "what is said since")
+            starts = [word["start_ms"] for word in of_kind(client, "word")]
+            assert starts == sorted(starts)
+            assert captions(client) == [("on", None)]
+
+
+async def test_without_them_a_dialogue_takes_no_slot_of_the_transcriber() -> None:
+    """By the server's setting, by the client's, and for protocols that have no place for them."""
+    async with captioned("--captions", "off") as server:
+        async with VoiceClient(url_of(server)) as client:
+            await client.wait_for("stats")
+            assert (captions(client), server.engines["transcribe"].slots_used) == ([], 0)
+        _, config = await get_json(f"{url_of(server)}/api/config")
+        assert [each["captions"] for each in config["services"]] == [False, False, False]
+        _, status = await get_json(f"{url_of(server)}/status")
+        assert status["captions"] is None
+    async with captioned() as server, aiohttp.ClientSession() as http:
+        async with VoiceClient(url_of(server), options={"captions": False}) as client:
+            await client.wait_for("stats")
+            async with http.ws_connect(f"{url_of(server)}/api/chat") as socket:
+                assert (await socket.receive()).data == b"\x00"
+                assert server.engines["dialogue"].slots_used == 2
+                assert (captions(client), server.engines["transcribe"].slots_used) == ([], 0)
+        _, config = await get_json(f"{url_of(server)}/api/config")
+        assert [each["captions"] for each in config["services"]] == [True, False, False]
