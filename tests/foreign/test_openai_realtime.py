@@ -15,6 +15,17 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import soxr
+from agents.realtime import (
+    RealtimeAgent,
+    RealtimeAgentEndEvent,
+    RealtimeAudio,
+    RealtimeError,
+    RealtimeHistoryUpdated,
+    RealtimeRawModelEvent,
+    RealtimeRunner,
+    RealtimeSession,
+    RealtimeSessionEvent,
+)
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from playwright.async_api import Route
@@ -161,6 +172,43 @@ async def test_a_long_answer_is_cancelled(pico: Server) -> None:
         talking.say(QUESTION)
         await until(lambda: ANSWER in talking.words, "an answer", 60)
         assert talking.heard.size > heard
+
+
+async def test_a_runner_of_openai_agents(pico: Server) -> None:
+    """Of OpenAI's agents in Python, which hold each event against strict types, and make a history of them."""
+    url = f"ws://127.0.0.1:{pico.port}/v1/realtime?model=gpt-realtime"
+    runner = RealtimeRunner(RealtimeAgent(name="Pico", instructions="Be kind."))
+    sound: list[bytes] = []
+    seen: list[RealtimeSessionEvent] = []
+    history: list[str] = []
+
+    async def listen(session: RealtimeSession) -> None:
+        async for event in session:
+            match event:
+                case RealtimeAudio(audio=said):
+                    sound.append(said.data)
+                case RealtimeHistoryUpdated(history=items):
+                    history[:] = [f"{item.role} {item.status}" for item in items if item.type == "message"]
+                case _:
+                    seen.append(event)
+
+    async with await runner.run(model_config={"url": url, "api_key": "any"}) as session:
+        listening = asyncio.create_task(listen(session))
+        pcm = audio.to_int16(np.pad(spoken(QUESTION), (0, audio.MODEL_RATE_HZ))).tobytes()
+        for start in range(0, len(pcm), 9600):
+            await session.send_audio(pcm[start : start + 9600])
+        await until(lambda: any(isinstance(event, RealtimeAgentEndEvent) for event in seen), "the end of its turn", 60)
+        await until(lambda: "assistant completed" in history, "the answer in the history")
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+    troubles = [event for event in seen if isinstance(event, RealtimeError) or _is_trouble(event)]
+    assert not troubles, troubles
+    heard = audio.from_int16(np.frombuffer(b"".join(sound), "<i2"))
+    assert Recogniser().hear(heard) == ANSWER
+
+
+def _is_trouble(event: RealtimeSessionEvent) -> bool:
+    return isinstance(event, RealtimeRawModelEvent) and event.data.type in ("error", "exception")
 
 
 PERIOD_S: Final = 8.0
