@@ -107,7 +107,8 @@ system: ## Install what the tests of browsers, networks and voices need, where t
 	fi
 
 .PHONY: clients
-clients: system ## Install the WebRTC clients of others that tests talk to, where there is npm
+clients: system $(VENV)/.installed-dev ## Install the clients of others that tests talk to: with npm, and in an environment of their own
+	@$(BIN)/python -m tests.foreign.agents || echo "hint: without the agents' packages some tests are skipped"
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(CLIENTS)/node_modules/.installed; \
 	else echo "hint: without npm some tests are skipped"; fi
 
@@ -117,7 +118,7 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the tests left
-	rm -rf $(VENV) $(CLIENTS)/node_modules artifacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS)/node_modules tests/foreign/.env-agents artifacts .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON)"; \

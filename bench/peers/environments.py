@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final
+
+from lab.environments import make
 
 HERE: Final = Path(__file__).parent
 REQUIREMENTS: Final[dict[str, tuple[str, ...]]] = {
@@ -22,17 +22,7 @@ def python_of(name: str) -> Path:
 
     Raises CalledProcessError when pip fails.
     """
-    directory = HERE / f".env-{name}"
-    python = directory / "bin" / "python"
-    wanted = "\n".join(REQUIREMENTS[name])
-    stamp = directory / "installed.txt"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
-    print(f"making {directory.name} (a minute)", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]], check=True)
-    stamp.write_text(wanted)
-    return python
+    return make(HERE / f".env-{name}", REQUIREMENTS[name])
 
 
 if __name__ == "__main__":

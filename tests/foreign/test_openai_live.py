@@ -1,4 +1,4 @@
-"""OpenAI's own clients of Live, as docs/doors.md has them: each asks Pico for a sum in speech. Only the URL is ours."""
+"""Clients of OpenAI Live that others wrote: each asks Pico for a sum in speech. Only the URL is ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
 from tests.browser.test_pico_in_chromium import answers_in
 from tests.conftest import need_commands, running_server
-from tests.foreign.test_clients import JS, need_package
+from tests.foreign.agents import need_agents
+from tests.foreign.test_clients import HERE, JS, need_package
+from tests.support.live import live_client
 from tests.support.script import spoken
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
@@ -53,6 +55,20 @@ def example(language: str, name: str) -> str:
     return code
 
 
+class Mouth:
+    """A microphone that says what it is told to, and is quiet otherwise."""
+
+    def __init__(self) -> None:
+        self._left = np.zeros(0, np.float32)
+
+    def say(self, text: str) -> None:
+        self._left = np.concatenate((self._left, spoken(text)))
+
+    def __call__(self, samples: int) -> FloatArray:
+        pcm, self._left = self._left[:samples], self._left[samples:]
+        return np.pad(pcm, (0, samples - pcm.size))
+
+
 @pytest.fixture
 async def pico() -> AsyncIterator[Server]:
     need_commands("espeak-ng")
@@ -67,27 +83,42 @@ def question(hz: int, period_s: float = 0.0) -> FloatArray:
     return np.pad(pcm, (0, max(0, round(period_s * hz) - pcm.size)))
 
 
-async def test_the_python_client(pico: Server, tmp_path: Path) -> None:
-    (tmp_path / "live.py").write_text(example("python", "live.py"))
-    write_wav(tmp_path / "question.wav", question(MODEL_RATE_HZ), MODEL_RATE_HZ)
-    program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "live.py", f"http://127.0.0.1:{pico.port}/v1", "question.wav", "answer.wav"),
-        cwd=tmp_path,
+async def asked(pico: Server, directory: Path, *program: str | Path, url: str) -> None:
+    """A program asks what is in one file, prints the words of the answer, and writes its sound into another."""
+    write_wav(directory / "question.wav", question(MODEL_RATE_HZ), MODEL_RATE_HZ)
+    process = await asyncio.create_subprocess_exec(
+        *(*program, url, "question.wav", "answer.wav"),
+        cwd=directory,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        words, complaints = await asyncio.wait_for(program.communicate(), 60)
+        words, complaints = await asyncio.wait_for(process.communicate(), 90)
     finally:
-        if program.returncode is None:
-            program.kill()
-            await program.wait()
-    assert (program.returncode, complaints.decode()) == (0, "")
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, complaints.decode()
     assert words.decode().strip() == ANSWER
-    with wave.open(str(tmp_path / "answer.wav")) as file:
+    with wave.open(str(directory / "answer.wav")) as file:
         heard = from_int16(np.frombuffer(file.readframes(file.getnframes()), np.int16))
     assert Recogniser().hear(heard) == ANSWER
     await until(lambda: len(pico.registry) == 0, "the end")
+
+
+async def test_the_python_client(pico: Server, tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(example("python", "live.py"))
+    await asked(pico, tmp_path, sys.executable, "live.py", url=f"http://127.0.0.1:{pico.port}/v1")
+
+
+async def test_pipecat(pico: Server, tmp_path: Path) -> None:
+    url = f"ws://127.0.0.1:{pico.port}/v1/live/sessions"
+    await asked(pico, tmp_path, need_agents(), HERE / "pipecat_live_apart.py", url=url)
+
+
+async def test_livekit_agents(pico: Server, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{pico.port}/v1"
+    await asked(pico, tmp_path, need_agents(), HERE / "livekit_live_apart.py", url=url)
 
 
 @pytest.mark.browser
@@ -114,7 +145,7 @@ async def test_the_javascript_client_in_chromium(pico: Server, tmp_path: Path) -
         await page.goto(f"{base}/foreign/page.html")
         await page.wait_for_function("window.ready")
         await page.evaluate("run()")
-        recording = await record(page, 2 * PERIOD_S)
+        recording = await record(page, 3 * PERIOD_S)
         await page.wait_for_function(f"window.words.includes('{ANSWER}')")
         await page.evaluate("client.send({ type: 'session.close' })")
         await page.wait_for_function("client.state === 'closed'")
@@ -122,3 +153,15 @@ async def test_the_javascript_client_in_chromium(pico: Server, tmp_path: Path) -
     assert not complaints, complaints
     played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
     assert ANSWER in answers_in(played)
+
+
+async def test_a_long_reply_is_interrupted(pico: Server) -> None:
+    """Who says stop hears no more of it: not a word, and digital silence."""
+    mouth = Mouth()
+    async with live_client(f"http://127.0.0.1:{pico.port}", mouth) as client:
+        await until(lambda: client.chunks, "a connection that carries sound")
+        mouth.say("count to twelve")
+        await until(lambda: len(client.text.split()) >= 3, "a count", 30.0)
+        mouth.say("stop")
+        await until(lambda: not any(b"".join(client.chunks[-12:])), "a second of silence", 30.0)
+        assert len(client.text.split()) < 12

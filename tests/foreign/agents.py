@@ -1,0 +1,29 @@
+"""Frameworks for voice agents, whose packages hold back ours: an environment of their own.
+
+``python -m tests.foreign.agents`` makes it ahead of time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from lab import environments
+
+ENVIRONMENT: Final = Path(__file__).parent / ".env-agents"
+REQUIREMENTS: Final = ("pipecat-ai==1.14.0", "livekit-plugins-openai==1.8.9", "openai-agents==0.24.0")
+
+
+def need_agents() -> Path:
+    """The environment's Python. Skips the test, or in CI fails it, where there is none."""
+    if not environments.holds(ENVIRONMENT, REQUIREMENTS):
+        reason = f"needs {', '.join(REQUIREMENTS)} in an environment of their own (make clients makes it)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return environments.python_in(ENVIRONMENT)
+
+
+if __name__ == "__main__":
+    print(environments.make(ENVIRONMENT, REQUIREMENTS))
