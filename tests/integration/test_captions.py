@@ -16,7 +16,8 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import need_commands, running_server
-from tests.support.calls import get_json, leaves_nothing
+from tests.support.calls import get_json
+from tests.support.leftovers import leaves_nothing
 from tests.support.script import Speaker
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"
