@@ -44,11 +44,7 @@ async def call(request: web.Request) -> web.Response:
         OfferOptions(),
         visitor,
         resumable=False,
-        language=lambda session: LiveTalk(
-            LiveSession(live_id(session), expires_at, config),
-            client_events=config.client_events,
-            server_events=config.server_events,
-        ),
+        language=lambda session: LiveTalk(LiveSession(live_id(session), expires_at, config)),
     )
     name = _PREFIX + answer.resource
     return web.json_response(

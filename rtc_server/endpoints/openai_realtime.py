@@ -19,14 +19,13 @@ from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_calls import attend
-from rtc_server.endpoints.openai_realtime_talk import RealtimeTalk, settings_of
+from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
 from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
 from rtc_server.endpoints.sockets import close_code, make_socket
 from rtc_server.errors import RateLimited, ServerError
 from rtc_server.media.paced import PacedAudio
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols import events
-from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES, error_event
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
@@ -165,7 +164,7 @@ async def realtime(request: web.Request) -> web.WebSocketResponse:
 async def _open(request: web.Request, socket: web.WebSocketResponse) -> None:
     name = request.query.get("model")
     service = service_for(request, name)
-    async with request.app[REGISTRY].opening(service, OfferOptions(), visitor_of(request), resumable=False) as session:
+    async with request.app[REGISTRY].opening(service, OPTIONS, visitor_of(request), resumable=False) as session:
         settings = settings_of(request, session, name)
         transport = RealtimeTransport(session, request, socket, settings)
         await socket.prepare(request)

@@ -12,10 +12,10 @@ from aiohttp import hdrs, web
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
-from rtc_server.endpoints.openai_realtime_talk import RealtimeTalk, settings_of
+from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
 from rtc_server.endpoints.socket_transport import Message, SocketTransport
 from rtc_server.errors import UnknownSession
-from rtc_server.protocols.events import OfferOptions, ServerEvent
+from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.realtime_calls import CALL_PREFIX, SDP_TYPE, read_call
@@ -135,9 +135,7 @@ async def call(request: web.Request) -> web.Response:
         settings.update(session)
         return CallTalk(settings)
 
-    answer = await request.app[WEBRTC].open(
-        sdp, service, OfferOptions(), visitor_of(request), resumable=False, language=speak
-    )
+    answer = await request.app[WEBRTC].open(sdp, service, OPTIONS, visitor_of(request), resumable=False, language=speak)
     return web.Response(
         status=201,
         text=answer.sdp,

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.errors import BadMessage, RateLimited
+from rtc_server.protocols import events
+from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.openai.ids import new_id
 from rtc_server.protocols.openai.realtime import Port, RealtimeConversation
 from rtc_server.protocols.openai.realtime_events import is_audio
@@ -22,11 +24,16 @@ _EVENT_BURST: Final = 300
 """A client may begin with the items of an earlier conversation."""
 
 
+OPTIONS: Final = OfferOptions(captions=False)
+"""Of a session that :class:`RealtimeTalk` is going to speak for."""
+
+
 class RealtimeTalk:
     """One session's. ``by_event``: its voice travels in events. ``port``: where they go."""
 
     def __init__(self, settings: RealtimeSettings, port: Port, by_event: bool) -> None:
         self.conversation = RealtimeConversation(port, settings, by_event)
+        self._captions = False
         self._events = TokenBucket(_EVENTS_PER_S, _EVENT_BURST, time.monotonic())
 
     def obey(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> bool:
@@ -40,7 +47,15 @@ class RealtimeTalk:
             self.conversation.refuse(error)
             owner.on_refused(transport)
             return False
+        self._want_captions(transport, owner)
         return True
+
+    def _want_captions(self, transport: Transport, owner: TransportOwner) -> None:
+        """A session is opened without: what its user says is written down once the client asks for it."""
+        wanted = self.conversation.settings.transcribes
+        if wanted is not self._captions:
+            self._captions = wanted
+            owner.on_command(transport, events.Settings(captions=wanted))
 
 
 def settings_of(request: web.Request, session: Session, name: str | None) -> RealtimeSettings:

@@ -1,4 +1,4 @@
-"""OpenAI's own client in Python, unchanged: it asks Pico for a sum, in speech, and hears and reads the answer."""
+"""Clients of OpenAI Realtime that others wrote, unchanged: each asks Pico for a sum, and hears and reads the answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from tests.conftest import need_commands, running_server
-from tests.foreign.test_clients import JS, need_package
+from tests.foreign.agents import need_agents
+from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.openai_realtime import pcm16
 from tests.support.script import spoken
 from tests.support.server_process import ROOT
@@ -60,7 +61,7 @@ class Talk:
     """What a program of a user's does with the connection. ``said``: the events, without the audio."""
 
     def __init__(self, connection: AsyncRealtimeConnection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._left = np.zeros(0, np.float32)
         self._sound: list[bytes] = []
         self.said: list[Any] = []
@@ -84,12 +85,12 @@ class Talk:
         while True:
             frame, self._left = self._left[:FRAME_SAMPLES], self._left[FRAME_SAMPLES:]
             frame = np.pad(frame, (0, FRAME_SAMPLES - frame.size))
-            await self._connection.input_audio_buffer.append(audio=pcm16(frame))
+            await self.connection.input_audio_buffer.append(audio=pcm16(frame))
             due += FRAME_MS / 1000
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def loudspeaker(self) -> None:
-        async for event in self._connection:
+        async for event in self.connection:
             if event.type == "response.output_audio.delta":
                 self._sound.append(base64.b64decode(event.delta))
             else:
@@ -164,7 +165,7 @@ async def test_a_long_answer_is_cancelled(pico: Server) -> None:
     async with talk(pico) as talking:
         talking.say(LONG)
         await until(lambda: "three" in talking.words, "the beginning of the answer", 60)
-        await talking._connection.response.cancel()
+        await talking.connection.response.cancel()
         await until(lambda: "response.done" in talking.types(), "its end", 60)
         heard = talking.heard.size
         talking.say("stop")
@@ -209,6 +210,59 @@ async def test_a_runner_of_openai_agents(pico: Server) -> None:
 
 def _is_trouble(event: RealtimeSessionEvent) -> bool:
     return isinstance(event, RealtimeRawModelEvent) and event.data.type in ("error", "exception")
+
+
+async def test_both_sides_are_written_down() -> None:
+    """With the bundled models: the user's words belong to the user's item."""
+    need_commands("espeak-ng")
+    limits = ("--device", "cpu", "--slots", "1", "--stt-slots", "1", "--max-step-ms", "100000", "--allow-slow")
+    async with running_server("--model", "pico", *limits) as server, talk(server) as talking:
+        transcription = {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}
+        await talking.connection.session.update(session={"type": "realtime", "audio": transcription})  # type: ignore[typeddict-item]
+        await until(lambda: talking.types().count("session.updated") == 2, "the settings")
+        await until(lambda: server.engines["transcribe"].slots_used == 1, "captions", 30)
+        talking.say(QUESTION)
+        completed = "conversation.item.input_audio_transcription.completed"
+        await until(lambda: completed in talking.types(), "the question", 60)
+        (heard,) = [event for event in talking.said if event.type == completed]
+        (item,) = [event.item for event in talking.said if event.type == "conversation.item.done" and _is_user(event)]
+        assert (heard.transcript, heard.item_id) == (QUESTION, item.id)
+        await until(lambda: talking.words, "an answer", 60)
+
+
+def _is_user(event: Any) -> bool:
+    return bool(event.item.role == "user")
+
+
+async def asked(pico: Server, directory: Path, program: str, url: str) -> None:
+    """A framework asks what is in one file, prints the words of the answer, and writes its sound into another."""
+    question, answer = directory / "question.wav", directory / "answer.wav"
+    write_wav(question, np.pad(spoken(QUESTION), (audio.MODEL_RATE_HZ, 0)), audio.MODEL_RATE_HZ)
+    process = await asyncio.create_subprocess_exec(
+        *(need_agents(), HERE / program, url, question, answer),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        words, complaints = await asyncio.wait_for(process.communicate(), 90)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, complaints.decode()
+    assert words.decode().strip() == ANSWER
+    with wave.open(str(answer)) as file:
+        heard = audio.from_int16(np.frombuffer(file.readframes(file.getnframes()), "<i2"))
+    assert Recogniser().hear(heard) == ANSWER
+    await until(lambda: len(pico.registry) == 0, "the end")
+
+
+async def test_pipecat(pico: Server, tmp_path: Path) -> None:
+    await asked(pico, tmp_path, "pipecat_realtime_apart.py", f"ws://127.0.0.1:{pico.port}/v1/realtime")
+
+
+async def test_livekit_agents(pico: Server, tmp_path: Path) -> None:
+    await asked(pico, tmp_path, "livekit_realtime_apart.py", f"http://127.0.0.1:{pico.port}/v1")
 
 
 PERIOD_S: Final = 8.0
