@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 MOSHI := moshi==0.2.13
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
-# Processes that share the tests, a file to each at a time: tests/support/shares.py. With 0 there is none but pytest's.
-WORKERS ?= 2
+# Processes that share the tests, a file to each at a time: tests/support/shares.py. Tests mostly wait, so there is one more
+# than cores on a small machine. With 0 there is none but pytest's.
+WORKERS ?= 3
 # Threads of torch that wait for each other sleep, and leave the core to the other worker.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FESTIVAL := /usr/share/festival/voices

@@ -12,7 +12,7 @@ from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.app import Server
 from tests.conftest import need_commands
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly brew strong black coffee."
 RECORD_S = 12.0

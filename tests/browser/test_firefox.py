@@ -26,7 +26,7 @@ from lab.speech.clips import SPEECH_HZ
 from rtc_server.app import Server
 from tests.conftest import need_commands
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 STEADY_PACKETS = 8
 """Of the 15 in the time that static/connection/flow.js wants to see them leave: a busy machine's are late."""
 

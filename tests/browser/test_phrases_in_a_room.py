@@ -28,7 +28,7 @@ from tests.conftest import need_commands, running_server, server_with
 from tests.support.keeper import Keeper
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 SENTENCE: Final = "the captain lost his wallet"
 BEGINNING: Final = MODEL_RATE_HZ * 2 // 5
 SILENCE: Final = 1e-3

@@ -18,7 +18,7 @@ from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands, running_server
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 PERIOD_S = 8.0
 """Chromium says its file over and over: a question, then time for the answer."""
 

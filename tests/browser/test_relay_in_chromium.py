@@ -36,7 +36,7 @@ from tests.conftest import need_commands, running_server
 from tests.support.namespaces import Chain, chain_of_namespaces
 from tests.support.server_process import ROOT, server_process
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.alone]
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly brew strong black coffee."
 RECORD_S = 6.0

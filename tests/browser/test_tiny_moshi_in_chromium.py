@@ -17,7 +17,7 @@ from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.conftest import need_commands, running_server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
 
 async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:

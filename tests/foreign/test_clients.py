@@ -178,6 +178,8 @@ _WHIP_PAGE = """
 import { WHIPClient } from '/foreign/whip.js';
 import { WHEPClient } from '/foreign/whep.js';
 
+pytestmark = pytest.mark.alone
+
 window.run = async (hz) => {
   const context = new AudioContext({ sampleRate: 48000 });
   await context.resume();

@@ -34,6 +34,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
+pytestmark = pytest.mark.alone
+
 HZ = 440
 RUN_S = 60.0
 

@@ -17,6 +17,8 @@ from rtc_server.audio import FloatArray
 from tests.conftest import need_commands, running_server
 from tests.support.script import spoken
 
+pytestmark = pytest.mark.alone
+
 QUESTION, ANSWER = "what is three plus four", "that is seven"
 
 

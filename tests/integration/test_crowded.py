@@ -17,6 +17,8 @@ from tests.conftest import running_server
 from tests.support.calls import assert_serves, get_json
 from tests.support.leftovers import leaves_nothing
 
+pytestmark = pytest.mark.alone
+
 LATE_S = 0.2
 """More than other programs keep this machine's loop from its turn, again and again."""
 

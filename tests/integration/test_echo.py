@@ -22,6 +22,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.protocol_page import documented
 from tests.support.server_process import server_process
 
+pytestmark = pytest.mark.alone
+
 SILENCE_DBFS = -60.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from lab.speech.clips import SPEECH_HZ, speak
 from lab.waiting import until
@@ -12,6 +13,8 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 from tests.conftest import need_commands, server_with
 from tests.support.leftovers import leaves_nothing
+
+pytestmark = pytest.mark.alone
 
 QUIET_AT = 60
 

@@ -17,6 +17,8 @@ from rtc_server.sessions.state import SessionState
 from tests.conftest import need_commands, running_server
 from tests.support.script import Speaker
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def pico() -> AsyncIterator[Server]:

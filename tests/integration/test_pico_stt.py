@@ -10,6 +10,8 @@ from rtc_server.client import VoiceClient
 from tests.conftest import need_commands, running_server
 from tests.support.script import Speaker
 
+pytestmark = pytest.mark.alone
+
 
 async def test_what_is_said_to_a_server_that_was_told_nothing_is_written_down() -> None:
     need_commands("espeak-ng")

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _ROOT: Final = Path(__file__).parents[2]
-_TIMED_ROOMS: Final = ("bench", "browser", "foreign", "integration", "lab")
+_MARK: Final = "pytest.mark.alone"
 ALONE: Final = frozenset(
-    path.relative_to(_ROOT).as_posix() for room in _TIMED_ROOMS for path in (_ROOT / "tests" / room).glob("test_*.py")
+    path.relative_to(_ROOT).as_posix() for path in (_ROOT / "tests").glob("*/test_*.py") if _MARK in path.read_text()
 )
-"""Files whose tests have two ends of a call, a browser or a model that hears what comes in time: work beside them would
-change what they measure. All else holds on a machine that has other work."""
-LONGEST_FIRST: Final = (*_TIMED_ROOMS, "training", "models")
+"""Files that measure sound as it comes, or speak with a model that answers as it hears: work beside them would change
+what they hear, and they say so by a mark. All else holds on a machine that has other work."""
+LONGEST_FIRST: Final = ("browser", "integration", "foreign", "training", "models", "lab", "bench")
 """Rooms that are not to be begun when the others are done."""
 
 _NEEDED: Final = 2
