@@ -33,7 +33,7 @@ from tests.conftest import need_commands, running_server
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.alone]
 
 LINES = "[data-testid=transcript] p"
 

@@ -37,6 +37,8 @@ _PAGE = """
 <audio autoplay></audio>
 <script type="module">
 import { converse } from '/foreign/live.js';
+
+pytestmark = pytest.mark.alone
 window.words = '';
 window.run = async () => {
   const audio = document.querySelector('audio');

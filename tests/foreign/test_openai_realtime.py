@@ -275,6 +275,8 @@ _PAGE: Final = """
 <audio autoplay></audio>
 <script type="module">
 import { converse } from '/foreign/realtime.js';
+
+pytestmark = pytest.mark.alone
 window.words = '';
 window.run = async (key) => {
   const audio = document.querySelector('audio');

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 
 from lab.network.vanishing import vanish
 from lab.waiting import until
@@ -19,6 +20,8 @@ from tests.conftest import need_commands, running_server
 from tests.support.calls import get_json
 from tests.support.leftovers import leaves_nothing
 from tests.support.script import Speaker
+
+pytestmark = pytest.mark.alone
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"
 
