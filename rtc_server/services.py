@@ -41,6 +41,8 @@ _BUNDLED_THREADS: Final = 1
 _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
+_NICENESS: Final = 5
+"""Of a model that writes down on cores on which another one talks."""
 _KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_if_it_fits"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
 
@@ -50,13 +52,14 @@ Number = TypeVar("Number", int, float)
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One service: ``factory`` (``module:function``) called with ``options`` makes its model, which has to keep up with
-    speech or not."""
+    speech or not. ``niceness``: of its process."""
 
     service: str
     factory: str
     options: SlotOptions | KyutaiOptions
     in_process: bool
     real_time: RealTime = RealTime.UNMEASURED
+    niceness: int = 0
 
 
 def resolve_model(settings: Settings, cuda_devices: int) -> str:
@@ -88,7 +91,10 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     stt = resolve_stt(settings, model)
     if stt:
         slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
-        specs.append(_kyutai(TRANSCRIBE, stt, slots, device, settings))
+        beside = _kyutai(TRANSCRIBE, stt, slots, device, settings)
+        if specs and on_cpu:  # on the same cores: who talks comes first
+            beside = dataclasses.replace(beside, niceness=_NICENESS)
+        specs.append(beside)
     in_process = settings.engine != "process" or bool(specs)
     return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process)]
 
@@ -198,7 +204,7 @@ def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink
     if spec.in_process:
         return lambda: LocalLink(lambda: make_model(spec.factory, spec.options), spec.real_time)
     log_level = getattr(logging, settings.log_level.upper())
-    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level)
+    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level, spec.niceness)
     return lambda: ProcessLink(child)
 
 

@@ -97,6 +97,20 @@ def test_what_transcribes_beside_a_model(model: str, stt: str, cuda: int, runs: 
     assert transcribers == ([runs] if runs else [])
 
 
+@pytest.mark.parametrize(
+    ("settings", "cuda", "steps_back"),
+    [
+        (Settings(model="pico", stt="pico-stt"), 0, True),
+        (Settings(model="echo", stt="pico-stt"), 0, False),
+        (Settings(model="some/model", stt="some/stt"), 1, False),
+    ],
+)
+def test_who_talks_comes_first_where_cores_are_shared(settings: Settings, cuda: int, steps_back: bool) -> None:
+    niceness = {spec.service: spec.niceness for spec in plan(settings, cuda)}
+    assert (niceness["transcribe"] > 0) == steps_back
+    assert not {service for service, nice in niceness.items() if nice} - {"transcribe"}
+
+
 def test_a_bundled_model_that_is_not_all_there_transcribes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "missing_files", lambda model: ["config.json"] if model == bundled.PICO_STT else [])
     assert [spec.service for spec in plan(Settings(), 0)] == ["dialogue", "echo"]

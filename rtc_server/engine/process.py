@@ -60,6 +60,8 @@ class ChildSpec:
     options: ModelOptions
     real_time: RealTime = RealTime.UNMEASURED
     log_level: int = logging.INFO
+    niceness: int = 0
+    """What is added to this process's: how far it steps back where cores are few (``nice``, POSIX)."""
 
 
 class FirstLine(msgspec.Struct, frozen=True):
@@ -69,12 +71,13 @@ class FirstLine(msgspec.Struct, frozen=True):
     options: PackedOptions
     real_time: RealTime
     log_level: int
+    niceness: int
     inbox: str
     outbox: str
 
     @staticmethod
     def of(spec: ChildSpec, inbox: str, outbox: str) -> FirstLine:
-        return FirstLine(spec.factory, pack(spec.options), spec.real_time, spec.log_level, inbox, outbox)
+        return FirstLine(spec.factory, pack(spec.options), spec.real_time, spec.log_level, spec.niceness, inbox, outbox)
 
 
 class ProcessLink:
@@ -240,6 +243,7 @@ def main() -> int:
             return 0
         line += byte
     told = msgspec.json.decode(line, type=FirstLine)
+    os.nice(told.niceness)
     logging.basicConfig(level=told.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
     port = ChildPort(told.inbox, told.outbox)
     try:

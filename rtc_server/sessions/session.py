@@ -479,6 +479,8 @@ class Session:
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
         await self._flush_words()
         await self._answer_the_rest()
+        if self._stream is not None:
+            self._stream.close()  # the next client need not wait for the last words of this one
         if self._captions is not None:
             await self._captions.finish()
         if error is not None:
@@ -488,8 +490,6 @@ class Session:
         self._machine.apply(SessionEvent.END)
         for timer in self._timers:
             timer.cancel()
-        if self._stream is not None:
-            self._stream.close()
         if self._hearing is not None:
             await self._hearing.close()
         if self._captions is not None:

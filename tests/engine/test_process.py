@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -23,9 +24,11 @@ import pytest
 import zmq
 
 from lab.waiting import until
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.messages import Open, Ping, Pong, Ready, Stop, ToEngine, decode_from_engine, encode
 from rtc_server.engine.process import ChildPort, ChildSpec, FirstLine, ProcessLink
+from rtc_server.metrics import Metrics
 from tests.support.engines import Ear, echo_child, frame, running
 
 
@@ -120,6 +123,14 @@ async def test_a_ctrl_c_in_the_terminal_is_not_the_engines_to_handle() -> None:
         (await client.open(ear)).push(frame())
         await until(lambda: ear.pcm)
         assert not ear.errors
+
+
+async def test_an_engine_may_step_back_for_another() -> None:
+    spec = dataclasses.replace(SPEC, niceness=3)
+    async with running(EngineClient("fake", lambda: ProcessLink(spec), Metrics())) as client:
+        assert client.pid is not None
+        expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+        assert os.getpriority(os.PRIO_PROCESS, client.pid) == expected
 
 
 async def test_links_that_are_collected_leave_the_sockets_of_others_alone() -> None:
