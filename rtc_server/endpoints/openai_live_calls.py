@@ -44,7 +44,11 @@ async def call(request: web.Request) -> web.Response:
         OfferOptions(),
         visitor,
         resumable=False,
-        language=lambda session: LiveTalk(LiveSession(live_id(session), expires_at, config)),
+        language=lambda session: LiveTalk(
+            LiveSession(live_id(session), expires_at, config),
+            client_events=config.client_events,
+            server_events=config.server_events,
+        ),
     )
     name = _PREFIX + answer.resource
     return web.json_response(

@@ -150,6 +150,21 @@ async def test_a_close_is_told_before_the_end(counting: Server) -> None:
         await until(lambda: len(counting.registry) == 0, "the end")
 
 
+async def test_a_page_that_is_not_trusted(counting: Server) -> None:
+    """Its application says which events may go each way; a second connection, which is trusted, has all."""
+    told = [{"type": name} for name in ("session.started", "error", "session.input_audio.muted")]
+    allowed = {"allowed_client_events": ["session.input_audio.mute"], "allowed_server_events": told}
+    async with leaves_nothing(counting), calling(counting, client={"data_channel": allowed}) as caller:
+        await caller.wait_for("session.started")
+        caller.say("session.close")
+        assert (await caller.wait_for("error"))["error"]["code"] == "event_not_allowed"
+        async with attached(counting, caller) as (_, events):
+            await until(lambda: len(events) > 5, "words")
+        caller.say("session.input_audio.mute")
+        await caller.wait_for("session.input_audio.muted")
+        assert not caller.all("session.output_transcript.delta")
+
+
 async def test_hanging_up(counting: Server) -> None:
     async with leaves_nothing(counting), calling(counting) as caller:
         await caller.wait_for("session.started")

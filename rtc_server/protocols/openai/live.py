@@ -63,6 +63,19 @@ class _Audio(msgspec.Struct):
     format: _Format | None = None
 
 
+class _Selector(msgspec.Struct):
+    type: str
+
+
+class _DataChannel(msgspec.Struct):
+    allowed_client_events: str | list[str] | None = None
+    allowed_server_events: str | list[_Selector] | None = None
+
+
+class _Client(msgspec.Struct):
+    data_channel: _DataChannel
+
+
 class _Config(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     audio: _Audio | None = None
@@ -70,6 +83,7 @@ class _Config(msgspec.Struct):
     triggers: list[Any] | None = None
     instructions: str | None = None
     input: list[msgspec.Raw] | None = None
+    client: _Client | None = None
 
 
 class _Start(msgspec.Struct):
@@ -103,6 +117,7 @@ class _Update(msgspec.Struct):
     session: _Change
 
 
+_heads: Final = msgspec.json.Decoder(_Selector)
 _starts: Final = msgspec.json.Decoder(_Start)
 _calls: Final = msgspec.json.Decoder(_Call)
 _appends: Final = msgspec.json.Decoder(_Append)
@@ -112,13 +127,16 @@ _updates: Final = msgspec.json.Decoder(_Update)
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """How a client wants its session. ``format``: None where audio does not go in events. ``unheard``: it would have
-    told the model things that the model cannot be told."""
+    told the model things that the model cannot be told. ``client_events`` and ``server_events``: that may go over the
+    data channel of a page, which its application does not trust; None is all."""
 
     model: str
     format: AudioFormat | None
     delegation: dict[str, Any] | None
     triggers: list[Any] | None
     unheard: bool
+    client_events: frozenset[str] | None = None
+    server_events: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +152,11 @@ class Asked:
 def head_of(message: str | bytes) -> Head:
     """Of any client's event. Raises BadEvent."""
     return read_head(message, (APPEND_AUDIO,))
+
+
+def type_of(told: str) -> str:
+    """The type of an event of the server's own."""
+    return _heads.decode(told).type
 
 
 def is_audio(message: str | bytes) -> bool:
@@ -181,7 +204,23 @@ def _checked(config: _Config, with_format: bool) -> SessionConfig:
         audio_format if with_format else None,
         config.delegation,
         config.triggers,
-        unheard=bool(config.instructions or config.input),
+        bool(config.instructions or config.input),
+        *_allowed(config.client),
+    )
+
+
+def _allowed(client: _Client | None) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+    """A page's events, and those that it is told."""
+    if client is None:
+        return None, None
+    sent, told = client.data_channel.allowed_client_events, client.data_channel.allowed_server_events
+    for name, value in (("client", sent), ("server", told)):
+        if isinstance(value, str) and value != "all":
+            param = f"session.client.data_channel.allowed_{name}_events"
+            raise BadEvent("invalid_value", "It is a list of events, or 'all'.", param)
+    return (
+        frozenset(sent) if isinstance(sent, list) else None,
+        frozenset(each.type for each in told) if isinstance(told, list) else None,
     )
 
 

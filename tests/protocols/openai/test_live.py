@@ -110,6 +110,12 @@ def test_what_clients_send_beside_is_taken() -> None:
         ({"audio": {"format": {"type": "audio/pcm", "rate": 48_000}}}, "invalid_value", "session.audio.format"),
         ({"audio": {"format": {"rate": 24_000}}}, "missing_required_parameter", "session.audio.format.type"),
         ({"delegation": "client"}, "invalid_value", "session.delegation"),
+        ({"client": {}}, "missing_required_parameter", "session.client.data_channel"),
+        (
+            {"client": {"data_channel": {"allowed_server_events": "none"}}},
+            "invalid_value",
+            "session.client.data_channel.allowed_server_events",
+        ),
         ({"delegation": {"x": nested(MAX_DEPTH + 1)}}, "invalid_value", "session.delegation"),
         ({"delegation": {"x": "x" * 70_000}}, "too_large", "session.delegation"),
         ({"triggers": [nested(MAX_DEPTH + 1)]}, "invalid_value", "session.triggers"),
@@ -119,6 +125,18 @@ def test_a_session_that_cannot_be(fields: dict[str, Any], code: str, param: str)
     with pytest.raises(BadStart) as error:
         config(**fields)
     assert (error.value.event_code, error.value.param, error.value.event_id) == (code, param, "s")
+
+
+def test_which_events_a_page_may_send_and_be_told() -> None:
+    def allowed(**channel: Any) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+        made = config(client={"data_channel": channel})
+        return made.client_events, made.server_events
+
+    assert (config().client_events, config().server_events) == (None, None)
+    assert allowed(allowed_client_events="all", allowed_server_events=None) == (None, None)
+    assert allowed(allowed_client_events=[], allowed_server_events=[]) == (frozenset(), frozenset())
+    told = [{"type": "error"}, {"type": "response.event", "response_event": "x"}]
+    assert allowed(allowed_server_events=told) == (None, frozenset({"error", "response.event"}))
 
 
 @pytest.mark.parametrize(("type_", "code"), [("session.close", "session_not_started"), ("hello", "unknown_event")])
