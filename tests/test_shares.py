@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,20 @@ def test_what_hears_as_sound_comes_runs_alone() -> None:
     marked = {path.relative_to(root).as_posix() for path in (root / "tests").glob("*/test_*.py") if _hears(path)}
     assert marked
     assert marked <= ALONE
+
+
+def test_the_mark_is_one_of_the_file() -> None:
+    """Not of some text in it, which is JavaScript, for example."""
+    root = Path(__file__).parents[1]
+    for file in ALONE:
+        names = [
+            target.id
+            for node in ast.parse((root / file).read_text()).body
+            if isinstance(node, ast.Assign) and "pytest.mark.alone" in ast.unparse(node.value)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        ]
+        assert names == ["pytestmark"], file
 
 
 def _hears(path: Path) -> bool:

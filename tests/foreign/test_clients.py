@@ -33,6 +33,8 @@ from tests.conftest import need_commands
 from tests.support.calls import get_json
 from tests.support.leftovers import leaves_nothing
 
+pytestmark = pytest.mark.alone
+
 HERE = Path(__file__).parent
 JS = HERE / "js"
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -177,8 +179,6 @@ async def test_ffmpeg_with_a_certificate_of_its_own_is_told_why_not(
 _WHIP_PAGE = """
 import { WHIPClient } from '/foreign/whip.js';
 import { WHEPClient } from '/foreign/whep.js';
-
-pytestmark = pytest.mark.alone
 
 window.run = async (hz) => {
   const context = new AudioContext({ sampleRate: 48000 });

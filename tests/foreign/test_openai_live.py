@@ -28,6 +28,8 @@ from tests.support.script import spoken
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
+pytestmark = pytest.mark.alone
+
 QUESTION, ANSWER = "what is three plus four", "that is seven"
 PERIOD_S = 8.0
 """Chromium says its file over and over: a question, then time for the answer."""
@@ -37,8 +39,6 @@ _PAGE = """
 <audio autoplay></audio>
 <script type="module">
 import { converse } from '/foreign/live.js';
-
-pytestmark = pytest.mark.alone
 window.words = '';
 window.run = async () => {
   const audio = document.querySelector('audio');

@@ -45,6 +45,8 @@ from tests.support.script import spoken
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
 
+pytestmark = pytest.mark.alone
+
 QUESTION, ANSWER = "what is three plus four", "that is seven"
 LONG = "count to ten"
 TRIES: Final = 3
@@ -282,8 +284,6 @@ _PAGE: Final = """
 <audio autoplay></audio>
 <script type="module">
 import { converse } from '/foreign/realtime.js';
-
-pytestmark = pytest.mark.alone
 window.words = '';
 window.run = async (key) => {
   const audio = document.querySelector('audio');
