@@ -7,18 +7,15 @@ messages are is ``protocols.moshi``'s; all else is the session's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from typing import Final
 
-from aiohttp import WSCloseCode, hdrs, web
+from aiohttp import web
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
-from rtc_server.endpoints.sockets import close_code, make_socket
+from rtc_server.endpoints.socket_transport import Message, SocketTransport, session_socket, telling_refusals, until_over
 from rtc_server.errors import NotFound, RateLimited, ServerError
 from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
 from rtc_server.protocols import events, moshi
@@ -31,8 +28,6 @@ from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
-logger = logging.getLogger(__name__)
-
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 _MESSAGES_PER_S: Final = 100
 """Clients send 12.5 to 50 a second, by the length of their pages."""
@@ -42,7 +37,6 @@ _PACKETS_PER_S: Final = 200
 _PACKET_BURST: Final = 1000
 _PACKETS_AT_ONCE: Final = 16
 """Decoded before others have their turn: half a millisecond."""
-_HEARTBEAT_S: Final = 10.0
 
 routes = Routes()
 
@@ -124,19 +118,16 @@ async def other_dialect(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _converse(request: web.Request, dialect: Dialect, service: str | None) -> web.WebSocketResponse:
-    """One socket's life. What is refused is refused as HTTP, but for browsers, which show a page nothing of it: those
-    are told as the protocol has it."""
+    """One socket's life."""
     settings = request.app[SETTINGS]
-    socket = make_socket(request, max_message_bytes=MAX_MESSAGE_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
-    try:
+    socket = session_socket(request, MAX_MESSAGE_BYTES)
+
+    def words(error: ServerError) -> Message | None:
+        return moshi.encode_error(error.message) if dialect.errors else None
+
+    async with telling_refusals(request, socket, words):
         with request.app[REGISTRY].counted():
             await _open(request, socket, dialect, service, settings)
-    except ServerError as error:
-        if not socket.prepared:
-            if hdrs.ORIGIN not in request.headers:
-                raise
-            await socket.prepare(request)
-        await _refuse(socket, error, dialect)
     return socket
 
 
@@ -152,11 +143,3 @@ async def _open(
         session.attach(transport)
         session.start()
     await until_over(session, transport)
-
-
-async def _refuse(socket: web.WebSocketResponse, error: ServerError, dialect: Dialect) -> None:
-    logger.info("a conversation is refused: %s", error.code)
-    with contextlib.suppress(ConnectionError):
-        if dialect.errors:
-            await socket.send_bytes(moshi.encode_error(error.message))
-        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())

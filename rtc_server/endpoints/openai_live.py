@@ -7,21 +7,18 @@ else is the session's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSMsgType, web
 
 from rtc_server import audio
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
-from rtc_server.endpoints.openai_live_calls import PATH, live_id
+from rtc_server.endpoints.openai_live_calls import PATH, expires_at, live_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
-from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
-from rtc_server.endpoints.sockets import close_code, make_socket
+from rtc_server.endpoints.socket_transport import Message, SocketTransport, refuse, session_socket, until_over
 from rtc_server.errors import RateLimited, RequestTimeout, ServerError
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.media.quiet import QuietGate
@@ -34,11 +31,9 @@ from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfig
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
-from rtc_server.signaling import REGISTRY, SETTINGS
+from rtc_server.signaling import REGISTRY
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
-
-logger = logging.getLogger(__name__)
 
 _START_S: Final = 10.0
 """For a client to say how its session shall be."""
@@ -49,7 +44,6 @@ _AUDIO_BURST_BYTES: Final = 2 * MAX_EVENT_BYTES
 _DROPPED_BYTES_PER_S: Final = 4 * 1024 * 1024
 """Read and dropped, beyond that: so slowly that others have their time, and so fast that pings behind it are seen."""
 _TELL_DROPS_S: Final = 5.0
-_HEARTBEAT_S: Final = 10.0
 
 routes = Routes()
 
@@ -127,7 +121,7 @@ async def converse(request: web.Request) -> web.WebSocketResponse:
     """A conversation with one of the server's models, for clients of OpenAI Live."""
     registry = request.app[REGISTRY]
     registry.admission.require_open()
-    socket = make_socket(request, max_message_bytes=2 * MAX_EVENT_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    socket = session_socket(request, 2 * MAX_EVENT_BYTES)
     await socket.prepare(request)
     start_id = None
     try:
@@ -138,9 +132,10 @@ async def converse(request: web.Request) -> web.WebSocketResponse:
             with registry.counted():
                 await _open(request, socket, config, start_id)
     except TimeoutError:
-        await _refuse(socket, RequestTimeout("No session.start came."), None)
+        error = RequestTimeout("No session.start came.")
+        await refuse(socket, error, live.refusal(error))
     except ServerError as error:
-        await _refuse(socket, error, start_id)
+        await refuse(socket, error, live.refusal(error, start_id))
     except ConnectionError:
         pass
     return socket
@@ -167,21 +162,13 @@ async def _started(socket: web.WebSocketResponse) -> tuple[SessionConfig, str | 
 async def _open(
     request: web.Request, socket: web.WebSocketResponse, config: SessionConfig, start_id: str | None
 ) -> None:
-    visitor, settings = visitor_of(request), request.app[SETTINGS]
+    visitor = visitor_of(request)
     assert config.format is not None, "a start on a socket has a format"
     service = service_for(request, config.model)
     opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor, resumable=False)
     async with opening as session:
-        expires_at = time.time() + visitor.principal.session_s(settings.max_session_s)
-        spoken = LiveSession(live_id(session), expires_at, config, start_id)
+        spoken = LiveSession(live_id(session), expires_at(request), config, start_id)
         transport = LiveTransport(session, request, socket, spoken, config.format)
         session.attach(transport)
         session.start()
     await until_over(session, transport)
-
-
-async def _refuse(socket: web.WebSocketResponse, error: ServerError, start_id: str | None) -> None:
-    logger.info("a conversation is refused: %s", error.code)
-    with contextlib.suppress(ConnectionError):
-        await socket.send_str(live.refusal(error, start_id))
-        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
 
 from aiohttp import web
 
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, session_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
-from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport
-from rtc_server.endpoints.sockets import make_socket
+from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, session_socket
 from rtc_server.errors import ServerFull, UnknownSession
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai import live
@@ -25,8 +23,6 @@ from rtc_server.signaling import REGISTRY
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.gateway import connection_of
-
-_HEARTBEAT_S: Final = 10.0
 
 routes = Routes()
 
@@ -90,7 +86,7 @@ async def attach(request: web.Request) -> web.WebSocketResponse:
     language = connection_of(session).language
     if not isinstance(language, LiveTalk):
         raise UnknownSession
-    socket = make_socket(request, max_message_bytes=2 * MAX_PLAIN_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    socket = session_socket(request, 2 * MAX_PLAIN_BYTES)
     attached = Attached(session, language.session, request, socket)
     try:
         session.listeners.admit(lambda _: attached)

@@ -9,12 +9,13 @@ from aiohttp import web
 
 from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
-from rtc_server.errors import UnknownSession, UnsupportedMediaType
+from rtc_server.errors import UnsupportedMediaType
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.openai import live
+from rtc_server.protocols.openai.ids import without_prefix
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import Session
-from rtc_server.signaling import REGISTRY, SETTINGS, WEBRTC, location_of, read_body
+from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
@@ -30,22 +31,26 @@ def live_id(session: Session) -> str:
     return _PREFIX + session.id.text
 
 
+def expires_at(request: web.Request) -> float:
+    """When a session that this request opens ends, in seconds since 1970."""
+    return time.time() + request.app[REGISTRY].admission.longest_s(visitor_of(request))
+
+
 @routes.add("POST", PATH, Policy(is_offer=True))
 async def call(request: web.Request) -> web.Response:
     """Raises UnsupportedMediaType, BadEvent, UnknownModel, and what :meth:`WebRtc.open` does."""
     if request.content_type != _JSON:
         raise UnsupportedMediaType(_JSON)
     config, sdp = live.read_call(await read_body(request))
-    visitor, settings = visitor_of(request), request.app[SETTINGS]
-    expires_at = time.time() + visitor.principal.session_s(settings.max_session_s)
+    ends_at = expires_at(request)
     answer = await request.app[WEBRTC].open(
         sdp,
         service_for(request, config.model),
         OfferOptions(),
-        visitor,
+        visitor_of(request),
         resumable=False,
         language=lambda session: LiveTalk(
-            LiveSession(live_id(session), expires_at, config),
+            LiveSession(live_id(session), ends_at, config),
             client_events=config.client_events,
             server_events=config.server_events,
         ),
@@ -67,7 +72,4 @@ async def hang_up(request: web.Request) -> web.Response:
 
 def session_id(request: web.Request) -> str:
     """Of the session that a request's path names. Raises UnknownSession."""
-    name = request.match_info["session"]
-    if not name.startswith(_PREFIX):
-        raise UnknownSession
-    return name.removeprefix(_PREFIX)
+    return without_prefix(request.match_info["session"], _PREFIX)

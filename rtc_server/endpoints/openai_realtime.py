@@ -7,22 +7,19 @@ The transport of such a session, and the handler that opens it. What the events 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from typing import Final
 
 import numpy as np
-from aiohttp import WSCloseCode, hdrs, web
+from aiohttp import web
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_calls import attend
 from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
-from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, until_over
-from rtc_server.endpoints.sockets import close_code, make_socket
-from rtc_server.errors import RateLimited, ServerError
+from rtc_server.endpoints.socket_transport import Message, SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.errors import RateLimited
 from rtc_server.media.paced import PacedAudio
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols import events
@@ -35,15 +32,12 @@ from rtc_server.signaling import REGISTRY
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
-logger = logging.getLogger(__name__)
-
 MAX_MESSAGE_BYTES: Final = 2 * MAX_EVENT_BYTES
 """An event that is longer than it may be is told so; twice as long, and the socket is closed."""
 _BYTES_PER_S: Final = 512 * 1024
 """Eight times what audio of 24 kHz takes in base64, as it is spoken."""
 _BYTE_BURST: Final = 16 * 1024 * 1024
 _FEED_S: Final = 0.02
-_HEARTBEAT_S: Final = 10.0
 
 routes = Routes()
 
@@ -145,19 +139,12 @@ class RealtimeTransport(SocketTransport):
 
 @routes.get("/v1/realtime", Policy(), head=False)
 async def realtime(request: web.Request) -> web.WebSocketResponse:
-    """One socket's life. What is refused is refused as HTTP, but for browsers, which show a page nothing of it: those
-    are told as the protocol has it."""
-    socket = make_socket(request, max_message_bytes=MAX_MESSAGE_BYTES, close_s=CLOSE_S, heartbeat_s=_HEARTBEAT_S)
+    """One socket's life."""
+    socket = session_socket(request, MAX_MESSAGE_BYTES)
     call_id = request.query.get("call_id")
-    try:
+    async with telling_refusals(request, socket, lambda error: error_event(error, "event_id")):
         with request.app[REGISTRY].counted():
             await (_open(request, socket) if call_id is None else attend(request, socket, call_id))
-    except ServerError as error:
-        if not socket.prepared:
-            if hdrs.ORIGIN not in request.headers:
-                raise
-            await socket.prepare(request)
-        await _refuse(socket, error)
     return socket
 
 
@@ -171,10 +158,3 @@ async def _open(request: web.Request, socket: web.WebSocketResponse) -> None:
         session.attach(transport)
         session.start()
     await until_over(session, transport)
-
-
-async def _refuse(socket: web.WebSocketResponse, error: ServerError) -> None:
-    logger.info("a conversation is refused: %s", error.code)
-    with contextlib.suppress(ConnectionError):
-        await socket.send_str(error_event(error, "event_id"))
-        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())

@@ -18,6 +18,7 @@ from rtc_server.errors import UnknownSession
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.formats import AudioFormat
+from rtc_server.protocols.openai.ids import without_prefix
 from rtc_server.protocols.openai.realtime_calls import CALL_PREFIX, SDP_TYPE, read_call
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.session import Session
@@ -150,13 +151,13 @@ async def call(request: web.Request) -> web.Response:
 @routes.add("POST", f"{PATH}/{{call}}/hangup", Policy(when_crowded=True))
 async def hang_up(request: web.Request) -> web.Response:
     """Raises UnknownSession."""
-    await request.app[REGISTRY].end(_session_id(request.match_info["call"]), visitor_of(request))
+    await request.app[REGISTRY].end(without_prefix(request.match_info["call"], CALL_PREFIX), visitor_of(request))
     return web.Response()
 
 
 async def attend(request: web.Request, socket: web.WebSocketResponse, call_id: str) -> None:
     """The life of a socket beside a call, to the end of either. Raises UnknownSession, ServerFull before it begins."""
-    session = request.app[REGISTRY].get(_session_id(call_id), visitor_of(request))
+    session = request.app[REGISTRY].get(without_prefix(call_id, CALL_PREFIX), visitor_of(request))
     connection = connection_of(session)
     talk = connection.language
     if not isinstance(talk, CallTalk):
@@ -172,12 +173,6 @@ async def attend(request: web.Request, socket: web.WebSocketResponse, call_id: s
     finally:
         talk.beside.discard(sideband)
         session.listeners.on_gone(sideband, orderly=False)
-
-
-def _session_id(call_id: str) -> str:
-    if not call_id.startswith(CALL_PREFIX):
-        raise UnknownSession
-    return call_id.removeprefix(CALL_PREFIX)
 
 
 def _model(session: dict[str, Any]) -> str | None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.endpoints.sockets import abort
+from rtc_server.endpoints.sockets import abort, close_code, make_socket
 from rtc_server.errors import ServerError
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.sessions.session import Session
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CLOSE_S: Final = 2.0
 """For the last messages to be taken, and the close to be answered."""
+_HEARTBEAT_S: Final = 10.0
 _AUDIO_FRAMES: Final = 6
 """Of voice that waits to be sent, at most: 480 ms, as in a playout buffer. Older ones go."""
 _TEXTS: Final = 256
@@ -102,7 +105,7 @@ class SocketTransport(abc.ABC):
     async def run(self) -> None:
         """Until the client leaves, or the session closes it. Raises ServerError for what ends it."""
         for message in self.greeting():
-            await self._put(message)
+            await _put(self._socket, message)
         self._begun = True
         if self.owner is not None:
             self.owner.on_channel_open(self)
@@ -204,7 +207,7 @@ class SocketTransport(abc.ABC):
         while self._texts:
             message = self._texts.popleft()
             self._text_bytes -= len(message)
-            await self._put(message)
+            await _put(self._socket, message)
 
     async def _write_frame(self) -> None:
         """One frame, when it is due; if more wait, this is called again."""
@@ -217,16 +220,10 @@ class SocketTransport(abc.ABC):
         frame = self._frames.popleft()
         if self._frames or self._texts:
             self._news.set()
-        await self._put(self.voice(frame))
+        await _put(self._socket, self.voice(frame))
         if not self._spoke and self.owner is not None:
             self._spoke = True
             self.owner.on_first_voice(self)
-
-    async def _put(self, message: Message) -> None:
-        if isinstance(message, str):
-            await self._socket.send_str(message)
-        else:
-            await self._socket.send_bytes(message)
 
     async def _close(self, flush: bool) -> None:
         if not self._socket.prepared:  # refused before it was one
@@ -250,7 +247,7 @@ class SocketTransport(abc.ABC):
                 sent.cancel()
         await self._write_texts()
         for message in self.last_words:
-            await self._put(message)
+            await _put(self._socket, message)
 
 
 async def until_over(session: Session, transport: SocketTransport) -> None:
@@ -263,3 +260,41 @@ async def until_over(session: Session, transport: SocketTransport) -> None:
         pass
     finally:
         await asyncio.shield(session.end(EndReason.PEER_LOST))
+
+
+def session_socket(request: web.Request, max_message_bytes: int) -> web.WebSocketResponse:
+    """The WebSocket of a session, which is not prepared yet. Raises BadRequest for a request that asks for none."""
+    return make_socket(request, max_message_bytes, CLOSE_S, _HEARTBEAT_S)
+
+
+@contextlib.asynccontextmanager
+async def telling_refusals(
+    request: web.Request, socket: web.WebSocketResponse, words: Callable[[ServerError], Message | None]
+) -> AsyncIterator[None]:
+    """What is refused inside is refused as HTTP, but for browsers, which show a page nothing of it: those are told as
+    the protocol has it, as is a client whose socket is open. ``words``: see :func:`refuse`."""
+    try:
+        yield
+    except ServerError as error:
+        if not socket.prepared:
+            if hdrs.ORIGIN not in request.headers:
+                raise
+            await socket.prepare(request)
+        await refuse(socket, error, words(error))
+
+
+async def refuse(socket: web.WebSocketResponse, error: ServerError, words: Message | None) -> None:
+    """Close the socket of a session that has not begun. ``words``: of its protocol, if it has any for this."""
+    logger.info("a conversation is refused: %s", error.code)
+    with contextlib.suppress(ConnectionError):
+        if words is not None:
+            await _put(socket, words)
+        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())
+
+
+async def _put(socket: web.WebSocketResponse, message: Message) -> None:
+    """Send a message as text or as bytes, whichever it is."""
+    if isinstance(message, str):
+        await socket.send_str(message)
+    else:
+        await socket.send_bytes(message)

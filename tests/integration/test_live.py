@@ -20,6 +20,7 @@ from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints import openai_live as endpoint
+from rtc_server.endpoints import socket_transport
 from rtc_server.endpoints.socket_transport import SocketTransport
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
@@ -276,7 +277,7 @@ async def test_a_minute_of_audio_at_once_does_not_run_ahead(server: Server) -> N
 
 
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(socket_transport, "_HEARTBEAT_S", 0.5)
     async with leaves_nothing(server), live_client(at(server), talks=False) as client:
         await client.wait_for("session.started")
         client.socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]

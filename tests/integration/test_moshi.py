@@ -17,6 +17,7 @@ from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints import moshi as endpoint
+from rtc_server.endpoints import socket_transport
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.moshi import MOSHI, QUILLMAN, TRANSCRIPT, Kind
 from tests.conftest import UNLIMITED, running_server, server_with
@@ -144,7 +145,7 @@ async def test_audio_that_comes_at_once_does_not_run_ahead(server: Server) -> No
 
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs what a playout buffer holds, and goes when its pings are not answered."""
-    monkeypatch.setattr(endpoint, "_HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(socket_transport, "_HEARTBEAT_S", 0.5)
     async with leaves_nothing(server), moshi_client(chat(server), quiet=True) as client:
         assert client.socket._reader is not None
         transport = client.socket._response.connection.transport  # type: ignore[union-attr]

@@ -21,6 +21,7 @@ from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints import openai_realtime as endpoint
 from rtc_server.endpoints import openai_realtime_talk as talk
+from rtc_server.endpoints import socket_transport
 from rtc_server.engine.local import LocalLink
 from rtc_server.media.g711 import ALAW, ULAW, Companding
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
@@ -218,7 +219,7 @@ async def test_a_flood_of_audio_is_ended(server: Server) -> None:
 
 
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(socket_transport, "_HEARTBEAT_S", 0.5)
     async with leaves_nothing(server), realtime_client(url(server), None) as client:
         await client.send("session.update", session={})
         client.socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
