@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import sys
-import time
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -36,11 +35,12 @@ from lab.speech.clips import SPEECH_HZ, write_wav
 from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
-from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
+from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from tests.conftest import need_commands, running_server
 from tests.foreign.agents import need_agents
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.openai_realtime import pcm16
+from tests.support.pace import every_frame
 from tests.support.script import spoken
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
@@ -86,13 +86,10 @@ class Talk:
         return [event.type for event in self.said]
 
     async def microphone(self) -> None:
-        due = time.monotonic()
-        while True:
+        async for _ in every_frame():
             frame, self._left = self._left[:FRAME_SAMPLES], self._left[FRAME_SAMPLES:]
             frame = np.pad(frame, (0, FRAME_SAMPLES - frame.size))
             await self.connection.input_audio_buffer.append(audio=pcm16(frame))
-            due += FRAME_MS / 1000
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def loudspeaker(self) -> None:
         async for event in self.connection:

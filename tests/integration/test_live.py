@@ -28,7 +28,7 @@ from rtc_server.protocols.openai.formats import LIVE_FORMATS, AudioFormat
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import running_server, server_with
 from tests.integration.test_moshi import Tone
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.live import LiveClient, live_client
 from tests.support.parrot import Parrot
@@ -40,13 +40,6 @@ class HissingModel(CountingModel):
     def step(self, pcm: FloatArray, active: np.ndarray) -> Any:  # type: ignore[override]
         rows = super().step(pcm + np.float32(0.001), active)
         return rows
-
-
-class DyingModel(CountingModel):
-    def step(self, pcm: FloatArray, active: np.ndarray) -> Any:  # type: ignore[override]
-        if self.counts[0] >= 10:
-            raise RuntimeError
-        return super().step(pcm, active)
 
 
 def at(server: Server) -> str:

@@ -22,7 +22,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.moshi import MOSHI, QUILLMAN, TRANSCRIPT, Kind
 from tests.conftest import UNLIMITED, running_server, server_with
 from tests.support.asr import asr_server
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.moshi import moshi_client
 from tests.support.parrot import Parrot
@@ -224,14 +224,8 @@ async def test_a_server_that_stops_says_goodbye() -> None:
 
 
 async def test_an_engine_that_dies_ends_it_with_a_reason() -> None:
-    class Dying(CountingModel):
-        def step(self, pcm: FloatArray, active: np.ndarray) -> object:  # type: ignore[override]
-            if self.counts[0] >= 10:
-                raise RuntimeError
-            return super().step(pcm, active)
-
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: Dying(1))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}) as server,
         moshi_client(chat(server)) as client,
     ):
         await until(lambda: client.socket.closed, "the close")

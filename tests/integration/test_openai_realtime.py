@@ -28,7 +28,7 @@ from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import running_server, server_with
 from tests.integration.test_moshi import Tone
 from tests.support.asr import asr_server
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.openai_realtime import realtime_client
 from tests.support.parrot import Parrot
@@ -323,14 +323,8 @@ async def test_a_server_that_stops() -> None:
 
 
 async def test_an_engine_that_dies() -> None:
-    class Dying(CountingModel):
-        def step(self, pcm: FloatArray, active: np.ndarray) -> object:  # type: ignore[override]
-            if self.counts[0] >= 10:
-                raise RuntimeError
-            return super().step(pcm, active)
-
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: Dying(1))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}) as server,
         realtime_client(url(server)) as client,
     ):
         assert await client.listened() == aiohttp.WSCloseCode.INTERNAL_ERROR

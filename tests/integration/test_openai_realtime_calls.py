@@ -16,12 +16,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from lab.sound.tones import Ear, pitch_hz
 from lab.waiting import until
 from rtc_server.app import Server
-from rtc_server.audio import FloatArray
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
 from tests.support.calls import TapeTrack, listen, offering
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.openai_realtime import realtime_client
 
@@ -155,13 +154,10 @@ async def test_too_many_bad_events_end_it(counting: Server) -> None:
 
 
 async def test_an_engine_that_dies() -> None:
-    class Dying(CountingModel):
-        def step(self, pcm: FloatArray, active: np.ndarray) -> object:  # type: ignore[override]
-            if self.counts[0] >= 25:
-                raise RuntimeError
-            return super().step(pcm, active)
-
-    async with server_with({"dialogue": lambda: LocalLink(lambda: Dying(1))}) as server, calling(server) as caller:
+    async with (
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}) as server,
+        calling(server) as caller,
+    ):
         assert (await caller.comes("error"))["error"]["code"] == "engine_failed"
         assert (await caller.comes("response.done"))["response"]["status"] == "failed"
 

@@ -129,3 +129,16 @@ def loadable_once(options: FakeOptions) -> CountingModel:
         raise ModelLoadError("The disk is gone.")
     marker.write_text(str(os.getpid()))
     return FaultyModel(options.slots)
+
+
+class DyingModel(CountingModel):
+    """Counts, and fails when its first row has come to ``at``."""
+
+    def __init__(self, slots: int, at: int = 10) -> None:
+        super().__init__(slots)
+        self._at = at
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+        if self.counts[0] >= self._at:
+            raise RuntimeError
+        return super().step(pcm, active)

@@ -10,8 +10,9 @@ import aiohttp
 import numpy as np
 import sphn
 
-from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.protocols.moshi import MOSHI, Dialect, Kind
+from tests.support.pace import every_frame
 
 Microphone = Callable[[int], FloatArray]
 """Called with a number of samples; returns that many, mono float32 at 24 kHz."""
@@ -43,13 +44,11 @@ class MoshiClient:
 
     async def talk(self) -> None:
         """A frame each 80 ms."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while not self.socket.closed:
+        async for _ in every_frame():
+            if self.socket.closed:
+                return
             pages = self._writer.append_pcm(self._microphone(FRAME_SAMPLES))
             await self.socket.send_bytes(bytes([Kind.AUDIO]) * self._dialect.tagged + pages)
-            due += FRAME_MS / 1000
-            await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def listen(self) -> None:
         async for message in self.socket:

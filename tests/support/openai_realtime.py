@@ -14,8 +14,9 @@ import numpy as np
 
 from lab.waiting import until
 from rtc_server import audio
-from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
+from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from tests.support.moshi import Microphone, silence
+from tests.support.pace import every_frame
 
 DELTA = "response.output_audio.delta"
 
@@ -59,12 +60,10 @@ class RealtimeClient:
 
     async def talk(self) -> None:
         """A frame each 80 ms."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while not self.socket.closed:
+        async for _ in every_frame():
+            if self.socket.closed:
+                return
             await self.append(self._microphone(FRAME_SAMPLES))
-            due += FRAME_MS / 1000
-            await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def listen(self) -> None:
         async for message in self.socket:
