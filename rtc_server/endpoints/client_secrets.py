@@ -15,12 +15,13 @@ from rtc_server.protocols.openai.events import Head, read_event
 from rtc_server.protocols.openai.ids import new_id
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.signaling import REGISTRY, read_body
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import ACCESS, visitor_of
 from rtc_server.web.routes import Policy, Routes
 
 _JSON: Final = "application/json"
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 class ExpiresAfter(msgspec.Struct, frozen=True):

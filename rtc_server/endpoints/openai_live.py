@@ -32,6 +32,7 @@ from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfi
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
@@ -45,7 +46,7 @@ _DROPPED_BYTES_PER_S: Final = 4 * 1024 * 1024
 """Read and dropped, beyond that: so slowly that others have their time, and so fast that pings behind it are seen."""
 _TELL_DROPS_S: Final = 5.0
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 class LiveTransport(SocketTransport):

@@ -20,11 +20,12 @@ from rtc_server.protocols.openai.events import MAX_PLAIN_BYTES
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import Session
 from rtc_server.signaling import REGISTRY
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.gateway import connection_of
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 class Attached(SocketTransport):

@@ -16,6 +16,7 @@ from rtc_server.protocols.openai.ids import without_prefix
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import Session
 from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
@@ -23,7 +24,7 @@ PATH: Final = "/v1/live/sessions"
 _PREFIX: Final = "live_"
 _JSON: Final = "application/json"
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 def live_id(session: Session) -> str:

@@ -10,6 +10,7 @@ from rtc_server.access.principals import Principal
 from rtc_server.protocols.openai.models import ModelNames, Served, describe, names_of
 from rtc_server.sessions.admission import Admission
 from rtc_server.signaling import REGISTRY
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
@@ -18,7 +19,7 @@ CREATED: Final = web.AppKey("created", int)
 """When this server started, in seconds since 1970: what it tells of all models."""
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 @routes.get("/v1/models", Policy())

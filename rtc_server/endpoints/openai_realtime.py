@@ -29,6 +29,7 @@ from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner
 from rtc_server.signaling import REGISTRY
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 
@@ -39,7 +40,7 @@ _BYTES_PER_S: Final = 512 * 1024
 _BYTE_BURST: Final = 16 * 1024 * 1024
 _FEED_S: Final = 0.02
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 class RealtimeTransport(SocketTransport):

@@ -24,6 +24,7 @@ from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
 from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
@@ -31,7 +32,7 @@ from rtc_server.webrtc.gateway import connection_of
 
 PATH: Final = "/v1/realtime/calls"
 
-routes = Routes()
+routes = Routes(errors=Envelope.OPENAI)
 
 
 class CallTalk:

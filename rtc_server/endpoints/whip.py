@@ -16,6 +16,7 @@ from rtc_server.errors import BadSdp, UnknownSession, UnsupportedMediaType
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body, take_candidates
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
@@ -27,7 +28,7 @@ _OFFER: Final = Policy(is_offer=True)
 _ENDS: Final = Policy(when_crowded=True)
 _OPTIONS: Final = Policy(accept_post=SDP_TYPE)
 
-routes = Routes()
+routes = Routes(errors=Envelope.PROBLEM)
 
 
 @routes.add("POST", "/whip/{service}", _OFFER)

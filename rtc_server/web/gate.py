@@ -39,9 +39,8 @@ from rtc_server.errors import (
 from rtc_server.web.bearer import credential_of
 from rtc_server.web.bodies import read_body
 from rtc_server.web.cors import add_cors_headers, check_origin, is_preflight, preflight_answer
-from rtc_server.web.errors import Handler
 from rtc_server.web.limits import Connection
-from rtc_server.web.routes import Policy, Who, policy_of
+from rtc_server.web.routes import Handler, Policy, Who, policy_of
 
 REQUEST_TIMEOUT_S: Final = 10.0
 """For all of a request to arrive: ``docs/protocol.md``, section 1."""

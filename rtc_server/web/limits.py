@@ -23,7 +23,7 @@ from rtc_server.access.addresses import Proxies, counted_by, parse_address
 from rtc_server.errors import BadRequest, InternalError, RequestTimeout, ServerError, TooManyConnections
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors, is_shortage
-from rtc_server.web.errors import error_response
+from rtc_server.web.envelopes import Envelope, error_response
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class Connection(web.RequestHandler):
             logger.error("a request failed outside its handler", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        response = error_response(error, request)
+        response = error_response(error, Envelope.JSON)
         response.force_close()
         return response
 

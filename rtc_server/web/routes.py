@@ -1,6 +1,7 @@
-"""Routes, and the policy that each declares: what the access control asks of its requests.
+"""Routes, and what each declares: its policy, which is what the access control asks of its requests, and the envelope
+of its errors.
 
-An endpoint says it where it registers a route. A route that declares nothing lets no client in.
+An endpoint says both where it registers its routes. A route that declares no policy lets no client in.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Final, TypeVar
 
 from aiohttp import hdrs, web
 
-from rtc_server.web.errors import Handler
+from rtc_server.web.envelopes import Envelope
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 _H = TypeVar("_H", bound=Handler)
 
@@ -62,13 +64,18 @@ class Route:
     path: str
     handler: Handler
     policy: Policy
+    envelope: Envelope = Envelope.JSON
     expect: ExpectHandler | None = None
 
 
 class Routes:
-    """An endpoint's routes, registered with decorators as those of :class:`aiohttp.web.RouteTableDef`."""
+    """An endpoint's routes, registered with decorators as those of :class:`aiohttp.web.RouteTableDef`.
 
-    def __init__(self) -> None:
+    ``errors``: the envelope in which all of them answer errors.
+    """
+
+    def __init__(self, errors: Envelope = Envelope.JSON) -> None:
+        self._errors = errors
         self._routes: list[Route] = []
 
     def __iter__(self) -> Iterator[Route]:
@@ -78,7 +85,7 @@ class Routes:
         """Register the decorated handler."""
 
         def register(handler: _H) -> _H:
-            self._routes.append(Route(method, path, handler, policy, expect))
+            self._routes.append(Route(method, path, handler, policy, self._errors, expect))
             return handler
 
         return register
@@ -94,16 +101,20 @@ class Routes:
         return register
 
 
-_POLICIES: Final = web.AppKey("policies", dict[web.AbstractRoute, Policy])
+_ROUTES: Final = web.AppKey("routes", dict[web.AbstractRoute, Route])
+_ENVELOPES: Final = web.AppKey("envelopes", dict[str, Envelope])
+"""By the first part of the path: for requests that no route was found for."""
 
 
 def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
     """Each route, and the same with a slash at its end: not by a redirect, which few clients follow with a body."""
-    policies = app.setdefault(_POLICIES, {})
+    known, envelopes = app.setdefault(_ROUTES, {}), app.setdefault(_ENVELOPES, {})
     for route in routes:
+        envelope = envelopes.setdefault(_first_part(route.path), route.envelope)
+        assert envelope is route.envelope, f"{route.path}: routes below one first part answer errors in one envelope"
         for path in dict.fromkeys((route.path, f"{route.path.rstrip('/')}/")):
             added = app.router.add_route(route.method, path, route.handler, expect_handler=route.expect)
-            policies[added] = route.policy
+            known[added] = route
 
 
 def policy_of(request: web.Request) -> Policy:
@@ -111,4 +122,27 @@ def policy_of(request: web.Request) -> Policy:
     spelled."""
     if request.match_info.http_exception is not None:
         return UNROUTED
-    return request.app.get(_POLICIES, {}).get(request.match_info.route, _UNDECLARED)
+    route = _route_of(request)
+    return _UNDECLARED if route is None else route.policy
+
+
+def envelope_of(request: web.Request) -> Envelope:
+    """The envelope of the request's route; without one, that of the routes whose paths begin as its own does."""
+    route = _route_of(request)
+    if route is not None:
+        return route.envelope
+    return request.app.get(_ENVELOPES, {}).get(_first_part(request.path), Envelope.JSON)
+
+
+def pattern_of(request: web.Request) -> str:
+    """The path of the request's route as it was registered: what a log may have of it, without ids and names."""
+    route = _route_of(request)
+    return "(no route)" if route is None else route.path
+
+
+def _route_of(request: web.Request) -> Route | None:
+    return request.app.get(_ROUTES, {}).get(request.match_info.route)
+
+
+def _first_part(path: str) -> str:
+    return path.removeprefix("/").partition("/")[0]

@@ -18,9 +18,9 @@ from aiohttp import web
 from rtc_server.access.rate_limit import Buckets
 from rtc_server.app import Server, build_app
 from rtc_server.config import parse
-from rtc_server.web.errors import Handler
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.limits import ConnectionLimits, Connections
+from rtc_server.web.routes import Handler
 from tests.access.test_auth import NOW, token
 from tests.web.test_gate import ALLOWED, KEY, PREFLIGHT, authenticator, bearer
 
@@ -35,6 +35,7 @@ TOO_LARGE: Final = b"x" * 70_000
 #   streamed  its body is not read before its handler
 #   ?token    a credential may stand in its address
 #   takes SDP a preflight says so
+# And the form of its errors, where they are not the server's own: problem details, or OpenAI's envelope.
 EXPECTED = """
 GET     /                               anyone    page
 HEAD    /                               anyone    page
@@ -59,30 +60,30 @@ PATCH   /api/sessions/x                 known
 DELETE  /api/sessions/x                 known     crowded
 GET     /api/sessions/x/events          known     ?token
 HEAD    /api/sessions/x/events          known
-POST    /whip/x                         known     offer
-OPTIONS /whip/x                         known     takes SDP
-PATCH   /whip/x/x                       known
-DELETE  /whip/x/x                       known     crowded
-OPTIONS /whip/x/x                       known     takes SDP
-POST    /whep/x                         known     offer
-OPTIONS /whep/x                         known     takes SDP
-PATCH   /whep/x/x                       known
-DELETE  /whep/x/x                       known     crowded
-OPTIONS /whep/x/x                       known     takes SDP
+POST    /whip/x                         known     offer, problem
+OPTIONS /whip/x                         known     takes SDP, problem
+PATCH   /whip/x/x                       known     problem
+DELETE  /whip/x/x                       known     crowded, problem
+OPTIONS /whip/x/x                       known     takes SDP, problem
+POST    /whep/x                         known     offer, problem
+OPTIONS /whep/x                         known     takes SDP, problem
+PATCH   /whep/x/x                       known     problem
+DELETE  /whep/x/x                       known     crowded, problem
+OPTIONS /whep/x/x                       known     takes SDP, problem
 GET     /api/chat                       known
 GET     /ws                             known
-GET     /v1/models                      known
+GET     /v1/models                      known     openai
 HEAD    /v1/models                      known
-GET     /v1/models/x                    known
+GET     /v1/models/x                    known     openai
 HEAD    /v1/models/x                    known
-GET     /v1/realtime                    known
-POST    /v1/realtime/calls              known     offer
-POST    /v1/realtime/calls/x/hangup     known     crowded
-POST    /v1/realtime/client_secrets     known     offer
-GET     /v1/live/sessions               known
-POST    /v1/live/sessions               known     offer
-GET     /v1/live/sessions/x/attach      known
-POST    /v1/live/sessions/x/hangup      known     crowded
+GET     /v1/realtime                    known     openai
+POST    /v1/realtime/calls              known     offer, openai
+POST    /v1/realtime/calls/x/hangup     known     crowded, openai
+POST    /v1/realtime/client_secrets     known     offer, openai
+GET     /v1/live/sessions               known     openai
+POST    /v1/live/sessions               known     offer, openai
+GET     /v1/live/sessions/x/attach      known     openai
+POST    /v1/live/sessions/x/hangup      known     crowded, openai
 GET     /api/asr-streaming              known
 POST    /api/transcribe                 known     offer, streamed
 PUT     /api/transcribe                 known     offer, streamed
@@ -112,15 +113,23 @@ def _path_of(route: web.AbstractRoute) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """``name``: as whom the client came in."""
+    """``name``: as whom the client came in. ``form``: of an error."""
 
     status: int
     name: str
     headers: dict[str, str]
+    form: str
 
     @property
     def reached(self) -> bool:
         return self.status == REACHED
+
+
+def _form(content_type: str, body: bytes) -> str:
+    """As which an error is told; empty for the server's own form, and for what is no error."""
+    if content_type == "application/problem+json":
+        return "problem"
+    return "openai" if b'"param"' in body else ""
 
 
 class Asker:
@@ -137,7 +146,8 @@ class Asker:
         for _ in range(times):
             url = self._urls[crowded] + path
             async with self._http.request(method, url, headers=headers, **request) as response:
-                decided = Decided(response.status, response.headers.get("X-Name", ""), dict(response.headers))
+                form = _form(response.content_type, await response.read())
+                decided = Decided(response.status, response.headers.get("X-Name", ""), dict(response.headers), form)
         return decided
 
 
@@ -188,7 +198,7 @@ async def who_comes_in(asker: Asker, method: str, path: str) -> str:
 
 async def what_is_special(asker: Asker, method: str, path: str) -> set[str]:
     key = bearer(KEY)
-    special: set[str] = set()
+    special = {(await asker.ask(method, path)).form} - {""}
     foreign = await asker.ask(method, path, headers=key | {"Origin": OTHERS})
     allowed = await asker.ask(method, path, headers=key | {"Origin": ALLOWED})
     assert foreign.status in (REACHED, 403)
@@ -250,3 +260,19 @@ async def test_what_is_no_route_is_closed() -> None:
             assert (await asker.ask(method, path, headers=bearer(KEY) | {"Origin": OTHERS})).status == 403
             known = [(await asker.ask(method, path, headers=bearer(KEY), times=times)).status for times in (1, 2)]
             assert set(known) in ({404}, {405}), "and it is no offer"
+
+
+async def test_what_is_no_route_is_refused_in_the_form_of_its_neighbours() -> None:
+    async with application() as (_, asker):
+        for method, path, form in (
+            ("GET", "/whip/x", "problem"),
+            ("GET", "/whep", "problem"),
+            ("GET", "/v1/nothing", "openai"),
+            ("POST", "/v1/models", "openai"),
+            ("GET", "/v1", "openai"),
+            ("GET", "/nothing", ""),
+            ("GET", "/api/v1/whip", ""),
+            ("GET", "//v1", ""),
+        ):
+            for headers in ({}, bearer(KEY)):
+                assert (await asker.ask(method, path, headers=headers)).form == form

@@ -24,6 +24,7 @@ from rtc_server.access.rate_limit import Buckets
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RateLimited
 from rtc_server.web.bearer import socket_protocol
+from rtc_server.web.envelopes import Envelope
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access, make_access, visitor_of
 from rtc_server.web.routes import Policy, Routes, Who, add_routes
@@ -112,13 +113,18 @@ async def door(access: Access) -> AsyncIterator[Door]:
         routes.get(path, Policy(Who.OPERATOR))(handler)
     routes.add("*", "/api/sessions/{id}", Policy())(handler)
     routes.add("*", "/api/sessions/{id}/events", Policy(query_token=True))(handler)
-    for path in ("/api/offer", "/whip/{service}", "/whep/{session}"):
-        routes.add("POST", path, Policy(is_offer=True))(handler)
+    routes.add("POST", "/api/offer", Policy(is_offer=True))(handler)
+    problems = Routes(errors=Envelope.PROBLEM)
     for path in ("/whip/{service}", "/whep/{session}"):
-        routes.add("OPTIONS", path, Policy(accept_post="application/sdp"))(handler)
+        problems.add("POST", path, Policy(is_offer=True))(handler)
+        problems.add("OPTIONS", path, Policy(accept_post="application/sdp"))(handler)
+    openai = Routes(errors=Envelope.OPENAI)
+    openai.get("/v1/models", Policy())(handler)
+    openai.get("/v1/broken", Policy())(broken)
     routes.get("/ws", Policy())(socket)
     routes.get("/broken", Policy())(broken)
-    add_routes(app, routes)
+    for each in (routes, problems, openai):
+        add_routes(app, each)
     app.router.add_get("/undeclared", handler)
     async with _started(TestServer(app)) as server, aiohttp.ClientSession() as http:
         yield Door(str(server.make_url("")).rstrip("/"), http, served)
@@ -650,8 +656,14 @@ async def test_errors_under_v1_are_those_of_openai() -> None:
             "code": "invalid_api_key",
             "param": None,
         }
-        status, _, body = await at.ask("GET", "/v1/nothing", **bearer(KEY))
-        assert (status, body["error"]["code"]) == (404, "not_found")
+        for method, path, status, code in (
+            ("GET", "/v1/nothing", 404, "not_found"),
+            ("POST", "/v1/models", 405, "method_not_allowed"),
+            ("GET", "/v1/broken", 500, "internal"),
+        ):
+            answered, _, body = await at.ask(method, path, **bearer(KEY))
+            assert (answered, body["error"]["code"]) == (status, code)
+            assert set(body["error"]) == {"message", "type", "code", "param"}
 
 
 async def test_errors_at_the_doors_of_whip_are_problem_details() -> None:
@@ -692,6 +704,7 @@ async def test_a_fault_of_ours_says_nothing_of_it(caplog: pytest.LogCaptureFixtu
         assert "secret" not in str(body)
         assert headers["Access-Control-Allow-Origin"] == ALLOWED
     assert "ZeroDivisionError" in caplog.text
+    assert "GET /broken failed" in caplog.text
     assert KEY not in caplog.text
 
 
