@@ -15,7 +15,8 @@ from aiohttp import web
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.endpoints.socket_transport import Message, SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.endpoints.socket_transport import SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import NotFound, RateLimited, ServerError
 from rtc_server.media.ogg_opus import OggOpusReader, OggOpusWriter
 from rtc_server.protocols import events, moshi

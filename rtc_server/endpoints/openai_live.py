@@ -18,7 +18,8 @@ from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, expires_at, live_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
-from rtc_server.endpoints.socket_transport import Message, SocketTransport, refuse, session_socket, until_over
+from rtc_server.endpoints.socket_transport import SocketTransport, refuse, session_socket, until_over
+from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import RateLimited, RequestTimeout, ServerError
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.media.quiet import QuietGate
@@ -134,9 +135,9 @@ async def converse(request: web.Request) -> web.WebSocketResponse:
                 await _open(request, socket, config, start_id)
     except TimeoutError:
         error = RequestTimeout("No session.start came.")
-        await refuse(socket, error, live.refusal(error))
+        await refuse(request, socket, error, live.refusal(error))
     except ServerError as error:
-        await refuse(socket, error, live.refusal(error, start_id))
+        await refuse(request, socket, error, live.refusal(error, start_id))
     except ConnectionError:
         pass
     return socket

@@ -12,7 +12,8 @@ from aiohttp import web
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, session_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
-from rtc_server.endpoints.socket_transport import CLOSE_S, Message, SocketTransport, session_socket
+from rtc_server.endpoints.socket_transport import CLOSE_S, SocketTransport, session_socket
+from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import ServerFull, UnknownSession
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai import live

@@ -18,7 +18,8 @@ from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_calls import attend
 from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
-from rtc_server.endpoints.socket_transport import Message, SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.endpoints.socket_transport import SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import RateLimited
 from rtc_server.media.paced import PacedAudio
 from rtc_server.media.plain import PlainReader, PlainWriter

@@ -13,7 +13,8 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
-from rtc_server.endpoints.socket_transport import Message, SocketTransport
+from rtc_server.endpoints.socket_transport import SocketTransport
+from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import UnknownSession
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai.errors import BadEvent

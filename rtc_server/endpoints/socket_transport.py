@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.endpoints.sockets import abort, close_code, make_socket
+from rtc_server.endpoints.sockets import Message, Outgoing, abort, close_code, make_socket, put, say_goodbye
 from rtc_server.errors import ServerError
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.sessions.session import Session
@@ -47,8 +48,6 @@ _CLOSE_CODES: Final = {
 }
 """RFC 6455, section 7.4.1. All other ends are normal ones."""
 
-Message = str | bytes
-
 
 class SocketTransport(abc.ABC):
     """One client's WebSocket as the transport of a session. :meth:`run` is its life."""
@@ -69,8 +68,7 @@ class SocketTransport(abc.ABC):
         """What goes out when all else has."""
         self._request = request
         self._socket = socket
-        self._texts: deque[Message] = deque()
-        self._text_bytes = 0
+        self._texts = Outgoing(_TEXTS, _TEXT_BYTES)
         self._frames: deque[FloatArray] = deque()
         self._news = asyncio.Event()
         self._all_sent = asyncio.Event()
@@ -105,7 +103,7 @@ class SocketTransport(abc.ABC):
     async def run(self) -> None:
         """Until the client leaves, or the session closes it. Raises ServerError for what ends it."""
         for message in self.greeting():
-            await _put(self._socket, message)
+            await put(self._socket, message)
         self._begun = True
         if self.owner is not None:
             self.owner.on_channel_open(self)
@@ -159,12 +157,10 @@ class SocketTransport(abc.ABC):
 
     def say(self, message: Message) -> None:
         """Queue a message; a client that does not read so many is dropped."""
-        self._text_bytes += len(message)
-        if len(self._texts) >= _TEXTS or self._text_bytes > _TEXT_BYTES:  # its frames are dropped, and these are lost
+        if self._texts.push(message):
+            self._wake()
+        else:  # of frames the oldest are dropped, but no message may be lost
             abort(self._request)
-            return
-        self._texts.append(message)
-        self._wake()
 
     def hear(self, pcm: FloatArray) -> None:
         """Samples of the client's microphone, for the session."""
@@ -192,7 +188,7 @@ class SocketTransport(abc.ABC):
             while True:
                 await self._news.wait()
                 self._news.clear()
-                await self._write_texts()
+                await self._texts.send_all(self._socket)
                 if self._frames:
                     await self._write_frame()
                 if not self._news.is_set():
@@ -202,12 +198,6 @@ class SocketTransport(abc.ABC):
         except Exception:  # the border of a task: the fault is ours, is logged, and costs this client alone
             logger.exception("nothing more can be sent to a client")
             abort(self._request)
-
-    async def _write_texts(self) -> None:
-        while self._texts:
-            message = self._texts.popleft()
-            self._text_bytes -= len(message)
-            await _put(self._socket, message)
 
     async def _write_frame(self) -> None:
         """One frame, when it is due; if more wait, this is called again."""
@@ -220,7 +210,7 @@ class SocketTransport(abc.ABC):
         frame = self._frames.popleft()
         if self._frames or self._texts:
             self._news.set()
-        await _put(self._socket, self.voice(frame))
+        await put(self._socket, self.voice(frame))
         if not self._spoke and self.owner is not None:
             self._spoke = True
             self.owner.on_first_voice(self)
@@ -228,14 +218,9 @@ class SocketTransport(abc.ABC):
     async def _close(self, flush: bool) -> None:
         if not self._socket.prepared:  # refused before it was one
             return
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                if flush and not self._socket.closed:
-                    await self._flush()
-                code = _CLOSE_CODES.get(self.reason, WSCloseCode.OK)
-                await self._socket.close(code=code, message=self.reason.encode())
-        except (TimeoutError, ConnectionError):
-            abort(self._request)
+        code = _CLOSE_CODES.get(self.reason, WSCloseCode.OK)
+        send_last = self._flush if flush else None
+        await say_goodbye(self._request, self._socket, CLOSE_S, code, self.reason, send_last)
 
     async def _flush(self) -> None:
         """What waits goes out: by its task, in its order, or here if that has ended."""
@@ -245,9 +230,9 @@ class SocketTransport(abc.ABC):
                 await asyncio.wait((sent, self._writing), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 sent.cancel()
-        await self._write_texts()
+        await self._texts.send_all(self._socket)
         for message in self.last_words:
-            await _put(self._socket, message)
+            await put(self._socket, message)
 
 
 async def until_over(session: Session, transport: SocketTransport) -> None:
@@ -280,21 +265,13 @@ async def telling_refusals(
             if hdrs.ORIGIN not in request.headers:
                 raise
             await socket.prepare(request)
-        await refuse(socket, error, words(error))
+        await refuse(request, socket, error, words(error))
 
 
-async def refuse(socket: web.WebSocketResponse, error: ServerError, words: Message | None) -> None:
+async def refuse(
+    request: web.Request, socket: web.WebSocketResponse, error: ServerError, words: Message | None
+) -> None:
     """Close the socket of a session that has not begun. ``words``: of its protocol, if it has any for this."""
     logger.info("a conversation is refused: %s", error.code)
-    with contextlib.suppress(ConnectionError):
-        if words is not None:
-            await _put(socket, words)
-        await socket.close(code=close_code(error, WSCloseCode.POLICY_VIOLATION), message=error.code.encode())
-
-
-async def _put(socket: web.WebSocketResponse, message: Message) -> None:
-    """Send a message as text or as bytes, whichever it is."""
-    if isinstance(message, str):
-        await socket.send_str(message)
-    else:
-        await socket.send_bytes(message)
+    send_last = None if words is None else functools.partial(put, socket, words)
+    await say_goodbye(request, socket, CLOSE_S, close_code(error, WSCloseCode.POLICY_VIOLATION), error.code, send_last)

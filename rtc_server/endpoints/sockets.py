@@ -1,6 +1,11 @@
-"""What every WebSocket endpoint does alike: set-up, close codes of errors, the end of a client that does not read."""
+"""What every WebSocket endpoint does alike: set-up, messages that wait to be sent, close codes of errors, the way to an
+end, also for a client that does not read."""
 
 from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
 
 from aiohttp import WSCloseCode, web
 
@@ -14,6 +19,8 @@ from rtc_server.errors import (
     Unavailable,
 )
 from rtc_server.web.bearer import socket_protocol
+
+Message = str | bytes
 
 
 def make_socket(
@@ -49,6 +56,61 @@ def close_code(error: ServerError, otherwise: WSCloseCode) -> WSCloseCode:
             return WSCloseCode.POLICY_VIOLATION
         case _:
             return otherwise
+
+
+async def put(socket: web.WebSocketResponse, message: Message) -> None:
+    """Send a message as text or as bytes, whichever it is. Raises ConnectionError."""
+    if isinstance(message, str):
+        await socket.send_str(message)
+    else:
+        await socket.send_bytes(message)
+
+
+class Outgoing:
+    """Messages that wait for a client to take them: at most so many, and so many bytes (None: no limit) of them."""
+
+    def __init__(self, most: int, most_bytes: int | None = None) -> None:
+        self.bytes = 0
+        self._most = most
+        self._most_bytes = most_bytes
+        self._messages: deque[Message] = deque()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def push(self, message: Message) -> bool:
+        """Whether there is room for it; without, the client does not read, and is to be dropped."""
+        size = self.bytes + len(message)
+        if len(self._messages) >= self._most or (self._most_bytes is not None and size > self._most_bytes):
+            return False
+        self.bytes = size
+        self._messages.append(message)
+        return True
+
+    async def send_all(self, socket: web.WebSocketResponse) -> None:
+        """Send them in their order. Raises ConnectionError."""
+        while self._messages:
+            message = self._messages.popleft()
+            self.bytes -= len(message)
+            await put(socket, message)
+
+
+async def say_goodbye(
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    close_s: float,
+    code: int,
+    reason: str,
+    send_last: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Send what is last and close, within ``close_s``; drop a client that does not take it in time."""
+    try:
+        async with asyncio.timeout(close_s):
+            if send_last is not None and not socket.closed:
+                await send_last()
+            await socket.close(code=code, message=reason.encode())
+    except (TimeoutError, ConnectionError):
+        abort(request)
 
 
 def abort(request: web.Request) -> None:

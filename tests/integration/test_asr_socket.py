@@ -25,7 +25,7 @@ from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import parse
-from rtc_server.endpoints.asr import SocketLimits
+from rtc_server.endpoints.asr_socket import SocketLimits
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.protocols import asr
 from tests.conftest import UNLIMITED

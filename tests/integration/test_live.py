@@ -290,7 +290,7 @@ async def test_a_client_that_reads_no_answers_costs_a_bounded_queue(server: Serv
         triggers = ["x" * 60_000]
         while len(server.registry):
             await client.say("session.update", session={"triggers": triggers})
-            most = max(most, transport._text_bytes)
+            most = max(most, transport._texts.bytes)
             await asyncio.sleep(0.02)
         assert most < 1_200_000
 

@@ -15,7 +15,7 @@ from rtc_server import audio, client
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.client import MICROPHONE_HZ, TranscriptionFailed, Word, transcribe
-from rtc_server.endpoints.asr import SocketLimits
+from rtc_server.endpoints.asr_socket import SocketLimits
 from tests.support.asr import asr_server, asr_tasks
 from tests.support.parrot import BREAK, Parrot, numbered
 

@@ -16,7 +16,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings, parse
-from rtc_server.endpoints.asr import SocketLimits
+from rtc_server.endpoints.asr_socket import SocketLimits
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import StreamingModel
