@@ -26,7 +26,7 @@ from rtc_server.access.principals import Principal, Visitor
 from rtc_server.app import Server
 from rtc_server.config import Settings, parse
 from rtc_server.decoding.reader import Decoders
-from rtc_server.endpoints import transcribe
+from rtc_server.endpoints import transcribe, transcribe_answers, transcribe_body
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ServerFull
@@ -54,7 +54,7 @@ def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPa
         made.append(make())
         return made[-1]
 
-    monkeypatch.setattr(transcribe.tempfile, "TemporaryFile", watched)
+    monkeypatch.setattr(transcribe_body.tempfile, "TemporaryFile", watched)
     yield
     assert all(file.closed for file in made)
     faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -329,7 +329,7 @@ async def raw(server: Held, request: bytes) -> bytes:
 
 
 async def test_who_is_too_slow(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcribe, "_GRACE_S", 0.2)
+    monkeypatch.setattr(transcribe_body, "_GRACE_S", 0.2)
     hold = asyncio.Event()
     try:
         status, _, text = await post(server.url, stream(WORDS, hold, 1000))
@@ -340,7 +340,7 @@ async def test_who_is_too_slow(server: Held, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_who_takes_for_ever(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast enough at every moment, but without an end."""
-    monkeypatch.setattr(transcribe, "_UPLOAD_S", 0.3)
+    monkeypatch.setattr(transcribe_body, "_UPLOAD_S", 0.3)
 
     async def dribble() -> AsyncIterator[bytes]:
         while True:
@@ -356,7 +356,7 @@ async def test_a_full_disk(server: Held, monkeypatch: pytest.MonkeyPatch) -> Non
         def write(self, data: Any, /) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(transcribe.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(transcribe_body.tempfile, "TemporaryFile", Full)
     status, headers, text = await post(server.url, WORDS)
     assert (status, code_of(text)) == (503, "overloaded")
     assert "Retry-After" in headers  # type: ignore[operator]
@@ -441,9 +441,9 @@ async def test_who_hangs_up_while_waiting(server: Held, accept: bytes) -> None:
 
 
 async def test_who_does_not_read_the_events(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcribe, "_EVENT_S", 0.3)
-    event = transcribe._event
-    monkeypatch.setattr(transcribe, "_event", lambda *what: f":{' ' * 20_000}\n{event(*what)}")
+    monkeypatch.setattr(transcribe_answers, "_EVENT_S", 0.3)
+    event = transcribe_answers._event
+    monkeypatch.setattr(transcribe_answers, "_event", lambda *what: f":{' ' * 20_000}\n{event(*what)}")
     body = encode(numbered(*[100] * 2000))
     head = (
         b"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Length: %d\r\n\r\n"
@@ -517,8 +517,8 @@ async def test_a_file_may_be_put_as_curl_does_it(server: Held, end: str) -> None
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what a proxy waits for were a moment."""
     monkeypatch.setattr(transcribe, "_LOOK_S", 0.01)
-    monkeypatch.setattr(transcribe, "_KEEP_ALIVE_S", 0.02)
-    monkeypatch.setattr(transcribe._Document, "first_s", 0.02)
+    monkeypatch.setattr(transcribe_answers, "_KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(transcribe_answers.Document, "first_s", 0.02)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -1,4 +1,5 @@
-"""OpenAI Realtime over a model that takes no turns: what is said on both sides, told as responses and items.
+"""OpenAI Realtime over a model that takes no turns: what is said on both sides, told as responses and items, and what
+the client asks for.
 
 A response is a stretch in which the model speaks (or writes); a user's item is one in which the user does. Both overlap
 as they do in life. Pure: events, text and frames come in with the time, events go out through a :class:`Port`. Times
@@ -25,6 +26,7 @@ from rtc_server.protocols.openai.events import encode_event, error_event
 from rtc_server.protocols.openai.formats import AudioFormat, decode_audio, encode_audio
 from rtc_server.protocols.openai.ids import new_id
 from rtc_server.protocols.openai.realtime_items import Items
+from rtc_server.protocols.openai.realtime_response import Response, usage
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.protocols.openai.realtime_transcripts import Transcript, Transcripts
 
@@ -61,21 +63,6 @@ class Port(Protocol):
 
 
 @dataclass(slots=True)
-class _Response:
-    """``opened``: its item has begun. ``asked_at``: when the client asked for it; None for one that began by itself."""
-
-    id: str
-    item_id: str
-    asked_at: float | None
-    metadata: dict[str, Any] | None
-    speaks: bool
-    opened: bool = False
-    transcript: str = ""
-    frames: int = 0
-    before: str | None = None
-
-
-@dataclass(slots=True)
 class _UserSpeech:
     """A stretch in which the user speaks. ``told``: the client knows of it. ``end_ms``: of one that waits for the
     client's commit."""
@@ -103,7 +90,7 @@ class RealtimeConversation:
         self._make_id = make_id
         self._conversation_id = make_id("conv")
         self._items = Items()
-        self._response: _Response | None = None
+        self._response: Response | None = None
         self._last_response_id = ""
         self._user: _UserSpeech | None = None
         self._transcripts = Transcripts()
@@ -119,8 +106,6 @@ class RealtimeConversation:
     def silenced(self) -> bool:
         """Whether the model's voice is kept from the client: it has cancelled what is being said."""
         return self._gated or not self.settings.speaks
-
-    # What the session tells.
 
     def created(self) -> str:
         """The first event that a client gets."""
@@ -220,7 +205,7 @@ class RealtimeConversation:
             self._poll_response(self._response, now)
         self._tell_speech()
 
-    def _poll_response(self, response: _Response, now: float) -> None:
+    def _poll_response(self, response: Response, now: float) -> None:
         user = self._user
         if not response.opened:
             if response.asked_at is not None and now - response.asked_at >= PATIENCE_S:
@@ -231,8 +216,6 @@ class RealtimeConversation:
             self._finish("cancelled", "turn_detected")
         elif now - self._last_said_at >= PAUSE_S:
             self._finish("completed")
-
-    # What the client asks.
 
     def receive(self, message: str | bytes, now: float) -> None:
         """One of the client's events. Raises BadEvent, and changes nothing then."""
@@ -337,10 +320,8 @@ class RealtimeConversation:
         self._port.forget_voice()
         self._say("output_audio_buffer.cleared", response_id=self._last_response_id)
 
-    # The model's side.
-
-    def _create(self, asked_at: float | None = None, metadata: dict[str, Any] | None = None) -> _Response:
-        response = _Response(
+    def _create(self, asked_at: float | None = None, metadata: dict[str, Any] | None = None) -> Response:
+        response = Response(
             self._make_id("resp"), self._make_id("item"), asked_at, metadata, speaks=self.settings.speaks
         )
         self._response = response
@@ -354,13 +335,13 @@ class RealtimeConversation:
         if response.opened:
             return
         response.opened = True
-        item = self._item(response, "in_progress")
+        item = response.item("in_progress")
         item["content"] = []
         response.before = self._items.put(item)
         where = {"response_id": response.id, "output_index": 0}
         self._say("response.output_item.added", **where, item=item)
         self._say("conversation.item.added", previous_item_id=response.before, item=item)
-        self._say_in(response, "content_part.added", part=_part(response, ""))
+        self._say_in(response, "content_part.added", part=response.part(""))
         if not self._by_event and response.speaks:
             self._say("output_audio_buffer.started", response_id=response.id)
         text, self._pending_text = self._pending_text, ""
@@ -369,13 +350,13 @@ class RealtimeConversation:
             self._tell_audio(response, raw)
         self._preroll = []
 
-    def _tell_text(self, response: _Response, text: str) -> None:
+    def _tell_text(self, response: Response, text: str) -> None:
         text = text if response.transcript else text.lstrip()
         if text:
             response.transcript += text
-            self._say_in(response, f"{_text_kind(response)}.delta", delta=text)
+            self._say_in(response, f"{response.text_kind}.delta", delta=text)
 
-    def _tell_audio(self, response: _Response, raw: bytes) -> None:
+    def _tell_audio(self, response: Response, raw: bytes) -> None:
         response.frames += 1
         if raw and self._by_event and response.speaks:
             self._say_in(response, "output_audio.delta", delta=encode_audio(raw))
@@ -394,41 +375,28 @@ class RealtimeConversation:
             self._say(f"output_audio_buffer.{kind}", response_id=response.id)
         self._frames = 0
 
-    def _close_item(self, response: _Response, status: str) -> None:
-        item = self._item(response, "completed" if status == "completed" else "incomplete")
+    def _close_item(self, response: Response, status: str) -> None:
+        item = response.item("completed" if status == "completed" else "incomplete")
         self._items.put(item)
         if response.speaks:
             self._say_in(response, "output_audio.done")
             self._say_in(response, "output_audio_transcript.done", transcript=response.transcript)
         else:
             self._say_in(response, "output_text.done", text=response.transcript)
-        self._say_in(response, "content_part.done", part=_part(response, response.transcript))
+        self._say_in(response, "content_part.done", part=response.part(response.transcript))
         self._say("response.output_item.done", response_id=response.id, output_index=0, item=item)
         self._say("conversation.item.done", previous_item_id=response.before, item=item)
 
-    def _item(self, response: _Response, status: str) -> dict[str, Any]:
-        kind, name = ("output_audio", "transcript") if response.speaks else ("output_text", "text")
-        content = [{"type": kind, name: response.transcript}]
-        return realtime_items.message(response.item_id, "assistant", content, status)
-
-    def _described(self, response: _Response, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _described(self, response: Response, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
         over = status != "in_progress"
-        output = [self._items.get(response.item_id)] if over and response.opened else []
+        item = self._items.get(response.item_id) if over and response.opened else None
         return {
-            "id": response.id,
-            "object": "realtime.response",
-            "status": status,
-            "status_details": details,
-            "output": [item for item in output if item is not None],
+            **response.as_dict(status, details, [] if item is None else [item]),
             "conversation_id": self._conversation_id,
             "output_modalities": self.settings.modalities,
-            "max_output_tokens": "inf",
             "audio": self.settings.audio_output(),
-            "usage": _usage(self._frames, response.frames) if over else None,
-            "metadata": response.metadata,
+            "usage": usage(self._frames, response.frames) if over else None,
         }
-
-    # The user's side.
 
     @property
     def _turns(self) -> bool:
@@ -483,8 +451,6 @@ class RealtimeConversation:
         self._say("conversation.item.added", previous_item_id=before, item=item)
         self._say("conversation.item.done", previous_item_id=before, item=item)
 
-    # How it is said.
-
     def _fail(self, code: str, message: str) -> None:
         """A failure that ends the session."""
         if self._response is not None:
@@ -496,29 +462,7 @@ class RealtimeConversation:
     def _say(self, type_: str, **fields: Any) -> None:
         self._port.say(encode_event({"type": type_, "event_id": self._make_id("event"), **fields}))
 
-    def _say_in(self, response: _Response, type_: str, **fields: Any) -> None:
+    def _say_in(self, response: Response, type_: str, **fields: Any) -> None:
         """An event about the one part of a response."""
         where = {"response_id": response.id, "item_id": response.item_id, "output_index": 0, "content_index": 0}
         self._say(f"response.{type_}", **where, **fields)
-
-
-def _text_kind(response: _Response) -> str:
-    return "output_audio_transcript" if response.speaks else "output_text"
-
-
-def _part(response: _Response, text: str) -> dict[str, Any]:
-    return {"type": "audio", "transcript": text} if response.speaks else {"type": "text", "text": text}
-
-
-def _usage(frames_in: int, frames_out: int) -> dict[str, Any]:
-    """A frame of 80 ms is a token here, as it is a step of the model: what was heard since the last response, and what
-    was said."""
-    heard = {"text_tokens": 0, "audio_tokens": frames_in, "image_tokens": 0, "cached_tokens": 0}
-    nothing = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
-    return {
-        "total_tokens": frames_in + frames_out,
-        "input_tokens": frames_in,
-        "output_tokens": frames_out,
-        "input_token_details": {**heard, "cached_tokens_details": nothing},
-        "output_token_details": {"text_tokens": 0, "audio_tokens": frames_out},
-    }
