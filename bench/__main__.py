@@ -6,7 +6,23 @@ import argparse
 import importlib
 import logging
 
-_NAMES = ("calls", "loss", "matrix", "engine", "floor", "browser", "quality", "relay", "resume", "transcribe", "words")
+_NAMES = (
+    *(
+        "calls",
+        "captions",
+        "doors",
+        "loss",
+        "matrix",
+        "engine",
+        "floor",
+        "browser",
+        "quality",
+        "relay",
+        "resume",
+        "transcribe",
+    ),
+    "words",
+)
 
 
 def main() -> None:

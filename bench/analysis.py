@@ -7,7 +7,7 @@ sent to packet received, for the same sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.signal import correlate
 
 from bench.rtp_client import Arrival, CallLog
-from bench.tape import ANALYSIS_HZ, OPUS_HZ, PACKET_S, Decoder, FloatArray, Tape, to_analysis_rate
+from bench.tape import ANALYSIS_HZ, OPUS_HZ, PACKET_S, Decoder, FloatArray, SoundDecoder, Tape, to_analysis_rate
 
 _WINDOW_S: Final = 0.4
 _HOP_S: Final = 0.1
@@ -118,7 +118,7 @@ class Verdict:
         return max(self.longest_silence_s, self.longest_wait_s)
 
 
-def assemble(arrivals: Sequence[Arrival]) -> Heard:
+def assemble(arrivals: Sequence[Arrival], make_decoder: Callable[[], SoundDecoder] = Decoder) -> Heard:
     """Decode in the order of sequence numbers. Timestamps place a packet, unless it would overlap the last."""
     by_sequence: dict[int, Arrival] = {}
     unwrapped = arrivals[0].sequence if arrivals else 0
@@ -127,7 +127,7 @@ def assemble(arrivals: Sequence[Arrival]) -> Heard:
         sequence = highest + ((arrival.sequence - highest + 0x8000) & 0xFFFF) - 0x8000
         highest = max(highest, sequence)
         by_sequence.setdefault(sequence, arrival)
-    decoder = Decoder()
+    decoder = make_decoder()
     blocks: list[FloatArray] = []
     starts: list[int] = []
     sizes: list[int] = []
@@ -261,7 +261,7 @@ def judge(
     ``reference_s``: the delay that the listener is used to; the median delay of this stretch if not given.
     """
     until = min(until, log.arrivals[-1].at) if log.arrivals else until
-    said, heard = Said(tape, log.sent), assemble(log.arrivals)
+    said, heard = Said(tape, log.sent), assemble(log.arrivals, log.decoder)
     track = follow(said, heard)
     measured = delays(said, heard, track)
     within = (measured.at >= since) & (measured.at <= until)
@@ -297,7 +297,7 @@ def _due_s(before: Arrival, after: Arrival) -> float:
 
 def first_sound_at(log: CallLog) -> float | None:
     """When the first packet with audible sound in it arrived."""
-    decoder = Decoder()
+    decoder = log.decoder()
     for arrival in log.arrivals:
         pcm = decoder.decode(arrival.payload)
         if pcm.size and 10 * np.log10(max(float(np.mean(pcm.astype(np.float64) ** 2)), 1e-10)) > _SPOKEN_DBFS:
@@ -323,7 +323,8 @@ def settled_at(found: Delays, since: float, level_s: float, tolerance_s: float =
     return None
 
 
-def _block_levels(pcm: FloatArray) -> Doubles:
+def block_levels(pcm: FloatArray) -> Doubles:
+    """Of each 10 ms, in dB relative to full scale."""
     blocks = pcm[: pcm.size // _PER_BLOCK * _PER_BLOCK].reshape(-1, _PER_BLOCK).astype(np.float64)
     return 10 * np.log10(np.maximum((blocks**2).mean(axis=1), 1e-10))
 
@@ -337,7 +338,7 @@ def _counterparts(said: Said, heard: Heard, track: Track) -> tuple[npt.NDArray[n
 
 
 def _longest_silence_s(said: Said, heard: Heard, track: Track, since: float, until: float) -> float:
-    meant, found = _block_levels(said.pcm), _block_levels(heard.pcm)
+    meant, found = block_levels(said.pcm), block_levels(heard.pcm)
     places, known = _counterparts(said, heard, track)
     times = heard.time_of(np.arange(track.shift.size) * _PER_BLOCK)
     longest = run = 0
@@ -350,7 +351,7 @@ def _longest_silence_s(said: Said, heard: Heard, track: Track, since: float, unt
 
 def _on_time(said: Said, heard: Heard, track: Track, since: float, until: float, reference_s: float) -> float:
     """Share of the 10 ms blocks spoken between the two times that were heard soon enough."""
-    meant, found = _block_levels(said.pcm), _block_levels(heard.pcm)
+    meant, found = block_levels(said.pcm), block_levels(heard.pcm)
     places, known = _counterparts(said, heard, track)
     arrived = heard.time_of(np.arange(track.shift.size) * _PER_BLOCK)
     sent = said.time_of(np.arange(meant.size) * _PER_BLOCK)

@@ -18,25 +18,36 @@ from typing import Any, Self
 import numpy as np
 import uvloop
 
-from bench.analysis import first_sound_at, judge
-from bench.rtp_client import CallLog, RtpClient
+from bench.analysis import Delays, Said, assemble, first_sound_at, judge
+from bench.clients import make_client
+from bench.questions import answer_times, questions_tape
+from bench.rtp_client import CallLog
 from bench.tape import PACKET_S, Tape, make_tape
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """``warm_s``: how long all calls run before the measurement begins."""
+    """``way``, ``pieces``: see :func:`make_client`. ``warm_s``: how long all calls run before the measurement begins.
+    ``tape``: a name of :func:`make_tape`. ``drifts_ppm``: of the clients' clocks, in turn. ``questions``: if not 0, so
+    many are said instead of the tape."""
 
     url: str
-    dialect: str
+    way: str
     sessions: int
     warm_s: float
     tape: str = "warble"
+    pieces: int = 1
+    drifts_ppm: tuple[float, ...] = (0.0,)
+    questions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """``p50_s`` and ``p99_s``: of the delays of all packets of all calls. Lists: one value for each call."""
+    """``p50_s`` and ``p99_s``: of the delays of all packets of all calls. Lists: one value for each call.
+
+    ``minutes_s``: for each call the median delay of each minute from the beginning of the measurement. ``answers_s``:
+    of all questions on the tape, see :func:`answer_times`.
+    """
 
     p50_s: float
     p99_s: float
@@ -46,6 +57,8 @@ class LoadResult:
     longest_gap_s: float
     likeness: float
     client_cpu_share: float
+    minutes_s: list[list[float]]
+    answers_s: list[float | None]
 
 
 class Load:
@@ -83,8 +96,9 @@ class Load:
 
 
 async def _run(spec: LoadSpec) -> None:
-    tape = make_tape(spec.tape)
-    clients = [RtpClient(spec.url, spec.dialect, tape) for _ in range(spec.sessions)]
+    tape = questions_tape(spec.questions) if spec.questions else make_tape(spec.tape)
+    drifts = [spec.drifts_ppm[number % len(spec.drifts_ppm)] for number in range(spec.sessions)]
+    clients = [make_client(spec.url, spec.way, tape, spec.pieces, drift_ppm) for drift_ppm in drifts]
     spacing = random.Random(1)
     try:
         for client in clients:
@@ -116,7 +130,18 @@ def _summarise(logs: list[CallLog], tape: Tape, since: float, until: float, cpu_
         longest_gap_s=max(verdict.longest_gap_s for verdict in verdicts),
         likeness=float(np.median([verdict.likeness for verdict in verdicts])),
         client_cpu_share=cpu_share,
+        minutes_s=[_by_minute(verdict.delays, since) for verdict in verdicts],
+        answers_s=[answer for log in logs for answer in _answers(log, tape)],
     )
+
+
+def _by_minute(delays: Delays, since: float) -> list[float]:
+    minute = ((delays.at - since) // 60).astype(int)
+    return [float(np.median(delays.seconds[minute == number])) for number in np.unique(minute)]
+
+
+def _answers(log: CallLog, tape: Tape) -> list[float | None]:
+    return answer_times(Said(tape, log.sent), assemble(log.arrivals, log.decoder), tape.marks) if tape.marks else []
 
 
 def _since_offer(log: CallLog, when: float | None) -> float | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import av
@@ -26,16 +27,17 @@ from aiortc.rtp import RtpPacket
 
 from bench.dialects import DIALECTS
 from bench.rtp_tap import tap
-from bench.tape import PACKET_S, PACKET_SAMPLES, TIME_BASE, Tape
+from bench.tape import PACKET_S, PACKET_SAMPLES, TIME_BASE, Decoder, SoundDecoder, Tape
 from lab.network.sdp import Rewriter
 
-_LATE_S = 0.1
+LATE_S: Final = 0.1
 """A client that was held up for longer goes on from now: bursts would be its own doing, not the server's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One received RTP packet. ``at``: monotonic seconds."""
+    """One received RTP packet, or a piece of sound that came otherwise. ``at``: monotonic seconds. ``timestamp``: at
+    48 kHz."""
 
     at: float
     sequence: int
@@ -49,7 +51,8 @@ class CallLog:
 
     ``began_at``: before candidates were gathered; ``offered_at``: after it.
 
-    ``sent[i]``: when the tape's packet ``i`` (counted over its turns) was handed to the transport.
+    ``sent[i]``: when the tape's packet ``i`` (counted over its turns) was handed to the transport. ``decoder``: makes
+    one for the payloads of what arrived.
     """
 
     began_at: float = 0.0
@@ -58,6 +61,7 @@ class CallLog:
     connected_at: float = 0.0
     sent: list[float] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
+    decoder: Callable[[], SoundDecoder] = Decoder
 
 
 class TapeTrack(MediaStreamTrack):
@@ -76,7 +80,7 @@ class TapeTrack(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         now = time.monotonic()
-        if self._due is None or now - self._due > _LATE_S:
+        if self._due is None or now - self._due > LATE_S:
             self._due = now
         if self._due > now:
             await asyncio.sleep(self._due - now)
@@ -107,7 +111,7 @@ class RtpClient:
             )
         )
         self._pc.addTrack(TapeTrack(tape, self.log.sent, drift_ppm))
-        self._pc.createDataChannel("text")
+        self._pc.createDataChannel(self._dialect.channel)
         self._pc.on("connectionstatechange", self._on_state)
 
     async def call(self, network: Rewriter | None = None, timeout_s: float = 20.0) -> None:
@@ -120,10 +124,12 @@ class RtpClient:
             tap(transceiver.receiver, self._on_packet)
         self.log.offered_at = time.monotonic()
         async with aiohttp.ClientSession(raise_for_status=True) as http:
-            async with http.post(self._url + self._dialect.path, json=self._dialect.body(offer)) as response:
-                answer = await response.json()
+            headers = {"Content-Type": self._dialect.content_type}
+            body = self._dialect.body(offer)
+            async with http.post(self._url + self._dialect.path, data=body, headers=headers) as response:
+                answer = self._dialect.answer(await response.text())
             self.log.answered_at = time.monotonic()
-        await self._pc.setRemoteDescription(RTCSessionDescription(network.rewrite(answer["sdp"]), "answer"))
+        await self._pc.setRemoteDescription(RTCSessionDescription(network.rewrite(answer), "answer"))
         async with asyncio.timeout(timeout_s):
             await self._connected.wait()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fractions
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import av
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import soxr
 
 from lab.speech.clips import SPEECH_HZ, speak
+from rtc_server import audio
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -46,11 +47,14 @@ _SENTENCES: Final = (
 @dataclass(frozen=True, slots=True)
 class Tape:
     """``packets``: played in a loop. ``twin``: mono float32 at :data:`ANALYSIS_HZ`, one turn of the loop as a
-    client hears it that is sent its own packets back."""
+    client hears it that is sent its own packets back. ``pcm``: that twin for a client that sends no packets, of each
+    the 16 bits at 24 kHz. ``marks``: places in the twin that matter."""
 
     name: str
     packets: tuple[bytes, ...]
     twin: FloatArray
+    pcm: tuple[bytes, ...]
+    marks: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -62,7 +66,7 @@ def speech_tape() -> Tape:
     assert SPEECH_HZ == OPUS_HZ
     pcm = np.concatenate([speak(sentence) for sentence in _SENTENCES])
     # It begins at once, so that the time to a call's first audio is not the speaker's.
-    return _record("speech", pcm[int(np.argmax(np.abs(pcm) > _LOUD)) :])
+    return record("speech", pcm[int(np.argmax(np.abs(pcm) > _LOUD)) :])
 
 
 def warble_tape(seconds: float = 30.0, seed: int = 1) -> Tape:
@@ -72,18 +76,26 @@ def warble_tape(seconds: float = 30.0, seed: int = 1) -> Tape:
     steps = int(seconds * 25)
     octaves = np.interp(np.arange(int(seconds * OPUS_HZ)) / OPUS_HZ * 25, np.arange(steps), rng.uniform(0, 3.32, steps))
     phase = 2 * np.pi * np.cumsum(250 * 2**octaves) / OPUS_HZ
-    return _record("warble", (0.3 * np.sin(phase)).astype(np.float32))
+    return record("warble", (0.3 * np.sin(phase)).astype(np.float32))
 
 
 def make_tape(name: str) -> Tape:
     return {"speech": speech_tape, "warble": warble_tape}[name]()
 
 
-def _record(name: str, pcm: FloatArray) -> Tape:
+def record(name: str, pcm: FloatArray, marks: tuple[int, ...] = ()) -> Tape:
+    """``pcm``: mono at 48 kHz."""
     packets = encode(pcm)
     # Two turns, of which the second is kept: in a loop, the decoder never starts afresh.
     heard = Decoder().decode_all([*packets, *packets])
-    return Tape(name, tuple(packets), to_analysis_rate(heard)[-len(packets) * ANALYSIS_HZ // 50 :])
+    twin = to_analysis_rate(heard)[-len(packets) * ANALYSIS_HZ // 50 :]
+    return Tape(name, tuple(packets), twin, _as_pcm(heard, len(packets)), marks)
+
+
+def _as_pcm(heard: FloatArray, packets: int) -> tuple[bytes, ...]:
+    """The last so many packets' worth."""
+    pcm = audio.to_int16(soxr.resample(heard, OPUS_HZ, audio.MODEL_RATE_HZ)).astype("<i2")
+    return tuple(piece.tobytes() for piece in pcm.reshape(-1, audio.PACKET_SAMPLES)[-packets:])
 
 
 def encode(pcm: FloatArray) -> list[bytes]:
@@ -110,6 +122,12 @@ def encode(pcm: FloatArray) -> list[bytes]:
         frame.pts = start
         packets += [bytes(packet) for packet in codec.encode(frame)]
     return packets
+
+
+class SoundDecoder(Protocol):
+    """Payloads of one stream in, mono float32 at 48 kHz out."""
+
+    def decode(self, payload: bytes) -> FloatArray: ...
 
 
 class Decoder:

@@ -40,11 +40,11 @@ class RunningServer:
         self.url = url
         self._process = process
 
-    def cpu_s(self) -> float:
-        """CPU time of the server and all its children so far, in seconds."""
+    def cpu_s(self, children: bool = True) -> float:
+        """CPU time of the server so far, in seconds, and of all its ``children``: engines are such."""
         root = psutil.Process(self._process.pid)
         total = 0.0
-        for process in (root, *root.children(recursive=True)):
+        for process in (root, *(root.children(recursive=True) if children else ())):
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system

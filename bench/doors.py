@@ -1,0 +1,184 @@
+"""``python -m bench doors``: what each door costs and delays, beside ``/api/offer``; and whether delay grows in one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+
+from bench.load import Load, LoadResult, LoadSpec
+from bench.questions import questions_tape
+from bench.systems import OURS, SYSTEMS
+from bench.table import publish, spread
+from lab.servers import RunningServer, running
+
+HELP = "delay and CPU through each door (OpenAI Live and Realtime, Moshi's), beside /api/offer"
+
+PICO: Final = ("--model", "pico", "--slots", "1", "--stt", "none", "--allow-slow", "--max-step-ms", "100000")
+_READY_S: Final = 90.0
+_DRIFTS_PPM: Final = (200.0, -200.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """``way``: see :func:`bench.clients.make_client`. ``pieces``: of 20 ms, in a message."""
+
+    name: str
+    way: str
+    pieces: int = 1
+
+
+OFFER: Final = Door("/api/offer (WebRTC)", "rtc-server")
+DOORS: Final = (
+    OFFER,
+    Door("OpenAI Live, WebRTC", "live-webrtc"),
+    Door("OpenAI Realtime, WebRTC", "realtime-webrtc"),
+    Door("OpenAI Live, WebSocket", "live-websocket"),
+    Door("OpenAI Realtime, WebSocket", "realtime-websocket"),
+    Door("Moshi, WebSocket", "moshi"),
+)
+GATHERED: Final = (
+    Door("OpenAI Live, WebSocket, 80 ms", "live-websocket", 4),
+    Door("OpenAI Realtime, WebSocket, 80 ms", "realtime-websocket", 4),
+    Door("Moshi, WebSocket, 80 ms", "moshi", 4),
+)
+"""The same with a frame in each message, as Moshi's clients and others send them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sessions", type=int, default=3, help="echo calls at a time")
+    parser.add_argument("--seconds", type=float, default=8, help="of echo, each time")
+    parser.add_argument("--warm", type=float, default=2, help="seconds before that")
+    parser.add_argument("--questions", type=int, default=8, help="to Pico, each time; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3, help="times each")
+    parser.add_argument("--minutes", type=float, help="measure this instead: all doors at once, for so long")
+
+
+@dataclass(slots=True)
+class Measured:
+    """Of one door. ``cpu``: shares of a core, of the server's process, for each session. ``echoes``: a round each."""
+
+    cpu: list[float] = field(default_factory=list)
+    echoes: list[LoadResult] = field(default_factory=list)
+    answers_s: list[float | None] = field(default_factory=list)
+
+    @property
+    def p50_s(self) -> float:
+        return statistics.median(echo.p50_s for echo in self.echoes)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.minutes:
+        _publish_minutes(asyncio.run(_for_long(arguments.minutes)), arguments.minutes)
+    else:
+        _publish(asyncio.run(_measure(arguments)), arguments)
+
+
+async def _measure(arguments: argparse.Namespace) -> dict[Door, Measured]:
+    measured = {door: Measured() for door in (*DOORS, *GATHERED)}
+    async with running(SYSTEMS[OURS]) as echo, answering() as pico:
+        for number in range(arguments.rounds):
+            print(f"round {number + 1}", file=sys.stderr)
+            for door in _in_turn([*measured], number):
+                await _echo(echo, door, arguments, measured[door])
+            for door in _in_turn(DOORS, number) if arguments.questions else ():
+                measured[door].answers_s += await ask(pico.url, door, arguments.questions)
+    return measured
+
+
+def _in_turn(doors: Sequence[Door], number: int) -> Sequence[Door]:
+    first = number % len(doors)
+    return [*doors[first:], *doors[:first]]
+
+
+async def _echo(server: RunningServer, door: Door, arguments: argparse.Namespace, into: Measured) -> None:
+    load = await Load.start(
+        LoadSpec(server.url, door.way, arguments.sessions, arguments.warm, "warble", pieces=door.pieces)
+    )
+    began, cpu_s = time.monotonic(), server.cpu_s(children=False)
+    await asyncio.sleep(arguments.seconds)
+    used_s, lasted_s = server.cpu_s(children=False) - cpu_s, time.monotonic() - began
+    into.cpu.append(used_s / lasted_s / arguments.sessions)
+    into.echoes.append(await load.stop())
+
+
+async def ask(url: str, door: Door, questions: int) -> list[float | None]:
+    """Seconds from the last sample of each question to the first of its answer; see :func:`answer_times`."""
+    load = await Load.start(LoadSpec(url, door.way, 1, 0.0, questions=questions))
+    await asyncio.sleep(questions_tape(questions).seconds)
+    return (await load.stop()).answers_s
+
+
+@contextlib.asynccontextmanager
+async def answering(*options: str) -> AsyncIterator[RunningServer]:
+    """A server with Pico, loaded. Raises TimeoutError."""
+    async with running(SYSTEMS[OURS], (*PICO, *options)) as server, aiohttp.ClientSession() as http:
+        async with asyncio.timeout(_READY_S):
+            while (await http.get(f"{server.url}/readyz")).status != 200:  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.2)
+        yield server
+
+
+async def _for_long(minutes: float) -> dict[Door, LoadResult]:
+    """Two conversations through each door, with a fast and a slow clock."""
+    async with running(SYSTEMS[OURS]) as server:
+        specs = [LoadSpec(server.url, door.way, 2, 5.0, "speech", drifts_ppm=_DRIFTS_PPM) for door in DOORS]
+        loads = await asyncio.gather(*(Load.start(spec) for spec in specs))
+        await asyncio.sleep(minutes * 60)
+        return dict(zip(DOORS, await asyncio.gather(*(load.stop() for load in loads)), strict=True))
+
+
+def _publish(measured: dict[Door, Measured], arguments: argparse.Namespace) -> None:
+    def row(door: Door, found: Measured) -> list[str]:
+        answered = [answer for answer in found.answers_s if answer is not None]
+        return [
+            door.name,
+            spread([echo.p50_s * 1000 for echo in found.echoes], "ms"),
+            spread([echo.p99_s * 1000 for echo in found.echoes], "ms"),
+            f"{(found.p50_s - measured[OFFER].p50_s) * 1000:+.0f} ms",
+            spread([share * 100 for share in found.cpu], "%", 1),
+            spread([answer * 1000 for answer in answered], "ms"),
+            f"{len(answered)} of {len(found.answers_s)}" if found.answers_s else "–",
+        ]
+
+    publish(
+        "Doors",
+        [
+            *("door", "echo: delay, p50", "p99", "over /api/offer, p50", "server CPU per session"),
+            *("question → answer", "answered"),
+        ],
+        [row(door, found) for door, found in measured.items()],
+        [
+            f"Echo: {arguments.sessions} calls at a time for {arguments.seconds:g} s; Pico: one call, "
+            f"{arguments.questions} questions; {arguments.rounds} rounds, the doors in turn in each: median "
+            "(least–most), of the rounds, and of all answers.",
+        ],
+    )
+
+
+def _publish_minutes(found: dict[Door, LoadResult], minutes: float) -> None:
+    def row(door: Door, result: LoadResult) -> list[str]:
+        cells = [[f"{minute * 1000:.0f}" for minute in (call[0], call[-1], max(call))] for call in result.minutes_s]
+        return [door.name, *(cell for call in cells for cell in call)]
+
+    heads = [f"{'fast' if drift > 0 else 'slow'} clock: {what}" for drift in _DRIFTS_PPM for what in _WHAT]
+    publish(
+        f"{minutes:g} minutes through each door",
+        ["door", *heads],
+        [row(door, result) for door, result in found.items()],
+        [
+            f"Median delay of a minute, ms. All doors at once, two calls each, the clients' clocks {_DRIFTS_PPM[0]:g} "
+            "ppm fast and slow against the server's. What is said is speech, with the pauses between sentences."
+        ],
+    )
+
+
+_WHAT: Final = ("first minute", "last", "worst")
