@@ -62,13 +62,20 @@ class OutboundTrack(MediaStreamTrack):
 
     That puts packets behind frames at a known distance: a clock with a phase of its own would cost up to 20 ms of
     reserve.
-    ``on_voice`` is called once, when the model's first samples leave.
+    ``on_voice`` is called once, when the model's first samples leave. ``clock``: monotonic seconds, those of the event
+    loop.
     """
 
     kind = "audio"
 
-    def __init__(self, playout: PlayoutBuffer, on_voice: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        playout: PlayoutBuffer,
+        on_voice: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
+        self._now = clock
         self._playout = playout
         self._on_voice: Callable[[], None] | None = on_voice
         self._clock: PacketClock | None = None
@@ -89,14 +96,13 @@ class OutboundTrack(MediaStreamTrack):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await self._started.wait()
-            self._clock = PacketClock(time.monotonic() + self._playout.phase_s)
+            self._clock = PacketClock(self._now() + self._playout.phase_s)
         if self.readyState != "live":
             raise MediaStreamError
-        now = time.monotonic()
-        number, wait_s = self._clock.next(now)
+        number, wait_s = self._clock.next(self._now())
         if wait_s:
             await asyncio.sleep(wait_s)
-        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES, time.monotonic())
+        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES, self._now())
         if voiced and self._on_voice is not None:
             self._on_voice()
             self._on_voice = None
@@ -107,9 +113,14 @@ class EncodedTrack(OutboundTrack):
     """Opus packets, for :class:`rtc_server.webrtc.transceivers.LeanSender`: the WebRTC stack has nothing to compute."""
 
     def __init__(
-        self, playout: PlayoutBuffer, encoder: OpusEncoder, bitrate: int, on_voice: Callable[[], None] = lambda: None
+        self,
+        playout: PlayoutBuffer,
+        encoder: OpusEncoder,
+        bitrate: int,
+        on_voice: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(playout, on_voice)
+        super().__init__(playout, on_voice, clock)
         self._encoder = encoder
         self._bitrate = bitrate
         self._loss = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import types
 from typing import TypeVar
 
 import av
@@ -11,16 +10,16 @@ import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from rtc_server import audio, tracks
+from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.media.opus import make_encoder
 from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.tracks import EncodedTrack, OutboundTrack, PacketClock, RawTrack
 from tests.support.signals import sine
+from tests.support.virtual_time import START_S, in_virtual_time, now, virtual_loop
 
 Track = TypeVar("Track", bound=OutboundTrack)
 PACKET_S = 0.02
-START_S = 1000.0
 
 
 def test_packets_are_due_every_20_ms() -> None:
@@ -66,31 +65,6 @@ def test_after_a_long_stall_what_is_too_late_is_skipped() -> None:
     assert (number, wait_s) == (501, pytest.approx(0.0195))
 
 
-class VirtualTime:
-    """Stands in for the clock and the sleep of the module under test."""
-
-    def __init__(self) -> None:
-        self.now = START_S
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-
-@pytest.fixture
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
-    clock = VirtualTime()
-    monkeypatch.setattr(tracks, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    virtual = types.SimpleNamespace(sleep=clock.sleep, timeout=asyncio.timeout, Event=asyncio.Event)
-    monkeypatch.setattr(tracks, "asyncio", virtual)
-    return clock
-
-
 def voice(frames: int = 1) -> PlayoutBuffer:
     playout = PlayoutBuffer(0)
     playout.push(sine(frames * audio.FRAME_SAMPLES), START_S)
@@ -98,7 +72,7 @@ def voice(frames: int = 1) -> PlayoutBuffer:
 
 
 def encoded(playout: PlayoutBuffer) -> EncodedTrack:
-    return EncodedTrack(playout, make_encoder(32_000), 32_000)
+    return EncodedTrack(playout, make_encoder(32_000), 32_000, clock=now)
 
 
 def started(track: Track) -> Track:
@@ -107,21 +81,23 @@ def started(track: Track) -> Track:
     return track
 
 
-async def test_encoded_packets_are_paced_and_stamped(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_encoded_packets_are_paced_and_stamped() -> None:
     """One every 20 ms of the clock, 960 ticks of 48 kHz apart."""
     track = started(encoded(voice(5)))
     packets = []
     for number in range(20):
         packets.append(await track.recv())
-        assert virtual_time.now == pytest.approx(START_S + number * PACKET_S)
+        assert now() == pytest.approx(START_S + number * PACKET_S)
     assert all(isinstance(packet, av.Packet) for packet in packets)
     assert [packet.pts for packet in packets] == [960 * number for number in range(20)]
     assert {packet.time_base.denominator for packet in packets if packet.time_base} == {48_000}
 
 
-async def test_raw_frames_are_stamped_on_their_own_clock(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_raw_frames_are_stamped_on_their_own_clock() -> None:
     """For telephone codecs: 480 samples of 24 kHz mono a frame."""
-    track = started(RawTrack(voice()))
+    track = started(RawTrack(voice(), clock=now))
     frames = [await track.recv() for _ in range(8)]
     for number, frame in enumerate(frames):
         assert isinstance(frame, av.AudioFrame)
@@ -132,55 +108,61 @@ async def test_raw_frames_are_stamped_on_their_own_clock(virtual_time: VirtualTi
     assert not heard[1920:].any()
 
 
-async def test_an_empty_buffer_sends_silence(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_an_empty_buffer_sends_silence() -> None:
     """A gap would make the receiver conceal, and keeps no path open."""
-    track = started(RawTrack(PlayoutBuffer(40)))
+    track = started(RawTrack(PlayoutBuffer(40), clock=now))
     for _ in range(10):
         frame = await track.recv()
         assert isinstance(frame, av.AudioFrame)
         assert not frame.to_ndarray().any()
 
 
-async def test_after_a_stall_time_stamps_skip_what_was_never_sent(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_after_a_stall_time_stamps_skip_what_was_never_sent() -> None:
     """They go on with the clock, and never back."""
     track = started(encoded(voice()))
     stamps = [(await track.recv()).pts for _ in range(3)]
-    virtual_time.now += 1.01
+    virtual_loop().stall(1.01)
     stamps += [(await track.recv()).pts for _ in range(3)]
     assert stamps == [0, 960, 1920, 52 * 960, 53 * 960, 54 * 960]
-    assert virtual_time.now == pytest.approx(START_S + 54 * PACKET_S)
+    assert now() == pytest.approx(START_S + 54 * PACKET_S)
 
 
-async def test_the_clock_starts_with_the_first_frame(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_the_clock_starts_with_the_first_frame() -> None:
     """Connecting takes seconds, which are not owed to anybody; and packets leave right behind frames."""
     track = encoded(voice())
     asked = asyncio.create_task(track.recv())
     await asyncio.sleep(0)
-    virtual_time.now += 5.0
+    virtual_loop().stall(5.0)
     assert not asked.done()
     track.start()
+    asked_at = now()
     assert (await asked).pts == 0
-    assert not virtual_time.slept
+    assert now() == asked_at
 
 
-async def test_a_silence_is_not_sent_and_time_stamps_go_on_through_it(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_a_silence_is_not_sent_and_time_stamps_go_on_through_it() -> None:
     """A few packets of it are, for the receiver to learn how it sounds; the first word after it is marked."""
     track = started(encoded(voice(5)))
     sent = [packet for _ in range(100) if (packet := await track.next_packet()) is not None]
     assert 20 <= len(sent) < 60
     assert sent[0][2]
-    track._playout.push(sine(audio.FRAME_SAMPLES), virtual_time.now)
+    track._playout.push(sine(audio.FRAME_SAMPLES), now())
     _, ticks, marker = await track.next_packet()
     assert marker
     assert ticks == 100 * 960
 
 
-async def test_a_steady_tone_is_no_silence(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_a_steady_tone_is_no_silence() -> None:
     """libopus alone would take it for noise, and pause."""
     track = started(encoded(PlayoutBuffer(0)))
     for at in range(100):
         if at % 4 == 0:
-            track._playout.push(sine(audio.FRAME_SAMPLES, 450.0), virtual_time.now)
+            track._playout.push(sine(audio.FRAME_SAMPLES, 450.0), now())
         assert await track.next_packet() is not None
 
 
@@ -214,23 +196,25 @@ def test_the_encoder_follows_reported_loss_up_at_once_and_down_slowly() -> None:
     assert encoder.bitrates[1] < 32_000
 
 
-async def test_the_first_voice_is_told_once(virtual_time: VirtualTime) -> None:
+@in_virtual_time
+async def test_the_first_voice_is_told_once() -> None:
     told: list[float] = []
     playout = PlayoutBuffer(0)
-    track = started(RawTrack(playout, lambda: told.append(virtual_time.now)))
+    track = started(RawTrack(playout, lambda: told.append(now()), now))
     for _ in range(5):
         await track.recv()
     assert not told
-    playout.push(sine(audio.FRAME_SAMPLES), virtual_time.now)
+    playout.push(sine(audio.FRAME_SAMPLES), now())
     for _ in range(20):
         await track.recv()
-    playout.push(sine(audio.FRAME_SAMPLES), virtual_time.now)
+    playout.push(sine(audio.FRAME_SAMPLES), now())
     await track.recv()
     assert told == [pytest.approx(START_S + 5 * PACKET_S)]
 
 
+@in_virtual_time
 async def test_a_stopped_track_ends() -> None:
-    track = started(RawTrack(voice()))
+    track = started(RawTrack(voice(), clock=now))
     track.stop()
     with pytest.raises(MediaStreamError):
         await track.recv()

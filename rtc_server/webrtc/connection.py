@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiortc.rtp import RtpPacket
@@ -18,8 +20,9 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import BadCandidate, RestartUnsupported
+from rtc_server.media.codecs import PacketDecoder, make_decoder
 from rtc_server.media.inbound import PacketReceiver
-from rtc_server.media.opus import make_encoder
+from rtc_server.media.opus import OpusEncoder, make_encoder
 from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.offer import Offer
@@ -35,6 +38,17 @@ _LOSS_REPORT_S: Final = 0.9
 """How often, at most, the encoder is told what the client has lost: about as often as receivers report it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a connection is made of: its peer, a decoder by the name of its codec, an encoder of so many bit/s; and the
+    clock that it goes by, in monotonic seconds."""
+
+    make_peer: Callable[..., Peer] = Peer
+    make_decoder: Callable[[str], PacketDecoder] = make_decoder
+    make_encoder: Callable[[int], OpusEncoder] = make_encoder
+    clock: Callable[[], float] = time.monotonic
+
+
 class Connection:
     """``owner``: the session, or its listeners. ``language``: of its data channel."""
 
@@ -46,21 +60,25 @@ class Connection:
         addresses: MediaAddresses,
         log_id: str,
         language: ChannelLanguage | None = None,
+        parts: Parts | None = None,
     ) -> None:
+        self._parts = parts = parts or Parts()
         self.etag = f'"{secrets.token_hex(8)}"'
         """Of the ICE generation, in the form that HTTP gives it."""
         self.connected = False
         self.channel_open = False
-        self.opened_at = time.monotonic()
+        self.opened_at = parts.clock()
         self.language = language or OwnLanguage()
         self._owner: TransportOwner | None = owner
         self._offer = offer
         self._bitrate = settings.bitrate_bps
         self._addresses = addresses
-        self._receiver = PacketReceiver()
+        self._receiver = PacketReceiver(parts.make_decoder)
         self._playout = PlayoutBuffer(settings.playout_margin_ms)
         self._voice = self._make_voice()
-        self._peer = Peer(self, offer, self._voice, addresses, settings.peer_timeout_s, log_id, self.language.label)
+        self._peer = parts.make_peer(
+            self, offer, self._voice, addresses, settings.peer_timeout_s, log_id, self.language.label
+        )
         self._answers = 0
         self._heard_at = self._loss_reported_at = self.opened_at
 
@@ -134,7 +152,7 @@ class Connection:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
         told to the encoder."""
         peer, received = await self._peer.stats(), self._receiver.figures()
-        now = time.monotonic()
+        now = self._parts.clock()
         if peer.answers != self._answers:
             self._answers = peer.answers
             self._heard_at = now
@@ -176,14 +194,14 @@ class Connection:
     def on_packet(self, codec: str, packet: RtpPacket) -> None:
         if self._owner is None or not self.connected:
             return
-        now = time.monotonic()
+        now = self._parts.clock()
         pcm = self._receiver.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
         if pcm is not None:
             self._owner.on_audio(self, pcm, now)
 
     def on_connected(self) -> None:
         self.connected = True
-        self._heard_at = time.monotonic()
+        self._heard_at = self._parts.clock()
         if self._owner is not None:
             self._owner.on_connected(self)
 
@@ -206,9 +224,11 @@ class Connection:
             self._owner.on_gone(self, orderly)
 
     def _make_voice(self) -> OutboundTrack:
+        clock = self._parts.clock
         if self._offer.codec != "OPUS":
-            return RawTrack(self._playout, self._on_voice)
-        return EncodedTrack(self._playout, make_encoder(self._bitrate), self._bitrate, self._on_voice)
+            return RawTrack(self._playout, self._on_voice, clock)
+        encoder = self._parts.make_encoder(self._bitrate)
+        return EncodedTrack(self._playout, encoder, self._bitrate, self._on_voice, clock)
 
     def _on_voice(self) -> None:
         if self._owner is not None:
