@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rtc_server import bundled
@@ -55,11 +56,20 @@ def _setting(
     high: float | None = None,
     secret: bool = False,
     may_be_empty: bool = False,
+    unset: int | None = None,
 ) -> Any:
-    """``secret``: only from the environment, where other users of the machine cannot read it; never shown.
+    """``unset``: the number that stands for None where a setting is text, on the command line and in the environment.
+    ``secret``: only from the environment, where other users of the machine cannot read it; never shown.
     ``may_be_empty``: a text that is set to nothing is as good as one that is not set. Elsewhere it is a mistake, as of
     a variable that was to be filled in: a server with an empty ``--auth`` would be an open one."""
-    metadata = {"help": help_text, "low": low, "high": high, "secret": secret, "may_be_empty": may_be_empty}
+    metadata = {
+        "help": help_text,
+        "low": low,
+        "high": high,
+        "secret": secret,
+        "may_be_empty": may_be_empty,
+        "unset": unset,
+    }
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -94,17 +104,29 @@ class Settings:
         "write down the user's own words beside a dialogue, in slots of --stt that no client asks for; auto: where "
         "there is such a model",
     )
-    stt_slots: int = _setting(0, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 0, 1024)
-    slots: int = _setting(0, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 0, 1024)
+    stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
+    slots: int | None = _setting(
+        None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0
+    )
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
-    context: int = _setting(0, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 0, 100_000)
-    temperature: float = _setting(-1.0, "sampling temperature of the audio; -1: the checkpoint's own", -1, 10)
-    text_temperature: float = _setting(-1.0, "sampling temperature of the text; -1: the checkpoint's own", -1, 10)
-    top_k: int = _setting(-1, "audio tokens to sample among; -1: the checkpoint's own", -1, 1_000_000)
-    text_top_k: int = _setting(-1, "text tokens to sample among; -1: the checkpoint's own", -1, 1_000_000)
-    seed: int = _setting(-1, "seed of the sampling; -1: a new one at each start", -1)
+    context: int | None = _setting(
+        None, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 1, 100_000, unset=0
+    )
+    temperature: float | None = _setting(
+        None, "sampling temperature of the audio; -1: the checkpoint's own", 0, 10, unset=-1
+    )
+    text_temperature: float | None = _setting(
+        None, "sampling temperature of the text; -1: the checkpoint's own", 0, 10, unset=-1
+    )
+    top_k: int | None = _setting(None, "audio tokens to sample among; -1: the checkpoint's own", 0, 1_000_000, unset=-1)
+    text_top_k: int | None = _setting(
+        None, "text tokens to sample among; -1: the checkpoint's own", 0, 1_000_000, unset=-1
+    )
+    seed: int | None = _setting(None, "seed of the sampling; -1: a new one at each start", 0, unset=-1)
     allow_slow: bool = _setting(False, "start a model although it cannot keep up with even one conversation")
-    threads: int = _setting(0, f"CPU threads of the engine; 0: torch's own choice ({PICO}: 1)", 0, 1024)
+    threads: int | None = _setting(
+        None, f"CPU threads of the engine; 0: torch's own choice ({PICO}: 1)", 1, 1024, unset=0
+    )
     engine: Literal["auto", "process", "thread"] = _setting(
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )
@@ -138,8 +160,8 @@ class Settings:
     trusted_proxies: tuple[str, ...] = _setting((), "addresses or networks whose X-Forwarded-For is believed")
     offers_per_minute: int = _setting(120, "offers a minute from one address", 1, 1_000_000)
     sessions_per_address: int = _setting(64, "sessions, sockets and files at a time from one address", 1, 100_000)
-    connecting_per_address: int = _setting(
-        0, "of these, how many may not be connected yet; 0: 8, and half of a service's slots", 0, 100_000
+    connecting_per_address: int | None = _setting(
+        None, "of these, how many may not be connected yet; 0: 8, and half of a service's slots", 1, 100_000, unset=0
     )
     tls: Literal["off", "self-signed"] = _setting("off", "self-signed: HTTPS with a certificate made on the spot")
     tls_cert: str = _setting("", "PEM file of the certificate chain; serves HTTPS")
@@ -267,13 +289,14 @@ def add_arguments(
             group = parser.add_argument_group(_GROUPS[spec.name])
         if spec.metadata["secret"] or (only is not None and spec.name not in only):
             continue
-        kind = types[spec.name]
+        kind = _bare(types[spec.name])
         if kind is bool:
             group.add_argument(
                 option(spec.name), action=argparse.BooleanOptionalAction, default=None, help=spec.metadata["help"]
             )
             continue
-        shown = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        default = spec.metadata["unset"] if spec.default is None else spec.default
+        shown = ",".join(default) if isinstance(default, tuple) else default
         help_text = f"{spec.metadata['help']} (default: {shown})" if shown != "" else spec.metadata["help"]
         choices = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else spec.name.upper()
         group.add_argument(option(spec.name), default=None, metavar=choices, help=help_text.replace("%", "%%"))
@@ -316,7 +339,7 @@ def _from_arguments(
         if value is None:
             source, value = _given(spec.name, variable, lambda name: environment.get(variable(name)))
         if value is not None:
-            values[spec.name] = _convert(source, value, types[spec.name])
+            values[spec.name] = _converted(source, value, types[spec.name], spec)
             _refuse_odd_text(source, values[spec.name], spec)
     return of(**values)
 
@@ -350,6 +373,17 @@ def state_directory(environment: Mapping[str, str] | None = None) -> Path:
     named = Path(environment.get("XDG_STATE_HOME", ""))
     # "All paths set in these environment variables must be absolute": any other is as good as none.
     return (named if named.is_absolute() else Path.home() / ".local" / "state") / "rtc-server"
+
+
+def _bare(kind: Any) -> Any:
+    """The type of a setting that may be None, without that."""
+    return next(each for each in get_args(kind) if each is not NoneType) if isinstance(kind, UnionType) else kind
+
+
+def _converted(source: str, value: Any, kind: Any, spec: dataclasses.Field[Any]) -> Any:
+    """What was given, as the setting's type. Raises ConfigError."""
+    converted = _convert(source, value, _bare(kind))
+    return None if converted == spec.metadata["unset"] else converted
 
 
 def _convert(source: str, value: Any, kind: Any) -> Any:
@@ -394,9 +428,11 @@ def _refuse_odd_text(source: str, value: Any, spec: dataclasses.Field[Any]) -> N
 
 
 def _check(spec: dataclasses.Field[Any], value: Any) -> None:
-    low, high = spec.metadata["low"], spec.metadata["high"]
+    if value is None:
+        return
+    low, high, unset = spec.metadata["low"], spec.metadata["high"], spec.metadata["unset"]
     name = option(spec.name)
     if low is not None and not value >= low:
-        raise ConfigError(f"{name} must be at least {low}.")
+        raise ConfigError(f"{name} must be at least {low}{'' if unset is None else f', or {unset}'}.")
     if high is not None and not value <= high:
         raise ConfigError(f"{name} must be at most {high}.")

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
@@ -25,6 +25,8 @@ from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
+
+logger = logging.getLogger(__name__)
 
 ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
@@ -45,8 +47,6 @@ _NICENESS: Final = 5
 """Of a model that writes down on cores on which another one talks."""
 _KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_if_it_fits"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         dtype=settings.dtype,
         quantize=settings.quantize,
         kv_dtype=settings.kv_dtype,
-        context=_unless(settings.context, 0),
-        temp=_unless(settings.temperature, -1.0),
-        temp_text=_unless(settings.text_temperature, -1.0),
-        top_k=_unless(settings.top_k, -1),
-        top_k_text=_unless(settings.text_top_k, -1),
-        seed=_unless(settings.seed, -1),
+        context=settings.context,
+        temp=settings.temperature,
+        temp_text=settings.text_temperature,
+        top_k=settings.top_k,
+        top_k_text=settings.text_top_k,
+        seed=settings.seed,
         threads=settings.threads or (_BUNDLED_THREADS if device == "cpu" and bundled.directory_of(model) else None),
     )
     if service == TRANSCRIBE:
@@ -178,6 +178,8 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
     """The engine clients by service, not started yet; the default service first. Raises ModelLoadError for what can be
     known to be missing by now."""
     specs = plan(settings, hardware.cuda_devices())
+    if settings.device.startswith("cuda") and not any(isinstance(spec.options, KyutaiOptions) for spec in specs):
+        logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
     check_models(specs)
     return {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
 
@@ -206,7 +208,3 @@ def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink
     log_level = getattr(logging, settings.log_level.upper())
     child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level, spec.niceness)
     return lambda: ProcessLink(child)
-
-
-def _unless(value: Number, unset: Number) -> Number | None:
-    return None if value == unset else value

@@ -25,7 +25,11 @@ from rtc_server.config import (
 from rtc_server.errors import ConfigError
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Settings)}
-TYPES: dict[str, Any] = get_type_hints(Settings)
+UNSET = {name: spec.metadata["unset"] for name, spec in FIELDS.items() if spec.metadata["unset"] is not None}
+"""Numbers that stand for None in a text."""
+TYPES: dict[str, Any] = {
+    name: get_args(kind)[0] if name in UNSET else kind for name, kind in get_type_hints(Settings).items()
+}
 NUMBERS = [name for name, kind in TYPES.items() if kind in (int, float)]
 CHOICES = [name for name, kind in TYPES.items() if get_origin(kind) is Literal]
 LISTS = [name for name, kind in TYPES.items() if get_origin(kind) is tuple]
@@ -46,7 +50,7 @@ def variable(name: str) -> str:
 
 def another_value(name: str) -> tuple[str, Any]:
     """A legal value that is not the default: as text, and as it should be read."""
-    default = FIELDS[name].default
+    default = FIELDS[name].metadata["low"] if name in UNSET else FIELDS[name].default
     if TYPES[name] is bool:
         return ("false", False) if default else ("true", True)
     if name in CHOICES:
@@ -74,7 +78,7 @@ def together(name: str) -> dict[str, str]:
 
 def written(name: str) -> str:
     """A default as the environment has it."""
-    default = FIELDS[name].default
+    default = UNSET.get(name, FIELDS[name].default)
     return ",".join(default) if name in LISTS else str(default)
 
 
@@ -238,9 +242,28 @@ def test_each_lower_bound(name: str) -> None:
     low = FIELDS[name].metadata["low"]
     assert getattr(dataclasses.replace(Settings(), **{name: low}), name) == low
     less = str(low - 1 if TYPES[name] is int else low - 0.001)
+    if name in UNSET and TYPES[name] is int:
+        less = str(UNSET[name] - 1)
     for argv, environment in (([f"{option(name)}={less}"], {}), ([], {variable(name): less})):
         with pytest.raises(ConfigError, match=f"{option(name)} must be at least"):
             parse(argv, environment)
+
+
+def test_what_is_left_to_the_server_has_a_number_in_a_text() -> None:
+    """And is None for the program: no number of its range says something else than itself."""
+    assert {
+        **dict.fromkeys(("slots", "stt_slots", "threads", "context", "connecting_per_address"), 0),
+        **dict.fromkeys(("temperature", "text_temperature", "top_k", "text_top_k", "seed"), -1),
+    } == UNSET
+    for name, number in UNSET.items():
+        assert FIELDS[name].default is None
+        assert number < FIELDS[name].metadata["low"]
+        for argv, environment in (([f"{option(name)}={number}"], {}), ([], {variable(name): str(number)})):
+            assert parse(argv, environment) == Settings()
+        assert parse([option(name), str(number)], {variable(name): another_value(name)[0]}) == Settings()
+        with pytest.raises(ConfigError, match=f"at least {FIELDS[name].metadata['low']}, or {number}"):
+            Settings(**{name: number})
+    assert parse(["--temperature", "0"], {}).temperature == 0.0
 
 
 @pytest.mark.parametrize("name", UPPER)

@@ -14,7 +14,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
-from rtc_server.services import EngineSpec, captions_engine, make_transcriber, plan, resolve_model
+from rtc_server.services import EngineSpec, captions_engine, make_engines, make_transcriber, plan, resolve_model
 from rtc_server.system import hardware
 from tests.support.fake_models import CountingModel
 
@@ -36,10 +36,10 @@ def kyutai(spec: EngineSpec) -> KyutaiOptions:
 
 @pytest.mark.parametrize(
     ("cuda", "stt_slots", "streams", "slots"),
-    [(0, 0, 1, 1), (0, 0, 9, 4), (1, 0, 9, 9), (1, 0, 200, 64), (0, 2, 9, 2), (1, 100, 200, 100)],
+    [(0, None, 1, 1), (0, None, 9, 4), (1, None, 9, 9), (1, None, 200, 64), (0, 2, 9, 2), (1, 100, 200, 100)],
 )
 def test_slots_are_those_that_fit_and_are_needed(
-    monkeypatch: pytest.MonkeyPatch, cuda: int, stt_slots: int, streams: int, slots: int
+    monkeypatch: pytest.MonkeyPatch, cuda: int, stt_slots: int | None, streams: int, slots: int
 ) -> None:
     settings = Settings(stt="some/model", stt_slots=stt_slots)
     spec = planned(monkeypatch, settings, streams, cuda)
@@ -136,18 +136,18 @@ def test_what_a_name_means(model: str, device: str, cuda: int, runs: str, monkey
 @pytest.mark.parametrize(
     ("model", "device", "cuda", "slots", "made"),
     [
-        ("auto", "auto", 0, 0, 4),
-        ("pico", "auto", 0, 0, 4),
-        ("pico", "cpu", 1, 0, 4),
-        ("pico", "auto", 1, 0, 8),
+        ("auto", "auto", 0, None, 4),
+        ("pico", "auto", 0, None, 4),
+        ("pico", "cpu", 1, None, 4),
+        ("pico", "auto", 1, None, 8),
         ("pico", "auto", 0, 2, 2),
-        ("./pico", "auto", 0, 0, 1),
-        ("some/model", "auto", 0, 0, 1),
-        ("some/model", "auto", 1, 0, 8),
+        ("./pico", "auto", 0, None, 1),
+        ("some/model", "auto", 0, None, 1),
+        ("some/model", "auto", 1, None, 8),
     ],
 )
 def test_how_many_can_talk_at_a_time(
-    model: str, device: str, cuda: int, slots: int, made: int, monkeypatch: pytest.MonkeyPatch
+    model: str, device: str, cuda: int, slots: int | None, made: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundled, "missing_files", lambda _: [])
     spec = plan(Settings(model=model, device=device, slots=slots), cuda)[0]
@@ -156,11 +156,39 @@ def test_how_many_can_talk_at_a_time(
 
 @pytest.mark.parametrize(
     ("model", "device", "threads", "made"),
-    [("pico", "cpu", 0, 1), ("pico", "cpu", 2, 2), ("pico", "cuda", 0, None), ("some/model", "cpu", 0, None)],
+    [("pico", "cpu", None, 1), ("pico", "cpu", 2, 2), ("pico", "cuda", None, None), ("some/model", "cpu", None, None)],
 )
-def test_a_bundled_model_leaves_the_other_cores_alone(model: str, device: str, threads: int, made: int | None) -> None:
+def test_a_bundled_model_leaves_the_other_cores_alone(
+    model: str, device: str, threads: int | None, made: int | None
+) -> None:
     spec = plan(Settings(model=model, device=device, threads=threads), 1)[0]
     assert kyutai(spec).threads == made
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "cuda"])
+def test_a_device_says_nothing_where_no_model_runs_on_one(
+    device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it is there or not; and the user is told so."""
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+    engines = make_engines(Settings(model="echo", device=device), Metrics())
+    assert list(engines) == ["echo"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"--device {device} has no effect: no service has a model that runs on a device"
+    ]
+
+
+def test_of_a_device_that_is_taken_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    for settings in (
+        Settings(model="pico", device="cuda"),
+        Settings(model="echo", stt="pico-stt", device="cuda"),
+        Settings(model="echo"),
+    ):
+        make_engines(settings, Metrics())
+    assert caplog.records == []
 
 
 def test_echo_is_alone_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
