@@ -123,6 +123,17 @@ class Admission:
         self._check_pace(engine)
         return engine
 
+    def admit_beside(self) -> None:
+        """One more connection beside a session that is there, as of a client that listens to it. It takes no place: a
+        session has so many and no more. But it takes files, and the loop's time.
+
+        Raises Draining, TooManyConnections, Overloaded.
+        """
+        self.require_open()
+        self._check_room()
+        self.lag.require_room()
+        self._files.take(_FILES_OF_A_SESSION)
+
     def enter_session(self, session: Admitted) -> None:
         """A session that was admitted takes its place, until :meth:`leave`."""
         self._files.take(_FILES_OF_A_SESSION)  # before they are open: those who come next must not count on them
@@ -204,11 +215,15 @@ class Admission:
             raise self.full(None)
         if len(self._of(visitor.address)) >= self._settings.sessions_per_address:
             raise TooManySessions
-        if not self._files.suffice_for_media(_FILES_OF_A_SESSION):
-            raise TooManyConnections
+        self._check_room()
         if self._present:  # without sessions, refusing one helps no other
             self.lag.require_room()
         return engine
+
+    def _check_room(self) -> None:
+        """Files for the media of one more."""
+        if not self._files.suffice_for_media(_FILES_OF_A_SESSION):
+            raise TooManyConnections
 
     def _of(self, address: str) -> list[Admitted]:
         return [one for one in self._present if one.visitor.address == address]

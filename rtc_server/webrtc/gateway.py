@@ -81,10 +81,12 @@ class WebRtc:
             return Answer(resumed.answer, session.id.text, connection_of(session).etag, resumed.token)
 
     async def listen(self, sdp: str, session_id: str, visitor: Visitor) -> Answer:
-        """Answer the offer of a client that wants to hear a session's voice. Raises as :meth:`resume`, and ServerFull
-        when the session has all the listeners it may have."""
+        """Answer the offer of a client that wants to hear a session's voice. Raises as :meth:`resume`, but for
+        ResumeRefused, and what :meth:`Admission.admit_beside` does; ServerFull when the session has all the listeners
+        it may have."""
         with self._registry.counted():
-            session = self._registry.resumable(session_id, visitor)
+            self._registry.admission.admit_beside()
+            session = self._registry.get(session_id, visitor)
             offer = read_offer(sdp)
             if not offer.receives:
                 raise NoAudio("The offer does not want to receive audio.")

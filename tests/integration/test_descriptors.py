@@ -89,6 +89,27 @@ async def test_calls_end_before_the_files_do() -> None:
         assert (await offer())[0] == 201
 
 
+async def test_listeners_end_before_the_files_do() -> None:
+    """Of a few sessions, which may have eight each."""
+    async with server_with_files("-n") as server, offering() as body, aiohttp.ClientSession() as http:
+        sdp = {"data": body["sdp"], "headers": {"Content-Type": "application/sdp"}}
+        published: list[str] = []
+        for _ in range(3):
+            async with http.post(f"{server.url}/whip/echo", **sdp) as response:
+                assert response.status == 201
+                published.append(response.headers["Location"].rsplit("/", 1)[1])
+        statuses: list[int] = []
+        for session in published:
+            for _ in range(8):
+                async with http.post(f"{server.url}/whep/{session}", **sdp) as response:
+                    statuses.append(response.status)
+                    if response.status != 201:
+                        problem = await response.json(content_type=None)
+                        assert (response.status, problem["code"]) == (503, "too_many_connections")
+        assert {201, 503} == set(statuses)
+        assert (await ask(server, "/healthz"))[0] == 200
+
+
 async def test_a_soft_limit_is_no_limit() -> None:
     async with server_with_files("-Sn") as server, silent_connections(server, 2 * FEW):
         assert (await ask(server, "/status"))[0] == 200

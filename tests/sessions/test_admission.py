@@ -15,9 +15,11 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.errors import (
     Draining,
     Forbidden,
+    Overloaded,
     RateLimited,
     ServerError,
     ServerFull,
+    TooManyConnections,
     TooManySessions,
     UnknownService,
 )
@@ -25,6 +27,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
+from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
 from tests.support.fake_models import CountingModel
 
@@ -86,6 +89,21 @@ async def test_an_address_has_a_number_of_places() -> None:
             with pytest.raises(TooManySessions):
                 at.admit(None, VISITOR)
             at.admit(None, OTHER)
+
+
+async def test_who_listens_takes_no_place_but_files_and_time() -> None:
+    async with admission(max_sessions=1) as at:
+        with at.guest(SERVICE, VISITOR, never):
+            at.admit_beside()
+            assert len(at) == 1
+            at._files = Descriptors(100, count=lambda: 91, clock=lambda: 0.0)
+            at.admit_beside()
+            with pytest.raises(TooManyConnections):  # what was taken counts before it is open
+                at.admit_beside()
+            at._files = Descriptors(100, count=lambda: 0, clock=lambda: 0.0)
+            at.lag.window.crowded = True
+            with pytest.raises(Overloaded):
+                at.admit_beside()
 
 
 async def test_who_only_connects_takes_few_places() -> None:
