@@ -22,6 +22,8 @@ import sys
 import pytest
 
 from rtc_server.access import credentials
+from rtc_server.access.ephemeral import EphemeralKeys
+from rtc_server.access.principals import ANONYMOUS
 from rtc_server.turn import ice_servers
 from rtc_server.sessions.state import SessionId
 from tests.access.test_auth import token
@@ -58,6 +60,15 @@ def test_leaks_a_turn_secret():
 
 def test_leaks_a_session():
     logging.getLogger("any").info("GET /api/sessions/%s/events", SessionId("0", 0).text)
+
+
+def test_leaks_a_session_of_openai_live():
+    logging.getLogger("any").info("POST /v1/live/sessions/live_%s/hangup", SessionId("0", 0).text)
+
+
+def test_leaks_a_client_secret():
+    made, _ = EphemeralKeys().issue(ANONYMOUS, 0.0, 600.0)
+    logging.getLogger("any").info("openai-insecure-api-key.%s", made)
 
 
 def test_leaks_in_a_traceback():
@@ -155,7 +166,7 @@ def test_a_test_that_leaks_fails(tmp_path: Path, workers: list[str]) -> None:
     done = run_inner(tmp_path, workers)
     names = set(re.findall(r"^def (test_\w+)|^async def (test_\w+)", INNER, re.MULTILINE))
     leaky = {one or other for one, other in names} - {"test_is_quiet"}
-    assert len(leaky) == 15
+    assert len(leaky) == 17
     found = set(re.findall(r"^ERROR \S+::(test_\w+)|^FAILED \S+::(test_\w+)", done.stdout, re.MULTILINE))
     assert {one or other for one, other in found} == leaky, done.stdout + done.stderr
     assert re.search(r"read [1-9]\d* log records for [1-9]\d* secrets", done.stdout)

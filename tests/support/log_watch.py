@@ -26,7 +26,8 @@ from rtc_server.turn import ice_servers
 
 _FORMS: Final = (
     re.compile(r"rtc_(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{20,}"),  # of keys; that of metrics has no capitals
-    re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{16,}"),  # of tokens
+    # Of tokens, and of client secrets, which are tokens behind "ek_".
+    re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{16,}"),
     re.compile(r"[?&](?:token|auth_id)=[^&\s'\"]"),
 )
 _WORDS: Final = (re.compile(r"[\w.-]{12,}"), re.compile(r"[A-Za-z0-9+/=]{12,}"))
@@ -119,6 +120,7 @@ class LogWatch:
         shown = text.decode(errors="replace") if isinstance(text, bytes) else text
         form = next((form.pattern for form in _FORMS if form.search(shown)), None)
         words = {word for pattern in _WORDS for found in pattern.findall(shown) for word in (found, *found.split("/"))}
+        words |= {word.partition("_")[2] for word in words}  # the ids of sessions as OpenAI's clients know them
         if form is not None or not words.isdisjoint(self.secrets):
             self._found.append(
                 f"{source}: a credential, {'made in this run' if form is None else f'by its form {form}'}"
