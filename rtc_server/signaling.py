@@ -22,7 +22,7 @@ from rtc_server.errors import (
 from rtc_server.protocols import trickle
 from rtc_server.protocols.events import OfferOptions, ServerEvent
 from rtc_server.sessions.registry import Registry
-from rtc_server.web.gate import visitor_of
+from rtc_server.web.gate import visitor_of, visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import WebRtc, connection_of
@@ -124,8 +124,9 @@ async def session_events(request: web.Request) -> web.StreamResponse:
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)
-    with contextlib.suppress(ConnectionError):
-        async with contextlib.aclosing(stream):
+    most_s = visitor_of_a_socket(request).principal.max_session_s
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(most_s), contextlib.aclosing(stream):
             await _send_events(response, stream)
     return response
 

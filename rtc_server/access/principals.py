@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 
@@ -29,6 +29,14 @@ class Principal:
     def session_s(self, most_s: float) -> float:
         """For how long a session may last on a server where none lasts longer than ``most_s``."""
         return most_s if self.max_session_s is None else min(most_s, self.max_session_s)
+
+    def of_a_socket(self, now: float) -> Principal:
+        """The same, for a socket or a stream of events: it is one request, and lasts no longer than its token. A key
+        for a short time (``ephemeral``) opens one, and it goes on, as OpenAI's clients expect. ``now``: in seconds
+        since 1970."""
+        if self.expires_at is None or self.ephemeral:
+            return self
+        return replace(self, max_session_s=self.session_s(max(0.0, self.expires_at - now)))
 
 
 ANONYMOUS: Final = Principal("", operator=True)

@@ -73,7 +73,7 @@ class AsrSockets:
         ends: list[tuple[float, ServerError]] = [
             (self._admission.longest_s(visitor), TimeLimit("This has lasted as long as it may."))
         ]
-        if principal.expires_at is not None:
+        if principal.expires_at is not None and not principal.ephemeral:
             expired = Unauthorized("The token that opened this is good no longer.")
             ends.append((principal.expires_at - time.time(), expired))
         try:

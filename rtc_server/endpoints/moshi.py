@@ -26,7 +26,7 @@ from rtc_server.services import TRANSCRIBE
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY, SETTINGS
-from rtc_server.web.gate import visitor_of
+from rtc_server.web.gate import visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -137,7 +137,8 @@ async def _open(
 ) -> None:
     # These protocols have no place for the user's words.
     options = OfferOptions(captions=False)
-    opening = request.app[REGISTRY].opening(service, options, visitor_of(request), resumable=False)
+    visitor = visitor_of_a_socket(request)
+    opening = request.app[REGISTRY].opening(service, options, visitor, resumable=False)
     async with opening as session:
         transport = MoshiTransport(session, request, socket, dialect, settings.bitrate_bps)
         await socket.prepare(request)

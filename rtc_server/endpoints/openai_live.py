@@ -34,7 +34,7 @@ from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
-from rtc_server.web.gate import visitor_of
+from rtc_server.web.gate import visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
 
 _START_S: Final = 10.0
@@ -164,12 +164,12 @@ async def _started(socket: web.WebSocketResponse) -> tuple[SessionConfig, str | 
 async def _open(
     request: web.Request, socket: web.WebSocketResponse, config: SessionConfig, start_id: str | None
 ) -> None:
-    visitor = visitor_of(request)
+    visitor = visitor_of_a_socket(request)
     assert config.format is not None, "a start on a socket has a format"
     service = service_for(request, config.model)
     opening = request.app[REGISTRY].opening(service, OfferOptions(), visitor, resumable=False)
     async with opening as session:
-        spoken = LiveSession(live_id(session), expires_at(request), config, start_id)
+        spoken = LiveSession(live_id(session), expires_at(request, visitor), config, start_id)
         transport = LiveTransport(session, request, socket, spoken, config.format)
         session.attach(transport)
         session.start()

@@ -12,7 +12,7 @@ from aiohttp import web
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, session_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
-from rtc_server.endpoints.socket_transport import CLOSE_S, SocketTransport, session_socket
+from rtc_server.endpoints.socket_transport import CLOSE_S, SocketTransport, as_long_as_its_token, session_socket
 from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import ServerFull, UnknownSession
 from rtc_server.protocols.events import ServerEvent
@@ -93,7 +93,8 @@ async def attach(request: web.Request) -> web.WebSocketResponse:
     try:
         session.listeners.admit(lambda _: attached)
         await socket.prepare(request)
-        await attached.run()
+        with as_long_as_its_token(request, attached):
+            await attached.run()
     except ConnectionError:
         session.listeners.on_gone(attached, orderly=False)
     finally:

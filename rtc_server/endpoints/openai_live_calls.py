@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from rtc_server.access.principals import Visitor
 from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.errors import UnsupportedMediaType
@@ -32,9 +33,9 @@ def live_id(session: Session) -> str:
     return _PREFIX + session.id.text
 
 
-def expires_at(request: web.Request) -> float:
-    """When a session that this request opens ends, in seconds since 1970."""
-    return time.time() + request.app[REGISTRY].admission.longest_s(visitor_of(request))
+def expires_at(request: web.Request, visitor: Visitor) -> float:
+    """When a session of the visitor that this request opens ends, in seconds since 1970."""
+    return time.time() + request.app[REGISTRY].admission.longest_s(visitor)
 
 
 @routes.add("POST", PATH, Policy(is_offer=True))
@@ -43,12 +44,13 @@ async def call(request: web.Request) -> web.Response:
     if request.content_type != _JSON:
         raise UnsupportedMediaType(_JSON)
     config, sdp = live.read_call(await read_body(request))
-    ends_at = expires_at(request)
+    visitor = visitor_of(request)
+    ends_at = expires_at(request, visitor)
     answer = await request.app[WEBRTC].open(
         sdp,
         service_for(request, config.model),
         OfferOptions(),
-        visitor_of(request),
+        visitor,
         resumable=False,
         language=lambda session: LiveTalk(
             LiveSession(live_id(session), ends_at, config),

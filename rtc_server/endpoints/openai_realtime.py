@@ -31,7 +31,7 @@ from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
-from rtc_server.web.gate import visitor_of
+from rtc_server.web.gate import visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
 
 MAX_MESSAGE_BYTES: Final = 2 * MAX_EVENT_BYTES
@@ -153,7 +153,8 @@ async def realtime(request: web.Request) -> web.WebSocketResponse:
 async def _open(request: web.Request, socket: web.WebSocketResponse) -> None:
     name = request.query.get("model")
     service = service_for(request, name)
-    async with request.app[REGISTRY].opening(service, OPTIONS, visitor_of(request), resumable=False) as session:
+    visitor = visitor_of_a_socket(request)
+    async with request.app[REGISTRY].opening(service, OPTIONS, visitor, resumable=False) as session:
         settings = settings_of(request, session, name)
         transport = RealtimeTransport(session, request, socket, settings)
         await socket.prepare(request)

@@ -13,7 +13,7 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
-from rtc_server.endpoints.socket_transport import SocketTransport
+from rtc_server.endpoints.socket_transport import SocketTransport, as_long_as_its_token
 from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import UnknownSession
 from rtc_server.protocols.events import ServerEvent
@@ -169,7 +169,8 @@ async def attend(request: web.Request, socket: web.WebSocketResponse, call_id: s
     talk.beside.add(sideband)
     try:
         await socket.prepare(request)
-        await sideband.run()
+        with as_long_as_its_token(request, sideband):
+            await sideband.run()
     except ConnectionError:
         pass
     finally:

@@ -13,7 +13,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -26,6 +26,7 @@ from rtc_server.protocols.events import ServerEvent
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
+from rtc_server.web.gate import visitor_of_a_socket
 
 logger = logging.getLogger(__name__)
 
@@ -150,10 +151,18 @@ class SocketTransport(abc.ABC):
 
     async def close(self, flush: bool = True) -> None:
         """Close, after the last messages have gone out, if the client takes them in time."""
+        await asyncio.shield(self._begin_to_close(flush))
+
+    def expire(self) -> None:
+        """Begin to close, for what let it in is good no longer; :meth:`close` waits for it."""
+        self.reason = EndReason.TIME_LIMIT
+        self._begin_to_close(flush=True)
+
+    def _begin_to_close(self, flush: bool) -> asyncio.Task[None]:
         self.retire()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(flush), name="socket-close")
-        await asyncio.shield(self._closing)
+        return self._closing
 
     def say(self, message: Message) -> None:
         """Queue a message; a client that does not read so many is dropped."""
@@ -245,6 +254,18 @@ async def until_over(session: Session, transport: SocketTransport) -> None:
         pass
     finally:
         await asyncio.shield(session.end(EndReason.PEER_LOST))
+
+
+@contextlib.contextmanager
+def as_long_as_its_token(request: web.Request, transport: SocketTransport) -> Iterator[None]:
+    """For a socket beside a session, which goes on without it. A session's own ends with the session."""
+    most_s = visitor_of_a_socket(request).principal.max_session_s
+    timer = None if most_s is None else asyncio.get_running_loop().call_later(most_s, transport.expire)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def session_socket(request: web.Request, max_message_bytes: int) -> web.WebSocketResponse:

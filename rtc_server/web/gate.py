@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +55,12 @@ _VISITOR: Final = web.RequestKey("visitor", Visitor)
 def visitor_of(request: web.Request) -> Visitor:
     """Who makes this request."""
     return request[_VISITOR]
+
+
+def visitor_of_a_socket(request: web.Request) -> Visitor:
+    """The same, for a request that lasts: its principal's ``max_session_s`` ends with its token."""
+    visitor, now = request[_VISITOR], request.app[ACCESS].today()
+    return replace(visitor, principal=visitor.principal.of_a_socket(now))
 
 
 @dataclass(slots=True)
