@@ -84,8 +84,7 @@ class MoshiTransport(SocketTransport):
         return moshi.encode_audio(self._writer.encode(pcm))
 
     async def take(self, message: Message) -> None:
-        """A client that sends without a pause, or many packets in a message, leaves time for all others. Raises
-        BadMessage, RateLimited."""
+        """Many packets in a message leave time for all others. Raises BadMessage, RateLimited."""
         if not self._bucket.allow(time.monotonic()):
             raise RateLimited("Messages come faster than audio lasts.")
         if isinstance(message, str):  # ignored, as by Kyutai's servers
@@ -96,7 +95,6 @@ class MoshiTransport(SocketTransport):
             self.hear(pcm)
             if number % _PACKETS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        await asyncio.sleep(0)
 
 
 @routes.get("/api/chat", Policy(), head=False)

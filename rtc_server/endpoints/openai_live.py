@@ -104,7 +104,6 @@ class LiveTransport(SocketTransport):
             return
         for reply in self._talk.incoming(message, self, self.owner):
             self.say(reply)
-        await asyncio.sleep(0)
 
     def _on_audio(self, raw: bytes) -> None:
         self.hear(self._reader.read(raw))

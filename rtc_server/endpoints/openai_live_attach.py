@@ -59,7 +59,6 @@ class Attached(SocketTransport):
         if self.owner is not None:
             for reply in self._talk.incoming(message, self, self._session):
                 self.say(reply)
-            await asyncio.sleep(0)
 
     async def close(self, flush: bool = True) -> None:
         """After the session's last event, if it has ended."""

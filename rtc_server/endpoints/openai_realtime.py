@@ -71,7 +71,6 @@ class RealtimeTransport(SocketTransport):
             raise RateLimited("Audio comes faster than it lasts.")
         if self._talk.obey(message, self, self.owner):
             self._arrive()
-        await asyncio.sleep(0)
 
     def send(self, message: str, event: events.ServerEvent | None) -> bool:
         if not self.channel_open:

@@ -4,8 +4,10 @@ end, also for a client that does not read."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import WSCloseCode, web
 
@@ -21,6 +23,7 @@ from rtc_server.errors import (
 from rtc_server.web.bearer import socket_protocol
 
 Message = str | bytes
+_TURN_S: Final = 0.001
 
 
 def make_socket(
@@ -64,6 +67,25 @@ async def put(socket: web.WebSocketResponse, message: Message) -> None:
         await socket.send_str(message)
     else:
         await socket.send_bytes(message)
+
+
+class Turn:
+    """A client that sends without a pause leaves time for all others: it gives way when it has had a millisecond.
+
+    Not after each message: on a busy machine a round of the event loop takes longer than a message's audio lasts, and
+    what a client says would wait in its socket, ever longer. ``clock``: seconds of the thread's processor time, for
+    time in which the system runs other programs is no turn.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
+        self._ends_at = clock()
+
+    async def pass_on(self) -> None:
+        """To be called after each message."""
+        if self._clock() >= self._ends_at:
+            await asyncio.sleep(0)
+            self._ends_at = self._clock() + _TURN_S
 
 
 class Outgoing:

@@ -2,8 +2,8 @@
 seconds.
 
 Clients of some protocols send a whole question at once; others send a microphone, whose delay must not grow. So what
-comes early waits, the oldest is dropped when too much does, and while more waits than a microphone's jitter makes, long
-pauses are cut short until it does not.
+comes early waits, and the oldest is dropped when too much does. What has waited for a second is no jitter but a delay
+that stays: pauses are cut short until nothing waits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LEAD_S: Final = 0.12
 """By how much audio may run ahead of real time: microphones come in bursts of as much. The microphone's timeline behind
 this takes twice as much before it drops any."""
 MAX_WAITING_S: Final = 30.0
-_JITTER_S: Final = 0.32
-"""More than waits for a microphone's sake. Beyond it pauses are cut."""
+_STANDING_S: Final = 1.0
+"""Audio that is waiting for so long without a break is not a network's jitter: pauses are cut."""
 _PAUSE_S: Final = 0.4
 """Of each pause this much is left: enough to hear that it is one."""
 _QUIET_DBFS: Final = -50.0
@@ -37,6 +37,7 @@ class PacedAudio:
         self._ahead_s = 0.0
         self._ahead_at = now
         self._quiet_s = 0.0
+        self._empty_at = now
         self.dropped_s = 0.0
         """Seconds of sound that were too much; of silence that was cut out, too."""
 
@@ -59,11 +60,13 @@ class PacedAudio:
         ready: list[FloatArray] = []
         while self._waiting and self._ahead_s + _PIECE_S <= _LEAD_S + 1e-9:
             piece = self._waiting.popleft()
-            if self._is_cut(piece):
+            if self._is_cut(piece, now):
                 self.dropped_s += _PIECE_S
                 continue
             self._ahead_s += _PIECE_S
             ready.append(piece)
+        if not self._waiting:
+            self._empty_at = now
         return ready
 
     def clear(self) -> None:
@@ -71,7 +74,7 @@ class PacedAudio:
         self._waiting.clear()
         self._assembler.clear()
 
-    def _is_cut(self, piece: FloatArray) -> bool:
+    def _is_cut(self, piece: FloatArray, now: float) -> bool:
         quiet = audio.level_dbfs(piece) < _QUIET_DBFS
         self._quiet_s = self._quiet_s + _PIECE_S if quiet else 0.0
-        return self._quiet_s > _PAUSE_S and self.waiting_s > _JITTER_S
+        return self._quiet_s > _PAUSE_S and now - self._empty_at > _STANDING_S
