@@ -85,6 +85,12 @@ class Metrics:
         self.frames_filled = Counter(
             "rtc_frames_filled", "Frames in which missing microphone audio became silence.", registry=r
         )
+        self.audio_dropped_seconds = Counter(
+            "rtc_audio_dropped_seconds",
+            "Audio of clients that came faster than it lasts and was dropped, the oldest first, by endpoint.",
+            ["endpoint"],
+            registry=r,
+        )
         self.playout_seconds = Histogram(
             "rtc_playout_seconds",
             "Audio waiting to be sent when a packet leaves while the model speaks.",

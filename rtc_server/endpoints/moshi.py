@@ -45,6 +45,8 @@ routes = Routes()
 class MoshiTransport(SocketTransport):
     """One client's WebSocket: Ogg/Opus and text."""
 
+    endpoint = "moshi"
+
     def __init__(
         self, owner: TransportOwner, request: web.Request, socket: web.WebSocketResponse, dialect: Dialect, bitrate: int
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import WSMsgType, web
@@ -31,7 +32,7 @@ from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfig
 from rtc_server.sessions.state import EndReason
-from rtc_server.sessions.transport import TransportOwner
+from rtc_server.sessions.transport import TransportFigures, TransportOwner
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of_a_socket
@@ -46,12 +47,16 @@ _AUDIO_BURST_BYTES: Final = 2 * MAX_EVENT_BYTES
 _DROPPED_BYTES_PER_S: Final = 4 * 1024 * 1024
 """Read and dropped, beyond that: so slowly that others have their time, and so fast that pings behind it are seen."""
 _TELL_DROPS_S: Final = 5.0
+_BASE64: Final = 4 / 3
+"""Characters for a byte."""
 
 routes = Routes(errors=Envelope.OPENAI)
 
 
 class LiveTransport(SocketTransport):
     """One client's WebSocket: events with audio in base64, both ways all the time."""
+
+    endpoint = "openai_live"
 
     def __init__(
         self,
@@ -63,8 +68,9 @@ class LiveTransport(SocketTransport):
     ) -> None:
         super().__init__(owner, request, socket)
         self.name = f"OpenAI Live, {audio_format.type} at {audio_format.rate_hz} Hz"
-        self.audio_dropped_bytes = 0
+        self._unread_bytes = 0
         """Of base64, not looked into: it came faster than anyone speaks."""
+        self._bytes_per_ms = audio_format.rate_hz * audio_format.sample_bytes / 1000 * _BASE64
         self._session = session
         self._talk = LiveTalk(session, self._on_audio)
         self._reader = PlainReader(audio_format)
@@ -94,6 +100,9 @@ class LiveTransport(SocketTransport):
     def voice(self, pcm: FloatArray) -> Message:
         return live.audio_event(self._writer.write(pcm))
 
+    async def look(self) -> TransportFigures:
+        return replace(await super().look(), heard_dropped_ms=self._unread_bytes / self._bytes_per_ms)
+
     async def take(self, message: Message) -> None:
         """Obey an event, or refuse it."""
         if self.owner is None:
@@ -109,7 +118,7 @@ class LiveTransport(SocketTransport):
         self.hear(self._reader.read(raw))
 
     async def _drop(self, audio_bytes: int) -> None:
-        self.audio_dropped_bytes += audio_bytes
+        self._unread_bytes += audio_bytes
         now = time.monotonic()
         if now - self._drops_told_at >= _TELL_DROPS_S:
             self._drops_told_at = now

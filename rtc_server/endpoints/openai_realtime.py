@@ -47,6 +47,8 @@ routes = Routes(errors=Envelope.OPENAI)
 class RealtimeTransport(SocketTransport):
     """One client's WebSocket: events, and audio in them. A client is there from its first event on, audio or not."""
 
+    endpoint = "openai_realtime"
+
     def __init__(
         self, owner: TransportOwner, request: web.Request, socket: web.WebSocketResponse, settings: RealtimeSettings
     ) -> None:

@@ -53,6 +53,8 @@ _CLOSE_CODES: Final = {
 class SocketTransport(abc.ABC):
     """One client's WebSocket as the transport of a session. :meth:`run` is its life."""
 
+    endpoint = "websocket"
+
     def __init__(self, owner: TransportOwner, request: web.Request, socket: web.WebSocketResponse) -> None:
         self.opened_at = time.monotonic()
         self.connected = False

@@ -18,6 +18,7 @@ class SessionReport:
         self._metrics = metrics
         self._log_id = log_id
         self._published = Stats()
+        self._dropped_s = 0.0
 
     def publish(self, figures: Stats, follows: bool, speaking: bool) -> None:
         """``follows``: audio of the client is coming in. ``speaking``: the model's voice is audible."""
@@ -33,6 +34,12 @@ class SessionReport:
             metrics.jitter_buffer_seconds.observe(figures.jitter_buffer_ms / 1000)
         if speaking:
             metrics.playout_seconds.observe(figures.playout_ms / 1000)
+
+    def dropped_audio(self, total_s: float, endpoint: str) -> None:
+        """``total_s``: of the client's audio that was dropped so far, because it came faster than it lasts."""
+        if total_s > self._dropped_s:
+            self._metrics.audio_dropped_seconds.labels(endpoint).inc(total_s - self._dropped_s)
+            self._dropped_s = total_s
 
     def ended(self, reason: EndReason, age_s: float, final: Stats) -> None:
         """The one line that says what became of it."""

@@ -96,6 +96,7 @@ class Session:
         self._microphone.muted = options.muted
         self._stats = SessionStats()
         self._told = SessionReport(metrics, session_id.log_id)
+        self._endpoint = ""
         self._voice = ModelVoice()
         self._stream: EngineStream | None = None
         self._detector = detector
@@ -151,6 +152,7 @@ class Session:
 
     def attach(self, transport: Transport) -> None:
         """Give the session the transport by which its client is reached. The session owns it from now on."""
+        self._endpoint = transport.endpoint
         self.presence.attach(transport)
 
     def start(self) -> str | None:
@@ -459,13 +461,15 @@ class Session:
     def _report(self, figures: TransportFigures) -> None:
         """A period ends: its figures go out."""
         stats = self._stats.next_period(figures, self._microphone.filled, self._microphone.dropped)
-        self._publish(stats)
+        self._publish(stats, figures)
         self.outbox.emit(stats)
 
-    def _publish(self, stats: events.Stats) -> None:
+    def _publish(self, stats: events.Stats, figures: TransportFigures) -> None:
         transport = self.presence.transport
         follows = transport is not None and transport.deadline is not None
         self._told.publish(stats, follows, self.state is SessionState.SPEAKING)
+        too_fast_ms = figures.heard_dropped_ms + self._microphone.dropped * audio.FRAME_MS
+        self._told.dropped_audio(too_fast_ms / 1000, self._endpoint)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
         try:
@@ -500,8 +504,9 @@ class Session:
         await self.presence.stop_resuming()
         try:
             if self._run_task is not None:
-                final = await self.stats()
-                self._publish(final)
+                figures = await self.presence.look()
+                final = self._stats.figures(figures, self._microphone.filled, self._microphone.dropped)
+                self._publish(final, figures)
                 self._told.ended(reason, self.age_ms / 1000, final)
         finally:
             await self.listeners.close()

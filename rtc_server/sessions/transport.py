@@ -116,6 +116,10 @@ class Transport(Protocol):
         """For the log: the kind of transport, and how the audio is coded."""
 
     @property
+    def endpoint(self) -> str:
+        """For metrics: one of few names."""
+
+    @property
     def opened_at(self) -> float:
         """When it began."""
 

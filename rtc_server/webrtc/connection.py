@@ -87,6 +87,10 @@ class Connection:
         return f"WebRTC, codec {self._offer.codec}"
 
     @property
+    def endpoint(self) -> str:
+        return "webrtc"
+
+    @property
     def sends(self) -> bool:
         """Whether the other side has said that it will send audio."""
         return self._offer.sends

@@ -31,6 +31,7 @@ from tests.integration.test_moshi import Tone
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.live import LiveClient, live_client
+from tests.support.pace import dropped_s
 from tests.support.parrot import Parrot
 
 
@@ -267,6 +268,7 @@ async def test_a_minute_of_audio_at_once_does_not_run_ahead(server: Server) -> N
         await client.append(Tone(880)(10 * FRAME_SAMPLES))
         before = len(client.chunks)
         await until(lambda: any(any(chunk) for chunk in client.chunks[before:]), "a voice")
+    assert 50 < dropped_s(server, "openai_live") < 61
 
 
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tests.support.asr import asr_server
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.moshi import moshi_client
+from tests.support.pace import dropped_s
 from tests.support.parrot import Parrot
 
 BROWSER = {"Origin": "http://127.0.0.1"}
@@ -141,6 +142,7 @@ async def test_audio_that_comes_at_once_does_not_run_ahead(server: Server) -> No
         assert session._stats.frames_in < 50
         await client.socket.close()
         await listening
+    assert 16 < dropped_s(server, "moshi") < 20
 
 
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

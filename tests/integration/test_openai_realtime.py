@@ -31,6 +31,7 @@ from tests.support.asr import asr_server
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.openai_realtime import realtime_client
+from tests.support.pace import dropped_s
 from tests.support.parrot import Parrot
 
 
@@ -205,6 +206,7 @@ async def test_a_minute_faster_than_real_time(server: Server) -> None:
         assert figures.frames_dropped > 300
         await client.send("input_audio_buffer.clear")
         await client.comes("response.done")
+    assert 25 < dropped_s(server, "openai_realtime") < 31
 
 
 async def test_a_flood_of_audio_is_ended(server: Server) -> None:

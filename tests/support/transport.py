@@ -14,7 +14,7 @@ from rtc_server.sessions.transport import TransportFigures, Unreached
 class HandTransport:
     """``played``: frames of voice; ``events``: messages, parsed. Its owner is told by the test what happens to it."""
 
-    name = "by hand"
+    name = endpoint = "by hand"
     sends = True
     failure: Unreached | None = None
     deadline: float | None = None
