@@ -26,7 +26,7 @@ from rtc_server.access.ephemeral import EphemeralKeys
 from rtc_server.access.principals import ANONYMOUS
 from rtc_server.turn import ice_servers
 from rtc_server.sessions.state import SessionId
-from tests.access.test_auth import token
+from tests.support.tokens import token
 
 KEY = credentials.new_key()
 PROGRAM = [sys.executable, "-c", f"import sys; print('at', {KEY!r}, file=sys.stderr)"]

@@ -44,9 +44,6 @@ def arguments(*given: str) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-# What is asked for
-
-
 def test_numbers_are_read_once_each_in_their_order() -> None:
     assert counts("1,8, 16,8") == [1, 8, 16]
     assert arguments("--slots", "80,1").slots == [80, 1]
@@ -57,9 +54,6 @@ def test_numbers_are_read_once_each_in_their_order() -> None:
 def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="not a list"):
         counts(text)
-
-
-# The floor
 
 
 def test_a_step_reads_the_weights_once_and_every_session() -> None:
@@ -99,9 +93,6 @@ def test_memory_is_handed_over_in_a_file(tmp_path: Path) -> None:
     assert Memory.read(tmp_path / "report") == memory
 
 
-# Untrained models
-
-
 def test_an_untrained_model_is_the_products_own(tiny: Path) -> None:
     """The same classes and the same steps, without a file."""
     config = json.loads((tiny / "config.json").read_text())
@@ -115,9 +106,6 @@ def test_an_untrained_model_is_the_products_own(tiny: Path) -> None:
 def test_moshi_needs_no_file() -> None:
     found = checkpoint_of(MOSHI_7B)
     assert found.get_text_tokenizer().piece_size() == 32_000
-
-
-# What is counted
 
 
 def output(frame: int) -> StreamOutput:
@@ -178,9 +166,6 @@ def test_nothing_counts_before_the_beginning() -> None:
     assert figures.steps == [0.01]
 
 
-# Where a step goes
-
-
 @pytest.mark.parametrize(
     ("name", "group"),
     [
@@ -209,9 +194,6 @@ def test_groups_add_up() -> None:
         Operation("matrix products", 1, 0.5),
         Operation("elementwise and others", 5, pytest.approx(0.3)),
     ]
-
-
-# Real runs
 
 
 def test_a_profile_of_a_real_model(tiny: Path) -> None:

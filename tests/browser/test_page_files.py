@@ -19,8 +19,8 @@ from playwright.async_api import Browser, Page, Request, Route, expect
 from lab.browsers.chromium import chromium, local_url, wait_for_state
 from lab.waiting import until
 from rtc_server.app import Server
-from tests.browser.test_page_transcribe import downloaded, opened, paragraphs, texts, writing_server
 from tests.conftest import need_commands
+from tests.support.transcribe_page import downloaded, opened, paragraphs, texts, writing_server
 
 pytestmark = pytest.mark.browser
 

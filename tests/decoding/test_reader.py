@@ -122,9 +122,6 @@ async def test_a_reader_is_little_ahead_and_waits(decoders: Decoders) -> None:
             assert fork.memory_info().rss < 200 * 2**20
 
 
-# What a file may cost
-
-
 async def test_a_file_that_claims_gigabytes_gets_none(decoders: Decoders) -> None:
     data = claims_gigabytes()
     assert len(data) <= 72

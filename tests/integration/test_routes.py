@@ -21,8 +21,8 @@ from rtc_server.config import parse
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.routes import Handler
-from tests.access.test_auth import NOW, token
-from tests.web.test_gate import ALLOWED, KEY, PREFLIGHT, authenticator, bearer
+from tests.support.gate import ALLOWED, KEY, PREFLIGHT, authenticator, bearer
+from tests.support.tokens import NOW, token
 
 OTHERS: Final = "https://evil.example"
 REACHED: Final = 299

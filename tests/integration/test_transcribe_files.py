@@ -316,9 +316,6 @@ def test_a_wrong_command_line(arguments: tuple[str, ...], capsys: pytest.Capture
     assert re.match(r"error: .+\nhint: rtc-server transcribe --help ", capsys.readouterr().err)
 
 
-# The bar
-
-
 @contextlib.asynccontextmanager
 async def terminal() -> AsyncIterator[tuple[Any, io.BytesIO]]:
     ours, theirs = pty.openpty()

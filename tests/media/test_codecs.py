@@ -179,9 +179,6 @@ def test_a_crafted_opus_packet_is_not_louder_than_full_scale() -> None:
     assert renderer.undecodable == 0
 
 
-# Stereo
-
-
 @pytest.mark.parametrize("decoder", [OpusDecoder(), FallbackOpusDecoder()], ids=["libopus", "FFmpeg"])
 @pytest.mark.parametrize("turned_over", [False, True])
 def test_a_voice_turned_over_in_one_channel_is_heard(decoder: PacketDecoder, turned_over: bool) -> None:

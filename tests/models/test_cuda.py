@@ -20,9 +20,9 @@ from rtc_server.errors import EngineFailed
 from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
-from tests.models.test_kyutai import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 from tests.support.engines import Ear, child, frame, running
 from tests.support.fake_models import MAGIC
+from tests.support.kyutai_rows import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 COMPILE_S = 300.0

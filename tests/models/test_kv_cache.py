@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from moshi.models.lm import LMGen
@@ -19,8 +18,7 @@ from rtc_server.models.kyutai.estimate import footprint
 from rtc_server.models.kyutai.kv_cache import NarrowKVCache, set_kv_dtype
 from rtc_server.models.kyutai.model import KyutaiModel, load
 from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
-from tests.conftest import need_commands
-from tests.models.test_kyutai import (
+from tests.support.kyutai_rows import (
     RING_FRAMES,
     alone,
     assert_same,
@@ -30,18 +28,15 @@ from tests.models.test_kyutai import (
     row_contents,
     run,
 )
-from tests.models.test_pico import QUESTIONS
-from tests.support.script import spoken
 
 ROWS, HEADS, CAPACITY, WIDTH = 3, 2, 5, 4
+
+
 ALWAYS = torch.ones(ROWS, dtype=torch.bool)
 
 
 def narrow(checkpoint: Path, slots: int, kv_dtype: KvDtype) -> KyutaiModel:
     return load(KyutaiOptions(str(checkpoint), slots, kv_dtype=kv_dtype, temp=0.0, temp_text=0.0, threads=1))
-
-
-# The cache by itself
 
 
 def filled(stored: torch.dtype, factor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,9 +81,6 @@ def test_writes_are_in_place() -> None:
         cache.complete(*torch.randn(2, ROWS, HEADS, 1, WIDTH), ALWAYS)
     assert (cache.cache.data_ptr(), cache.end_offset.data_ptr()) == before
     assert cache.cache.any()
-
-
-# In a model
 
 
 def test_with_nothing_to_round_every_token_is_that_of_the_package(moshi_checkpoint: Path) -> None:
@@ -158,47 +150,3 @@ def test_a_session_takes_so_much_less(moshi_checkpoint: Path, kv_dtype: KvDtype,
     assert before - after == whole - whole // share
     assert footprint(wanted).session_bytes == after
     assert footprint(wanted).working_bytes == whole // layers
-
-
-# What it does to a conversation
-
-
-@pytest.fixture(scope="module")
-def questions() -> npt.NDArray[np.float32]:
-    """Float32, shape [frames, rows, 1920]."""
-    need_commands("espeak-ng")
-    pcm = np.zeros((len(QUESTIONS), 65 * FRAME_SAMPLES), dtype=np.float32)
-    for row, question in zip(pcm, QUESTIONS, strict=True):
-        said = spoken(question)
-        row[5 * FRAME_SAMPLES :][: len(said)] = said
-    return pcm.reshape(len(QUESTIONS), 65, FRAME_SAMPLES).swapaxes(0, 1)
-
-
-def answers(kv_dtype: KvDtype, questions: npt.NDArray[np.float32]) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """What pico writes, and all of its tokens."""
-    model = load(KyutaiOptions("pico", len(QUESTIONS), kv_dtype=kv_dtype, threads=2))
-    everybody = np.ones(len(QUESTIONS), dtype=np.bool_)
-    text, tokens = [""] * len(QUESTIONS), []
-    for frame in questions:
-        for row, output in enumerate(model.step(frame, everybody)):
-            assert output is not None
-            text[row] += output.text
-        tokens.append(model.last_tokens)
-    model.close()
-    return [each.strip() for each in text], np.stack(tokens)
-
-
-@pytest.fixture(scope="module")
-def exact(questions: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    return answers("auto", questions)[1]
-
-
-@pytest.mark.parametrize(("kv_dtype", "equal"), [("bfloat16", 0.98), ("float8", 0.95)])
-def test_pico_answers_as_it_would_have(
-    kv_dtype: KvDtype, equal: float, questions: npt.NDArray[np.float32], exact: npt.NDArray[np.int64]
-) -> None:
-    """Eight right answers, and nearly all of the tokens, voice included, are those of float32: when this was written,
-    all were."""
-    text, tokens = answers(kv_dtype, questions)
-    assert text == list(QUESTIONS.values())
-    assert (tokens == exact).mean() >= equal

@@ -21,8 +21,8 @@ from rtc_server.models.kyutai.estimate import Footprint, footprint
 from rtc_server.models.kyutai.model import KyutaiModel, load
 from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
-from tests.models.test_kyutai import alone, assert_same, noise, random_schedule
 from tests.models.test_pico import QUESTIONS, talk
+from tests.support.kyutai_rows import alone, assert_same, noise, random_schedule
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install -e '.[quantize]'"

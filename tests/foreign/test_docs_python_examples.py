@@ -1,0 +1,162 @@
+"""The documents' examples in Python run as they stand there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.pico.phrases import NUMBERS
+from lab.sound.tones import pitch_hz
+from rtc_server.app import Server
+from rtc_server.audio import FloatArray
+from rtc_server.client import VoiceClient
+from tests.conftest import need_commands, running_server
+from tests.support.docs_examples import HZ, RUN_S, cut, example
+from tests.support.leftovers import leaves_nothing
+from tests.support.server_process import ROOT
+
+pytestmark = pytest.mark.alone
+
+
+def write_tone(path: Path, seconds: float) -> None:
+    t = np.arange(round(seconds * 48_000)) / 48_000
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        file.writeframes((8000 * np.sin(2 * np.pi * HZ * t)).astype(np.int16).tobytes())
+
+
+def heard_at_the_end(path: Path) -> float:
+    """The pitch of the last half second that is not silent."""
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()].astype(np.float32)
+        rate = file.getframerate()
+    end = int(np.flatnonzero(np.abs(pcm) > 2000)[-1])
+    return pitch_hz(pcm[end - rate // 2 : end]) * rate / 24_000
+
+
+@contextlib.asynccontextmanager
+async def program(code: str, where: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Python program of the document; killed at the end if it still runs."""
+    script = where / "example.py"
+    script.write_text(code)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), *arguments),
+        cwd=where,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KEY": "a-key"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def finished(process: asyncio.subprocess.Process) -> str:
+    async with asyncio.timeout(RUN_S):
+        out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out.decode()
+
+
+@pytest.mark.parametrize("name", ["say.py", "say_aiortc.py"])
+async def test_python_hears_what_it_says(server: Server, base_url: str, tmp_path: Path, name: str) -> None:
+    write_tone(tmp_path / "question.wav", 3)
+    async with (
+        leaves_nothing(server),
+        program(example("python", f"{name}:"), tmp_path, base_url, "question.wav", "answer.wav") as process,
+    ):
+        assert "connected" in await finished(process)
+    assert heard_at_the_end(tmp_path / "answer.wav") == pytest.approx(HZ, abs=3)
+
+
+def write_phrase(path: Path, text: str) -> None:
+    subprocess.run(["espeak-ng", "-w", path, text], check=True)
+
+
+def levels(path: Path) -> FloatArray:
+    """The loudest sample of each tenth of a second, of full scale."""
+    with wave.open(str(path)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
+        tenth = file.getframerate() // 10
+    loud = np.abs(pcm[: pcm.size // tenth * tenth].astype(np.float32)).reshape(-1, tenth).max(axis=1)
+    return (loud / 32768).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["say.py", "say_aiortc.py"])
+async def test_python_hears_the_whole_answer_of_a_model(tmp_path: Path, name: str) -> None:
+    """Which begins after the question, goes on for longer than that, and pauses between its words. The question is a
+    file as espeak-ng writes it."""
+    need_commands("espeak-ng")
+    write_phrase(tmp_path / "question.wav", "count to ten")
+    async with running_server("--model", "pico", "--slots", "1", "--stt", "none", "--allow-slow") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        code = example("python", f"{name}:")
+        async with program(code, tmp_path, url, "question.wav", "answer.wav") as process:
+            said = await finished(process)
+    words = re.findall(r"'delta': '([^']*)'", said) or said.splitlines()[-1:]
+    assert "".join(words).split() == NUMBERS[1:11]
+    heard = levels(tmp_path / "answer.wav")
+    assert np.count_nonzero(heard > 0.02) > 25
+    assert np.all(heard[-10:] < 0.02), "it was cut off"
+
+
+async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) -> None:
+    write_tone(tmp_path / "question.wav", 15)
+    async with (
+        leaves_nothing(server),
+        program(example("python", "say.py:"), tmp_path, base_url, "question.wav", "answer.wav") as process,
+    ):
+        assert process.stdout is not None
+        async with asyncio.timeout(RUN_S):
+            assert b"connected" in await process.stdout.readline()
+        cut(server)
+        assert "resumed" in await finished(process)
+        assert server.metrics.sessions_resumed.labels("echo")._value.get() == 1
+    assert heard_at_the_end(tmp_path / "answer.wav") == pytest.approx(HZ, abs=3)
+
+
+async def test_aiortc_says_why_it_was_refused(tmp_path: Path) -> None:
+    write_tone(tmp_path / "question.wav", 1)
+    async with running_server("--model", "echo", "--echo-slots", "1") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        async with (
+            VoiceClient(url) as other,
+            program(example("python", "say_aiortc.py:"), tmp_path, url, "question.wav", "answer.wav") as process,
+        ):
+            await other.wait_for("connected")
+            async with asyncio.timeout(RUN_S):
+                _, error = await process.communicate()
+    assert (process.returncode, b"server_full: " in error) == (1, True), error.decode()
+
+
+async def test_the_example_beside_it_runs(server: Server, base_url: str, tmp_path: Path) -> None:
+    code = (ROOT / "examples" / "echo_client.py").read_text()
+    async with leaves_nothing(server), program(code, tmp_path, base_url) as process:
+        said = await finished(process)
+    assert "'reason': 'bye'" in said
+
+
+async def test_the_example_beside_it_says_what_it_is_and_what_is_wrong(tmp_path: Path) -> None:
+    code = (ROOT / "examples" / "echo_client.py").read_text()
+    async with program(code, tmp_path, "--help") as process:
+        assert "http://localhost:8080" in await finished(process)
+    for url, sentence in (("http://127.0.0.1:9", "No server answers"), ("localhost", "is no address of a server")):
+        async with program(code, tmp_path, url) as process:
+            _, error = await process.communicate()
+        assert process.returncode == 1
+        assert error.decode().startswith("error: ")
+        assert sentence in error.decode()
+        assert "Traceback" not in error.decode()
