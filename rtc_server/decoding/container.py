@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ _LATE_PROBE_BYTES: Final = 48 * 2**20
 """What is looked at to find them. It is all kept in memory meanwhile."""
 _LATE_PROBE_US: Final = 6 * 3600 * 1_000_000
 _MAX_PACKET_BYTES: Final = 16 * 2**20
+_TRIFLE_BYTES: Final = 4096
+"""Behind the last frame of a stream, as a tag has."""
 _MAX_FRAME_SAMPLES: Final = 2**20
 """Per channel: five seconds at 192 kHz. Codecs have blocks of at most one second."""
 _MAX_ALLOCATION_BYTES: Final = 64 * 2**20
@@ -70,6 +73,9 @@ class Track:
         self.version = f"{'' if language in (None, 'und', 'mul', 'zxx') else language}{int(other) or ''}"
         self.failed_packets = 0
         self.packets = 0
+        self.swollen = False
+        """Whether a packet had more in it than a frame can be: what stands behind a recording that tells no length."""
+        self._frame_bytes = _longest_frame_bytes(stream)
         # PyAV makes the codec with these; a frame that is larger fails to decode.
         stream.codec_context.options = {"max_samples": str(_MAX_FRAME_SAMPLES)}
         stream.codec_context.thread_count = 1
@@ -91,6 +97,7 @@ class Track:
         if not packet.size:
             return
         self.packets += 1
+        self.swollen |= packet.size > self._frame_bytes + _TRIFLE_BYTES
         try:
             if packet.size <= _MAX_PACKET_BYTES:
                 yield from packet.decode()
@@ -154,6 +161,12 @@ class Recording:
 
     def close(self) -> None:
         self._container.close()
+
+
+def _longest_frame_bytes(stream: av.AudioStream) -> float:
+    """RFC 9639, section 8.2: of FLAC, if its writer has told. Unbounded for all else."""
+    told = stream.codec_context.extradata if stream.codec_context.name == "flac" else None
+    return (int.from_bytes(told[7:10], "big") if told and len(told) >= 10 else 0) or math.inf  # noqa: PLR2004
 
 
 def _tells_length(form: str, window: Window) -> bool:

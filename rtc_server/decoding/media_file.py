@@ -143,6 +143,8 @@ class MediaFile:
             )
         ):
             self.notices.add(Notice.CUT_OFF)
+        if any(track.swollen for track in recording.tracks):
+            self.notices.add(Notice.LEFT_OVER)
         if any(track.failed_packets > _TRIFLE_PACKETS and seconds for track, seconds in pairs):
             self.notices.add(Notice.DAMAGED)
         if any(heard_s) and (recording.undecodable or any(track.packets and not seconds for track, seconds in pairs)):

@@ -2,7 +2,7 @@
 
 FFmpeg's demuxers end where the first of several recordings ends, and say nothing. Here a file is cut into parts that
 each of them reads to the end. Nothing is believed but lengths, and those only to skip; what is not understood is one
-part up to the end. Pure: bytes in, offsets out.
+part up to where another recording begins. Pure: bytes in, offsets out.
 """
 
 from __future__ import annotations
@@ -12,26 +12,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from rtc_server.decoding.beginnings import TAG_HEADER_BYTES, next_beginning, tag_bytes
 from rtc_server.decoding.findings import Refusal
 from rtc_server.decoding.source import Scan, Source
 
 MAX_PARTS: Final = 4096
 _HEAD_BYTES: Final = 64 * 1024
-_ID3_HEADER_BYTES: Final = 10
 _ID3_MAX: Final = 16
 _UNTOLD_BYTES: Final = 0x7FFF_0000
 """From this length on a RIFF header is that of a recorder that could not go back to it."""
 _EBML: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT: Final = 0x18538067
 _CLUSTER: Final = 0x1F43B675
+# RFC 9559, section 5.1: what a segment holds, and what a cluster does; and everywhere, Void and CRC-32.
+_MATROSKA: Final = frozenset(
+    {
+        *(0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770),
+        *(0x1254C367, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF),
+    }
+)
 _OGG_PAGE: Final = b"OggS\0"
 _OGG_FIRST: Final = 2
 _FLV: Final = b"FLV\x01"
 _FLV_FLAGS_AT: Final = 4
 _FLV_BOTH: Final = 5
+_CAF_CHUNKS: Final = frozenset(
+    b"desc data pakt kuki chan info free edct uuid ovvw peak umid mark regn inst midi strg".split()
+)
 _TOP_BOXES: Final = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx"}
 )
+_OTHER_BOXES: Final = frozenset({b"uuid", b"meta", b"udta", b"mfra", b"emsg", b"prft", b"ssix"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +59,13 @@ def parts_of(source: Source) -> list[Part]:
     """In their order; none if the file is empty, at most :data:`MAX_PARTS`. What is left then is the last one's."""
     scan = Scan(source)
     parts: list[Part] = []
-    at = _after_id3(scan, 0)
+    at = 0
     while at < scan.size:
-        walk = _walker(scan.at(at, 16))
-        part = Part(at, scan.size) if walk is None or len(parts) + 1 >= MAX_PARTS else walk(scan, at)
-        if part.end == at:
-            part = Part(at, scan.size)
+        start = _after_id3(scan, at)
+        walk = _walker(scan.at(start, 16)) or _unknown
+        part = Part(start, scan.size) if len(parts) + 1 >= MAX_PARTS else walk(scan, start)
+        if part.end == start:
+            part = _unknown(scan, start)
         parts.append(part)
         at = part.end
     return parts
@@ -99,21 +111,29 @@ def _walker(head: bytes) -> Callable[[Scan, int], Part] | None:
         return _wave
     if form in (b"AIFF", b"AIFC") and kind == b"FORM":
         return _aiff
-    return {_OGG_PAGE[:4]: _ogg, _EBML: _matroska, _FLV: _flv}.get(kind)
+    known = {
+        _OGG_PAGE[:4]: _ogg,
+        _EBML: _matroska,
+        _FLV: _flv,
+        b"fLaC": _flac,
+        b"caff": _caf,
+        b".snd": _au,
+        b"riff": _wave64,
+    }
+    return known.get(kind)
+
+
+def _unknown(scan: Scan, start: int) -> Part:
+    return Part(start, next_beginning(scan, start + 1))
 
 
 def _after_id3(scan: Scan, at: int) -> int:
     """Behind tags (ID3v2.4, section 3.1). FFmpeg skips them too, but above a megabyte takes what follows for MP3."""
     for _ in range(_ID3_MAX):
-        header = scan.at(at, _ID3_HEADER_BYTES)
-        if len(header) < _ID3_HEADER_BYTES or header[:3] != b"ID3" or max(header[6:10]) > 127:  # noqa: PLR2004
+        size = tag_bytes(scan.at(at, TAG_HEADER_BYTES))
+        if size is None or at + size >= scan.size:
             break
-        size = sum(byte << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))
-        footer = _ID3_HEADER_BYTES if header[5] & 0x10 else 0
-        end = at + _ID3_HEADER_BYTES + size + footer
-        if end >= scan.size:
-            break
-        at = end
+        at += size
     return at
 
 
@@ -144,6 +164,36 @@ def _wave(scan: Scan, start: int) -> Part:
 def _aiff(scan: Scan, start: int) -> Part:
     size = int.from_bytes(scan.at(start + 4, 4), "big")
     return Part(start, scan.size) if size == 0 or size >= _UNTOLD_BYTES else _ended(scan, start, start + 8 + size)
+
+
+def _flac(scan: Scan, start: int) -> Part:
+    """RFC 9639, section 8: past the blocks in front of the sound, pictures among them."""
+    at, last = start + 4, False
+    while not last and len(header := scan.at(at, 4)) == 4:  # noqa: PLR2004
+        last = bool(header[0] & 0x80)
+        at += 4 + int.from_bytes(header[1:], "big")
+    return Part(start, next_beginning(scan, at))
+
+
+def _caf(scan: Scan, start: int) -> Part:
+    """Apple's Core Audio Format: chunks of a type and 64 bits of length; of sound, it may be left open."""
+    at = start + 8
+    while len(header := scan.at(at, 12)) == 12 and header[:4] in _CAF_CHUNKS:  # noqa: PLR2004
+        size = int.from_bytes(header[4:], "big", signed=True)
+        if size < 0:
+            return Part(start, scan.size)
+        at += 12 + size
+    return _ended(scan, start, at)
+
+
+def _au(scan: Scan, start: int) -> Part:
+    header, size = (int.from_bytes(scan.at(start + offset, 4), "big") for offset in (4, 8))
+    return Part(start, scan.size) if size >= _UNTOLD_BYTES else _ended(scan, start, start + header + size)
+
+
+def _wave64(scan: Scan, start: int) -> Part:
+    size = int.from_bytes(scan.at(start + 16, 8), "little")
+    return Part(start, scan.size) if size == 0 or size >> 62 else _ended(scan, start, start + size)
 
 
 def _ogg(scan: Scan, start: int) -> Part:
@@ -187,15 +237,22 @@ def _ebml_element(data: bytes, at: int) -> tuple[int, int, int | None] | None:
 
 
 def _matroska(scan: Scan, start: int) -> Part:
-    """Into segments and clusters of unknown size, as recorders write them; past all else."""
+    """Into segments and clusters of unknown size, as recorders write them; past all else. Behind what is no element,
+    the next cluster goes on with it, as FFmpeg does; where there is none, it has ended."""
     at = start
     while at < scan.size:
         head = scan.at(at, 12)
         if at > start and head.startswith(_EBML):
             return Part(start, at)
         element = _ebml_element(head, 0)
-        if element is None:
-            return Part(start, scan.size, cut_off=scan.size - at < 12)  # noqa: PLR2004
+        if element is None or element[0] not in _MATROSKA:
+            if element is None and scan.size - at < 12:  # noqa: PLR2004
+                return Part(start, scan.size, cut_off=True)
+            cluster = scan.find(_CLUSTER.to_bytes(4, "big"), at)
+            if cluster == scan.size or next_beginning(scan, at, cluster) < cluster:
+                return Part(start, at)
+            at = cluster
+            continue
         kind, data, size = element
         if size is None:
             if kind not in (_SEGMENT, _CLUSTER):
@@ -225,6 +282,8 @@ def _boxes(scan: Scan, start: int) -> Part:
     while at < scan.size:
         kind, size = _box(scan, at)
         if size is None or (kind == b"ftyp" and at > start):
+            return Part(start, at)
+        if at + size > scan.size and kind not in _TOP_BOXES | _OTHER_BOXES:  # what looks like a box by chance
             return Part(start, at)
         at += size
     return Part(start, scan.size, cut_off=at > scan.size)

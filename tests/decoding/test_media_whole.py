@@ -46,12 +46,31 @@ OGG_FLAC = encode(sine(round(SECONDS * 44_100), 880.0, 44_100, amplitude=0.25), 
 
 
 MP3 = encode(tone(44_100), "mp3", "libmp3lame", 44_100)
+ADTS = encode(tone(44_100), "adts", "aac", 44_100)
+FLAC = encode(tone(48_000), "flac", "flac", 48_000)
+WEBM = encode(tone(48_000), "webm", "libopus", 48_000)
+SELDOM = [
+    *(("caf", "pcm_s16le"), ("w64", "pcm_s16le"), ("au", "pcm_s16be"), ("wv", "wavpack"), ("tta", "tta")),
+    ("voc", "pcm_u8"),
+]
 
 
 @pytest.mark.parametrize(
     "data",
-    [M4A + M4A, OPUS + OGG_FLAC, OGG_FLAC + OPUS, encode(tone(24_000)) * 2, encode(tone(24_000)) + MP3, MP3 + MP3],
-    ids=["m4a, m4a", "Opus, FLAC", "FLAC, Opus", "WAV, WAV", "WAV, MP3", "MP3, MP3"],
+    [
+        *(M4A + M4A, OPUS + OGG_FLAC, OGG_FLAC + OPUS, encode(tone(24_000)) * 2, encode(tone(24_000)) + MP3, MP3 + MP3),
+        *(FLAC + FLAC, FLAC + M4A, FLAC + MP3, MP3 + M4A, ADTS + OPUS, ADTS + ADTS, WEBM + M4A, WEBM + ADTS),
+        *(encode(tone(24_000), container, codec) * 2 for container, codec in SELDOM),
+        (id3(1_500_000) + ADTS) * 2,
+        encode(tone(44_100), "avi", "libmp3lame", 44_100) * 2,
+    ],
+    ids=[
+        *("m4a, m4a", "Opus, FLAC", "FLAC, Opus", "WAV, WAV", "WAV, MP3", "MP3, MP3"),
+        *("flac, flac", "flac, m4a", "flac, mp3", "mp3, m4a", "aac, Opus", "aac, aac", "webm, m4a", "webm, aac"),
+        *(f"{container} twice" for container, _ in SELDOM),
+        "tags of megabytes",
+        "avi twice",
+    ],
 )
 def test_recordings_in_a_row_are_all_heard(data: bytes) -> None:
     assert decoded(data).size == pytest.approx(2 * SECONDS * MODEL_RATE_HZ, abs=0.15 * MODEL_RATE_HZ)
@@ -63,6 +82,7 @@ def test_what_is_left_over_is_told() -> None:
     assert decoded(data).size == decoded(M4A).size
     assert told(data) == {Notice.LEFT_OVER}
     assert not told(M4A + bytes(10_000)), "padding is nothing"
+    assert told(FLAC + ADTS) == told(FLAC + np.random.default_rng(0).bytes(20_000)) == {Notice.LEFT_OVER}
 
 
 @pytest.mark.parametrize(

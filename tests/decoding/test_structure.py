@@ -22,6 +22,23 @@ FILES = {
     "mp4": encode(noise(1, rate_hz=RATE), "mp4", "aac", RATE),
     "flv": encode(noise(1, rate_hz=44_100), "flv", "aac", 44_100),
 }
+WITHOUT_LENGTH = {
+    "flac": encode(noise(1), "flac", "flac"),
+    "mp3": encode(noise(1, rate_hz=44_100), "mp3", "libmp3lame", 44_100),
+    "avi": encode(noise(1, rate_hz=44_100), "avi", "libmp3lame", 44_100),
+    "amr": encode(noise(1, rate_hz=8000), "amr", "libopencore_amrnb", 8000),
+    "wv": encode(noise(1), "wv", "wavpack"),
+    "tta": encode(noise(1), "tta", "tta"),
+    "voc": encode(noise(1), "voc", "pcm_u8"),
+    "mpegts": encode(noise(1, rate_hz=44_100), "mpegts", "aac", 44_100),
+}
+WITH_LENGTH = {
+    "caf": encode(noise(1), "caf"),
+    "au": encode(noise(1), "au", "pcm_s16be"),
+    "w64": encode(noise(1), "w64"),
+}
+BEGIN_WITH_A_MARK = {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH}
+del BEGIN_WITH_A_MARK["mpegts"]
 
 
 def parts(data: bytes) -> list[Part]:
@@ -32,14 +49,35 @@ def edges(data: bytes) -> list[tuple[int, int]]:
     return [(part.start, part.end) for part in parts(data)]
 
 
-# Clusters of unknown size end where something of Matroska's begins: what is no such thing may pass for an element.
-@pytest.mark.parametrize(
-    ("first", "second"), [(one, two) for one in FILES for two in FILES if one != "webm" or two == "webm"]
-)
-def test_two_files_in_a_row_are_two_parts(first: str, second: str) -> None:
-    one, two = FILES[first], FILES[second]
-    assert edges(one + two) == [(0, len(one)), (len(one), len(one) + len(two))]
-    assert not any(part.cut_off for part in parts(one + two))
+@pytest.mark.parametrize("first", {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH})
+def test_two_files_in_a_row_are_two_parts(first: str) -> None:
+    """Whichever comes second; one that tells no length ends where the next begins."""
+    one = {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH}[first]
+    for second, two in BEGIN_WITH_A_MARK.items():
+        cut = [end for _, end in edges(one + two)]
+        assert cut == [len(one), len(one) + len(two)], second
+        assert not any(part.cut_off for part in parts(one + two))
+
+
+def test_a_hole_in_a_recording_does_not_end_it() -> None:
+    webm = bytearray(encode(noise(12, rate_hz=RATE), "webm", "libopus", RATE))
+    cluster = webm.index(b"\x1f\x43\xb6\x75", webm.index(b"\x1f\x43\xb6\x75") + 4)
+    webm[cluster - 2000 : cluster] = bytes(2000)
+    assert edges(bytes(webm)) == [(0, len(webm))]
+
+
+def test_tags_in_the_middle_are_messages_unless_sound_follows() -> None:
+    """MPEG transport streams carry them as the songs change; players put them in front of each piece of AAC."""
+    sound = WITHOUT_LENGTH["mpegts"]
+    stream = sound[: 188 * 20] + id3(50) + sound[188 * 20 :]
+    assert edges(stream) == [(0, len(stream))]
+    aac = encode(noise(1, rate_hz=44_100), "adts", "aac", 44_100)
+    assert len(parts(id3(1_500_000) + aac + id3(1_500_000) + aac)) == 2
+
+
+@given(st.binary(max_size=3000))
+def test_what_is_nothing_begins_nothing(junk: bytes) -> None:
+    assert edges(b"\xff\xfb" + junk) == [(0, 2 + len(junk))]
 
 
 @pytest.mark.parametrize("kind", FILES)
