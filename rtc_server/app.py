@@ -17,6 +17,7 @@ from aiohttp import web
 
 from rtc_server import signaling
 from rtc_server.access import keyfile
+from rtc_server.access.credentials import Authenticator
 from rtc_server.config import Settings
 from rtc_server.endpoints import (
     asr,
@@ -39,7 +40,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
-from rtc_server.services import captions_engine, make_detector, make_engines
+from rtc_server.services import SERVICES, captions_engine, make_detector, make_engines
 from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.registry import Registry
@@ -119,6 +120,7 @@ class Server:
         self.settings = settings
         self.limits = limits or ConnectionLimits.of_this_process()
         self.access = make_access(settings, self.limits.head_s)
+        _refuse_unknown_services(self.access.authenticator)
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
@@ -182,7 +184,9 @@ class Server:
             self.certificate.refresh()
         if self.settings.auth:
             try:
-                self.access.authenticator = keyfile.load(Path(self.settings.auth))
+                authenticator = keyfile.load(Path(self.settings.auth))
+                _refuse_unknown_services(authenticator)
+                self.access.authenticator = authenticator
             except ConfigError as error:
                 logger.error("the keys are not taken: %s", error.message)
             else:
@@ -210,6 +214,16 @@ class Server:
                 listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+def _refuse_unknown_services(authenticator: Authenticator | None) -> None:
+    """Raises ConfigError for a key of a service that no server has: it would open nothing, and not say why."""
+    named = frozenset() if authenticator is None else authenticator.services
+    for name in sorted(named.difference(SERVICES)):
+        raise ConfigError(
+            f"--auth: there is no service {name[:80]}.{did_you_mean(name, SERVICES)}",
+            hint=f"A server may have: {', '.join(SERVICES)}.",
+        )
 
 
 def _model_names(settings: Settings, services: Collection[str]) -> ModelNames:

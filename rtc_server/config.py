@@ -402,6 +402,8 @@ def _convert(source: str, value: Any, kind: Any) -> Any:
             raise ConfigError(f"{source} must be true or false.")
         return value.lower() in _TRUE
     try:
+        if kind in (int, float) and (not value.isascii() or "_" in value):  # as numbers in programs may be written
+            raise ValueError
         return kind(value)
     except ValueError:
         raise ConfigError(

@@ -289,7 +289,7 @@ def test_what_is_no_finite_number_is_refused(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("text", ["", "many", "0x10", "1,5", "1.5.0", "9" * 5000])
+@pytest.mark.parametrize("text", ["", "many", "0x10", "1,5", "1.5.0", "1_0", "\u0663", "9" * 5000])
 def test_what_is_no_number_is_refused(name: str, text: str) -> None:
     """With the name that the user wrote, be it the option or the variable."""
     with pytest.raises(ConfigError, match=f"^{option(name)}"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ MAX_CREDENTIAL_BYTES: Final = 4096
 _KEY_BYTES: Final = 32
 _KEY_PREFIX: Final = "rtc_"
 """So that programs which look for secrets in commits can know one."""
+_FORM: Final = re.compile(rf"{_KEY_PREFIX}[A-Za-z0-9_-]{{43}}|(ek_)?eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 HASH_PREFIX: Final = "sha256:"
 MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """RFC 7518, section 3.2: a key of the same size as the hash output or larger."""
@@ -75,6 +77,11 @@ class Authenticator:
         if found is None:
             raise Unauthorized
         return found
+
+    @property
+    def services(self) -> frozenset[str]:
+        """Those that keys name."""
+        return frozenset().union(*(key.principal.services or () for key in self._keys))
 
     def knows(self, name: str) -> bool:
         """Whether there is a key whose principal has this name."""
@@ -155,6 +162,11 @@ def is_number(value: object) -> bool:
 
 def new_key() -> str:
     return _KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+
+
+def is_like_one(text: str) -> bool:
+    """Whether it has the form of a key, or of a token."""
+    return _FORM.fullmatch(text) is not None
 
 
 def hash_of(key: str) -> str:

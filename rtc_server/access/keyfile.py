@@ -29,6 +29,7 @@ from rtc_server.access.credentials import (
     Key,
     TokenRules,
     are_names,
+    is_like_one,
     is_number,
 )
 from rtc_server.access.principals import Principal
@@ -146,12 +147,14 @@ class _Table:
 
 def _toml_of(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(raw.decode())
+        return tomllib.loads(raw.decode("utf-8-sig"))  # editors of Windows begin with a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}.", hint=_NEW_KEY) from None
 
 
 def _read(path: Path, what: str) -> bytes:
+    if is_like_one(str(path)):
+        raise ConfigError(f"{what} wants the name of a file, and was given a key.", _NEW_KEY)
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -40,6 +40,7 @@ _decoder: Final = msgspec.json.Decoder(SecretRequest)
 @routes.add("POST", "/v1/realtime/client_secrets", Policy(is_offer=True))
 async def client_secret(request: web.Request) -> web.Response:
     """A key that acts for the client that asks, and opens the service of the model that it names."""
+    request.app[REGISTRY].admission.require_open()  # none outlives this process
     asked = await _read(request)
     model = asked.session.get("model")
     if model is not None and not isinstance(model, str):

@@ -127,14 +127,10 @@ _FILE: Final = Policy(is_offer=True, streams_body=True)
 routes = Routes()
 
 
-async def _when_admitted(_: web.Request) -> None:
-    """``Expect: 100-continue`` (RFC 9110, section 10.1.1) is answered after the door has let the request in."""
-
-
 # As curl -T sends a file, which puts its name behind a URL that ends in a slash.
-@routes.add("PUT", "/api/transcribe/{name:[^/]*}", _FILE, _when_admitted)
-@routes.add("PUT", "/api/transcribe", _FILE, _when_admitted)
-@routes.add("POST", "/api/transcribe", _FILE, _when_admitted)
+@routes.add("PUT", "/api/transcribe/{name:[^/]*}", _FILE)
+@routes.add("PUT", "/api/transcribe", _FILE)
+@routes.add("POST", "/api/transcribe", _FILE)
 async def transcribe_file(request: web.Request) -> web.StreamResponse:
     uploads = request.app[UPLOADS]
     answer = answer_to(request)

@@ -17,6 +17,7 @@ from rtc_server.errors import (
     RequestTimeout,
     TooLarge,
 )
+from rtc_server.web.bodies import ask_for_body
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ async def receive(request: web.Request, file: IO[bytes], limit_bytes: int) -> No
     """
     if (request.content_length or 0) > limit_bytes:
         raise TooLarge(limit_bytes)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    await ask_for_body(request)
     started, received = asyncio.get_running_loop().time(), 0
     kept = bytearray()
     while chunk := await _chunk(request, started + min(_UPLOAD_S, _GRACE_S + received / _LEAST_BYTES_PER_S)):

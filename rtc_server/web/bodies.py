@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from rtc_server.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from rtc_server.web.routes import Policy
@@ -28,8 +28,15 @@ async def read_body(request: web.Request, policy: Policy, timeout_s: float) -> N
         raise TooLarge(request.client_max_size)
     try:
         async with asyncio.timeout(timeout_s):
+            await ask_for_body(request)
             await request.read()
     except TimeoutError:
         raise RequestTimeout from None
     except (web.RequestPayloadError, ConnectionError):
         raise BadRequest("The body cannot be read: it breaks off, or is not framed as it says.") from None
+
+
+async def ask_for_body(request: web.Request) -> None:
+    """Tell a client that waits to be let in that it is. Only one of HTTP/1.1 does (RFC 9110, section 10.1.1)."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

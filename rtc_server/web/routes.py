@@ -16,7 +16,6 @@ from aiohttp import hdrs, web
 from rtc_server.web.envelopes import Envelope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 _H = TypeVar("_H", bound=Handler)
 
 
@@ -58,14 +57,11 @@ _UNDECLARED: Final = Policy(Who.NO_CLIENT)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``expect``: answers ``Expect: 100-continue`` in aiohttp's place."""
-
     method: str
     path: str
     handler: Handler
     policy: Policy
     envelope: Envelope = Envelope.JSON
-    expect: ExpectHandler | None = None
 
 
 class Routes:
@@ -81,11 +77,11 @@ class Routes:
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)
 
-    def add(self, method: str, path: str, policy: Policy, expect: ExpectHandler | None = None) -> Callable[[_H], _H]:
+    def add(self, method: str, path: str, policy: Policy) -> Callable[[_H], _H]:
         """Register the decorated handler."""
 
         def register(handler: _H) -> _H:
-            self._routes.append(Route(method, path, handler, policy, self._errors, expect))
+            self._routes.append(Route(method, path, handler, policy, self._errors))
             return handler
 
         return register
@@ -106,6 +102,11 @@ _ENVELOPES: Final = web.AppKey("envelopes", dict[str, Envelope])
 """By the first part of the path: for requests that no route was found for."""
 
 
+async def _when_admitted(_: web.Request) -> None:
+    """``Expect`` (RFC 9110, section 10.1.1) is answered in aiohttp's place, after the door has let the request in:
+    see ``web.bodies``. "A server that receives [another expectation] MAY respond with a 417": it is ignored."""
+
+
 def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
     """Each route, and the same with a slash at its end: not by a redirect, which few clients follow with a body."""
     known, envelopes = app.setdefault(_ROUTES, {}), app.setdefault(_ENVELOPES, {})
@@ -113,7 +114,7 @@ def add_routes(app: web.Application, routes: Iterable[Route]) -> None:
         envelope = envelopes.setdefault(_first_part(route.path), route.envelope)
         assert envelope is route.envelope, f"{route.path}: routes below one first part answer errors in one envelope"
         for path in dict.fromkeys((route.path, f"{route.path.rstrip('/')}/")):
-            added = app.router.add_route(route.method, path, route.handler, expect_handler=route.expect)
+            added = app.router.add_route(route.method, path, route.handler, expect_handler=_when_admitted)
             known[added] = route
 
 

@@ -164,3 +164,22 @@ def test_a_secret_that_everybody_can_read_is_told_of(tmp_path: Path, caplog: pyt
     (tmp_path / "secret").chmod(0o644)
     load(tmp_path, JWT)
     assert "can be read by everybody" in caplog.text
+
+
+
+
+def test_a_file_that_an_editor_of_windows_has_written(tmp_path: Path) -> None:
+    """With a mark at its beginning, and other line ends."""
+    path = tmp_path / "auth.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + KEYS.replace("\n", "\r\n").encode())
+    assert keyfile.load(path).authenticate(KEY, NOW).name == "key/kiosk"
+
+
+def test_a_key_in_the_place_of_the_file_is_not_repeated() -> None:
+    """What stops the start goes to a log."""
+    for credential in (credentials.new_key(), token(), f"ek_{token()}"):
+        with pytest.raises(ConfigError, match="was given a key") as refused:
+            keyfile.load(Path(credential))
+        assert credential[:20] not in refused.value.message
+    with pytest.raises(ConfigError, match=r"rtc_keys\.toml"):
+        keyfile.load(Path("rtc_keys.toml"))

@@ -20,6 +20,7 @@ from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import parse
+from rtc_server.errors import ConfigError
 from rtc_server.web.limits import ConnectionLimits
 from tests.conftest import UNLIMITED, running_server
 from tests.support.calls import get_json, offering
@@ -83,6 +84,41 @@ async def test_keys_are_read_again_while_it_runs(keys: Path, caplog: pytest.LogC
         server.reload()
         assert (await offer(url, BEARER))[0] == 401
         assert (await offer(url, {"Authorization": f"Bearer {other}"}))[0] == 201
+
+
+async def test_a_key_of_a_service_that_there_is_not(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would open nothing. That this server has not got a service is no mistake: another may."""
+    async with running_server(*ECHO, "--auth", str(keys)) as server:
+        good = f'[[keys]]\nname = "kiosk"\nhash = "{credentials.hash_of(KEY)}"\n'
+        _write(keys, good + 'services = ["ecko"]\n')
+        server.reload()
+        assert "there is no service ecko. Did you mean echo?" in caplog.text
+        assert (await offer(f"http://127.0.0.1:{server.port}", BEARER))[0] == 201
+        with pytest.raises(ConfigError, match="ecko"):
+            Server(parse([*ECHO, "--auth", str(keys)], environment={}))
+        _write(keys, good + 'services = ["dialogue"]\n')
+        server.reload()
+        assert (await offer(f"http://127.0.0.1:{server.port}", BEARER))[0] == 403
+
+
+async def test_a_client_that_waits_to_be_let_in(keys: Path) -> None:
+    """It is asked for its body once it has shown a key; what else it expects is ignored."""
+    async with running_server(*ECHO, "--auth", str(keys)) as server:
+        for expected, key, first in (
+            ("100-continue", KEY, b"HTTP/1.1 100 Continue"),
+            ("100-continue", "wrong", b"HTTP/1.1 401 Unauthorized"),
+            ("a-miracle", KEY, b"HTTP/1.1 400 Bad Request"),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(
+                b"POST /api/offer HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 2\r\n"
+                + f"Authorization: Bearer {key}\r\nExpect: {expected}\r\n\r\n".encode()
+                + (b"" if expected == "100-continue" else b"{}")
+            )
+            async with asyncio.timeout(10):
+                assert (await reader.readline()).strip() == first
+            writer.close()
 
 
 async def test_too_many_offers() -> None:

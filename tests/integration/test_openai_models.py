@@ -90,6 +90,15 @@ async def test_without_auth_a_client_secret_is_made_as_well(server: Server) -> N
         assert (await client.with_options(api_key=secret.value).models.retrieve("echo")).id == "echo"
 
 
+async def test_a_server_that_stops_makes_no_client_secret(server: Server) -> None:
+    """None outlives it."""
+    server.admission.draining = True
+    async with client_of(server) as client:
+        with pytest.raises(openai.InternalServerError) as refused:
+            await client.with_options(max_retries=0).realtime.client_secrets.create()
+        assert (refused.value.status_code, refused.value.code) == (503, "draining")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
