@@ -166,8 +166,6 @@ def test_a_secret_that_everybody_can_read_is_told_of(tmp_path: Path, caplog: pyt
     assert "can be read by everybody" in caplog.text
 
 
-
-
 def test_a_file_that_an_editor_of_windows_has_written(tmp_path: Path) -> None:
     """With a mark at its beginning, and other line ends."""
     path = tmp_path / "auth.toml"

@@ -23,6 +23,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
+from tests.conftest import UNLIMITED
 from tests.support.scribe import Scribe, numbered
 
 EVENTS = {"Accept": "text/event-stream"}
@@ -70,7 +71,7 @@ async def serving(
         scribe = EngineClient("transcribe", lambda: LocalLink(lambda: Scribe(slots, heads, gate)), metrics)
         return {**make_engines(settings, metrics), "transcribe": scribe}
 
-    settings = parse(["--port", "0", "--model", "echo", "--drain-s", "0", *arguments], environment={})
+    settings = parse(["--port", "0", "--model", "echo", "--drain-s", "0", *UNLIMITED, *arguments], environment={})
     server = Held(settings, make_engines=engines)
     await server.start()
     try:
