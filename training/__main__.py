@@ -15,7 +15,7 @@ import torch
 
 from lab.pico import own_voice
 from training import adapt, bank, codec, dataset, language, polish, transcription, voices
-from training.checkpoint import hearing_of, write_codec, write_tokenizer
+from training.checkpoint import hearing_of, voice_of, write_codec, write_tokenizer
 from training.language import Plan
 
 _STAGES: Final = ("voices", "codec", "data", "language", "polish", "transcription", "plots")
@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None) -> None:
     phrases = directory / "voices"
+    voice = voice_of(begin_with) if begin_with else out
     if stage == "voices":
         for path in bank.make(phrases, recipe.people, recipe.phrases, recipe.phrases_each):
             print(path.name, flush=True)
@@ -129,12 +130,12 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Pat
         if begin_with is None:
             write_codec(out, codec.train(directory, recipe.codec, phrases))
         else:
-            write_codec(out, adapt.train(directory, begin_with, out, phrases, recipe.adapt))
+            write_codec(out, adapt.train(directory, begin_with, voice, out, phrases, recipe.adapt))
     elif stage == "data":
-        sources = dataset.Sources(out, begin_with or out, phrases)
+        sources = dataset.Sources(out, voice, phrases)
         dataset.make(_data(directory, out), sources, range(1, recipe.files + 1), recipe.conversations)
     elif stage == "language":
-        language.train(directory, out, _data(directory, out), recipe.language, begin_with)
+        language.train(directory, out, voice, _data(directory, out), recipe.language, begin_with)
     elif stage == "polish":
         if begin_with is None:  # else the decoder has learnt to speak, and the codes are what they were
             polish.train(directory, out, recipe.codec)

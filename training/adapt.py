@@ -280,16 +280,17 @@ def _add(pcm: FloatArray, other: FloatArray, at: int) -> None:
     room += other[: len(room)]
 
 
-def train(directory: Path, checkpoint: Path, out: Path, bank: Path, plan: Plan) -> MimiModel:
+def train(directory: Path, checkpoint: Path, before: Path, out: Path, bank: Path, plan: Plan) -> MimiModel:
     """Adapt the codec of ``checkpoint``, beside which lies the model that transcribes, by ``plan``, and write it into
-    ``out``; going on where ``directory`` says the last run was."""
+    ``out``; going on where ``directory`` says the last run was. The codec of ``before`` says how it has to hear: not
+    the one that is adapted, for what each of several runs moves a little, all together would move far."""
     directory.mkdir(parents=True, exist_ok=True)
     path, journal = directory / "adapting.pt", Journal(directory / "adapting.csv")
     torch.manual_seed(plan.seed)
     with no_compile():
         writer, pieces = _writer(checkpoint.with_name(f"{checkpoint.name}-stt"))
-        mimi, before = load_codec(checkpoint), load_codec(checkpoint)
-        adapting = Adapting(mimi, before.requires_grad_(False), writer, pieces)
+        mimi = load_codec(checkpoint)
+        adapting = Adapting(mimi, load_codec(before).requires_grad_(False), writer, pieces)
         learning = adapting.learning()
         optimizer = torch.optim.AdamW(learning.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01)
         step = resume(path, optimizer, learning=learning)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sentencepiece
 import torch
@@ -28,6 +28,9 @@ _NAMES = {
 }
 
 
+PICO_VOICE: Final = Path(__file__).parent / "voice"
+"""Pico's codec as it was when its decoder learnt to speak. The encoder of the one that is shipped has learnt more
+since, and gives the own voice other codes."""
 _GREEDY = {"temp": 0.0, "temp_text": 0.0, "use_sampling": False}
 
 
@@ -61,6 +64,15 @@ def hearing_of(directory: Path) -> str:
         if not name.startswith(_SPEAKING):
             made.update(tensor.float().numpy().tobytes())
     return made.hexdigest()[:8]
+
+
+def voice_of(checkpoint: Path) -> Path:
+    """The checkpoint whose codec gave the model's own voice the codes that its decoder has learnt to speak from: Pico's
+    before its encoder learnt more, where ``checkpoint`` speaks with that decoder, else ``checkpoint`` itself."""
+    ours, theirs = (load_file(directory / _NAMES["mimi_name"]) for directory in (PICO_VOICE, checkpoint))
+    speaking = [name for name in ours if name.startswith(_SPEAKING)]
+    same = all(name in theirs and torch.equal(ours[name], theirs[name]) for name in speaking)
+    return PICO_VOICE if same else checkpoint
 
 
 def write_language_model(directory: Path, lm: LMModel, config: dict[str, Any], **extra: Any) -> None:

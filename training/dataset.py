@@ -147,9 +147,9 @@ def pieces_of(tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What conversations are made of. ``checkpoint``: whose codec hears, and whose tokenizer writes. ``voice``: the
-    checkpoint whose codec gave the model's own voice its codes; the same, unless the encoder has learnt more since.
-    ``bank``: what people's voices say."""
+    """What conversations are made of. ``checkpoint``: whose codec hears, and whose tokenizer writes. ``voice``: the one
+    whose codec gave the model's own voice its codes (:func:`training.checkpoint.voice_of`). ``bank``: what people's
+    voices say."""
 
     checkpoint: Path
     voice: Path

@@ -194,10 +194,12 @@ def spoilt(sequence: torch.Tensor, shares: Sequence[float], card: int, random: t
     return torch.where(hit, torch.randint(0, card, sequence.shape, generator=random), sequence)
 
 
-def train(directory: Path, checkpoint: Path, data: Path, plan: Plan, begin_with: Path | None = None) -> LMModel:
+def train(
+    directory: Path, checkpoint: Path, voice: Path, data: Path, plan: Plan, begin_with: Path | None = None
+) -> LMModel:
     """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was; write the
-    language model into ``checkpoint``. ``begin_with``: a checkpoint whose language model goes on learning; its own
-    voice has the codes of the codec there."""
+    language model into ``checkpoint``. ``voice``: whose codec gave the own voice its codes there. ``begin_with``: a
+    checkpoint whose language model goes on learning."""
     directory.mkdir(parents=True, exist_ok=True)
     path, journal = directory / "language.pt", Journal(directory / "language.csv")
     made = config(load_tokenizer(checkpoint).piece_size())
@@ -211,7 +213,7 @@ def train(directory: Path, checkpoint: Path, data: Path, plan: Plan, begin_with:
             _hear_from_the_start(lm, mimi)
         else:
             lm.load_state_dict(load_weights(begin_with))
-        own = dataset.OwnCodes(load_codec(begin_with or checkpoint))
+        own = dataset.OwnCodes(load_codec(voice))
         silence = torch.from_numpy(own.silence[:, 0].astype(np.int64))
         optimizer = optimizer_of(lm, reader, rate=plan.rate)
         step = resume(path, optimizer, lm=lm, reader=reader)
