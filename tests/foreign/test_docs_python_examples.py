@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from lab.sound.tones import pitch_hz
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
+from rtc_server.protocols import events
 from tests.conftest import need_commands, running_server
 from tests.support.docs_examples import HZ, RUN_S, cut, example
 from tests.support.leftovers import leaves_nothing
@@ -126,6 +129,25 @@ async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) 
         assert "resumed" in await finished(process)
         assert server.metrics.sessions_resumed.labels("echo")._value.get() == 1
     assert heard_at_the_end(tmp_path / "answer.wav") == pytest.approx(HZ, abs=3)
+
+
+def test_both_sides_of_a_conversation_are_put_in_order() -> None:
+    """Words come up to seconds late; the example sorts events as they come from the server."""
+    came = [
+        events.Text(" that", 2400),
+        events.Word("what", 400, 640),
+        events.Word("is", 700, 800),
+        events.State("speaking"),
+        events.Text(" is", 2560),
+        events.Word("three", 1000, 1300),
+    ]
+    defined: dict[str, Any] = {}
+    exec(example("python", "def transcript("), defined)
+    lines = defined["transcript"]([json.loads(events.encode_event(event, 0.0)) for event in came])
+    assert [line[1:] for line in lines] == [
+        *(("user", word) for word in ("what", "is", "three")),
+        *(("model", word) for word in ("that", "is")),
+    ]
 
 
 async def test_aiortc_says_why_it_was_refused(tmp_path: Path) -> None:

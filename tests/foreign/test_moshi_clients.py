@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,10 @@ from lab.pico.recogniser import Recogniser
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
-from tests.conftest import need_commands, running_server
+from tests.foreign.asking import ANSWER, QUESTION
 from tests.support.script import spoken
 
 pytestmark = pytest.mark.alone
-
-QUESTION, ANSWER = "what is three plus four", "that is seven"
-
-
-@pytest.fixture
-async def pico() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    async with running_server("--model", "pico", "--slots", "1", "--stt", "none") as server:
-        yield server
 
 
 async def answered(server: Server, client: asyncio.subprocess.Process, answer: Path) -> FloatArray:

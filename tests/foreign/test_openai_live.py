@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import wave
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +11,20 @@ import soxr
 from playwright.async_api import Route
 
 from lab.browsers.chromium import chromium, record, watch
-from lab.pico.recogniser import Recogniser
-from lab.speech.clips import SPEECH_HZ, write_wav
+from lab.speech.clips import SPEECH_HZ
 from lab.waiting import until
 from rtc_server.app import Server
-from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from tests.browser.test_pico_in_chromium import answers_in
-from tests.conftest import need_commands, running_server
+from tests.conftest import need_commands
 from tests.foreign.agents import need_agents
+from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, STOP, asked, example, is_cut_short, write_microphone
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.live import live_client
 from tests.support.script import spoken
-from tests.support.server_process import ROOT
-from tests.test_docs import blocks
 
 pytestmark = pytest.mark.alone
 
-QUESTION, ANSWER = "what is three plus four", "that is seven"
-PERIOD_S = 8.0
-"""Chromium says its file over and over: a question, then time for the answer."""
 _PAGE = """
 <!doctype html>
 <script type="importmap">{"imports": {"openai/": "/foreign/openai/"}}</script>
@@ -50,13 +42,6 @@ window.ready = true;
 """
 
 
-def example(language: str, name: str) -> str:
-    """The block that begins with its name."""
-    doors = (ROOT / "docs" / "doors.md").read_text()
-    (code,) = [block for block in blocks(language, doors) if f" {name}:" in block.split("\n", 1)[0]]
-    return code
-
-
 class Mouth:
     """A microphone that says what it is told to, and is quiet otherwise."""
 
@@ -71,43 +56,6 @@ class Mouth:
         return np.pad(pcm, (0, samples - pcm.size))
 
 
-@pytest.fixture
-async def pico() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    async with running_server("--model", "pico", "--slots", "1", "--stt", "none") as server:
-        yield server
-
-
-def question(hz: int, period_s: float = 0.0) -> FloatArray:
-    """After a second of silence, and followed by some."""
-    pcm = np.asarray(soxr.resample(spoken(QUESTION), MODEL_RATE_HZ, hz), dtype=np.float32)
-    pcm = np.concatenate((np.zeros(hz, np.float32), pcm))
-    return np.pad(pcm, (0, max(0, round(period_s * hz) - pcm.size)))
-
-
-async def asked(pico: Server, directory: Path, *program: str | Path, url: str) -> None:
-    """A program asks what is in one file, prints the words of the answer, and writes its sound into another."""
-    write_wav(directory / "question.wav", question(MODEL_RATE_HZ), MODEL_RATE_HZ)
-    process = await asyncio.create_subprocess_exec(
-        *(*program, url, "question.wav", "answer.wav"),
-        cwd=directory,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        words, complaints = await asyncio.wait_for(process.communicate(), 90)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, complaints.decode()
-    assert words.decode().strip() == ANSWER
-    with wave.open(str(directory / "answer.wav")) as file:
-        heard = from_int16(np.frombuffer(file.readframes(file.getnframes()), np.int16))
-    assert Recogniser().hear(heard) == ANSWER
-    await until(lambda: len(pico.registry) == 0, "the end")
-
-
 async def test_the_python_client(pico: Server, tmp_path: Path) -> None:
     (tmp_path / "live.py").write_text(example("python", "live.py"))
     await asked(pico, tmp_path, sys.executable, "live.py", url=f"http://127.0.0.1:{pico.port}/v1")
@@ -115,19 +63,19 @@ async def test_the_python_client(pico: Server, tmp_path: Path) -> None:
 
 async def test_pipecat(pico: Server, tmp_path: Path) -> None:
     url = f"ws://127.0.0.1:{pico.port}/v1/live/sessions"
-    await asked(pico, tmp_path, need_agents(), HERE / "pipecat_live_apart.py", url=url)
+    await asked(pico, tmp_path, need_agents(), HERE / "pipecat_live_apart.py", url=url, interrupts=True)
 
 
 async def test_livekit_agents(pico: Server, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{pico.port}/v1"
-    await asked(pico, tmp_path, need_agents(), HERE / "livekit_live_apart.py", url=url)
+    await asked(pico, tmp_path, need_agents(), HERE / "livekit_live_apart.py", url=url, interrupts=True)
 
 
 @pytest.mark.browser
 async def test_the_javascript_client_in_chromium(pico: Server, tmp_path: Path) -> None:
     need_package("openai")
     need_commands("chromium")
-    microphone = write_wav(tmp_path / "question.wav", question(SPEECH_HZ, PERIOD_S))
+    microphone = write_microphone(tmp_path / "microphone.wav")
     base = f"http://localhost:{pico.port}"
 
     async def give(route: Route) -> None:
@@ -162,8 +110,8 @@ async def test_a_long_reply_is_interrupted(pico: Server) -> None:
     mouth = Mouth()
     async with live_client(f"http://127.0.0.1:{pico.port}", mouth) as client:
         await until(lambda: client.chunks, "a connection that carries sound")
-        mouth.say("count to twelve")
+        mouth.say(COUNT)
         await until(lambda: len(client.text.split()) >= 3, "a count", 30.0)
-        mouth.say("stop")
+        mouth.say(STOP)
         await until(lambda: not any(b"".join(client.chunks[-12:])), "a second of silence", 30.0)
-        assert len(client.text.split()) < 12
+        assert is_cut_short(client.text)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import sys
-import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -31,34 +30,23 @@ from playwright.async_api import Route
 
 from lab.browsers.chromium import chromium, record, watch
 from lab.pico.recogniser import Recogniser
-from lab.speech.clips import SPEECH_HZ, write_wav
+from lab.speech.clips import SPEECH_HZ
 from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from tests.conftest import need_commands, running_server
 from tests.foreign.agents import need_agents
+from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, QUESTION, STOP, asked, example, is_cut_short, write_microphone
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.openai_realtime import pcm16
 from tests.support.pace import every_frame
 from tests.support.script import spoken
-from tests.support.server_process import ROOT
-from tests.test_docs import blocks
 
 pytestmark = pytest.mark.alone
 
-QUESTION, ANSWER = "what is three plus four", "that is seven"
-LONG = "count to ten"
 TRIES: Final = 3
 """As a person does, a question is asked again that was not understood just behind a "stop"."""
-DOORS = (ROOT / "docs" / "doors.md").read_text()
-
-
-@pytest.fixture
-async def pico() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    async with running_server("--model", "pico", "--slots", "1", "--stt", "none") as server:
-        yield server
 
 
 class Talk:
@@ -135,42 +123,39 @@ async def test_a_sum(pico: Server) -> None:
 
 async def test_the_example_of_the_docs(pico: Server, tmp_path: Path) -> None:
     """As it stands in docs/doors.md: a file with a question, and one with the answer."""
-    (code,) = [block for block in blocks("python", DOORS) if "realtime.py" in block.split("\n", 1)[0]]
-    program, question, answer = (tmp_path / name for name in ("realtime.py", "question.wav", "answer.wav"))
-    program.write_text(code)
-    with wave.open(str(question), "wb") as file:
-        file.setparams((1, 2, audio.MODEL_RATE_HZ, 0, "NONE", ""))
-        file.writeframes(audio.to_int16(spoken(QUESTION)).tobytes())
-    url = f"http://127.0.0.1:{pico.port}/v1"
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, program, url, question, answer), stdout=asyncio.subprocess.PIPE
-    )
-    words, _ = await asyncio.wait_for(running.communicate(), 60)
-    assert (running.returncode, words.decode()) == (0, ANSWER)
-    with wave.open(str(answer)) as file:
-        heard = audio.from_int16(np.frombuffer(file.readframes(file.getnframes()), "<i2"))
-    assert Recogniser().hear(heard) == ANSWER
+    (tmp_path / "realtime.py").write_text(example("python", "realtime.py"))
+    await asked(pico, tmp_path, sys.executable, "realtime.py", url=f"http://127.0.0.1:{pico.port}/v1")
+
+
+async def frames_pass(pico: Server, frames: int) -> None:
+    """So many of the only conversation, from now on."""
+    (session,) = pico.registry
+    last = session._stats.frames_out + frames
+    await until(lambda: session._stats.frames_out > last, "frames")
 
 
 async def test_a_long_answer_is_interrupted(pico: Server) -> None:
-    """By voice: the model stops, and the client is told that it was cut off, and that the user speaks."""
+    """By voice: the model stops, and nothing more comes."""
     async with talk(pico) as talking:
-        talking.say(LONG)
+        talking.say(COUNT)
         await until(lambda: "three" in talking.words, "the beginning of the answer", 60)
-        talking.say("stop")
+        talking.say(STOP)
         await until(lambda: "response.done" in talking.types(), "its end", 60)
-        assert "ten" not in talking.words
+        heard = talking.heard.size
+        await frames_pass(pico, 15)
+        assert talking.heard.size == heard
+        assert is_cut_short(talking.words)
 
 
 async def test_a_long_answer_is_cancelled(pico: Server) -> None:
     """By the program: nothing more of it is heard, and the next question has its answer."""
     async with talk(pico) as talking:
-        talking.say(LONG)
+        talking.say(COUNT)
         await until(lambda: "three" in talking.words, "the beginning of the answer", 60)
         await talking.connection.response.cancel()
         await until(lambda: "response.done" in talking.types(), "its end", 60)
         heard = talking.heard.size
-        talking.say("stop", then_quiet_s=2.0)  # in which it falls silent
+        talking.say(STOP, then_quiet_s=2.0)  # in which it falls silent
         talking.said.clear()
         for _ in range(TRIES):
             talking.say(QUESTION)
@@ -181,36 +166,75 @@ async def test_a_long_answer_is_cancelled(pico: Server) -> None:
         assert talking.heard.size > heard
 
 
-async def test_a_runner_of_openai_agents(pico: Server) -> None:
-    """Of OpenAI's agents in Python, which hold each event against strict types, and make a history of them."""
-    url = f"ws://127.0.0.1:{pico.port}/v1/realtime?model=gpt-realtime"
-    runner = RealtimeRunner(RealtimeAgent(name="Pico", instructions="Be kind."))
-    sound: list[bytes] = []
-    seen: list[RealtimeSessionEvent] = []
-    history: list[str] = []
+class Run:
+    """A conversation of a RealtimeRunner's, and what it says of it."""
 
-    async def listen(session: RealtimeSession) -> None:
-        async for event in session:
+    def __init__(self, session: RealtimeSession) -> None:
+        self._session = session
+        self._left = b""
+        self.sound = bytearray()
+        self.seen: list[RealtimeSessionEvent] = []
+        self.history: list[Any] = []
+
+    @property
+    def states(self) -> list[str]:
+        return [f"{item.role} {item.status}" for item in self.history if item.type == "message"]
+
+    @property
+    def turns(self) -> int:
+        """Of the assistant that are over."""
+        return sum(isinstance(event, RealtimeAgentEndEvent) for event in self.seen)
+
+    @property
+    def last_words(self) -> str:
+        """Of the assistant's last item."""
+        items = [item for item in self.history if item.type == "message" and item.role == "assistant"]
+        return "".join(part.transcript or "" for part in items[-1].content) if items else ""
+
+    def say(self, text: str) -> None:
+        self._left += audio.to_int16(spoken(text)).tobytes()
+
+    async def microphone(self) -> None:
+        async for _ in every_frame():
+            frame, self._left = self._left[: 2 * FRAME_SAMPLES], self._left[2 * FRAME_SAMPLES :]
+            await self._session.send_audio(frame.ljust(2 * FRAME_SAMPLES, b"\0"))
+
+    async def listen(self) -> None:
+        async for event in self._session:
             match event:
                 case RealtimeAudio(audio=said):
-                    sound.append(said.data)
+                    self.sound += said.data
                 case RealtimeHistoryUpdated(history=items):
-                    history[:] = [f"{item.role} {item.status}" for item in items if item.type == "message"]
+                    self.history = items
                 case _:
-                    seen.append(event)
+                    self.seen.append(event)
 
+
+async def test_a_runner_of_openai_agents(pico: Server) -> None:
+    """Of OpenAI's agents in Python, which hold each event against strict types, and make a history of them: a sum, and
+    a count that is interrupted."""
+    url = f"ws://127.0.0.1:{pico.port}/v1/realtime?model=gpt-realtime"
+    runner = RealtimeRunner(RealtimeAgent(name="Pico", instructions="Be kind."))
     async with await runner.run(model_config={"url": url, "api_key": "any"}) as session:
-        listening = asyncio.create_task(listen(session))
-        pcm = audio.to_int16(np.pad(spoken(QUESTION), (0, audio.MODEL_RATE_HZ))).tobytes()
-        for start in range(0, len(pcm), 9600):
-            await session.send_audio(pcm[start : start + 9600])
-        await until(lambda: any(isinstance(event, RealtimeAgentEndEvent) for event in seen), "the end of its turn", 60)
-        await until(lambda: "assistant completed" in history, "the answer in the history")
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-    troubles = [event for event in seen if isinstance(event, RealtimeError) or _is_trouble(event)]
+        run = Run(session)
+        tasks = [asyncio.create_task(work()) for work in (run.microphone, run.listen)]
+        run.say(QUESTION)
+        await until(lambda: run.turns == 1, "the end of its turn", 60)
+        await until(lambda: "assistant completed" in run.states, "the answer in the history")
+        heard = audio.from_int16(np.frombuffer(run.sound, "<i2"))
+        run.say(COUNT)
+        await until(lambda: "three" in run.last_words, "the beginning of a count", 60)
+        run.say(STOP)
+        await until(lambda: run.turns == 2, "its end", 60)
+        counted = len(run.sound)
+        await frames_pass(pico, 15)
+        assert len(run.sound) == counted
+        assert is_cut_short(run.last_words)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    troubles = [event for event in run.seen if isinstance(event, RealtimeError) or _is_trouble(event)]
     assert not troubles, troubles
-    heard = audio.from_int16(np.frombuffer(b"".join(sound), "<i2"))
     assert Recogniser().hear(heard) == ANSWER
 
 
@@ -240,39 +264,16 @@ def _is_user(event: Any) -> bool:
     return bool(event.item.role == "user")
 
 
-async def asked(pico: Server, directory: Path, program: str, url: str) -> None:
-    """A framework asks what is in one file, prints the words of the answer, and writes its sound into another."""
-    question, answer = directory / "question.wav", directory / "answer.wav"
-    write_wav(question, np.pad(spoken(QUESTION), (audio.MODEL_RATE_HZ, 0)), audio.MODEL_RATE_HZ)
-    process = await asyncio.create_subprocess_exec(
-        *(need_agents(), HERE / program, url, question, answer),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        words, complaints = await asyncio.wait_for(process.communicate(), 90)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, complaints.decode()
-    assert words.decode().strip() == ANSWER
-    with wave.open(str(answer)) as file:
-        heard = audio.from_int16(np.frombuffer(file.readframes(file.getnframes()), "<i2"))
-    assert Recogniser().hear(heard) == ANSWER
-    await until(lambda: len(pico.registry) == 0, "the end")
-
-
 async def test_pipecat(pico: Server, tmp_path: Path) -> None:
-    await asked(pico, tmp_path, "pipecat_realtime_apart.py", f"ws://127.0.0.1:{pico.port}/v1/realtime")
+    url = f"ws://127.0.0.1:{pico.port}/v1/realtime"
+    await asked(pico, tmp_path, need_agents(), HERE / "pipecat_realtime_apart.py", url=url, interrupts=True)
 
 
 async def test_livekit_agents(pico: Server, tmp_path: Path) -> None:
-    await asked(pico, tmp_path, "livekit_realtime_apart.py", f"http://127.0.0.1:{pico.port}/v1")
+    url = f"http://127.0.0.1:{pico.port}/v1"
+    await asked(pico, tmp_path, need_agents(), HERE / "livekit_realtime_apart.py", url=url, interrupts=True)
 
 
-PERIOD_S: Final = 8.0
-"""Chromium says its file over and over: a question, then time for the answer."""
 _PAGE: Final = """
 <!doctype html>
 <script type="importmap">{"imports": {
@@ -297,10 +298,8 @@ async def test_agents_realtime_in_chromium(pico: Server, tmp_path: Path) -> None
     """OpenAI's agents for browsers, as docs/doors.md has them, with a client secret."""
     need_package("@openai/agents-realtime")
     need_commands("chromium")
-    pcm = np.asarray(soxr.resample(spoken(QUESTION), audio.MODEL_RATE_HZ, SPEECH_HZ), dtype=np.float32)
-    pcm = np.pad(pcm, (SPEECH_HZ, 0))
-    microphone = write_wav(tmp_path / "question.wav", np.pad(pcm, (0, round(PERIOD_S * SPEECH_HZ) - pcm.size)))
-    (code,) = [block for block in blocks("js", DOORS) if "realtime.js" in block.split("\n", 1)[0]]
+    microphone = write_microphone(tmp_path / "microphone.wav")
+    code = example("js", "realtime.js")
     base = f"http://localhost:{pico.port}"
 
     async def give(route: Route) -> None:
