@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
@@ -94,3 +96,23 @@ async def server() -> AsyncIterator[Server]:
 @pytest.fixture
 def base_url(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}"
+
+
+ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
+"""Of tests that take a server that all of their file share: it runs in the event loop in which it was started."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def loaded_pico() -> AsyncIterator[Server]:
+    """The bundled model takes seconds to load."""
+    need_commands("espeak-ng")
+    async with running_server("--model", "pico", "--slots", "1", "--stt", "none", "--allow-slow") as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pico(loaded_pico: Server) -> AsyncIterator[Server]:
+    """A server with the bundled model, as if it had just been started: without a session, its one slot free."""
+    yield loaded_pico
+    await until(lambda: not len(loaded_pico.registry), "the end of the session")
+    await until(lambda: not loaded_pico.engines["dialogue"].slots_used, "its slot")

@@ -23,7 +23,7 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
 from rtc_server.protocols import events
-from tests.conftest import need_commands, running_server
+from tests.conftest import ON_ONE_LOOP, running_server
 from tests.support.docs_examples import HZ, RUN_S, cut, example
 from tests.support.leftovers import leaves_nothing
 from tests.support.server_process import ROOT
@@ -98,17 +98,15 @@ def levels(path: Path) -> FloatArray:
     return (loud / 32768).astype(np.float32)
 
 
+@ON_ONE_LOOP
 @pytest.mark.parametrize("name", ["say.py", "say_aiortc.py"])
-async def test_python_hears_the_whole_answer_of_a_model(tmp_path: Path, name: str) -> None:
+async def test_python_hears_the_whole_answer_of_a_model(pico: Server, tmp_path: Path, name: str) -> None:
     """Which begins after the question, goes on for longer than that, and pauses between its words. The question is a
     file as espeak-ng writes it."""
-    need_commands("espeak-ng")
     write_phrase(tmp_path / "question.wav", "count to ten")
-    async with running_server("--model", "pico", "--slots", "1", "--stt", "none", "--allow-slow") as server:
-        url = f"http://127.0.0.1:{server.port}"
-        code = example("python", f"{name}:")
-        async with program(code, tmp_path, url, "question.wav", "answer.wav") as process:
-            said = await finished(process)
+    url, code = f"http://127.0.0.1:{pico.port}", example("python", f"{name}:")
+    async with program(code, tmp_path, url, "question.wav", "answer.wav") as process:
+        said = await finished(process)
     words = re.findall(r"'delta': '([^']*)'", said) or said.splitlines()[-1:]
     assert "".join(words).split() == NUMBERS[1:11]
     heard = levels(tmp_path / "answer.wav")

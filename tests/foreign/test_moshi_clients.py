@@ -13,10 +13,11 @@ from lab.pico.recogniser import Recogniser
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
+from tests.conftest import ON_ONE_LOOP
 from tests.foreign.asking import ANSWER, QUESTION
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 
 
 async def answered(server: Server, client: asyncio.subprocess.Process, answer: Path) -> FloatArray:

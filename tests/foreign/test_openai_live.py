@@ -16,14 +16,14 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from tests.browser.test_pico_in_chromium import answers_in
-from tests.conftest import need_commands
+from tests.conftest import ON_ONE_LOOP, need_commands
 from tests.foreign.agents import need_agents
 from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, STOP, asked, example, is_cut_short, write_microphone
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.live import live_client
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 
 _PAGE = """
 <!doctype html>

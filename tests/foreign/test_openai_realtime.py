@@ -35,7 +35,7 @@ from lab.waiting import until
 from rtc_server import audio
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
-from tests.conftest import need_commands, running_server
+from tests.conftest import ON_ONE_LOOP, need_commands, running_server
 from tests.foreign.agents import need_agents
 from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, QUESTION, STOP, asked, example, is_cut_short, write_microphone
 from tests.foreign.test_clients import HERE, JS, need_package
@@ -43,7 +43,7 @@ from tests.support.openai_realtime import pcm16
 from tests.support.pace import every_frame
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 
 TRIES: Final = 3
 """As a person does, a question is asked again that was not understood just behind a "stop"."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from lab.network.vanishing import vanish
@@ -14,17 +12,10 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.sessions.state import SessionState
-from tests.conftest import need_commands, running_server
+from tests.conftest import ON_ONE_LOOP
 from tests.support.script import Speaker
 
-pytestmark = pytest.mark.alone
-
-
-@pytest.fixture
-async def pico() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    async with running_server("--model", "pico", "--slots", "2", "--stt", "none") as server:
-        yield server
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 
 
 def text_of(client: VoiceClient) -> str:
