@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soxr
 from playwright.async_api import Browser, Page, Route, ViewportSize, expect
 
 from lab.browsers.chromium import (
@@ -24,16 +21,14 @@ from lab.browsers.chromium import (
     visited_page,
     wait_for_state,
 )
-from lab.speech.clips import SPEECH_HZ, write_wav
 from lab.waiting import until
 from rtc_server.app import Server
-from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.sessions.transport import Transport
-from tests.conftest import need_commands, running_server
+from tests.conftest import need_commands
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
-from tests.support.script import spoken
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = pytest.mark.browser
+
 
 LINES = "[data-testid=transcript] p"
 
@@ -223,24 +218,3 @@ async def test_both_sides_look_right(server: Server, name: str, viewport: Viewpo
         assert [each for each in await page.evaluate(CONTRASTS) if each[1] < CONTRAST] == []
         if phone:
             assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
-
-
-async def test_a_question_in_speech_and_its_answer(tmp_path: Path) -> None:
-    """With the bundled models: what Chromium's microphone says, and what Pico answers, one below the other."""
-    need_commands("espeak-ng")
-    question = soxr.resample(spoken("what is three plus four"), MODEL_RATE_HZ, SPEECH_HZ)
-    lead, tail = np.zeros(2 * SPEECH_HZ, dtype=np.float32), np.zeros(5 * SPEECH_HZ, dtype=np.float32)
-    microphone = write_wav(tmp_path / "question.wav", np.concatenate((lead, question, tail)).astype(np.float32))
-    slots = ("--slots", "1", "--stt-slots", "1", "--max-step-ms", "100000", "--allow-slow")
-    async with (
-        running_server("--model", "pico", *slots) as server,
-        chromium(microphone) as browser,
-        visited_page(browser, local_url(server)) as page,
-    ):
-        await expect(page.locator("#words-title")).to_have_text("What was said")
-        await start_talking(page)
-        transcript = page.get_by_test_id("transcript")
-        await expect(transcript).to_contain_text(
-            re.compile(r"You:\s*what is three plus four\s*Model:\s*that is seven"), timeout=40_000
-        )
-        await screenshot(page, "captions-pico")

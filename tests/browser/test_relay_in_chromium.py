@@ -6,17 +6,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page
 
 from lab.browsers.chromium import (
     chromium,
@@ -24,23 +22,26 @@ from lab.browsers.chromium import (
     opened_page,
     record,
     start_talking,
-    visited_page,
-    wait_for_sessions,
     wait_for_state,
 )
 from lab.network.coturn import Relay, free_port, running_relay, wait_until_listening
 from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
 from lab.speech.clips import SPEECH_HZ, speak, write_wav
-from rtc_server.turn.ice_servers import make_credentials
 from tests.conftest import need_commands, running_server
 from tests.support.namespaces import Chain, chain_of_namespaces
 from tests.support.server_process import ROOT, server_process
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.alone]
 
+
 SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly brew strong black coffee."
+
+
 RECORD_S = 6.0
+
+
 ATTEMPTS = 8
+
 
 _PATH = """
 async () => {
@@ -107,38 +108,6 @@ async def test_the_echo_through_the_relay(relay: Relay, spoken: Path, transport:
         await wait_for_state(page, "speaking")
         assert await page.evaluate(_PATH) == ["relay", transport]
         await expect_whole_echo(page)
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "said"),
-    [("expired", "relay_refused", "401"), ("wrong", "relay_refused", "401"), ("missing", "relay_missing", "relay")],
-)
-async def test_who_is_not_let_in_is_told(relay: Relay, fault: str, code: str, said: str) -> None:
-    """In the page, with what to do about it; no session is left behind."""
-    options = [] if fault == "missing" else relay.server_options("udp")
-
-    async def spoil(route: Route) -> None:
-        response = await route.fetch()
-        body = await response.json()
-        secret, valid_s = {"expired": (relay.secret, -60), "wrong": ("not the secret", 600)}[fault]
-        mine = make_credentials(secret, "somebody", int(time.time()) + valid_s)
-        body["ice_servers"][0] |= {"username": mine.username, "credential": mine.password}
-        await route.fulfill(response=response, body=json.dumps(body))
-
-    async with (
-        running_server("--model", "echo", *options) as server,
-        chromium() as browser,
-        visited_page(browser, "about:blank") as page,
-    ):
-        if fault != "missing":
-            await page.route("**/api/config", spoil)
-            await page.route("**/api/ice-servers", spoil)
-        await page.goto(local_url(server, "?relay=1"))
-        await page.get_by_test_id("start").click()
-        message = page.get_by_test_id("message")
-        await expect(message).to_have_attribute("data-code", code, timeout=20_000)
-        await expect(message).to_contain_text(said)
-        await wait_for_sessions(server, 0)
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import re
 import subprocess
-import sys
 import wave
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +17,13 @@ from lab.pico.phrases import NUMBERS
 from lab.sound.tones import pitch_hz
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
-from rtc_server.client import VoiceClient
 from rtc_server.protocols import events
-from tests.conftest import ON_ONE_LOOP, running_server
+from tests.conftest import ON_ONE_LOOP
 from tests.support.docs_examples import HZ, RUN_S, cut, example
+from tests.support.docs_programs import finished, program, write_tone
 from tests.support.leftovers import leaves_nothing
-from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.alone
-
-
-def write_tone(path: Path, seconds: float) -> None:
-    t = np.arange(round(seconds * 48_000)) / 48_000
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 48_000, 0, "NONE", ""))
-        file.writeframes((8000 * np.sin(2 * np.pi * HZ * t)).astype(np.int16).tobytes())
 
 
 def heard_at_the_end(path: Path) -> float:
@@ -45,33 +33,6 @@ def heard_at_the_end(path: Path) -> float:
         rate = file.getframerate()
     end = int(np.flatnonzero(np.abs(pcm) > 2000)[-1])
     return pitch_hz(pcm[end - rate // 2 : end]) * rate / 24_000
-
-
-@contextlib.asynccontextmanager
-async def program(code: str, where: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python program of the document; killed at the end if it still runs."""
-    script = where / "example.py"
-    script.write_text(code)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(script), *arguments),
-        cwd=where,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KEY": "a-key"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def finished(process: asyncio.subprocess.Process) -> str:
-    async with asyncio.timeout(RUN_S):
-        out, error = await process.communicate()
-    assert process.returncode == 0, error.decode()
-    return out.decode()
 
 
 @pytest.mark.parametrize("name", ["say.py", "say_aiortc.py"])
@@ -146,37 +107,3 @@ def test_both_sides_of_a_conversation_are_put_in_order() -> None:
         *(("user", word) for word in ("what", "is", "three")),
         *(("model", word) for word in ("that", "is")),
     ]
-
-
-async def test_aiortc_says_why_it_was_refused(tmp_path: Path) -> None:
-    write_tone(tmp_path / "question.wav", 1)
-    async with running_server("--model", "echo", "--echo-slots", "1") as server:
-        url = f"http://127.0.0.1:{server.port}"
-        async with (
-            VoiceClient(url) as other,
-            program(example("python", "say_aiortc.py:"), tmp_path, url, "question.wav", "answer.wav") as process,
-        ):
-            await other.wait_for("connected")
-            async with asyncio.timeout(RUN_S):
-                _, error = await process.communicate()
-    assert (process.returncode, b"server_full: " in error) == (1, True), error.decode()
-
-
-async def test_the_example_beside_it_runs(server: Server, base_url: str, tmp_path: Path) -> None:
-    code = (ROOT / "examples" / "echo_client.py").read_text()
-    async with leaves_nothing(server), program(code, tmp_path, base_url) as process:
-        said = await finished(process)
-    assert "'reason': 'bye'" in said
-
-
-async def test_the_example_beside_it_says_what_it_is_and_what_is_wrong(tmp_path: Path) -> None:
-    code = (ROOT / "examples" / "echo_client.py").read_text()
-    async with program(code, tmp_path, "--help") as process:
-        assert "http://localhost:8080" in await finished(process)
-    for url, sentence in (("http://127.0.0.1:9", "No server answers"), ("localhost", "is no address of a server")):
-        async with program(code, tmp_path, url) as process:
-            _, error = await process.communicate()
-        assert process.returncode == 1
-        assert error.decode().startswith("error: ")
-        assert sentence in error.decode()
-        assert "Traceback" not in error.decode()
