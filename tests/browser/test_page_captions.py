@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, ViewportSize, expect
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     hand_over,
     local_url,
     screenshot,
@@ -24,18 +25,19 @@ from lab.browsers.chromium import (
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.sessions.transport import Transport
-from tests.conftest import need_commands
+from tests.conftest import ON_ONE_LOOP, running_server
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 
 LINES = "[data-testid=transcript] p"
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    async with running_server("--model", "echo") as running:
+        yield running
 
 
 def text(at_ms: int, delta: str) -> dict[str, Any]:
@@ -78,8 +80,8 @@ async def lines(page: Page) -> list[str]:
     return shown(await page.locator(LINES).all_text_contents())
 
 
-async def test_late_words_stand_where_they_were_said(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+async def test_late_words_stand_where_they_were_said(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, "about:blank") as page:
         await captioned(page, server)
         await expect(page.locator("#words-title")).to_have_text("What was said")
         await start_talking(page)
@@ -101,9 +103,9 @@ async def test_late_words_stand_where_they_were_said(server: Server) -> None:
         ]
 
 
-async def test_whose_line_it_is_is_said_once(server: Server) -> None:
+async def test_whose_line_it_is_is_said_once(browser: Browser, server: Server) -> None:
     """Not again after each breath, but for those who select the text."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await captioned(page, server)
         await start_talking(page)
         await tell(
@@ -114,8 +116,8 @@ async def test_whose_line_it_is_is_said_once(server: Server) -> None:
         assert who == [True, False, True, False]
 
 
-async def test_the_user_is_told_why_their_words_are_missing(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+async def test_the_user_is_told_why_their_words_are_missing(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, "about:blank") as page:
         await captioned(page, server)
         await start_talking(page)
         hint = page.get_by_test_id("no-captions")
@@ -138,8 +140,8 @@ async def test_the_user_is_told_why_their_words_are_missing(server: Server) -> N
         await expect(hint).to_be_hidden()
 
 
-async def test_the_switch_holds_for_this_conversation_and_the_next(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+async def test_the_switch_holds_for_this_conversation_and_the_next(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, "about:blank") as page:
         await captioned(page, server)
         switch, title = page.get_by_test_id("write-mine"), page.locator("#words-title")
         await expect(switch).to_be_checked()
@@ -166,8 +168,8 @@ async def test_the_switch_holds_for_this_conversation_and_the_next(server: Serve
         assert (await offered.value).post_data_json["options"] == {"captions": False}
 
 
-async def test_where_no_words_of_the_user_come_the_page_is_as_it_was(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, local_url(server)) as page:
+async def test_where_no_words_of_the_user_come_the_page_is_as_it_was(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, local_url(server)) as page:
         await expect(page.get_by_test_id("model")).to_have_text("echo on cpu")
         await expect(page.get_by_test_id("write-mine")).to_be_hidden()
         await expect(page.locator("#words-title")).to_have_text("What it says")
@@ -202,11 +204,12 @@ async def crowded(browser: Browser, server: Server, page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("desktop", DESKTOP)])
-async def test_both_sides_look_right(server: Server, name: str, viewport: ViewportSize, scheme: Any) -> None:
+async def test_both_sides_look_right(
+    browser: Browser, server: Server, name: str, viewport: ViewportSize, scheme: Any
+) -> None:
     """Nothing reaches over the edge, a finger hits the switch, and every text stands out from its ground."""
     phone: dict[str, Any] = {"has_touch": True, "is_mobile": True} if name == "phone" else {}
     async with (
-        chromium() as browser,
         visited_page(
             browser, "about:blank", viewport=viewport, color_scheme=scheme, reduced_motion="reduce", **phone
         ) as page,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Request, Route, ViewportSize, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Request, Route, ViewportSize, expect
 
 from lab.browsers.chromium import (
-    chromium,
     hand_over,
     local_url,
     screenshot,
@@ -21,7 +22,7 @@ from lab.browsers.chromium import (
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.conftest import ON_ONE_LOOP, running_server
 from tests.support.looks import (
     CONTRAST,
     CONTRASTS,
@@ -36,7 +37,7 @@ from tests.support.looks import (
 )
 from tests.support.server_process import ROOT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 INDEX = ROOT / "static" / "index.html"
 
@@ -47,9 +48,10 @@ _SENTENCES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    async with running_server("--model", "echo") as running:
+        yield running
 
 
 async def crowded(page: Page, server: Server) -> None:
@@ -77,11 +79,10 @@ async def crowded(page: Page, server: Server) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("narrow", NARROW), ("zoomed", ZOOMED)])
-async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
+async def test_on_a_phone(browser: Browser, server: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
     """Nothing reaches over the edge, a finger hits every control, and a touch starts and ends a conversation."""
     touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     async with (
-        chromium() as browser,
         visited_page(browser, "about:blank", viewport=viewport, color_scheme=scheme, **touch) as page,
     ):
         await crowded(page, server)
@@ -103,10 +104,9 @@ async def test_on_a_phone(server: Server, name: str, viewport: ViewportSize, sch
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_stands_out_from_its_ground(server: Server, scheme: str) -> None:
+async def test_text_stands_out_from_its_ground(browser: Browser, server: Server, scheme: str) -> None:
     """In every state of a conversation."""
     async with (
-        chromium() as browser,
         visited_page(browser, "about:blank", viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce") as page,
     ):
         await crowded(page, server)
@@ -128,30 +128,29 @@ def test_every_module_is_loaded_at_once() -> None:
     assert named == {path.relative_to(INDEX.parent).as_posix() for path in INDEX.parent.rglob("*.js")}
 
 
-async def test_nothing_moves_for_those_who_asked_for_that(server: Server) -> None:
+async def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Server) -> None:
     """While the page connects the orb breathes; with ``prefers-reduced-motion`` nothing is animated at all."""
     animations = "() => document.getAnimations().length"
-    async with chromium() as browser:
-        for motion in ("no-preference", "reduce"):
-            async with visited_page(browser, local_url(server), reduced_motion=motion) as page:
-                await page.route("**/api/offer", lambda _: None)
-                await page.get_by_test_id("start").click()
-                await wait_for_state(page, "connecting")
-                if motion == "no-preference":
-                    await page.wait_for_function(f"() => ({animations})() > 0")
-                else:
-                    await page.evaluate("() => new Promise(requestAnimationFrame)")
-                    assert await page.evaluate(animations) == 0
-                await page.get_by_test_id("start").hover()
-                await page.get_by_test_id("start").click()
-                await wait_for_state(page, "ended")
-                if motion == "reduce":
-                    assert await page.evaluate(animations) == 0
+    for motion in ("no-preference", "reduce"):
+        async with visited_page(browser, local_url(server), reduced_motion=motion) as page:
+            await page.route("**/api/offer", lambda _: None)
+            await page.get_by_test_id("start").click()
+            await wait_for_state(page, "connecting")
+            if motion == "no-preference":
+                await page.wait_for_function(f"() => ({animations})() > 0")
+            else:
+                await page.evaluate("() => new Promise(requestAnimationFrame)")
+                assert await page.evaluate(animations) == 0
+            await page.get_by_test_id("start").hover()
+            await page.get_by_test_id("start").click()
+            await wait_for_state(page, "ended")
+            if motion == "reduce":
+                assert await page.evaluate(animations) == 0
 
 
-async def test_the_page_makes_sense_to_the_ear(server: Server) -> None:
+async def test_the_page_makes_sense_to_the_ear(browser: Browser, server: Server) -> None:
     """Every control and every figure has a name, headings go down step by step, and the landmarks are there."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await crowded(page, server)
         devtools = await page.context.new_cdp_session(page)
         tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 from playwright.sync_api import sync_playwright
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     local_url,
     microphones,
     screenshot,
@@ -27,10 +27,10 @@ from lab.browsers.chromium import (
 )
 from rtc_server.app import Server
 from tests.browser.test_page_looks import crowded
-from tests.conftest import need_commands
+from tests.conftest import ON_ONE_LOOP, running_server
 from tests.support.looks import TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 Handset = Callable[[str], dict[str, Any]]
 PAUSED = "Paused by a call or by another app. It goes on by itself afterwards."
@@ -93,9 +93,10 @@ phone.withoutDevice = (id) => {
 """
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    async with running_server("--model", "echo") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +133,10 @@ async def wait_for_level(page: Page, server: Server, *, above: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["iPhone 13", "iPhone SE", "Pixel 7", "Galaxy S9+", "iPhone 13 landscape"])
-async def test_on_a_handset(server: Server, handset: Handset, name: str) -> None:
+async def test_on_a_handset(browser: Browser, server: Server, handset: Handset, name: str) -> None:
     """Whole conversation by touch; every control is large enough, on screen, and nothing reaches over the edge."""
     device = handset(name)
-    async with chromium() as browser, visited_page(browser, "about:blank", **device) as page:
+    async with visited_page(browser, "about:blank", **device) as page:
         await crowded(page, server)
         assert await page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
         assert await page.evaluate(TOO_WIDE) == []
@@ -156,11 +157,11 @@ async def test_on_a_handset(server: Server, handset: Handset, name: str) -> None
 
 @pytest.mark.parametrize("name", ["iPhone 13", "Pixel 7"])
 async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(
-    server: Server, handset: Handset, name: str
+    browser: Browser, server: Server, handset: Handset, name: str
 ) -> None:
     """Both kinds of sound begin inside it, the element plays in the page, and the sound goes where a call's goes."""
     device = handset(name)
-    async with chromium() as browser, visited_page(browser, "about:blank", **device) as page:
+    async with visited_page(browser, "about:blank", **device) as page:
         await spy_on(page)
         await page.add_init_script(_PHONE)
         await page.goto(local_url(server))
@@ -177,9 +178,9 @@ async def test_everything_that_a_phone_blocks_is_unlocked_by_the_tap(
         assert await page.evaluate("phone.sessions") == ["play-and-record", "auto"]
 
 
-async def test_a_phone_call_pauses_the_conversation(server: Server, handset: Handset) -> None:
+async def test_a_phone_call_pauses_the_conversation(browser: Browser, server: Server, handset: Handset) -> None:
     """iOS mutes the microphone and interrupts the sound; the page says so, and sets both going again afterwards."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         await page.evaluate("phone.silence(true)")
@@ -197,9 +198,11 @@ async def test_a_phone_call_pauses_the_conversation(server: Server, handset: Han
         assert await microphones(page) == ["live"]
 
 
-async def test_an_element_that_the_system_has_paused_plays_again(server: Server, handset: Handset) -> None:
+async def test_an_element_that_the_system_has_paused_plays_again(
+    browser: Browser, server: Server, handset: Handset
+) -> None:
     """As after Siri, or a headset that was taken off."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         await page.locator("audio").evaluate("(audio) => audio.pause()")
         await expect_detail(page, PAUSED)
@@ -208,9 +211,9 @@ async def test_an_element_that_the_system_has_paused_plays_again(server: Server,
         assert not await page.locator("audio").evaluate("(audio) => audio.paused")
 
 
-async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server, handset: Handset) -> None:
+async def test_a_microphone_that_stays_muted_is_opened_anew(browser: Browser, server: Server, handset: Handset) -> None:
     """Some calls never give it back."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         await page.evaluate("phone.silence(true)")
@@ -224,10 +227,10 @@ async def test_a_microphone_that_stays_muted_is_opened_anew(server: Server, hand
 
 
 async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_back(
-    server: Server, handset: Handset
+    browser: Browser, server: Server, handset: Handset
 ) -> None:
     """Not before: no browser opens one for a page that is not shown."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await phone_page(page, server)
         await page.evaluate("phone.look(false)")
         await page.evaluate("spied.tracks[0].stop(); spied.tracks[0].dispatchEvent(new Event('ended'))")
@@ -239,9 +242,9 @@ async def test_a_microphone_that_a_call_has_ended_is_opened_when_the_page_is_bac
 
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["chosen", "default"])
-async def test_a_headset_that_goes(server: Server, handset: Handset, chosen: bool) -> None:
+async def test_a_headset_that_goes(browser: Browser, server: Server, handset: Handset, chosen: bool) -> None:
     """The system's microphone takes its place, in the same session, with the echo still cancelled."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
+    async with visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         session = await page.evaluate("window.__voice.sessionId")
         if chosen:
@@ -260,9 +263,9 @@ async def test_a_headset_that_goes(server: Server, handset: Handset, chosen: boo
         await wait_for_level(page, server, above=-60)
 
 
-async def test_another_loudspeaker(server: Server) -> None:
+async def test_another_loudspeaker(browser: Browser, server: Server) -> None:
     """Where the browser lets the page choose: at once, remembered, and given up while it is unplugged."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await phone_page(page, server)
         choices, sink = page.get_by_test_id("speaker-select"), "() => document.querySelector('audio').sinkId"
         await expect(choices.locator("option")).not_to_have_count(1)
@@ -279,17 +282,17 @@ async def test_another_loudspeaker(server: Server) -> None:
         assert await microphones(page) == ["live"]
 
 
-async def test_a_browser_that_routes_sound_by_itself(server: Server, handset: Handset) -> None:
+async def test_a_browser_that_routes_sound_by_itself(browser: Browser, server: Server, handset: Handset) -> None:
     """As phones do: nothing is there to be chosen."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await page.add_init_script("delete HTMLMediaElement.prototype.setSinkId")
         await phone_page(page, server)
         await expect(page.get_by_test_id("speaker-select")).to_be_hidden()
 
 
-async def test_devices_that_come_change_nothing(server: Server, handset: Handset) -> None:
+async def test_devices_that_come_change_nothing(browser: Browser, server: Server, handset: Handset) -> None:
     """What is in use stays in use."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
+    async with visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         await page.evaluate("navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
         await page.evaluate("phone.look(true)")
@@ -299,9 +302,9 @@ async def test_devices_that_come_change_nothing(server: Server, handset: Handset
         assert await microphones(page) == ["live"]
 
 
-async def test_the_screen_stays_on(server: Server, handset: Handset) -> None:
+async def test_the_screen_stays_on(browser: Browser, server: Server, handset: Handset) -> None:
     """The system takes the lock away whenever the page is hidden, and the page takes it again."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
+    async with visited_page(browser, "about:blank", **handset("Pixel 7")) as page:
         await phone_page(page, server)
         assert await page.evaluate("phone.locks.map(({ released }) => released)") == [False]
         await page.evaluate("phone.locks[0].released = true")
@@ -314,9 +317,9 @@ async def test_the_screen_stays_on(server: Server, handset: Handset) -> None:
         await page.wait_for_function("() => phone.locks.every(({ released }) => released)")
 
 
-async def test_sound_that_is_blocked_waits_for_a_tap(server: Server, handset: Handset) -> None:
+async def test_sound_that_is_blocked_waits_for_a_tap(browser: Browser, server: Server, handset: Handset) -> None:
     """The button says so, and begins it."""
-    async with chromium() as browser, visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
+    async with visited_page(browser, "about:blank", **handset("iPhone 13")) as page:
         await page.add_init_script("""
             const { play } = HTMLMediaElement.prototype;
             HTMLMediaElement.prototype.play = function () {
