@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+import pytest_asyncio
+from playwright.async_api import Browser, expect
 
-from lab.browsers.chromium import chromium, local_url, screenshot, start_talking, visited_page
+from lab.browsers.chromium import local_url, screenshot, start_talking, visited_page
 from lab.stenographer import Stenographer
 from rtc_server import bundled
 from rtc_server.app import Server
@@ -18,16 +19,22 @@ from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput
 from rtc_server.models.about import read_about
 from rtc_server.models.echo import EchoModel
 from rtc_server.usage import invocation
-from tests.conftest import need_commands, server_with
+from tests.conftest import ON_ONE_LOOP, need_commands, running_server, server_with
 from tests.support.fake_models import CountingModel
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 ABOUT = read_about(bundled.directory_of(bundled.PICO) or Path())
 LONG = Example(
     "Anything with a very long name that does not fit", ("donaudampfschifffahrtsgesellschaft" * 3, "<b>hi</b>")
 )
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    async with running_server("--model", "echo") as running:
+        yield running
 
 
 class Pico(CountingModel):
@@ -59,10 +66,9 @@ def _needs() -> None:
     need_commands("chromium")
 
 
-async def test_what_to_say_and_what_to_know() -> None:
+async def test_what_to_say_and_what_to_know(browser: Browser) -> None:
     async with (
         server_with(LINKS) as server,
-        chromium() as browser,
         visited_page(browser, local_url(server), viewport=DESKTOP) as page,
     ):
         examples, rows = page.get_by_test_id("examples"), page.get_by_test_id("examples-list").locator("div")
@@ -90,18 +96,17 @@ async def test_what_to_say_and_what_to_know() -> None:
         assert await page.evaluate(said) >= 1
 
 
-async def test_the_first_phrase_is_there_when_it_is_wanted() -> None:
+async def test_the_first_phrase_is_there_when_it_is_wanted(browser: Browser) -> None:
     async with (
         server_with({"dialogue": lambda: LocalLink(Quiet)}) as server,
-        chromium() as browser,
         visited_page(browser, local_url(server)) as page,
     ):
         await start_talking(page)
         await expect(page.get_by_test_id("state-detail")).to_contain_text("Try saying “hello”.")
 
 
-async def test_a_model_without_any(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, local_url(server), viewport=DESKTOP) as page:
+async def test_a_model_without_any(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, local_url(server), viewport=DESKTOP) as page:
         await start_talking(page)
         await expect(page.get_by_test_id("examples")).to_be_hidden()
         await expect(page.get_by_test_id("state-detail")).not_to_contain_text("Try")
@@ -123,13 +128,12 @@ async def test_a_model_without_any(server: Server) -> None:
     ],
     ids=["phone", "narrow", "side", "desktop"],
 )
-async def test_it_fits(name: str, viewport: dict[str, int], touch: bool, scheme: str) -> None:
+async def test_it_fits(browser: Browser, name: str, viewport: dict[str, int], touch: bool, scheme: str) -> None:
     """Nothing reaches over the edge, a finger hits what can be pressed, and text stands out. On a phone the phrases are
     folded away until they are asked for, and the button to start is in view beside the notice."""
     look = {"viewport": viewport, "color_scheme": scheme, "has_touch": touch, "is_mobile": touch}
     async with (
         server_with(LINKS) as server,
-        chromium() as browser,
         visited_page(browser, local_url(server), **look) as page,
     ):
         phrase = page.get_by_test_id("examples-list").locator("span").first

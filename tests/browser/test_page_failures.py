@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 import pytest
-from playwright.async_api import Page, Request, Route, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Request, Route, expect
 
 from lab.browsers.chromium import chromium, local_url, start_talking, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
-from tests.conftest import need_commands, running_server
+from tests.conftest import ON_ONE_LOOP, need_commands, running_server
 from tests.support.protocol_page import documented
 from tests.support.server_process import ROOT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 RETRY_MS = 10_000
 """Longer than the server's longest Retry-After."""
@@ -30,6 +32,12 @@ navigator.mediaDevices.getUserMedia = () => {
   return Promise.reject(new DOMException('as a test wants it', 'ERROR_NAME'));
 };
 """
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    async with running_server("--model", "echo") as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +89,9 @@ async def answer_offers(page: Page, **answer: Any) -> None:
     await page.route("**/api/offer", fulfil)
 
 
-async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves() -> None:
+async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves(browser: Browser) -> None:
     async with (
         running_server("--model", "echo", "--echo-slots", "1") as server,
-        chromium() as browser,
         visited_page(browser, local_url(server)) as first,
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as second,
     ):
@@ -100,11 +107,10 @@ async def test_a_full_server_takes_the_page_as_soon_as_somebody_leaves() -> None
         await wait_for_sessions(server, 1)
 
 
-async def test_a_model_that_falls_silent_and_goes_on() -> None:
+async def test_a_model_that_falls_silent_and_goes_on(browser: Browser) -> None:
     """The message comes within seconds, the conversation stays, and the message goes by itself."""
     async with (
         running_server("--model", "echo", "--engine", "process") as server,
-        chromium() as browser,
         visited_page(browser, local_url(server)) as page,
     ):
         await start_talking(page)
@@ -116,9 +122,8 @@ async def test_a_model_that_falls_silent_and_goes_on() -> None:
         await wait_for_state(page, "listening", "speaking")
 
 
-async def test_a_model_that_is_not_ready(server: Server) -> None:
+async def test_a_model_that_is_not_ready(browser: Browser, server: Server) -> None:
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
     ):
         not_ready = refusal(503, "engine_unavailable", "Not yet.", retryable=True, **{"Retry-After": "1"})
@@ -128,7 +133,7 @@ async def test_a_model_that_is_not_ready(server: Server) -> None:
         await try_again(page)
 
 
-async def test_the_page_waits_for_a_model_that_loads(server: Server) -> None:
+async def test_the_page_waits_for_a_model_that_loads(browser: Browser, server: Server) -> None:
     """It asks again by itself; until then the model's line claims nothing it cannot know."""
     loading = True
 
@@ -139,7 +144,7 @@ async def test_the_page_waits_for_a_model_that_loads(server: Server) -> None:
             config |= {"services": [{"name": "echo", "ready": False}], "notice": None}
         await route.fulfill(response=response, json=config)
 
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await page.clock.install()
         await page.route("**/api/config", as_while_loading)
         await page.goto(local_url(server))
@@ -150,10 +155,9 @@ async def test_the_page_waits_for_a_model_that_loads(server: Server) -> None:
         await expect(page.get_by_test_id("notice")).to_be_visible()
 
 
-async def test_a_server_that_cannot_be_reached(server: Server) -> None:
+async def test_a_server_that_cannot_be_reached(browser: Browser, server: Server) -> None:
     """When the page opens, and when a conversation starts."""
     async with (
-        chromium() as browser,
         visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page,
     ):
         await page.route("**/api/*", lambda route: route.abort())
@@ -170,9 +174,8 @@ async def test_a_server_that_cannot_be_reached(server: Server) -> None:
         await try_again(page)
 
 
-async def test_a_device_without_a_network(server: Server) -> None:
+async def test_a_device_without_a_network(browser: Browser, server: Server) -> None:
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
     ):
         await page.context.set_offline(True)
@@ -181,9 +184,8 @@ async def test_a_device_without_a_network(server: Server) -> None:
         await try_again(page)
 
 
-async def test_a_proxy_that_answers_in_the_servers_place(server: Server) -> None:
+async def test_a_proxy_that_answers_in_the_servers_place(browser: Browser, server: Server) -> None:
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
     ):
         await answer_offers(page, status=502, content_type="text/html", body="<h1>Bad gateway</h1>")
@@ -192,10 +194,9 @@ async def test_a_proxy_that_answers_in_the_servers_place(server: Server) -> None
         await try_again(page)
 
 
-async def test_a_refusal_that_the_page_does_not_know(server: Server) -> None:
+async def test_a_refusal_that_the_page_does_not_know(browser: Browser, server: Server) -> None:
     """A newer server has codes that this page has never heard of: its own sentence is shown, as text."""
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
     ):
         sentence = "It is <b>Sunday</b>."
@@ -207,10 +208,9 @@ async def test_a_refusal_that_the_page_does_not_know(server: Server) -> None:
         await try_again(page)
 
 
-async def test_a_service_that_is_not_here(server: Server) -> None:
+async def test_a_service_that_is_not_here(browser: Browser, server: Server) -> None:
     """Said when the page opens, and by the server to a client that tries all the same; trying again cannot help."""
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server, "?service=nowhere"), tolerate=[FAILED_REQUEST]) as page,
     ):
         await expect(page.get_by_test_id("model")).to_have_text("not offered here")
@@ -221,7 +221,7 @@ async def test_a_service_that_is_not_here(server: Server) -> None:
         await expect(page.get_by_test_id("message")).to_be_hidden()
 
 
-async def test_no_way_through_for_the_audio() -> None:
+async def test_no_way_through_for_the_audio(browser: Browser) -> None:
     """Every candidate, of both sides, leads to a port where no one is: the message names what is in the way."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -246,7 +246,6 @@ async def test_no_way_through_for_the_audio() -> None:
 
         async with (
             running_server("--model", "echo", "--connect-timeout-s", "2") as server,
-            chromium() as browser,
             visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,
         ):
             await page.route("**/api/offer", astray)
@@ -260,7 +259,7 @@ async def test_no_way_through_for_the_audio() -> None:
             await try_again(page)
 
 
-async def test_an_address_that_is_not_secure() -> None:
+async def test_an_address_that_is_not_secure(browser: Browser) -> None:
     """Browsers keep the microphone from it. The page says so before the user presses a thing, and names ways out."""
     addresses = [
         address.address
@@ -272,7 +271,6 @@ async def test_an_address_that_is_not_secure() -> None:
         pytest.skip("needs a network interface with an IPv4 address that is not loopback: an insecure origin")
     async with (
         running_server("--model", "echo", "--host", "0.0.0.0", "--allow-anonymous") as server,
-        chromium() as browser,
         # The browser's note that one of the server's headers has no effect on such an origin.
         visited_page(browser, f"http://{addresses[0]}:{server.port}/", tolerate=["Cross-Origin-Opener-Policy"]) as page,
     ):
@@ -308,9 +306,11 @@ async def test_a_microphone_that_is_refused_and_then_allowed(server: Server) -> 
         ("TypeError", "microphone_failed", ["could not be opened", "reconnect"]),
     ],
 )
-async def test_a_microphone_that_cannot_be_opened(server: Server, error_name: str, code: str, words: list[str]) -> None:
+async def test_a_microphone_that_cannot_be_opened(
+    browser: Browser, server: Server, error_name: str, code: str, words: list[str]
+) -> None:
     """The server is not asked for a place that could not be used; the button tries again."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await page.add_init_script(_REFUSING_MICROPHONE.replace("ERROR_NAME", error_name))
         await page.goto(local_url(server))
         offers: list[str] = []

@@ -13,16 +13,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, Request, Route, expect
 
-from lab.browsers.chromium import chromium, local_url, wait_for_state
+from lab.browsers.chromium import local_url, wait_for_state
 from lab.waiting import until
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.conftest import ON_ONE_LOOP, need_commands
 from tests.support.transcribe_page import downloaded, opened, paragraphs, texts, writing_server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
 
 WORDS = [("Hello", 320, 560), ("there.", 600, 900), ("Again.", 62_000, 62_400)]
 TALK = {"name": "a talk.mp3", "mimeType": "audio/mpeg", "buffer": b"not really"}
@@ -34,7 +35,7 @@ def _needs() -> None:
     need_commands("chromium")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def writing() -> AsyncIterator[Server]:
     async with writing_server() as server:
         yield server
@@ -81,7 +82,7 @@ async def expect_over(page: Page) -> None:
     await expect(page.get_by_test_id("views")).to_be_enabled()
 
 
-async def test_a_file(writing: Server) -> None:
+async def test_a_file(browser: Browser, writing: Server) -> None:
     """Its words in paragraphs, with its times, to be saved under its name."""
     requests: list[Request] = []
 
@@ -89,7 +90,7 @@ async def test_a_file(writing: Server) -> None:
         requests.append(request)
         await route.fulfill(**answer(DONE))
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         await choose(page)
         await expect(paragraphs(page)).to_have_count(2)
         await expect_over(page)
@@ -112,7 +113,7 @@ async def test_a_file(writing: Server) -> None:
         assert await texts(page) == ["Hello there.", "Again."]
 
 
-async def test_words_come_as_they_are_found(writing: Server) -> None:
+async def test_words_come_as_they_are_found(browser: Browser, writing: Server) -> None:
     """Each at once; the page says how far it is, and nothing else can be begun meanwhile."""
     go_on = asyncio.Semaphore(0)
 
@@ -131,7 +132,7 @@ async def test_words_come_as_they_are_found(writing: Server) -> None:
         await response.write(DONE.encode())
         return response
 
-    async with standing_in(transcribe) as url, chromium() as browser:
+    async with standing_in(transcribe) as url:
 
         async def handle(route: Route, _: Request) -> None:
             await route.continue_(url=url)
@@ -152,7 +153,7 @@ async def test_words_come_as_they_are_found(writing: Server) -> None:
             await expect_over(page)
 
 
-async def test_cancel(writing: Server) -> None:
+async def test_cancel(browser: Browser, writing: Server) -> None:
     """The server is told by the end of the connection; what was found by then is kept."""
     gone = asyncio.Event()
 
@@ -165,7 +166,7 @@ async def test_cancel(writing: Server) -> None:
         gone.set()
         return response
 
-    async with standing_in(transcribe) as url, chromium() as browser:
+    async with standing_in(transcribe) as url:
 
         async def handle(route: Route, _: Request) -> None:
             await route.continue_(url=url)
@@ -196,7 +197,9 @@ async def test_cancel(writing: Server) -> None:
         (500, "internal", "internal", "The server made a mistake"),
     ],
 )
-async def test_a_file_that_is_refused(writing: Server, status: int, code: str, shown: str, title: str) -> None:
+async def test_a_file_that_is_refused(
+    browser: Browser, writing: Server, status: int, code: str, shown: str, title: str
+) -> None:
     refusals = 0
 
     async def handle(route: Route, _: Request) -> None:
@@ -208,7 +211,7 @@ async def test_a_file_that_is_refused(writing: Server, status: int, code: str, s
         error = {"error": {"code": code, "message": "No.", "retryable": status == 503}}
         await route.fulfill(status=status, json=error)
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         await choose(page)
         message = page.get_by_test_id("message")
         await expect(message).to_have_attribute("data-code", shown)
@@ -223,7 +226,7 @@ async def test_a_file_that_is_refused(writing: Server, status: int, code: str, s
 
 
 @pytest.mark.parametrize("how", ["error", "cut", "dead", "nonsense"])
-async def test_a_file_that_breaks_off(writing: Server, how: str) -> None:
+async def test_a_file_that_breaks_off(browser: Browser, writing: Server, how: str) -> None:
     """What has come is kept, and the page says why there is no more."""
 
     async def handle(route: Route, _: Request) -> None:
@@ -237,7 +240,7 @@ async def test_a_file_that_breaks_off(writing: Server, how: str) -> None:
         else:
             await route.abort()
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         await choose(page)
         codes = {"error": "engine_failed", "cut": "file_cut", "dead": "unreachable", "nonsense": "bad_gateway"}
         await expect(page.get_by_test_id("message")).to_have_attribute("data-code", codes[how])
@@ -245,14 +248,14 @@ async def test_a_file_that_breaks_off(writing: Server, how: str) -> None:
         assert await texts(page) == (["Hello there.", "Again."] if how in ("error", "cut") else [])
 
 
-async def test_files_and_talk_one_after_the_other(writing: Server) -> None:
+async def test_files_and_talk_one_after_the_other(browser: Browser, writing: Server) -> None:
     """While one talks no file can be chosen; afterwards a file asks before it takes the place of unsaved words."""
     questions: list[str] = []
 
     async def handle(route: Route, _: Request) -> None:
         await route.fulfill(**answer(DONE))
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         page.on("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss())[1])
         await choose(page)
         await expect_over(page)
@@ -267,7 +270,7 @@ async def test_files_and_talk_one_after_the_other(writing: Server) -> None:
         assert (await texts(page))[:2] == ["Hello there.", "Again."]
 
 
-async def test_a_server_that_wants_a_key(writing: Server) -> None:
+async def test_a_server_that_wants_a_key(browser: Browser, writing: Server) -> None:
     """It is asked for, and then the file goes up with it, without being chosen again."""
     keys: list[str | None] = []
 
@@ -279,7 +282,7 @@ async def test_a_server_that_wants_a_key(writing: Server) -> None:
             return
         await route.fulfill(**answer(DONE))
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         await choose(page)
         await expect(page.get_by_test_id("message")).to_have_attribute("data-code", "unauthorized")
         await page.get_by_test_id("key").fill("secret")
@@ -305,14 +308,14 @@ async def standing_in(handle: Callable[[web.Request], Awaitable[web.StreamRespon
         await runner.cleanup()
 
 
-async def test_what_of_a_file_was_not_heard_is_said(writing: Server) -> None:
+async def test_what_of_a_file_was_not_heard_is_said(browser: Browser, writing: Server) -> None:
     """The words that came stay."""
     missing = "The file breaks off before its end: what comes after that is missing."
 
     async def handle(route: Route, _: Request) -> None:
         await route.fulfill(**answer(event("warning", code="cut_off", message=missing), DONE))
 
-    async with chromium() as browser, page_with(browser, writing, handle) as page:
+    async with page_with(browser, writing, handle) as page:
         await choose(page)
         message = page.get_by_test_id("message")
         await expect(message).to_have_attribute("data-code", "file_in_part")

@@ -122,7 +122,7 @@ async def test_text_stands_out_from_its_ground(browser: Browser, server: Server,
             assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
 
 
-def test_every_module_is_loaded_at_once() -> None:
+async def test_every_module_is_loaded_at_once() -> None:
     """Not one after the other, as each is found in the one before: far from the server that takes seconds."""
     named = set(re.findall(r'(?:modulepreload" href|script type="module" src)="static/([^"]+)"', INDEX.read_text()))
     assert named == {path.relative_to(INDEX.parent).as_posix() for path in INDEX.parent.rglob("*.js")}
