@@ -18,6 +18,8 @@ RATE_HZ = 24_000
 FRAME_S = 0.02
 FRAME_BYTES = int(RATE_HZ * FRAME_S) * 2
 WORDS = 3
+MORE_WORDS = 4
+"""After which it has not heard that it was interrupted, and is told again, as a person does."""
 QUIET_S = 1.5
 """After so long without a sound an answer is over."""
 PATIENCE_S = 40.0
@@ -55,7 +57,7 @@ async def ask_all(files: tuple[str, ...], ear: Ear, say: Callable[[bytes], Await
     failed = 0
     for question, answer in zip(files[::2], files[1::2], strict=True):
         ear.begin()
-        failed += not await _ask([_frames(name) for name in question.split("+")], ear, say)
+        failed += not await _ask(*question.split("+"), ear=ear, say=say)
         print(flush=True)
         with wave.open(answer, "wb") as file:
             file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
@@ -63,15 +65,15 @@ async def ask_all(files: tuple[str, ...], ear: Ear, say: Callable[[bytes], Await
     return failed
 
 
-async def _ask(parts: list[Iterator[bytes]], ear: Ear, say: Callable[[bytes], Awaitable[None]]) -> bool:
-    said = parts.pop(0)
+async def _ask(question: str, *interruption: str, ear: Ear, say: Callable[[bytes], Awaitable[None]]) -> bool:
+    said, interrupts_at = _frames(question), WORDS
     due = time.monotonic()
     gives_up_at = due + PATIENCE_S
     while time.monotonic() < gives_up_at:
         frame = next(said, b"")
-        if not frame and parts and ear.words >= WORDS:
-            said = parts.pop(0)
-        elif not frame and not parts and ear.over:
+        if not frame and interruption and ear.words >= interrupts_at:
+            said, interrupts_at = _frames(*interruption), ear.words + MORE_WORDS
+        elif not frame and ear.over:
             return True
         await say(frame.ljust(FRAME_BYTES, b"\0"))
         due += FRAME_S

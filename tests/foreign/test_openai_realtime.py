@@ -24,6 +24,7 @@ from agents.realtime import (
     RealtimeSession,
     RealtimeSessionEvent,
 )
+from agents.realtime.model_events import RealtimeModelTranscriptDeltaEvent
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from playwright.async_api import Route
@@ -173,6 +174,8 @@ class Run:
         self._session = session
         self._left = b""
         self.sound = bytearray()
+        self.words = ""
+        """As they come; the history has those of an item when it is whole."""
         self.seen: list[RealtimeSessionEvent] = []
         self.history: list[Any] = []
 
@@ -184,12 +187,6 @@ class Run:
     def turns(self) -> int:
         """Of the assistant that are over."""
         return sum(isinstance(event, RealtimeAgentEndEvent) for event in self.seen)
-
-    @property
-    def last_words(self) -> str:
-        """Of the assistant's last item."""
-        items = [item for item in self.history if item.type == "message" and item.role == "assistant"]
-        return "".join(part.transcript or "" for part in items[-1].content) if items else ""
 
     def say(self, text: str) -> None:
         self._left += audio.to_int16(spoken(text)).tobytes()
@@ -206,6 +203,8 @@ class Run:
                     self.sound += said.data
                 case RealtimeHistoryUpdated(history=items):
                     self.history = items
+                case RealtimeRawModelEvent(data=RealtimeModelTranscriptDeltaEvent(delta=words)):
+                    self.words += words
                 case _:
                     self.seen.append(event)
 
@@ -222,14 +221,15 @@ async def test_a_runner_of_openai_agents(pico: Server) -> None:
         await until(lambda: run.turns == 1, "the end of its turn", 60)
         await until(lambda: "assistant completed" in run.states, "the answer in the history")
         heard = audio.from_int16(np.frombuffer(run.sound, "<i2"))
+        run.words = ""
         run.say(COUNT)
-        await until(lambda: "three" in run.last_words, "the beginning of a count", 60)
+        await until(lambda: "three" in run.words, "the beginning of a count", 60)
         run.say(STOP)
         await until(lambda: run.turns == 2, "its end", 60)
         counted = len(run.sound)
         await frames_pass(pico, 15)
         assert len(run.sound) == counted
-        assert is_cut_short(run.last_words)
+        assert is_cut_short(run.words), run.words
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
