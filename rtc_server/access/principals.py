@@ -30,13 +30,18 @@ class Principal:
         """For how long a session may last on a server where none lasts longer than ``most_s``."""
         return most_s if self.max_session_s is None else min(most_s, self.max_session_s)
 
+    @property
+    def lasts_until(self) -> float | None:
+        """When a socket or a stream of events ends at the latest, as ``expires_at``: it is one request, and lasts no
+        longer than its token. A key for a short time (``ephemeral``) opens one, and it goes on, as OpenAI's clients
+        expect."""
+        return None if self.ephemeral else self.expires_at
+
     def of_a_socket(self, now: float) -> Principal:
-        """The same, for a socket or a stream of events: it is one request, and lasts no longer than its token. A key
-        for a short time (``ephemeral``) opens one, and it goes on, as OpenAI's clients expect. ``now``: in seconds
-        since 1970."""
-        if self.expires_at is None or self.ephemeral:
+        """The same, for what ends as ``lasts_until`` says. ``now``: in seconds since 1970."""
+        if self.lasts_until is None:
             return self
-        return replace(self, max_session_s=self.session_s(max(0.0, self.expires_at - now)))
+        return replace(self, max_session_s=self.session_s(max(0.0, self.lasts_until - now)))
 
 
 ANONYMOUS: Final = Principal("", operator=True)

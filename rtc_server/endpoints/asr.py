@@ -69,13 +69,13 @@ class AsrSockets:
 
     async def _run(self, socket: AsrSocket, visitor: Visitor) -> None:
         """Under the limits of all sessions, and for no longer than its token is good."""
-        principal = visitor.principal
+        until = visitor.principal.lasts_until
         ends: list[tuple[float, ServerError]] = [
             (self._admission.longest_s(visitor), TimeLimit("This has lasted as long as it may."))
         ]
-        if principal.expires_at is not None and not principal.ephemeral:
+        if until is not None:
             expired = Unauthorized("The token that opened this is good no longer.")
-            ends.append((principal.expires_at - time.time(), expired))
+            ends.append((until - time.time(), expired))
         try:
             with self._admission.guest(TRANSCRIBE, visitor, socket.end, connecting=True) as guest:
                 end_s, error = min(ends, key=lambda end: end[0])

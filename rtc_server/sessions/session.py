@@ -201,7 +201,10 @@ class Session:
 
     async def stats(self) -> events.Stats:
         """The figures of now."""
-        return self._stats.figures(await self.presence.look(), self._microphone.filled, self._microphone.dropped)
+        return self._figures(await self.presence.look())
+
+    def _figures(self, figures: TransportFigures) -> events.Stats:
+        return self._stats.figures(figures, self._microphone.filled, self._microphone.dropped)
 
     def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
         if self._machine.live and transport is self.presence.transport:
@@ -505,7 +508,7 @@ class Session:
         try:
             if self._run_task is not None:
                 figures = await self.presence.look()
-                final = self._stats.figures(figures, self._microphone.filled, self._microphone.dropped)
+                final = self._figures(figures)
                 self._publish(final, figures)
                 self._told.ended(reason, self.age_ms / 1000, final)
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from bench.analysis import judge
 from bench.clients import make_client
 from bench.doors import DOORS, GATHERED, Door
 from bench.tape import Tape, warble_tape
+from lab.waiting import until
 from rtc_server.app import Server
 
 pytestmark = pytest.mark.alone
@@ -28,7 +27,8 @@ async def test_each_door_gives_back_what_was_said(server: Server, base_url: str,
     client = make_client(base_url, door.way, tape, door.pieces)
     try:
         await client.call()
-        await asyncio.sleep(SPOKEN_S)
+        log = client.log
+        await until(lambda: log.arrivals and log.arrivals[-1].at > log.sent[0] + SPOKEN_S, "some seconds of voice")
     finally:
         await client.hang_up()
     verdict = judge(client.log, tape, since=client.log.sent[0] + 1.0)

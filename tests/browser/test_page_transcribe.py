@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,6 @@ from tests.support.transcribe_page import (
     paragraphs,
     texts,
     wait_for_words,
-    writing_server,
 )
 
 pytestmark = pytest.mark.browser
@@ -45,12 +43,6 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(autouse=True)
 def _needs() -> None:
     need_commands("chromium")
-
-
-@pytest.fixture
-async def writing() -> AsyncIterator[Server]:
-    async with writing_server() as server:
-        yield server
 
 
 @pytest.fixture

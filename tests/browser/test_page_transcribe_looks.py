@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from lab.browsers.chromium import (
 from rtc_server.app import Server
 from tests.conftest import need_commands
 from tests.support import looks
-from tests.support.transcribe_page import SENTENCES, WORDS, listening, paragraphs, writing_server
+from tests.support.transcribe_page import SENTENCES, WORDS, listening, paragraphs
 
 pytestmark = pytest.mark.browser
 
@@ -24,12 +23,6 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(autouse=True)
 def _needs() -> None:
     need_commands("chromium")
-
-
-@pytest.fixture
-async def writing() -> AsyncIterator[Server]:
-    async with writing_server() as server:
-        yield server
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Dialog, expect
@@ -23,7 +22,6 @@ from tests.support.transcribe_page import (
     paragraphs,
     texts,
     wait_for_words,
-    writing_server,
 )
 
 pytestmark = pytest.mark.browser
@@ -43,12 +41,6 @@ PARAGRAPH_WORDS = 250
 @pytest.fixture(autouse=True)
 def _needs() -> None:
     need_commands("chromium")
-
-
-@pytest.fixture
-async def writing() -> AsyncIterator[Server]:
-    async with writing_server() as server:
-        yield server
 
 
 async def test_a_screen_reader_is_told_paragraphs(writing: Server) -> None:

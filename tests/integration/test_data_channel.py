@@ -118,19 +118,12 @@ async def test_what_comes_after_the_goodbye_is_not_answered(server: Server, base
         assert client.events[-1]["type"] == "disconnected"
 
 
-async def test_a_channel_of_another_name_is_closed_and_the_session_goes_on(server: Server, base_url: str) -> None:
+@pytest.mark.parametrize("label", ["telemetry", "text"])
+async def test_another_channel_is_closed_and_the_session_goes_on(server: Server, base_url: str, label: str) -> None:
+    """Of another name, or a second one of the same."""
     async with leaves_nothing(server), VoiceClient(base_url) as client:
         await client.wait_for("connected")
-        other = client.pc.createDataChannel("telemetry")
-        await until(lambda: other.readyState == "closed", "the other channel's end")
-        client.send({"type": "ping", "id": 1})
-        await client.wait_for("pong", id=1)
-
-
-async def test_a_second_channel_of_the_same_name_is_closed(server: Server, base_url: str) -> None:
-    async with leaves_nothing(server), VoiceClient(base_url) as client:
-        await client.wait_for("connected")
-        other = client.pc.createDataChannel("text")
+        other = client.pc.createDataChannel(label)
         await until(lambda: other.readyState == "closed", "the other channel's end")
         client.send({"type": "ping", "id": 1})
         await client.wait_for("pong", id=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -13,19 +12,7 @@ from lab.inputs.files import encode
 from lab.waiting import until
 from rtc_server.endpoints import transcribe_answers
 from tests.support.scribe import BREAK, numbered
-from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, leaving_nothing, post, serving, stream
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with leaving_nothing(caplog, monkeypatch):
-        yield
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Held]:
-    async with serving() as running:
-        yield running
+from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, post, serving, stream
 
 
 @pytest.mark.parametrize("headers", [{}, EVENTS])

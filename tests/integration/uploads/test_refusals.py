@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -23,21 +23,9 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.web import gate
 from tests.conftest import running_server
 from tests.support.scribe import numbered
-from tests.support.uploads import EVENTS, WORDS, Held, code_of, leaving_nothing, post, serving, stream
+from tests.support.uploads import EVENTS, WORDS, Held, code_of, post, serving, stream
 
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with leaving_nothing(caplog, monkeypatch):
-        yield
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Held]:
-    async with serving() as running:
-        yield running
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 1000, WORDS[:30]], ids=["empty", "garbage", "half a header"])

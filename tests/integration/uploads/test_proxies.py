@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import pytest
@@ -14,19 +13,7 @@ from lab.inputs.files import encode
 from lab.waiting import until
 from rtc_server.endpoints import transcribe, transcribe_answers
 from tests.support.scribe import BREAK, numbered
-from tests.support.uploads import WORDS, Held, leaving_nothing, serving
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with leaving_nothing(caplog, monkeypatch):
-        yield
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Held]:
-    async with serving() as running:
-        yield running
+from tests.support.uploads import WORDS, Held, serving
 
 
 async def put(url: str, data: bytes) -> tuple[int, str]:

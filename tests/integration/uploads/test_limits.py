@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -16,19 +15,7 @@ from rtc_server.decoding.reader import Decoders
 from rtc_server.endpoints import transcribe
 from rtc_server.errors import ServerFull
 from tests.support.scribe import numbered
-from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, leaving_nothing, post, serving, stream
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with leaving_nothing(caplog, monkeypatch):
-        yield
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Held]:
-    async with serving() as running:
-        yield running
+from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, post, serving, stream
 
 
 async def test_a_file_that_wants_gigabytes_is_refused_and_costs_no_call(server: Held) -> None:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
 from lab.inputs.files import encode, noise
 from tests.support.scribe import numbered
-from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, leaving_nothing, post, serving
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with leaving_nothing(caplog, monkeypatch):
-        yield
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Held]:
-    async with serving() as running:
-        yield running
+from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, post, serving
 
 
 async def test_json(server: Held) -> None:
