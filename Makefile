@@ -119,7 +119,7 @@ $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json
 
 .PHONY: clean
 clean: ## Remove the virtual environment and what the tests left
-	rm -rf $(VENV) $(CLIENTS)/node_modules .venv-agents artifacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS)/node_modules .venv-* artifacts .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON)"; \

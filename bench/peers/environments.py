@@ -11,6 +11,8 @@ from typing import Final
 from lab.environments import make
 
 HERE: Final = Path(__file__).parent
+_ROOT: Final = HERE.parent.parent
+"""Not among our modules: what walks through those does not find them."""
 REQUIREMENTS: Final[dict[str, tuple[str, ...]]] = {
     "aiortc": ("aiortc==1.16.0", "aiohttp>=3.14,<4"),
     "fastrtc": ("fastrtc==0.0.34", "uvicorn"),
@@ -22,7 +24,7 @@ def python_of(name: str) -> Path:
 
     Raises CalledProcessError when pip fails.
     """
-    return make(HERE / f".env-{name}", REQUIREMENTS[name])
+    return make(_ROOT / f".venv-{name}", REQUIREMENTS[name])
 
 
 if __name__ == "__main__":
