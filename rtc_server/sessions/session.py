@@ -1,14 +1,14 @@
 """One live session: connects a transport to a stream of an engine, and keeps the state between them.
 
-Owns the microphone's timeline, the session's limits and its events. Whether its client is there, and by which
-transport, is :mod:`rtc_server.sessions.presence`'s; the stream stays while it is not. Knows nothing of how audio
-travels, of HTTP, and of other sessions.
+Owns the stream, the session's limits and its events. What becomes of its user's audio is
+:mod:`rtc_server.sessions.user_audio`'s; whether its client is there, and by which transport, is
+:mod:`rtc_server.sessions.presence`'s, and the stream stays while it is not. Knows nothing of how audio travels, of
+HTTP, and of other sessions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -31,11 +31,10 @@ from rtc_server.errors import (
     ServerError,
     UnknownSession,
 )
-from rtc_server.media.microphone import START_PATIENCE_S, MicrophoneTimeline
+from rtc_server.media.microphone import START_PATIENCE_S
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
 from rtc_server.sessions.captioner import Captioner
-from rtc_server.sessions.captions import Captions
 from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.outbox import Outbox
 from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
@@ -43,16 +42,14 @@ from rtc_server.sessions.report import SessionReport
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
+from rtc_server.sessions.user_audio import UserAudio
 from rtc_server.sessions.voice import ModelVoice
-from rtc_server.transcription.live import Hearing
 
 logger = logging.getLogger(__name__)
 
 MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
-_FLUSH_WORDS_S: Final = 3.0
-_FINISH_S: Final = 1.0
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
@@ -92,21 +89,18 @@ class Session:
         self._opened_at = now
         self.presence = Presence(self._machine, self, settings, resumable, session_id.log_id, clock)
         self._stats_interval_s = options.stats_interval_ms / 1000
-        self._microphone = MicrophoneTimeline(now)
-        self._microphone.muted = options.muted
+        self.outbox = Outbox(clock)
         self._stats = SessionStats()
+        self.user_audio = UserAudio(self._stats, self.outbox.emit, self._on_speech, now)
+        self.user_audio.microphone.muted = options.muted
         self._told = SessionReport(metrics, session_id.log_id)
         self._endpoint = ""
         self._voice = ModelVoice()
         self._stream: EngineStream | None = None
         self._detector = detector
-        self._hearing: Hearing | None = None
         self._captioner = captioner
         self._captions_wanted = options.captions
-        self._captions: Captions | None = None
-        self._flushing = False
         self._finished = False
-        self.outbox = Outbox(clock)
         self._run_task: asyncio.Task[None] | None = None
         self._end_task: asyncio.Task[None] | None = None
         self.end_reason: EndReason | None = None
@@ -146,7 +140,7 @@ class Session:
         Raises ServerFull, EngineUnavailable. When it raises or is cancelled, :meth:`end` releases what was taken.
         """
         self._stream = await self._engine.open(self)
-        await self._open_hearing(self._stream)
+        await self.user_audio.open(self._stream, self._engine.info, self._settings, self._detector)
         self._open_captions()
         self.refuse_if_ending()
 
@@ -204,11 +198,12 @@ class Session:
         return self._figures(await self.presence.look())
 
     def _figures(self, figures: TransportFigures) -> events.Stats:
-        return self._stats.figures(figures, self._microphone.filled, self._microphone.dropped)
+        microphone = self.user_audio.microphone
+        return self._stats.figures(figures, microphone.filled, microphone.dropped)
 
     def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
         if self._machine.live and transport is self.presence.transport:
-            self._feed(self._microphone.push(pcm, now))
+            self.user_audio.push(pcm, now)
 
     def on_connected(self, transport: Transport) -> None:
         self.presence.connected(transport)
@@ -271,8 +266,8 @@ class Session:
         if self.state is SessionState.CONNECTING:
             return
         # Words that were under way when the path died are kept for the client; its voice would be stale.
-        if self._hearing is not None and self._hearing.transcribes:
-            self._hearing.on_model_output(output)
+        if self.user_audio.transcribes:
+            self.user_audio.on_model_output(output)
         elif output.text:
             self.outbox.emit(events.Text(output.text, output.frame * audio.FRAME_MS))
         if not self._machine.live:
@@ -301,7 +296,7 @@ class Session:
         self.outbox.begin(now)
         # The model begins when its user can be heard. That is also when a browser begins to play: what came before
         # would wait in its jitter buffer, and be late for half a minute.
-        self._microphone.restart(now, START_PATIENCE_S if transport.sends else 0.0)
+        self.user_audio.microphone.restart(now, START_PATIENCE_S if transport.sends else 0.0)
         if back:
             self._metrics.sessions_resumed.labels(self.service).inc()
             logger.info("session %s: goes on", self.id.log_id)
@@ -325,22 +320,10 @@ class Session:
     async def look_beside(self) -> None:
         await self.listeners.look()
 
-    async def _open_hearing(self, stream: EngineStream) -> None:
-        info = self._engine.info
-        if info is None or (info.kind is ServiceKind.ECHO and self._settings.vad != "on"):
-            return
-        self._hearing = Hearing(info, self._settings, self.outbox.emit, self._on_speech)
-        await self._hearing.open(self._detector)
-        for _ in range(self._hearing.prefix_frames):
-            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
-
     def _open_captions(self) -> None:
-        """Beside the conversation: its client is not kept waiting for them."""
         info = self._engine.info
-        if self._captioner is None or info is None or not self._captioner.serves(info.kind):
-            return
-        self._captions = Captions(self._captioner, self._captions_wanted, self.outbox.emit, self.id.log_id)
-        self._captions.look(self._clock())
+        if self._captioner is not None and info is not None and self._captioner.serves(info.kind):
+            self.user_audio.caption(self._captioner, self._captions_wanted, self.id.log_id, self._clock())
 
     def _on_speech(self, at_ms: int) -> None:
         """The user begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
@@ -362,15 +345,6 @@ class Session:
             loop.call_later(limit_s, self.end, EndReason.TIME_LIMIT),
         ]
 
-    def _feed(self, frames: list[FloatArray]) -> None:
-        for frame in frames:
-            taken = self._stream is not None and not self._flushing and self._stream.push(frame)
-            self._stats.frame_in(frame, taken)
-            if self._hearing is not None:
-                self._hearing.on_frame(frame)
-            if self._captions is not None:
-                self._captions.on_frame(frame)
-
     def _follow_voice(self, now: float) -> None:
         event, quiet_s = self._voice.follow(self._stats.level_out_dbfs, now)
         if quiet_s is not None:
@@ -385,20 +359,17 @@ class Session:
 
     def _apply(self, settings: events.Settings) -> None:
         if settings.muted is not None:
-            self._microphone.muted = settings.muted
+            self.user_audio.microphone.muted = settings.muted
         if settings.stats_interval_ms is not None:
             self._stats_interval_s = settings.stats_interval_ms / 1000
-        if settings.captions is not None and self._captions is not None:
-            self._captions.want(settings.captions, self._clock())
+        if settings.captions is not None and self.user_audio.captions is not None:
+            self.user_audio.captions.want(settings.captions, self._clock())
 
     def _reset(self) -> None:
         if not self._machine.live or self._stream is None:
             return
         self._stream.reset()
-        if self._hearing is not None:
-            self._hearing.reset()
-        if self._captions is not None:
-            self._captions.reset()
+        self.user_audio.reset()
         if self.presence.transport is not None:
             self.presence.transport.clear()
         self.listeners.clear()
@@ -437,8 +408,8 @@ class Session:
                 return
             if now >= looked_at + LOOK_INTERVAL_S:
                 looked_at = now
-                if self._captions is not None:
-                    self._captions.look(now)
+                if self.user_audio.captions is not None:
+                    self.user_audio.captions.look(now)
                 await self.listeners.look()
                 transport = self.presence.transport
                 if transport is None or transport.silent_s(now) > self._settings.peer_timeout_s:
@@ -451,7 +422,7 @@ class Session:
     def _audio_due(self) -> float:
         transport = self.presence.transport
         followed = None if transport is None else transport.deadline
-        return self._microphone.deadline if followed is None else followed
+        return self.user_audio.microphone.deadline if followed is None else followed
 
     def _poll(self, now: float) -> None:
         """Audio that is due and did not come: concealed by a transport that follows some, else silence."""
@@ -459,11 +430,12 @@ class Session:
         if transport is not None and transport.deadline is not None:
             transport.poll(now)
         else:
-            self._feed(self._microphone.poll(now))
+            self.user_audio.poll(now)
 
     def _report(self, figures: TransportFigures) -> None:
         """A period ends: its figures go out."""
-        stats = self._stats.next_period(figures, self._microphone.filled, self._microphone.dropped)
+        microphone = self.user_audio.microphone
+        stats = self._stats.next_period(figures, microphone.filled, microphone.dropped)
         self._publish(stats, figures)
         self.outbox.emit(stats)
 
@@ -471,7 +443,7 @@ class Session:
         transport = self.presence.transport
         follows = transport is not None and transport.deadline is not None
         self._told.publish(stats, follows, self.state is SessionState.SPEAKING)
-        too_fast_ms = figures.heard_dropped_ms + self._microphone.dropped * audio.FRAME_MS
+        too_fast_ms = figures.heard_dropped_ms + self.user_audio.microphone.dropped * audio.FRAME_MS
         self._told.dropped_audio(too_fast_ms / 1000, self._endpoint)
 
     async def _end(self, reason: EndReason, error: ServerError | None) -> None:
@@ -484,12 +456,14 @@ class Session:
             self._on_ended(self)
 
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
-        await self._flush_words()
-        await self._answer_the_rest()
+        if self.outbox.began:
+            await self.user_audio.flush_words()
+        if self._finished:
+            await self.user_audio.answered()
         if self._stream is not None:
             self._stream.close()  # the next client need not wait for the last words of this one
-        if self._captions is not None:
-            await self._captions.finish()
+        if self.user_audio.captions is not None:
+            await self.user_audio.captions.finish()
         if error is not None:
             self.warn(error)
         self.outbox.emit(events.Disconnected(reason))
@@ -497,10 +471,7 @@ class Session:
         self._machine.apply(SessionEvent.END)
         for timer in self._timers:
             timer.cancel()
-        if self._hearing is not None:
-            await self._hearing.close()
-        if self._captions is not None:
-            await self._captions.close()
+        await self.user_audio.close()
         if self._run_task is not None:
             self._run_task.cancel()
             await asyncio.gather(self._run_task, return_exceptions=True)
@@ -514,24 +485,3 @@ class Session:
         finally:
             await self.listeners.close()
             await self.presence.close()
-
-    async def _answer_the_rest(self) -> None:
-        """What a client said before it asked for the end is answered; nothing is heard after that."""
-        if self._finished and self._stream is not None:
-            self._flushing = True
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FINISH_S):
-                    await self._stream.drained()
-
-    async def _flush_words(self) -> None:
-        """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking."""
-        stream, hearing = self._stream, self._hearing
-        if stream is None or hearing is None or not hearing.transcribes or not self.outbox.began:
-            return
-        self._flushing = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_WORDS_S):
-                for _ in range(hearing.flush_frames):
-                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
-                await stream.drained()
-        hearing.finish()

@@ -78,10 +78,10 @@ async def test_mute_and_update(counting: Server) -> None:
         await client.say("session.input_audio.mute", event_id="m")
         assert (await client.wait_for("session.input_audio.muted"))["client_event_id"] == "m"
         (session,) = counting.registry
-        assert session._microphone.muted
+        assert session.user_audio.microphone.muted
         await client.say("session.input_audio.unmute")
         await client.wait_for("session.input_audio.unmuted")
-        assert not session._microphone.muted
+        assert not session.user_audio.microphone.muted
         await client.say("session.update", session={"triggers": []})
         assert (await client.wait_for("session.updated"))["session"]["triggers"] == []
 

@@ -119,7 +119,7 @@ async def test_events_are_obeyed_or_refused(counting: Server) -> None:
         caller.say("session.input_audio.mute", event_id="m")
         assert (await caller.wait_for("session.input_audio.muted"))["client_event_id"] == "m"
         (session,) = counting.registry
-        assert session._microphone.muted
+        assert session.user_audio.microphone.muted
         for number, type_ in enumerate(("session.start", "session.input_audio.append", "nonsense", "settings")):
             caller.say(type_, event_id=str(number), session={"model": "m"}, audio="AAAA")
         await until(lambda: len(caller.all("error")) == 4, "four refusals")
@@ -205,7 +205,7 @@ async def test_a_second_connection_reads_and_commands(counting: Server) -> None:
             await socket.send_str(json.dumps({"type": "session.input_audio.mute", "event_id": "m"}))
             await until(lambda: any(event["type"] == "session.input_audio.muted" for event in told), "an answer")
             (session,) = counting.registry
-            assert session._microphone.muted
+            assert session.user_audio.microphone.muted
             assert not caller.all("session.input_audio.muted"), "its own affair"
             await socket.send_str(json.dumps({"type": "session.input_audio.append", "audio": "AAAA"}))
             await until(lambda: any(event["type"] == "error" for event in told), "a refusal")

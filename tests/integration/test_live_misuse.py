@@ -93,7 +93,7 @@ async def test_a_minute_of_audio_at_once_does_not_run_ahead(server: Server) -> N
         await until(lambda: client.chunks and not any(client.chunks[-1]), "the end of what was left of it")
         loud = sum(any(chunk) for chunk in client.chunks)
         assert loud < 60, "of 750 frames"
-        assert session._microphone.dropped > 100
+        assert session.user_audio.microphone.dropped > 100
         await client.append(Tone(880)(10 * FRAME_SAMPLES))
         before = len(client.chunks)
         await until(lambda: any(any(chunk) for chunk in client.chunks[before:]), "a voice")

@@ -138,7 +138,7 @@ async def test_audio_that_comes_at_once_does_not_run_ahead(server: Server) -> No
         for at in range(0, len(data), 32_000):
             await client.socket.send_bytes(b"\x01" + data[at : at + 32_000])
         (session,) = server.registry
-        await until(lambda: session._microphone.dropped > 200, "frames that are dropped")
+        await until(lambda: session.user_audio.microphone.dropped > 200, "frames that are dropped")
         assert session._stats.frames_in < 50
         await client.socket.close()
         await listening

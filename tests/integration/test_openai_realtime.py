@@ -91,7 +91,7 @@ async def test_a_question_at_once_is_heard_whole_and_in_real_time(server: Server
         await until(lambda: client.heard.size >= 2.9 * MODEL_RATE_HZ, "all of the voice")
         assert time.monotonic() - began_at > 2.5
         (session,) = server.registry
-        assert session._microphone.dropped == 0
+        assert session.user_audio.microphone.dropped == 0
 
 
 async def test_a_browser_gets_the_subprotocol_that_is_no_key(server: Server) -> None:

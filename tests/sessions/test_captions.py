@@ -250,7 +250,10 @@ async def test_a_new_conversation_begins_at_0() -> None:
         await until(lambda: len(call.words) == 3, "words")
         began_ms = call.session._stats.frames_in * FRAME_MS
         call.session.on_message(call.transport, '{"type":"reset"}')
-        await until(lambda: call.session._captions is not None and call.session._captions.on, "the model's prefix")
+        await until(
+            lambda: call.session.user_audio.captions is not None and call.session.user_audio.captions.on,
+            "the model's prefix",
+        )
         (at_ms,) = await call.say(4)
         await until(lambda: len(call.words) == 4, "a word")
         assert call.words[3] == ("4", at_ms - began_ms, at_ms - began_ms + FRAME_MS)
@@ -295,4 +298,4 @@ async def test_a_session_whose_model_transcribes_has_none() -> None:
     async with running(slots=2) as server, server.registry.opening("transcribe", OfferOptions(), VISITOR) as session:
         session.attach(HandTransport())
         session.start()
-        assert (server.stt.slots_used, session._captions) == (1, None)
+        assert (server.stt.slots_used, session.user_audio.captions) == (1, None)

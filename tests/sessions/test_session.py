@@ -179,7 +179,7 @@ async def test_the_microphones_time_goes_on_while_nothing_comes() -> None:
         transport = HandTransport()
         session, _ = await opened(made, transport)
         say(session, transport)
-        await until(lambda: session._microphone.filled > 3, "frames of silence")
+        await until(lambda: session.user_audio.microphone.filled > 3, "frames of silence")
         await until(lambda: len(transport.played) > 3, "their answers")
         assert not transport.played[-1][1:].any()
 

@@ -217,7 +217,7 @@ class _Run:
         await session.end(EndReason.BYE)
         await engine.close()
         sent = [(at - self._began_at, pcm) for at, pcm in peer.sent]
-        return heard(sent, connection._receiver.counts, session._microphone.dropped, frames)
+        return heard(sent, connection._receiver.counts, session.user_audio.microphone.dropped, frames)
 
     async def _session(self, engine: EngineClient) -> tuple[Session, Connection, StackPeer]:
         """One that has just connected."""

@@ -1,0 +1,132 @@
+"""What a session's user says: frames at the pace of real time, and who hears them.
+
+Owns the microphone's timeline, what finds speech and words in it, and the captions. Takes the model's stream to write
+to; the session closes and resets that. Knows nothing of transports, of states, and of the model's voice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from rtc_server import audio
+from rtc_server.audio import FloatArray
+from rtc_server.config import Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.model import ModelInfo, ServiceKind
+from rtc_server.engine.stream import EngineStream, StreamOutput
+from rtc_server.media.microphone import MicrophoneTimeline
+from rtc_server.protocols import events
+from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captions import Captions
+from rtc_server.sessions.stats import SessionStats
+from rtc_server.transcription.live import Hearing
+
+_FLUSH_WORDS_S: Final = 3.0
+_FINISH_S: Final = 1.0
+
+
+class UserAudio:
+    """One session's. ``emit`` takes each event as it comes; ``on_speech`` is told when the user begins to speak, in
+    milliseconds of the conversation. ``stats`` counts the frames. ``now``: monotonic seconds, here and below."""
+
+    def __init__(
+        self,
+        stats: SessionStats,
+        emit: Callable[[events.ServerEvent], None],
+        on_speech: Callable[[int], None],
+        now: float,
+    ) -> None:
+        self.microphone = MicrophoneTimeline(now)
+        self.captions: Captions | None = None
+        """None: this conversation has none, whatever its client wants."""
+        self._stats = stats
+        self._emit = emit
+        self._on_speech = on_speech
+        self._stream: EngineStream | None = None
+        self._hearing: Hearing | None = None
+        self._all_said = False
+        """What is heard from now on is not for the model any more."""
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether the model's output is the user's own words: :meth:`on_model_output` takes it."""
+        return self._hearing is not None and self._hearing.transcribes
+
+    async def open(
+        self, stream: EngineStream, info: ModelInfo | None, settings: Settings, detector: EngineClient | None
+    ) -> None:
+        """Write to ``stream`` from now on, first what its model wants before the microphone. A client of an echo hears
+        no more of its speech than itself, unless the settings say so."""
+        self._stream = stream
+        if info is None or (info.kind is ServiceKind.ECHO and settings.vad != "on"):
+            return
+        self._hearing = Hearing(info, settings, self._emit, self._on_speech)
+        await self._hearing.open(detector)
+        for _ in range(self._hearing.prefix_frames):
+            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+
+    def caption(self, captioner: Captioner, wanted: bool, log_id: str, now: float) -> None:
+        """Have the words written down beside the conversation: its client is not kept waiting for that."""
+        self.captions = Captions(captioner, wanted, self._emit, log_id)
+        self.captions.look(now)
+
+    def push(self, pcm: FloatArray, now: float) -> None:
+        """Samples at 24 kHz that came from the client."""
+        self._hear(self.microphone.push(pcm, now))
+
+    def poll(self, now: float) -> None:
+        """Silence for what is overdue: see :meth:`MicrophoneTimeline.poll`."""
+        self._hear(self.microphone.poll(now))
+
+    def on_model_output(self, output: StreamOutput) -> None:
+        """What a transcribing model has written of a frame."""
+        if self._hearing is not None:
+            self._hearing.on_model_output(output)
+
+    def reset(self) -> None:
+        """A new conversation: times begin at 0 again."""
+        if self._hearing is not None:
+            self._hearing.reset()
+        if self.captions is not None:
+            self.captions.reset()
+
+    async def flush_words(self) -> None:
+        """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking. Of a model
+        that does not transcribe there are none."""
+        stream, hearing = self._stream, self._hearing
+        if stream is None or hearing is None or not hearing.transcribes:
+            return
+        self._all_said = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_WORDS_S):
+                for _ in range(hearing.flush_frames):
+                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+                await stream.drained()
+        hearing.finish()
+
+    async def answered(self) -> None:
+        """What was said until now is answered when this returns; nothing is heard after it."""
+        self._all_said = True
+        if self._stream is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_S):
+                    await self._stream.drained()
+
+    async def close(self) -> None:
+        """Give back what was taken beside the model's stream. Idempotent."""
+        if self._hearing is not None:
+            await self._hearing.close()
+        if self.captions is not None:
+            await self.captions.close()
+
+    def _hear(self, frames: list[FloatArray]) -> None:
+        for frame in frames:
+            taken = self._stream is not None and not self._all_said and self._stream.push(frame)
+            self._stats.frame_in(frame, taken)
+            if self._hearing is not None:
+                self._hearing.on_frame(frame)
+            if self.captions is not None:
+                self.captions.on_frame(frame)
