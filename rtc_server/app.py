@@ -119,8 +119,7 @@ class Server:
         Raises ConfigError for settings with which no server can or should start."""
         self.settings = settings
         self.limits = limits or ConnectionLimits.of_this_process()
-        self.access = make_access(settings, self.limits.head_s)
-        _refuse_unknown_services(self.access.authenticator)
+        self.access = make_access(settings, _read_keys(settings), self.limits.head_s)
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
         self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
@@ -184,9 +183,7 @@ class Server:
             self.certificate.refresh()
         if self.settings.auth:
             try:
-                authenticator = keyfile.load(Path(self.settings.auth))
-                _refuse_unknown_services(authenticator)
-                self.access.authenticator = authenticator
+                self.access.authenticator = _read_keys(self.settings)
             except ConfigError as error:
                 logger.error("the keys are not taken: %s", error.message)
             else:
@@ -216,14 +213,18 @@ class Server:
             await self._runner.cleanup()
 
 
-def _refuse_unknown_services(authenticator: Authenticator | None) -> None:
-    """Raises ConfigError for a key of a service that no server has: it would open nothing, and not say why."""
-    named = frozenset() if authenticator is None else authenticator.services
-    for name in sorted(named.difference(SERVICES)):
+def _read_keys(settings: Settings) -> Authenticator | None:
+    """Those of ``--auth``. Raises ConfigError for what is wrong with them, a key of a service that no server has
+    included: it would open nothing, and not say why."""
+    if not settings.auth:
+        return None
+    authenticator = keyfile.load(Path(settings.auth))
+    for name in sorted(authenticator.services.difference(SERVICES)):
         raise ConfigError(
             f"--auth: there is no service {name[:80]}.{did_you_mean(name, SERVICES)}",
             hint=f"A server may have: {', '.join(SERVICES)}.",
         )
+    return authenticator
 
 
 def _model_names(settings: Settings, services: Collection[str]) -> ModelNames:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.endpoints.sockets import Outgoing, close_code, put, say_goodbye
+from rtc_server.endpoints.sockets import Outgoing, Turn, close_code, put, say_goodbye
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadMessage,
@@ -77,6 +77,7 @@ class AsrSocket:
         self._has_room = has_room
         self._ogg: OggOpusReader | None = None
         self._backlog = Backlog()
+        self._turn = Turn()
         self._room = asyncio.Event()
         self._alive_until = 0.0
         self._received_samples = 0
@@ -170,6 +171,7 @@ class AsrSocket:
                     pass
                 case _:
                     return
+            await self._turn.pass_on()
 
     async def _take(self, message: asr.ClientMessage) -> None:
         match message:
@@ -199,7 +201,7 @@ class AsrSocket:
         self._stay_alive()
         self._received_samples += pcm.size
         self._backlog.push(pcm)
-        await asyncio.sleep(0)  # a client that sends without a pause leaves time for all others
+        await self._turn.pass_on()
         while not self._has_room(self.buffered_samples):
             self._room.clear()
             await self._room.wait()

@@ -12,12 +12,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from rtc_server.access import keyfile
 from rtc_server.access.addresses import Proxies, counted_by, is_loopback
 from rtc_server.access.credentials import Authenticator
 from rtc_server.access.ephemeral import EphemeralKeys
@@ -141,9 +139,11 @@ class Access:
 ACCESS: Final = web.AppKey("access", Access)
 
 
-def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Access:
-    """As the settings say. Raises ConfigError for what cannot be, and for a server that would be open to a network
-    without the operator having said so."""
+def make_access(
+    settings: Settings, authenticator: Authenticator | None = None, request_timeout_s: float = REQUEST_TIMEOUT_S
+) -> Access:
+    """As the settings say, with the keys of ``--auth``. Raises ConfigError for what cannot be, and for a server that
+    would be open to a network without the operator having said so."""
     local = is_loopback(settings.host)
     if not (settings.auth or settings.allow_anonymous):
         _refuse_open_door(settings, local)
@@ -151,7 +151,7 @@ def make_access(settings: Settings, request_timeout_s: float = REQUEST_TIMEOUT_S
     public = parse_public_url(settings.public_url) if settings.public_url else None
     hosts = _hosts(settings, local, public)
     return Access(
-        authenticator=keyfile.load(Path(settings.auth)) if settings.auth else None,
+        authenticator=authenticator,
         origins=Origins(settings.allow_origins, hosts, public),
         proxies=Proxies(settings.trusted_proxies),
         offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),

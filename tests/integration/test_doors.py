@@ -101,6 +101,11 @@ async def test_a_key_of_a_service_that_there_is_not(keys: Path, caplog: pytest.L
         assert (await offer(f"http://127.0.0.1:{server.port}", BEARER))[0] == 403
 
 
+def test_a_file_of_keys_that_is_not_there_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        Server(parse([*ECHO, "--auth", "/nowhere.toml"], environment={}))
+
+
 async def test_a_client_that_waits_to_be_let_in(keys: Path) -> None:
     """It is asked for its body once it has shown a key; what else it expects is ignored."""
     async with running_server(*ECHO, "--auth", str(keys)) as server:

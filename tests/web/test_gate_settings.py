@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rtc_server.access import credentials
+from rtc_server.access import credentials, keyfile
 from rtc_server.config import Settings
 from rtc_server.errors import ConfigError
 from rtc_server.web.gate import make_access
@@ -51,7 +51,7 @@ def test_with_keys_or_for_a_network_names_are_believed(tmp_path: Any) -> None:
     path.write_text(f'[[keys]]\nname = "a"\nhash = "{credentials.hash_of(KEY)}"\n')
     for settings in (Settings(auth=str(path)), Settings(host="0.0.0.0", allow_anonymous=True)):
         assert make_access(settings).origins.is_ours("http://voice.example", "voice.example")
-    access = make_access(Settings(auth=str(path), host="0.0.0.0"))
+    access = make_access(Settings(auth=str(path), host="0.0.0.0"), keyfile.load(path))
     assert access.authenticator is not None
     assert access.authenticator.authenticate(KEY, NOW).name == "key/a"
 
@@ -62,9 +62,7 @@ def test_how_many_offers_at_once(per_minute: int, burst: int) -> None:
     assert sum(not offers.wait_s("a", 0.0) for _ in range(2000)) == burst
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"allow_origins": ("example.com",)}, {"trusted_proxies": ("proxy",)}, {"auth": "/nowhere.toml"}]
-)
+@pytest.mark.parametrize("wrong", [{"allow_origins": ("example.com",)}, {"trusted_proxies": ("proxy",)}])
 def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         make_access(Settings(**wrong))
