@@ -28,6 +28,8 @@ import { isWord } from './transcription/upload.js';
 const NOT_READY_POLL_MS = 5_000;
 // Even a quiet room is louder than this; less for so long is a microphone that is off.
 const DEAD_DBFS = -85;
+// A picture of the meters with each of the screen's would be half of all that a page in conversation computes.
+const LEVELS_EVERY_MS = 40;
 const DEAD_AFTER_MS = 6_000;
 // Long enough to be seen by eyes that were elsewhere.
 const NEWS_MS = 8_000;
@@ -80,6 +82,7 @@ let heardMicrophone = false;
 let lackShownIn = '';
 let retryTimer = 0;
 let frame = 0;
+let levels = 0;
 let microphoneId = wish.deviceId;
 let speakerId = remembered('speaker');
 
@@ -348,8 +351,9 @@ function drawLevels() {
     heardMicrophone ||= microphone.dbfs > DEAD_DBFS;
     if (!isLive() || conversation.muted || !meters.running || heardMicrophone) heard_ms = now_ms;
     view.silence(now_ms - heard_ms > DEAD_AFTER_MS ? strings.SILENT_MICROPHONE : '');
-    frame = requestAnimationFrame(draw);
+    levels = setTimeout(() => { frame = requestAnimationFrame(draw); }, LEVELS_EVERY_MS);
   };
+  clearTimeout(levels);
   cancelAnimationFrame(frame);
   frame = requestAnimationFrame(draw);
 }
