@@ -270,8 +270,18 @@ async def call_of(page: Page, server: Server) -> Session:
 
 async def record(page: Page, seconds: float) -> Recording:
     """What the page sends and plays, for so long from now."""
+    await start_recording(page)
+    return await finish_recording(page, seconds)
+
+
+async def start_recording(page: Page) -> None:
+    """Keep what the page sends and plays from now on."""
     await page.evaluate(_RECORDER, [_WORKLET, await _module_address(page)])
-    blocks = int(seconds * 48_000 / 128)
+
+
+async def finish_recording(page: Page, seconds: float) -> Recording:
+    """What was kept until now, and for so long from now."""
+    blocks = int(seconds * 48_000 / 128) + int(await page.evaluate("window.__recording.blocks[1].length"))
     await page.wait_for_function(
         f"() => window.__recording.blocks[1].length >= {blocks}", timeout=(seconds * 3 + 10) * 1000
     )

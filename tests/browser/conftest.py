@@ -1,8 +1,12 @@
-"""One Chromium for all tests of a file that want nothing special of it, and a server that writes what it is told."""
+"""One Chromium for all tests of these files that want nothing special of it, and the servers that most of them visit.
+
+They run in one event loop, for the browser's connection is of the one in which it was started.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -10,11 +14,14 @@ from playwright.async_api import Browser
 
 from lab.browsers.chromium import chromium
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.conftest import need_commands, running_server
 from tests.support.transcribe_page import writing_server
 
+IN_A_BROWSER: Final = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+"""The marks of every file here."""
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Its microphone beeps. Starting it, and Playwright, takes as much work as a short test; each test has pages in
     contexts of its own."""
@@ -23,7 +30,15 @@ async def browser() -> AsyncIterator[Browser]:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
+async def server() -> AsyncIterator[Server]:
+    """An echo server."""
+    async with running_server("--model", "echo") as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def writing() -> AsyncIterator[Server]:
-    async with writing_server() as server:
-        yield server
+    """One that writes what it is told."""
+    async with writing_server() as running:
+        yield running

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from playwright.async_api import Browser
 
-from lab.browsers.chromium import chromium
+from lab.browsers.chromium import visited_page
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.leftovers import leaves_nothing
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 KEYS = {
     "ecdsa": "{ name: 'ECDSA', namedCurve: 'P-256' }",
@@ -41,10 +42,8 @@ CONNECT = """async () => {
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-async def test_a_page_connects_with_a_certificate_of_its_choice(server: Server, key: str) -> None:
+async def test_a_page_connects_with_a_certificate_of_its_choice(browser: Browser, server: Server, key: str) -> None:
     """The server answers ``active``: Chromium is the DTLS server, whose key the cipher suite has to fit."""
-    need_commands("chromium")
-    async with leaves_nothing(server), chromium() as browser:
-        page = await browser.new_page()
-        await page.goto(f"http://localhost:{server.port}/healthz")
+    url = f"http://localhost:{server.port}/healthz"
+    async with leaves_nothing(server), visited_page(browser, url, tolerate=("favicon", "Failed to load")) as page:
         assert await page.evaluate(CONNECT % key) == {"heard": "connected", "active": True}

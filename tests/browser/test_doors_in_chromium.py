@@ -7,17 +7,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
-from lab.browsers.chromium import chromium, local_url, visited_page
+from lab.browsers.chromium import local_url, visited_page
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
-from tests.conftest import UNLIMITED, need_commands
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import UNLIMITED
 from tests.support.asr import asr_server
 from tests.support.parrot import Parrot
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 KEY = credentials.new_key()
 _OPEN = """
@@ -46,12 +48,7 @@ _FOLLOW = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def guarded(tmp_path: Path) -> AsyncIterator[Server]:
     path = tmp_path / "auth.toml"
     path.write_text(f'[[keys]]\nname = "page"\nhash = "{credentials.hash_of(KEY)}"\n')
@@ -59,12 +56,10 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Server]:
         yield server
 
 
-@pytest.fixture
-async def page(guarded: Server) -> AsyncIterator[Page]:
-    async with (
-        chromium() as browser,
-        visited_page(browser, local_url(guarded), tolerate=("WebSocket", "Failed to load", "EventSource")) as opened,
-    ):
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser, guarded: Server) -> AsyncIterator[Page]:
+    tolerated = ("WebSocket", "Failed to load", "EventSource")
+    async with visited_page(browser, local_url(guarded), tolerate=tolerated) as opened:
         yield opened
 
 

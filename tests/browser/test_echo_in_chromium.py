@@ -10,9 +10,10 @@ from lab.browsers.chromium import chromium, opened_page, record, screenshot, sta
 from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
 from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.app import Server
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly brew strong black coffee."
 RECORD_S = 12.0

@@ -24,9 +24,10 @@ from lab.browsers.firefox import firefox
 from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
 from lab.speech.clips import SPEECH_HZ
 from rtc_server.app import Server
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 STEADY_PACKETS = 8
 """Of the 15 in the time that static/connection/flow.js wants to see them leave: a busy machine's are late."""
 FRAME_MS = 80

@@ -6,12 +6,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.async_api import Browser
 
-from lab.browsers.chromium import chromium, start_talking, visited_page, wait_for_events, wait_for_sessions
+from lab.browsers.chromium import start_talking, visited_page, wait_for_events, wait_for_sessions
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.nginx import PREFIX, nginx_before
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +21,10 @@ def _needs() -> None:
     need_commands("chromium", "nginx")
 
 
-async def test_a_conversation_under_a_path(tmp_path: Path) -> None:
+async def test_a_conversation_under_a_path(browser: Browser, tmp_path: Path) -> None:
     async with (
         running_server("--model", "echo") as server,
         nginx_before(server.port, tmp_path) as nginx,
-        chromium() as browser,
         visited_page(browser, "about:blank") as page,
     ):
         asked: list[tuple[str, str]] = []

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, ViewportSize, expect
 
 from lab.browsers.chromium import (
@@ -25,19 +23,13 @@ from lab.browsers.chromium import (
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.sessions.transport import Transport
-from tests.conftest import ON_ONE_LOOP, running_server
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 
 LINES = "[data-testid=transcript] p"
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with running_server("--model", "echo") as running:
-        yield running
 
 
 def text(at_ms: int, delta: str) -> dict[str, Any]:

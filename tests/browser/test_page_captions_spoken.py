@@ -19,10 +19,11 @@ from lab.browsers.chromium import (
 )
 from lab.speech.clips import SPEECH_HZ, write_wav
 from rtc_server.audio import MODEL_RATE_HZ
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.script import spoken
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
 from lab.browsers.chromium import (
     call_of,
@@ -27,10 +27,12 @@ from lab.browsers.chromium import (
 )
 from lab.speech.clips import SPEECH_HZ, write_wav
 from rtc_server.app import Server
-from rtc_server.models.tiny import write_tiny_checkpoint
-from tests.conftest import need_commands, running_server
+from rtc_server.engine.local import LocalLink
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import need_commands, server_with
+from tests.support.fake_models import CountingModel
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 # A tone would be taken for noise, and removed, unless the browser leaves the microphone as it is.
 RAW = "?raw=1"
@@ -39,14 +41,10 @@ AUDIBLE_DBFS = -40
 _STATS = "window.__voice.events.filter(({ type, detail }) => type === 'message' && detail.type === 'stats')"
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
 @pytest.fixture
 def tone_file(tmp_path: Path) -> Path:
     """A tone without an end, for it is played over and over: 440 Hz, a quarter of full scale."""
+    need_commands("chromium")
     seconds = np.arange(SPEECH_HZ) / SPEECH_HZ
     return write_wav(tmp_path / "tone.wav", (0.25 * np.sin(2 * np.pi * 440 * seconds)).astype(np.float32))
 
@@ -79,9 +77,9 @@ async def paragraphs(page: Page) -> list[str]:
     return await page.get_by_test_id("transcript").locator("p").all_inner_texts()
 
 
-async def test_a_conversation_by_mouse(server: Server) -> None:
+async def test_a_conversation_by_mouse(browser: Browser, server: Server) -> None:
     """End gives the place back, switches the microphone off and stills the meters; then another can begin."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await spied_on(page, server)
         button = page.get_by_test_id("start")
         await expect(page.get_by_test_id("state")).to_have_text("Idle")
@@ -106,9 +104,9 @@ async def test_a_conversation_by_mouse(server: Server) -> None:
         assert (await server_status(server))["draining"] is False
 
 
-async def test_a_conversation_by_keyboard(server: Server) -> None:
+async def test_a_conversation_by_keyboard(browser: Browser, server: Server) -> None:
     """Tab finds the controls, Enter presses them, M mutes, Escape ends; and the focus is never lost."""
-    async with chromium() as browser, visited_page(browser, local_url(server)) as page:
+    async with visited_page(browser, local_url(server)) as page:
         button, mute = page.get_by_test_id("start"), page.get_by_test_id("mute")
         await focus_by_tab(page, button)
         await page.keyboard.press("Enter")
@@ -139,9 +137,9 @@ async def test_a_conversation_by_keyboard(server: Server) -> None:
         await wait_for_state(page, "ended")
 
 
-async def test_letters_in_the_list_of_microphones_do_not_mute(server: Server) -> None:
+async def test_letters_in_the_list_of_microphones_do_not_mute(browser: Browser, server: Server) -> None:
     """M is also the first letter of a name in a list."""
-    async with chromium() as browser, visited_page(browser, local_url(server)) as page:
+    async with visited_page(browser, local_url(server)) as page:
         await start_talking(page)
         await page.get_by_test_id("mic-select").focus()
         await page.keyboard.press("m")
@@ -151,9 +149,9 @@ async def test_letters_in_the_list_of_microphones_do_not_mute(server: Server) ->
 
 
 @pytest.mark.parametrize("leaving", ["reload", "close", "elsewhere"])
-async def test_a_page_that_goes_away_gives_its_place_back(server: Server, leaving: str) -> None:
+async def test_a_page_that_goes_away_gives_its_place_back(browser: Browser, server: Server, leaving: str) -> None:
     """At once, not when the server notices: that would take it ten seconds."""
-    async with chromium() as browser, visited_page(browser, local_url(server)) as page:
+    async with visited_page(browser, local_url(server)) as page:
         await start_talking(page)
         await wait_for_sessions(server, 1)
         if leaving == "reload":
@@ -166,9 +164,9 @@ async def test_a_page_that_goes_away_gives_its_place_back(server: Server, leavin
         await wait_for_sessions(server, 0)
 
 
-async def test_a_click_too_soon_ends_what_has_hardly_begun(server: Server) -> None:
+async def test_a_click_too_soon_ends_what_has_hardly_begun(browser: Browser, server: Server) -> None:
     """End while the server is still answering: nothing is left behind, on either side."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await spied_on(page, server)
         button = page.get_by_test_id("start")
         for event in ("state", "phase"):
@@ -222,9 +220,8 @@ async def test_meters_move_and_figures_are_numbers(server: Server, tone_file: Pa
         assert all(re.fullmatch(r"\d+ ms", text) for text in shown), shown
 
 
-async def test_two_pages_talk_each_for_itself(server: Server) -> None:
+async def test_two_pages_talk_each_for_itself(browser: Browser, server: Server) -> None:
     async with (
-        chromium() as browser,
         visited_page(browser, local_url(server)) as one,
         visited_page(browser, local_url(server)) as other,
     ):
@@ -241,9 +238,9 @@ async def test_two_pages_talk_each_for_itself(server: Server) -> None:
         assert await other.evaluate("window.__voice.state") in ("listening", "speaking")
 
 
-async def test_another_microphone_in_mid_conversation(server: Server) -> None:
+async def test_another_microphone_in_mid_conversation(browser: Browser, server: Server) -> None:
     """The session goes on with it, the one before is switched off, and the choice outlives the visit."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await spied_on(page, server)
         await start_talking(page)
         session = await page.evaluate("window.__voice.sessionId")
@@ -261,12 +258,10 @@ async def test_another_microphone_in_mid_conversation(server: Server) -> None:
         await expect(choices.locator("option:checked")).to_have_text(name)
 
 
-async def test_a_new_conversation_begins_a_new_paragraph(tmp_path: Path) -> None:
-    """In the same session: the model, a tiny one, forgets; what it said before stays to be read."""
-    checkpoint = write_tiny_checkpoint(tmp_path / "tiny-moshi")
+async def test_a_new_conversation_begins_a_new_paragraph(browser: Browser) -> None:
+    """In the same session: the model, which counts, forgets; what it said before stays to be read."""
     async with (
-        running_server("--model", str(checkpoint), "--threads", "1", "--seed", "1") as server,
-        chromium() as browser,
+        server_with({"dialogue": lambda: LocalLink(lambda: CountingModel(1))}) as server,
         visited_page(browser, local_url(server)) as page,
     ):
         await start_talking(page)
@@ -277,7 +272,7 @@ async def test_a_new_conversation_begins_a_new_paragraph(tmp_path: Path) -> None
                 ".filter((paragraph) => paragraph.split(' ').length > 3).length === count",
                 arg=count,
             )
-            assert len(await paragraphs(page)) == count
+            assert [paragraph.split()[:3] for paragraph in await paragraphs(page)] == [["1", "2", "3"]] * count
             before = (await paragraphs(page))[0]
             if count == 1:
                 await page.get_by_test_id("reset").click()
@@ -290,10 +285,10 @@ async def test_a_new_conversation_begins_a_new_paragraph(tmp_path: Path) -> None
         assert len(await paragraphs(page)) == 2
 
 
-async def test_words_are_text_whatever_they_say(server: Server) -> None:
+async def test_words_are_text_whatever_they_say(browser: Browser, server: Server) -> None:
     """A model may write what looks like HTML, and the page must not take it for such."""
     delta = " <img src=x onerror='window.fooled = true'><b>bold</b> &amp; <script>window.fooled = true</script>"
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await spied_on(page, server)
         await start_talking(page)
         await wait_for_events(page, "message")
@@ -304,11 +299,11 @@ async def test_words_are_text_whatever_they_say(server: Server) -> None:
         assert await page.evaluate("window.fooled") is None
 
 
-async def test_messages_out_of_the_ordinary_are_passed_over(server: Server) -> None:
+async def test_messages_out_of_the_ordinary_are_passed_over(browser: Browser, server: Server) -> None:
     """What a newer server, or a broken one, may send leaves the conversation as it is."""
     messages = ["no JSON", "null", "[]", '"text"', "7", '{"type": 7}', '{"type": "news"}']
     messages += ['{"type": "text"}', '{"type": "text", "delta": {}}', '{"type": "state", "state": "dancing"}']
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await spied_on(page, server)
         await start_talking(page)
         await hand_over(page, *messages)
@@ -317,9 +312,9 @@ async def test_messages_out_of_the_ordinary_are_passed_over(server: Server) -> N
         assert await page.evaluate("window.__voice.state") in ("listening", "speaking")
 
 
-async def test_the_page_keeps_to_the_servers_policy(server: Server) -> None:
+async def test_the_page_keeps_to_the_servers_policy(browser: Browser, server: Server) -> None:
     """A whole conversation under the real headers, with every part of the page used: no violation, no complaint."""
-    async with chromium() as browser, await browser.new_context() as context:
+    async with await browser.new_context() as context:
         page = await _page_that_may_copy(context)
         complaints = watch(page)
         await spy_on(page)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from lab.browsers.chromium import local_url, screenshot, start_talking, visited_page
@@ -19,22 +18,17 @@ from rtc_server.engine.model import BoolArray, Example, FloatArray, RowOutput
 from rtc_server.models.about import read_about
 from rtc_server.models.echo import EchoModel
 from rtc_server.usage import invocation
-from tests.conftest import ON_ONE_LOOP, need_commands, running_server, server_with
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import server_with
 from tests.support.fake_models import CountingModel
 from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 ABOUT = read_about(bundled.directory_of(bundled.PICO) or Path())
 LONG = Example(
     "Anything with a very long name that does not fit", ("donaudampfschifffahrtsgesellschaft" * 3, "<b>hi</b>")
 )
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with running_server("--model", "echo") as running:
-        yield running
 
 
 class Pico(CountingModel):
@@ -59,11 +53,6 @@ LINKS = {
     "transcribe": lambda: LocalLink(lambda: Stenographer(2)),
     "echo": lambda: LocalLink(lambda: EchoModel(2)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
 
 
 async def test_what_to_say_and_what_to_know(browser: Browser) -> None:

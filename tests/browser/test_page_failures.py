@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, Route, expect
 
 from lab.browsers.chromium import chromium, local_url, start_talking, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
-from tests.conftest import ON_ONE_LOOP, need_commands, running_server
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import need_commands, running_server
 from tests.support.protocol_page import documented
 from tests.support.server_process import ROOT
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 RETRY_MS = 10_000
 """Longer than the server's longest Retry-After."""
@@ -32,12 +31,6 @@ navigator.mediaDevices.getUserMedia = () => {
   return Promise.reject(new DOMException('as a test wants it', 'ERROR_NAME'));
 };
 """
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with running_server("--model", "echo") as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -13,32 +13,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, Request, Route, expect
 
 from lab.browsers.chromium import local_url, wait_for_state
 from lab.waiting import until
 from rtc_server.app import Server
-from tests.conftest import ON_ONE_LOOP, need_commands
-from tests.support.transcribe_page import downloaded, opened, paragraphs, texts, writing_server
+from tests.browser.conftest import IN_A_BROWSER
+from tests.support.transcribe_page import downloaded, opened, paragraphs, texts
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 WORDS = [("Hello", 320, 560), ("there.", 600, 900), ("Again.", 62_000, 62_400)]
 TALK = {"name": "a talk.mp3", "mimeType": "audio/mpeg", "buffer": b"not really"}
 FAILED_REQUEST = ["Failed to load resource"]
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def writing() -> AsyncIterator[Server]:
-    async with writing_server() as server:
-        yield server
 
 
 def event(name: str, **data: Any) -> str:

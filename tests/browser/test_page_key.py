@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from playwright.async_api import Page, Request, Route, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Request, Route, expect
 
 from lab.browsers.chromium import (
-    chromium,
     local_url,
     start_talking,
     visited_page,
@@ -21,18 +20,14 @@ from lab.browsers.chromium import (
 )
 from rtc_server.access import credentials
 from rtc_server.app import Server
-from tests.conftest import need_commands, running_server
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import running_server
 from tests.support.paths import paths_to
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 GOOD = "good-key_1.2~3"
 FAILED_REQUEST = "Failed to load resource"
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
 
 
 class Door:
@@ -76,9 +71,9 @@ async def stored(page: Page) -> list[dict[str, Any]]:
     return kept
 
 
-async def test_a_key_is_asked_for(server: Server) -> None:
+async def test_a_key_is_asked_for(browser: Browser, server: Server) -> None:
     """In a field of its own, that hides what is typed; then it goes with every request, and is kept for this tab."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door()
         await door.stand_before(page)
         await page.goto(local_url(server))
@@ -117,9 +112,9 @@ async def test_a_key_is_asked_for(server: Server) -> None:
         await wait_for_sessions(server, 0)
 
 
-async def test_a_key_that_does_not_fit(server: Server) -> None:
+async def test_a_key_that_does_not_fit(browser: Browser, server: Server) -> None:
     """Said in words, forgotten, and asked for again, with the field ready."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door()
         await door.stand_before(page)
         await page.goto(local_url(server))
@@ -139,9 +134,9 @@ async def test_a_key_that_does_not_fit(server: Server) -> None:
         await wait_for_state(page, "listening", "speaking")
 
 
-async def test_a_key_that_opens_something_else(server: Server) -> None:
+async def test_a_key_that_opens_something_else(browser: Browser, server: Server) -> None:
     """It is kept: it is a good one. The message says what to change."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door()
         door.forbidden = True
         await door.stand_before(page)
@@ -153,9 +148,9 @@ async def test_a_key_that_opens_something_else(server: Server) -> None:
         assert (await stored(page))[0] == {"voice.key": GOOD}
 
 
-async def test_a_key_in_the_link(server: Server) -> None:
+async def test_a_key_in_the_link(browser: Browser, server: Server) -> None:
     """Taken out of the address at once, and nothing is asked; a newer link in the same tab replaces it."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door()
         await door.stand_before(page)
         await page.goto(local_url(server, "?raw=1#token=old"))
@@ -169,9 +164,9 @@ async def test_a_key_in_the_link(server: Server) -> None:
         assert [path for method, path in door.refused if method == "POST"] == []
 
 
-async def test_a_key_that_expires_in_mid_conversation(server: Server) -> None:
+async def test_a_key_that_expires_in_mid_conversation(browser: Browser, server: Server) -> None:
     """The way back is refused: no endless attempts, but the question for another."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door()
         await door.stand_before(page)
         await page.goto(local_url(server, f"#token={GOOD}"))
@@ -184,8 +179,8 @@ async def test_a_key_that_expires_in_mid_conversation(server: Server) -> None:
         await expect(page.get_by_test_id("key-form")).to_be_visible()
 
 
-async def test_a_server_without_keys_asks_for_none(server: Server) -> None:
-    async with chromium() as browser, visited_page(browser, local_url(server)) as page:
+async def test_a_server_without_keys_asks_for_none(browser: Browser, server: Server) -> None:
+    async with visited_page(browser, local_url(server)) as page:
         await expect(page.get_by_test_id("model")).to_have_text("echo on cpu")
         await expect(page.get_by_test_id("key-form")).to_be_hidden()
         async with page.expect_request("**/api/offer") as offer:
@@ -193,7 +188,7 @@ async def test_a_server_without_keys_asks_for_none(server: Server) -> None:
         assert "authorization" not in await (await offer.value).all_headers()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def locked(tmp_path: Path) -> AsyncIterator[tuple[Server, str]]:
     """A server that wants a key, and the key."""
     key = credentials.new_key()
@@ -204,12 +199,11 @@ async def locked(tmp_path: Path) -> AsyncIterator[tuple[Server, str]]:
         yield server, key
 
 
-async def test_a_locked_server_lets_its_keys_in(locked: tuple[Server, str]) -> None:
+async def test_a_locked_server_lets_its_keys_in(browser: Browser, locked: tuple[Server, str]) -> None:
     """From the question to the end, and back after a loss: every request has the key, none is refused."""
     server, key = locked
     async with (
         paths_to(server) as paths,
-        chromium() as browser,
         visited_page(browser, paths.url, tolerate=[FAILED_REQUEST]) as page,
     ):
         await expect(page.get_by_test_id("key-form")).to_be_visible()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, Route, ViewportSize, expect
 
 from lab.browsers.chromium import (
@@ -22,7 +20,7 @@ from lab.browsers.chromium import (
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import ON_ONE_LOOP, running_server
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.looks import (
     CONTRAST,
     CONTRASTS,
@@ -37,7 +35,7 @@ from tests.support.looks import (
 )
 from tests.support.server_process import ROOT
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 INDEX = ROOT / "static" / "index.html"
 
@@ -46,12 +44,6 @@ _SENTENCES = (
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft, if you like long words. ",
     "https://example.org/a/very/long/address/that/has/no/space/in/it/and/does/not/end/where/it/should",
 )
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with running_server("--model", "echo") as running:
-        yield running
 
 
 async def crowded(page: Page, server: Server) -> None:

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 from playwright.sync_api import sync_playwright
 
@@ -26,11 +25,11 @@ from lab.browsers.chromium import (
     wait_for_state,
 )
 from rtc_server.app import Server
+from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.test_page_looks import crowded
-from tests.conftest import ON_ONE_LOOP, running_server
 from tests.support.looks import TOO_SMALL, TOO_WIDE, TOUCH_PX
 
-pytestmark = [pytest.mark.browser, ON_ONE_LOOP]
+pytestmark = IN_A_BROWSER
 
 Handset = Callable[[str], dict[str, Any]]
 PAUSED = "Paused by a call or by another app. It goes on by itself afterwards."
@@ -91,12 +90,6 @@ phone.withoutDevice = (id) => {
   navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
 };
 """
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[Server]:
-    async with running_server("--model", "echo") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

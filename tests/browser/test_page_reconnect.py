@@ -14,7 +14,6 @@ from playwright.async_api import Browser, Page, expect
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     local_url,
     microphones,
     spy_on,
@@ -26,10 +25,11 @@ from lab.browsers.chromium import (
 )
 from rtc_server.app import Server
 from rtc_server.sessions.state import EndReason
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.server_process import server_process
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 # The browser's own notes on requests that failed, which are many while a server is away.
 TOLERATED = ["Failed to load resource"]
@@ -66,11 +66,10 @@ async def wait_long(page: Page) -> None:
     await page.clock.fast_forward(9_000)
 
 
-async def test_an_engine_that_dies_costs_a_moment() -> None:
+async def test_an_engine_that_dies_costs_a_moment(browser: Browser) -> None:
     """The page says what has happened, tries until the engine is back, and the voice is heard again."""
     async with (
         running_server("--model", "echo", "--engine", "process") as server,
-        chromium() as browser,
         talking_page(browser, local_url(server)) as page,
     ):
         await wait_for_state(page, "speaking")
@@ -88,9 +87,9 @@ async def test_an_engine_that_dies_costs_a_moment() -> None:
         assert await microphones(page) == ["live"]
 
 
-async def test_a_server_that_falls_silent() -> None:
+async def test_a_server_that_falls_silent(browser: Browser) -> None:
     """For a moment: the page says that the connection is unsteady, and the session goes on. For good: it reconnects."""
-    async with server_process("--model", "echo") as remote, chromium() as browser:
+    async with server_process("--model", "echo") as remote:
         await remote.wait_ready()
         async with talking_page(browser, remote.url) as page:
             session = await page.evaluate("window.__voice.sessionId")
@@ -108,9 +107,9 @@ async def test_a_server_that_falls_silent() -> None:
             await wait_for_state(page, "ended")
 
 
-async def test_a_server_that_is_started_anew_has_its_visitors_back() -> None:
+async def test_a_server_that_is_started_anew_has_its_visitors_back(browser: Browser) -> None:
     """Muted they were, and muted they stay."""
-    async with chromium() as browser, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         async with running_server("--model", "echo") as first:
             page = await stack.enter_async_context(talking_page(browser, local_url(first)))
             before = await page.evaluate("window.__voice.sessionId")
@@ -128,9 +127,9 @@ async def test_a_server_that_is_started_anew_has_its_visitors_back() -> None:
             await wait_for_state(page, "ended")
 
 
-async def test_end_is_heard_while_the_page_reconnects() -> None:
+async def test_end_is_heard_while_the_page_reconnects(browser: Browser) -> None:
     """It stops trying, switches the microphone off, and does not come back when the server does."""
-    async with chromium() as browser, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         async with running_server("--model", "echo") as first:
             page = await stack.enter_async_context(talking_page(browser, local_url(first)))
         await wait_for_state(page, "reconnecting")
@@ -151,9 +150,9 @@ async def test_end_is_heard_while_the_page_reconnects() -> None:
             await start_talking(page)
 
 
-async def test_a_server_that_stays_away_is_given_up() -> None:
+async def test_a_server_that_stays_away_is_given_up(browser: Browser) -> None:
     """After a minute; then the page says why, and a button starts over."""
-    async with chromium() as browser, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         async with running_server("--model", "echo") as first:
             page = await stack.enter_async_context(talking_page(browser, local_url(first)))
         await wait_for_state(page, "reconnecting")
@@ -180,9 +179,9 @@ async def test_a_server_that_stays_away_is_given_up() -> None:
             await expect_conversation(page, second, other_than="")
 
 
-async def test_a_return_that_is_refused_for_good_ends_it(server: Server) -> None:
+async def test_a_return_that_is_refused_for_good_ends_it(browser: Browser, server: Server) -> None:
     """Where trying again cannot help, the page does not go on trying."""
-    async with chromium() as browser, talking_page(browser, local_url(server)) as page:
+    async with talking_page(browser, local_url(server)) as page:
         error = {"error": {"code": "no_common_codec", "message": "None of the codecs.", "retryable": False}}
         await page.route("**/api/offer", lambda route: route.fulfill(status=422, json=error))
         (await call_of(page, server)).end(EndReason.PEER_LOST)
@@ -191,9 +190,9 @@ async def test_a_return_that_is_refused_for_good_ends_it(server: Server) -> None
         await expect(page.get_by_test_id("retry")).to_be_hidden()
 
 
-async def test_a_conversation_that_is_ended_from_outside_stays_ended(server: Server) -> None:
+async def test_a_conversation_that_is_ended_from_outside_stays_ended(browser: Browser, server: Server) -> None:
     """A client that has the session's id may end it: that is no loss to recover from, and the button starts another."""
-    async with chromium() as browser, talking_page(browser, local_url(server)) as page:
+    async with talking_page(browser, local_url(server)) as page:
         session = await page.evaluate("window.__voice.sessionId")
         response = await page.request.delete(f"{local_url(server)}api/sessions/{session}")
         assert response.status == 204

@@ -5,22 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Browser, Page, Route, expect
 
-from lab.browsers.chromium import chromium, local_url, visited_page, wait_for_sessions, wait_for_state
+from lab.browsers.chromium import local_url, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.fake_turn import fake_turn
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 SILENCE_MS = 30_000
 """Longer than browsers ask a relay that does not answer."""
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
 
 
 async def offer_relays(page: Page, *urls: str) -> None:
@@ -42,11 +37,10 @@ async def offer_relays(page: Page, *urls: str) -> None:
         ((486, "Allocation Quota Reached"), ["quota for us is used up (486)", "in a moment"]),
     ],
 )
-async def test_a_relay_that_refuses(server: Server, error: tuple[int, str], words: list[str]) -> None:
+async def test_a_relay_that_refuses(browser: Browser, server: Server, error: tuple[int, str], words: list[str]) -> None:
     """The message names its reason, and the place at the server is given back."""
     async with (
         fake_turn(error) as url,
-        chromium() as browser,
         visited_page(browser, "about:blank") as page,
     ):
         await offer_relays(page, url)
@@ -61,10 +55,9 @@ async def test_a_relay_that_refuses(server: Server, error: tuple[int, str], word
         await wait_for_sessions(server, 0)
 
 
-async def test_a_relay_that_is_silent(server: Server) -> None:
+async def test_a_relay_that_is_silent(browser: Browser, server: Server) -> None:
     async with (
         fake_turn(None) as url,
-        chromium() as browser,
         # The server may have given up first; then there is nothing left to be ended.
         visited_page(browser, "about:blank", tolerate=["Failed to load resource"]) as page,
     ):
@@ -77,9 +70,9 @@ async def test_a_relay_that_is_silent(server: Server) -> None:
         await expect(message).to_contain_text("check the relay’s address")
 
 
-async def test_a_server_without_a_relay(server: Server) -> None:
+async def test_a_server_without_a_relay(browser: Browser, server: Server) -> None:
     """Trying again cannot help."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         await offer_relays(page, "stun:127.0.0.1:9")
         await page.goto(local_url(server, "?relay=1"))
         await page.get_by_test_id("start").click()

@@ -7,19 +7,17 @@ import json
 import re
 import time
 
-import pytest
-from playwright.async_api import Request, Route, expect
+from playwright.async_api import Browser, Request, Route, expect
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     hand_over,
     local_url,
     wait_for_sessions,
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.paths import paths_to
 from tests.support.resume_page import (
     HEARD,
@@ -33,18 +31,13 @@ from tests.support.resume_page import (
     wait_for_loss,
 )
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
-async def test_a_dead_path_is_replaced_within_seconds(server: Server) -> None:
+async def test_a_dead_path_is_replaced_within_seconds(browser: Browser, server: Server) -> None:
     """Noticed, and told to the user; resumed in one attempt, in the same paragraph, and the words that were said
     meanwhile come, once each."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         await say(page, server, "One ", "two ")
         transcript = page.get_by_test_id("transcript").locator("p")
@@ -73,9 +66,9 @@ async def test_a_dead_path_is_replaced_within_seconds(server: Server) -> None:
         await expect(transcript).to_have_count(1)
 
 
-async def test_the_user_is_told_that_the_conversation_goes_on(server: Server) -> None:
+async def test_the_user_is_told_that_the_conversation_goes_on(browser: Browser, server: Server) -> None:
     """While the network is away: in the page, and to those who hear it. What is muted meanwhile stays so."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         await page.context.set_offline(True)
         paths.cut_all()
@@ -95,9 +88,9 @@ async def test_the_user_is_told_that_the_conversation_goes_on(server: Server) ->
         await page.wait_for_selector(HEARD)
 
 
-async def test_an_old_connection_outlives_the_new_answer(server: Server) -> None:
+async def test_an_old_connection_outlives_the_new_answer(browser: Browser, server: Server) -> None:
     """Closed before, it would tell the server that the conversation is over."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         states: list[str] = []
 
@@ -118,9 +111,9 @@ async def test_an_old_connection_outlives_the_new_answer(server: Server) -> None
         assert await page.evaluate("window.__voice.pc !== old")
 
 
-async def test_an_answer_that_is_lost_is_asked_for_again(server: Server) -> None:
+async def test_an_answer_that_is_lost_is_asked_for_again(browser: Browser, server: Server) -> None:
     """By the very same offer: the token is used up, so another one would be refused."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         bodies: list[str | None] = []
 
@@ -141,9 +134,9 @@ async def test_an_answer_that_is_lost_is_asked_for_again(server: Server) -> None
         assert len(set(bodies)) == 1
 
 
-async def test_one_attempt_at_a_time(server: Server) -> None:
+async def test_one_attempt_at_a_time(browser: Browser, server: Server) -> None:
     """However often the network comes, goes, and changes while one is under way."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         go_on = asyncio.Event()
         offers: list[str] = []
@@ -167,8 +160,8 @@ async def test_one_attempt_at_a_time(server: Server) -> None:
         assert paths.count == 2
 
 
-async def test_end_while_the_page_resumes_gives_the_place_back(server: Server) -> None:
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+async def test_end_while_the_page_resumes_gives_the_place_back(browser: Browser, server: Server) -> None:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         await page.route("**/api/offer", lambda route: route.abort())
         paths.cut()
         await wait_for_loss(page)
@@ -178,9 +171,9 @@ async def test_end_while_the_page_resumes_gives_the_place_back(server: Server) -
         await wait_for_sessions(server, 0)
 
 
-async def test_events_that_come_twice_are_heard_once(server: Server) -> None:
+async def test_events_that_come_twice_are_heard_once(browser: Browser, server: Server) -> None:
     """And those that are missing may come later: what counts is the number."""
-    async with chromium() as browser, talking(browser, local_url(server)) as page:
+    async with talking(browser, local_url(server)) as page:
         call = await call_of(page, server)
         at = call.outbox.last + 1000
 

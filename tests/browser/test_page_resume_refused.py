@@ -6,11 +6,10 @@ import contextlib
 import re
 
 import pytest
-from playwright.async_api import Request, Route, expect
+from playwright.async_api import Browser, Request, Route, expect
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     local_url,
     start_talking,
     visited_page,
@@ -18,32 +17,28 @@ from lab.browsers.chromium import (
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands, running_server
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import running_server
 from tests.support.paths import paths_to
 from tests.support.resume_page import BACK_MS, TOLERATED, events_of, say, session_of, talking, wait_for_loss
 from tests.support.server_process import server_process
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 
 ANEW = "It will be a new conversation."
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
-async def test_a_session_that_was_given_up_is_followed_by_a_new_one() -> None:
+async def test_a_session_that_was_given_up_is_followed_by_a_new_one(browser: Browser) -> None:
     """Its grace is over: the page says that what comes is a new conversation, and begins a paragraph."""
     async with (
         running_server("--model", "echo", "--resume-grace-s", "1") as server,
         paths_to(server) as paths,
-        chromium() as browser,
         talking(browser, paths.url) as page,
     ):
         session = await session_of(page)
         await say(page, server, "Before.")
+        await expect(page.get_by_test_id("transcript").locator("p")).to_have_text("Before.")
         await page.route("**/api/offer", lambda route: route.abort())
         paths.cut()
         await wait_for_loss(page)
@@ -60,9 +55,9 @@ async def test_a_session_that_was_given_up_is_followed_by_a_new_one() -> None:
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "resume_refused"), (404, "unknown_session"), (410, "session_ended")]
 )
-async def test_a_resume_that_is_refused(server: Server, status: int, code: str) -> None:
+async def test_a_resume_that_is_refused(browser: Browser, server: Server, status: int, code: str) -> None:
     """A new conversation, and no ghost of the old one; the user reads which of the two it is."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         refused = {"error": {"code": code, "message": "No.", "retryable": False}}
         details: list[str] = []
@@ -84,9 +79,9 @@ async def test_a_resume_that_is_refused(server: Server, status: int, code: str) 
             await wait_for_sessions(server, 1)
 
 
-async def test_a_server_that_was_killed_knows_nothing() -> None:
+async def test_a_server_that_was_killed_knows_nothing(browser: Browser) -> None:
     """The one in its place has never heard of the session: a new conversation, muted as the old one was."""
-    async with chromium() as browser, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(server_process("--model", "echo"))
         await first.wait_ready()
         page = await stack.enter_async_context(talking(browser, first.url.replace("127.0.0.1", "localhost")))
@@ -103,12 +98,11 @@ async def test_a_server_that_was_killed_knows_nothing() -> None:
             await wait_for_state(page, "ended")
 
 
-async def test_a_server_without_resume() -> None:
+async def test_a_server_without_resume(browser: Browser) -> None:
     """As before there was one: a loss is the end of the conversation, and another begins."""
     async with (
         running_server("--model", "echo", "--resume-grace-s", "0") as server,
         paths_to(server) as paths,
-        chromium() as browser,
         talking(browser, paths.url) as page,
     ):
         session = await session_of(page)
@@ -119,11 +113,10 @@ async def test_a_server_without_resume() -> None:
         assert await session_of(page) != session
 
 
-async def test_a_conversation_with_a_limit() -> None:
+async def test_a_conversation_with_a_limit(browser: Browser) -> None:
     """A countdown that is said once, and an end that is no fault."""
     async with (
         running_server("--model", "echo", "--max-session-s", "5") as server,
-        chromium() as browser,
         visited_page(browser, local_url(server), tolerate=TOLERATED) as page,
     ):
         await start_talking(page)

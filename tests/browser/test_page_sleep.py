@@ -13,20 +13,14 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from lab.browsers.chromium import (
-    chromium,
     server_status,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.paths import paths_to
 from tests.support.resume_page import HEARD, events_of, expect_resumed, session_of, talking, wait_for_loss
 
-pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
+pytestmark = IN_A_BROWSER
 
 
 async def wait_until_server_waits(server: Server, count: int = 1) -> None:
@@ -69,9 +63,9 @@ async def standing_still(page: Page) -> AsyncIterator[None]:
         await devtools.send("Debugger.disable")
 
 
-async def test_a_change_of_the_network_is_noticed_at_once(server: Server) -> None:
+async def test_a_change_of_the_network_is_noticed_at_once(browser: Browser, server: Server) -> None:
     """In less than the silence that says so otherwise; and what the path survives is no loss."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         stats = "window.__voice.events.filter(({ type, detail }) => type === 'message' && detail.type === 'stats')"
         await page.context.set_offline(True)
@@ -91,10 +85,10 @@ async def test_a_change_of_the_network_is_noticed_at_once(server: Server) -> Non
 
 
 @pytest.mark.parametrize("path", ["survives", "dies"])
-async def test_a_device_that_slept_goes_on_when_it_wakes(server: Server, path: str) -> None:
+async def test_a_device_that_slept_goes_on_when_it_wakes(browser: Browser, server: Server, path: str) -> None:
     """Its clocks stood still and nothing came in; meanwhile the server has noticed. Where the network has forgotten
     the path as well, there is a new one."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         async with asleep(browser):
             await wait_until_server_waits(server)
@@ -108,9 +102,9 @@ async def test_a_device_that_slept_goes_on_when_it_wakes(server: Server, path: s
             await expect_resumed(page, server, session)
 
 
-async def test_a_page_that_stood_still_goes_on(server: Server) -> None:
+async def test_a_page_that_stood_still_goes_on(browser: Browser, server: Server) -> None:
     """Meanwhile it notices nothing; the time since its last look tells it, as soon as it runs again."""
-    async with paths_to(server) as paths, chromium() as browser, talking(browser, paths.url) as page:
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
         session = await session_of(page)
         async with standing_still(page):
             paths.cut()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Browser, Route, expect
 
 from lab.browsers.chromium import (
     call_of,
@@ -24,6 +24,7 @@ from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.app import Server
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.protocols import events
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.paths import paths_to
 from tests.support.resume_page import wait_for_loss
@@ -37,7 +38,7 @@ from tests.support.transcribe_page import (
     wait_for_words,
 )
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +117,9 @@ async def test_a_real_model_writes(tmp_path: Path) -> None:
         await wait_for_state(page, "ended")
 
 
-async def test_words_are_text_whatever_they_say(writing: Server) -> None:
+async def test_words_are_text_whatever_they_say(browser: Browser, writing: Server) -> None:
     evil = "<img/src=x/onerror='window.fooled=true'> <b>bold</b> &amp;"
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await speaker.say(evil)
         await expect(paragraphs(page)).to_have_count(1)
         assert await texts(page) == [evil]
@@ -136,11 +137,10 @@ async def test_words_are_text_whatever_they_say(writing: Server) -> None:
         await expect(paragraphs(page)).to_have_count(2)
 
 
-async def test_a_resume_repeats_nothing(writing: Server) -> None:
+async def test_a_resume_repeats_nothing(browser: Browser, writing: Server) -> None:
     """The times go on, and what the server sends again is there once."""
     async with (
         paths_to(writing) as paths,
-        chromium() as browser,
         opened(browser, f"{paths.url}{RAW}", tolerate=["Failed to load resource"]) as page,
     ):
         await page.get_by_test_id("start").click()
@@ -163,23 +163,22 @@ async def test_a_resume_repeats_nothing(writing: Server) -> None:
         assert await texts(page) == ["w0 w1 w2 w3", "w4"]
 
 
-async def test_a_server_that_does_not_transcribe(server: Server) -> None:
+async def test_a_server_that_does_not_transcribe(browser: Browser, server: Server) -> None:
     """The page is what it was, whatever the address asks for."""
-    async with chromium() as browser:
-        for query in ("", "?view=transcribe"):
-            async with visited_page(browser, local_url(server, query)) as page:
-                await expect(page.get_by_test_id("model")).to_have_text("echo on cpu")
-                await expect(page.get_by_test_id("transcript")).to_be_visible()
-                for hidden in ("views", "captions", "file-choose"):
-                    await expect(page.get_by_test_id(hidden)).to_be_hidden()
-                await expect(page.get_by_test_id("start")).to_have_text("Start talking")
-                await start_talking(page)
-                await expect(page.get_by_test_id("state-detail")).to_contain_text("You can")
+    for query in ("", "?view=transcribe"):
+        async with visited_page(browser, local_url(server, query)) as page:
+            await expect(page.get_by_test_id("model")).to_have_text("echo on cpu")
+            await expect(page.get_by_test_id("transcript")).to_be_visible()
+            for hidden in ("views", "captions", "file-choose"):
+                await expect(page.get_by_test_id(hidden)).to_be_hidden()
+            await expect(page.get_by_test_id("start")).to_have_text("Start talking")
+            await start_talking(page)
+            await expect(page.get_by_test_id("state-detail")).to_contain_text("You can")
 
 
-async def test_the_switch_by_keyboard(writing: Server) -> None:
+async def test_the_switch_by_keyboard(browser: Browser, writing: Server) -> None:
     """It leads to the service, is kept in the address, and cannot be moved while a session runs."""
-    async with chromium() as browser, visited_page(browser, local_url(writing)) as page:
+    async with visited_page(browser, local_url(writing)) as page:
         talk, transcribe = (page.get_by_role("radio", name=name, exact=True) for name in ("Talk", "Transcribe"))
         await expect(talk).to_be_checked()
         await expect(page.get_by_test_id("model")).to_have_text("echo on cpu")
@@ -207,9 +206,9 @@ async def test_the_switch_by_keyboard(writing: Server) -> None:
         assert (await call_of(page, writing)).service == "echo"
 
 
-async def test_who_is_quicker_than_the_configuration(writing: Server) -> None:
+async def test_who_is_quicker_than_the_configuration(browser: Browser, writing: Server) -> None:
     """Gets what the address asks for all the same."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         answer = asyncio.Event()
 
         async def hold(route: Route) -> None:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.async_api import ViewportSize, expect
+from playwright.async_api import Browser, ViewportSize, expect
 
 from lab.browsers.chromium import (
-    chromium,
     screenshot,
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support import looks
 from tests.support.transcribe_page import SENTENCES, WORDS, listening, paragraphs
 
-pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
+pytestmark = IN_A_BROWSER
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -31,11 +25,10 @@ def _needs() -> None:
     [("phone", looks.PHONE), ("narrow", looks.NARROW), ("side", ViewportSize(width=844, height=390))],
     ids=["phone", "narrow", "side"],
 )
-async def test_on_a_phone(writing: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
+async def test_on_a_phone(browser: Browser, writing: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
     """Nothing reaches over the edge, a finger hits every control, and a tap on a word tells its time."""
     touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     async with (
-        chromium() as browser,
         listening(browser, writing, viewport=viewport, color_scheme=scheme, **touch) as (page, speaker),
     ):
         await speaker.say_all([*SENTENCES[:3], "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamten"])
@@ -54,10 +47,9 @@ async def test_on_a_phone(writing: Server, name: str, viewport: ViewportSize, sc
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_stands_out_from_its_ground(writing: Server, scheme: str) -> None:
+async def test_text_stands_out_from_its_ground(browser: Browser, writing: Server, scheme: str) -> None:
     """In every state; and nothing moves for those who asked for that."""
     async with (
-        chromium() as browser,
         listening(browser, writing, viewport=looks.DESKTOP, color_scheme=scheme, reduced_motion="reduce") as (
             page,
             speaker,
@@ -77,9 +69,9 @@ async def test_text_stands_out_from_its_ground(writing: Server, scheme: str) -> 
             assert [pair for pair in contrasts if pair[1] < looks.CONTRAST] == [], heard
 
 
-async def test_words_fade_in(writing: Server) -> None:
+async def test_words_fade_in(browser: Browser, writing: Server) -> None:
     """Once: not when their turn ends."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await page.evaluate("""
           window.faded = [];
           document.addEventListener('animationstart', ({ animationName, target }) => {
@@ -93,9 +85,9 @@ async def test_words_fade_in(writing: Server) -> None:
         assert await page.evaluate("faded") in (["One", "two"], ["One", "two", "three."])
 
 
-async def test_the_view_makes_sense_to_the_ear(writing: Server) -> None:
+async def test_the_view_makes_sense_to_the_ear(browser: Browser, writing: Server) -> None:
     """Everything that can be reached has a name, and no two buttons have the same."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await speaker.say_all(SENTENCES)
         await expect(paragraphs(page)).to_have_count(len(SENTENCES))
         devtools = await page.context.new_cdp_session(page)

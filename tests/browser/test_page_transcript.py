@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Dialog, expect
+from playwright.async_api import Browser, Dialog, expect
 
 from lab.browsers.chromium import (
-    chromium,
     wait_for_state,
 )
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 from tests.support.transcribe_page import (
     SENTENCES,
     WORDS,
@@ -24,7 +23,7 @@ from tests.support.transcribe_page import (
     wait_for_words,
 )
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 
 TAIL_WORDS = 1_500
@@ -38,14 +37,9 @@ PARAGRAPH_WORDS = 250
 """No paragraph has more, static/transcription/paragraphs.js."""
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
-
-
-async def test_a_screen_reader_is_told_paragraphs(writing: Server) -> None:
+async def test_a_screen_reader_is_told_paragraphs(browser: Browser, writing: Server) -> None:
     """Not words: the log changes once for a turn, and what was read before is not read again."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await page.evaluate("""
           window.told = [];
           new MutationObserver((all) => all.forEach(({ addedNodes }) => addedNodes.forEach((node) =>
@@ -63,9 +57,9 @@ async def test_a_screen_reader_is_told_paragraphs(writing: Server) -> None:
         assert await page.evaluate("told") == ["0:01 One two three four.", "0:02 Five."]
 
 
-async def test_the_time_of_each_word(writing: Server) -> None:
+async def test_the_time_of_each_word(browser: Browser, writing: Server) -> None:
     """Under the mouse, by the keyboard, and gone again; Escape hides it before it ends anything."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await speaker.say_all(["One two three.", "Four five."])
         await wait_for_words(page, 5)
         tip, words = page.get_by_test_id("word-time"), page.locator(WORDS)
@@ -95,9 +89,9 @@ async def test_the_time_of_each_word(writing: Server) -> None:
         await wait_for_state(page, "ended")
 
 
-async def test_what_is_read_stays_where_it_is(writing: Server) -> None:
+async def test_what_is_read_stays_where_it_is(browser: Browser, writing: Server) -> None:
     """The end is kept in view until the user scrolls up, and again once they are back."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         newest, scroll = page.get_by_test_id("captions-newest"), page.get_by_test_id("captions")
         from_end = "(box) => Math.round(box.scrollHeight - box.scrollTop - box.clientHeight)"
         await speaker.say_all(SENTENCES * 5)
@@ -122,15 +116,16 @@ async def test_what_is_read_stays_where_it_is(writing: Server) -> None:
         await page.wait_for_function(f"() => ({from_end})(document.getElementById('captions')) <= 1")
 
 
-async def test_hours_of_words(writing: Server) -> None:
+async def test_an_hour_of_words(browser: Browser, writing: Server) -> None:
     """A bounded part of them is in the page; all can be read again, and all are in a download."""
     sentence = " ".join(f"word{at}" for at in range(99))
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         earlier, newest = page.get_by_test_id("captions-earlier"), page.get_by_test_id("captions-newest")
         count = page.locator(WORDS)
-        total = 200
-        for at in range(0, total, 20):
-            await speaker.say_all([f"turn{at + n} {sentence}" for n in range(20)])
+        total = 90
+        assert total * 100 > MOST_WORDS + TAIL_WORDS
+        for at in range(0, total, 15):
+            await speaker.say_all([f"turn{at + n} {sentence}" for n in range(15)])
         await expect(paragraphs(page).last).to_contain_text(f"turn{total - 1} ")
         assert TAIL_WORDS - PARAGRAPH_WORDS <= await count.count() <= TAIL_WORDS
         turns = [f"turn{at} {sentence}\n" for at in range(total)]
@@ -169,10 +164,9 @@ async def test_hours_of_words(writing: Server) -> None:
         assert told.count("And so is this.") == 1
 
 
-async def test_copy_download_clear(writing: Server) -> None:
+async def test_copy_download_clear(browser: Browser, writing: Server) -> None:
     """Each as soon as there is something; what is not saved is not thrown away without a question."""
     async with (
-        chromium() as browser,
         listening(browser, writing, permissions=["microphone", "clipboard-read", "clipboard-write"]) as (page, speaker),
     ):
         buttons = [page.get_by_test_id(f"captions-{name}") for name in ("copy", "download", "clear")]
@@ -216,9 +210,9 @@ async def test_copy_download_clear(writing: Server) -> None:
         assert len(questions) == 2
 
 
-async def test_a_second_session_follows_the_first(writing: Server) -> None:
+async def test_a_second_session_follows_the_first(browser: Browser, writing: Server) -> None:
     """On one timeline, with a word on where it begins."""
-    async with chromium() as browser, listening(browser, writing) as (page, speaker):
+    async with listening(browser, writing) as (page, speaker):
         await speaker.say("One two.")
         await expect(paragraphs(page)).to_have_count(1)
         await page.get_by_test_id("start").click()

@@ -8,21 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Request, Route, expect
+from playwright.async_api import Browser, Page, Request, Route, expect
 
-from lab.browsers.chromium import chromium, local_url, start_talking, visited_page, wait_for_state
+from lab.browsers.chromium import local_url, start_talking, visited_page, wait_for_state
 from lab.waiting import until
 from rtc_server.app import Server
-from tests.conftest import need_commands
+from tests.browser.conftest import IN_A_BROWSER
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 FAILED_REQUEST = "Failed to load resource"
-
-
-@pytest.fixture(autouse=True)
-def _needs() -> None:
-    need_commands("chromium")
 
 
 @dataclass
@@ -83,9 +78,9 @@ class Door:
         await route.fulfill(response=response)
 
 
-async def test_candidates_follow_the_offer(server: Server) -> None:
+async def test_candidates_follow_the_offer(browser: Browser, server: Server) -> None:
     """What stands in the offer is not said twice, and the end is said once, last."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         door = Door()
         await door.stand_before(page)
         await page.goto(local_url(server))
@@ -102,9 +97,9 @@ async def test_candidates_follow_the_offer(server: Server) -> None:
         assert door.most_under_way == 1
 
 
-async def test_candidates_wait_for_the_answer(server: Server) -> None:
+async def test_candidates_wait_for_the_answer(browser: Browser, server: Server) -> None:
     """Before it the page does not know where to send them; then they go all together."""
-    async with chromium() as browser, visited_page(browser, "about:blank") as page:
+    async with visited_page(browser, "about:blank") as page:
         door = Door(hold=asyncio.Event())
         await door.stand_before(page)
         await page.goto(local_url(server))
@@ -123,10 +118,10 @@ async def test_candidates_wait_for_the_answer(server: Server) -> None:
     ("status", "refusals", "patches"), [(503, 1, 2), (503, 2, 2), (400, 1, 1)], ids=["once", "twice", "for-good"]
 )
 async def test_candidates_that_are_refused_are_no_misfortune(
-    server: Server, status: int, refusals: int, patches: int
+    browser: Browser, server: Server, status: int, refusals: int, patches: int
 ) -> None:
     """Tried once more where that can help; the server learns of our addresses all the same."""
-    async with chromium() as browser, visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
+    async with visited_page(browser, "about:blank", tolerate=[FAILED_REQUEST]) as page:
         door = Door(hold=asyncio.Event(), refusals=refusals, status=status)
         await door.stand_before(page)
         await page.goto(local_url(server))

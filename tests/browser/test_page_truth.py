@@ -4,21 +4,21 @@ a new one. And what it says reaches eyes, ears and keyboards alike."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from lab.browsers.chromium import chromium, hand_over, local_url, spy_on, start_talking, visited_page
+from lab.browsers.chromium import hand_over, local_url, spy_on, start_talking, visited_page
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.models.echo import EchoModel
-from tests.conftest import need_commands, server_with
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import server_with
 from tests.support.looks import TOO_WIDE, ZOOMED
 from tests.support.parrot import Parrot
 
-pytestmark = pytest.mark.browser
+pytestmark = IN_A_BROWSER
 
 # A microphone that gives nothing at all until `sounds()`, and digital silence after `gate()`.
 _GATED = """
@@ -34,13 +34,6 @@ window.times = {};
   return out.stream;
 };
 """
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    need_commands("chromium")
-    async with chromium() as running:
-        yield running
 
 
 async def imported(page: Page, module: str, script: str) -> Any:

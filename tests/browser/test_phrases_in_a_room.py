@@ -23,12 +23,13 @@ from lab.speech.clips import SPEECH_HZ, write_wav
 from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.engine.local import LocalLink
+from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.test_pico_in_chromium import answers_in
 from tests.conftest import need_commands, running_server, server_with
 from tests.support.keeper import Keeper
 from tests.support.script import spoken
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 SENTENCE: Final = "the captain lost his wallet"
 BEGINNING: Final = MODEL_RATE_HZ * 2 // 5
 SILENCE: Final = 1e-3

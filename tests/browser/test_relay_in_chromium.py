@@ -27,11 +27,12 @@ from lab.browsers.chromium import (
 from lab.network.coturn import Relay, free_port, running_relay, wait_until_listening
 from lab.sound.likeness import longest_gap_ms, pitch_ratio, steady_likeness
 from lab.speech.clips import SPEECH_HZ, speak, write_wav
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.namespaces import Chain, chain_of_namespaces
 from tests.support.server_process import ROOT, server_process
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240), pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(240), pytest.mark.alone]
 
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly brew strong black coffee."

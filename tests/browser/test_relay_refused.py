@@ -7,19 +7,19 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Browser, Route, expect
 
 from lab.browsers.chromium import (
-    chromium,
     local_url,
     visited_page,
     wait_for_sessions,
 )
 from lab.network.coturn import Relay, running_relay
 from rtc_server.turn.ice_servers import make_credentials
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     ("fault", "code", "said"),
     [("expired", "relay_refused", "401"), ("wrong", "relay_refused", "401"), ("missing", "relay_missing", "relay")],
 )
-async def test_who_is_not_let_in_is_told(relay: Relay, fault: str, code: str, said: str) -> None:
+async def test_who_is_not_let_in_is_told(browser: Browser, relay: Relay, fault: str, code: str, said: str) -> None:
     """In the page, with what to do about it; no session is left behind."""
     options = [] if fault == "missing" else relay.server_options("udp")
 
@@ -47,7 +47,6 @@ async def test_who_is_not_let_in_is_told(relay: Relay, fault: str, code: str, sa
 
     async with (
         running_server("--model", "echo", *options) as server,
-        chromium() as browser,
         visited_page(browser, "about:blank") as page,
     ):
         if fault != "missing":

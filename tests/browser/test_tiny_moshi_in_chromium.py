@@ -15,9 +15,10 @@ from lab.browsers.chromium import call_of, chromium, opened_page, record, screen
 from lab.sound.likeness import levels
 from lab.speech.clips import SPEECH_HZ, speak, write_wav
 from rtc_server.models.tiny import write_tiny_checkpoint
+from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 
-pytestmark = [pytest.mark.browser, pytest.mark.alone]
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 
 
 async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
