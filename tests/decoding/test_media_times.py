@@ -60,11 +60,11 @@ def silent_hours(hours: float) -> bytes:
     return encode(np.broadcast_to(np.float32(0), (round(hours * 3600 * 2000),)), "flac", "flac", 2000)
 
 
-def test_two_hours_are_never_in_memory() -> None:
-    data = silent_hours(2)
-    assert len(data) < 5_000_000
+def test_a_long_file_is_never_in_memory() -> None:
+    data = silent_hours(0.4)
+    assert len(data) < 1_000_000
     file = MediaFile(io.BytesIO(data))
-    assert file.duration_s == pytest.approx(7200)
+    assert file.duration_s == pytest.approx(1440)
     samples = longest = peak = 0
     tracemalloc.start()
     for block in file.blocks():
@@ -73,7 +73,7 @@ def test_two_hours_are_never_in_memory() -> None:
         if not peak and samples > 90 * MODEL_RATE_HZ:  # watched memory is slow, and the rest is like this
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-    assert samples == 7200 * MODEL_RATE_HZ
+    assert samples == 1440 * MODEL_RATE_HZ
     assert longest < 5 * MODEL_RATE_HZ
     assert 0 < peak < 5_000_000
 

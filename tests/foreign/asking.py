@@ -25,6 +25,10 @@ ANSWER: Final = "that is seven"
 COUNT: Final = "count to twelve"
 STOP: Final = "stop"
 PERIOD_S: Final = 8.0
+ASKED: Final = 3
+"""How often Chromium asks, at most, until the answer is written."""
+SAID_WITHIN_S: Final = 3.0
+"""Of an answer's beginning to be written down."""
 _LEAD_S: Final = 1.0
 _PATIENCE_S: Final = 90.0
 

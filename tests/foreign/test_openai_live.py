@@ -10,7 +10,7 @@ import pytest
 import soxr
 from playwright.async_api import Route
 
-from lab.browsers.chromium import chromium, record, watch
+from lab.browsers.chromium import chromium, finish_recording, start_recording, watch
 from lab.speech.clips import SPEECH_HZ
 from lab.waiting import until
 from rtc_server.app import Server
@@ -18,7 +18,18 @@ from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from tests.browser.test_pico_in_chromium import answers_in
 from tests.conftest import ON_ONE_LOOP, need_commands
 from tests.foreign.agents import need_agents
-from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, STOP, asked, example, is_cut_short, write_microphone
+from tests.foreign.asking import (
+    ANSWER,
+    ASKED,
+    COUNT,
+    PERIOD_S,
+    SAID_WITHIN_S,
+    STOP,
+    asked,
+    example,
+    is_cut_short,
+    write_microphone,
+)
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.live import live_client
 from tests.support.script import spoken
@@ -95,8 +106,9 @@ async def test_the_javascript_client_in_chromium(pico: Server, tmp_path: Path) -
         await page.goto(f"{base}/foreign/page.html")
         await page.wait_for_function("window.ready")
         await page.evaluate("run()")
-        recording = await record(page, 3 * PERIOD_S)
-        await page.wait_for_function(f"window.words.includes('{ANSWER}')")
+        await start_recording(page)
+        await page.wait_for_function(f"window.words.includes('{ANSWER}')", timeout=ASKED * PERIOD_S * 1000)
+        recording = await finish_recording(page, SAID_WITHIN_S)
         await page.evaluate("client.send({ type: 'session.close' })")
         await page.wait_for_function("client.state === 'closed'")
         await until(lambda: len(pico.registry) == 0, "the end")

@@ -29,7 +29,7 @@ from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from playwright.async_api import Route
 
-from lab.browsers.chromium import chromium, record, watch
+from lab.browsers.chromium import chromium, finish_recording, start_recording, watch
 from lab.pico.recogniser import Recogniser
 from lab.speech.clips import SPEECH_HZ
 from lab.waiting import until
@@ -38,7 +38,19 @@ from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from tests.conftest import ON_ONE_LOOP, need_commands, running_server
 from tests.foreign.agents import need_agents
-from tests.foreign.asking import ANSWER, COUNT, PERIOD_S, QUESTION, STOP, asked, example, is_cut_short, write_microphone
+from tests.foreign.asking import (
+    ANSWER,
+    ASKED,
+    COUNT,
+    PERIOD_S,
+    QUESTION,
+    SAID_WITHIN_S,
+    STOP,
+    asked,
+    example,
+    is_cut_short,
+    write_microphone,
+)
 from tests.foreign.test_clients import HERE, JS, need_package
 from tests.support.openai_realtime import pcm16
 from tests.support.pace import every_frame
@@ -321,8 +333,9 @@ async def test_agents_realtime_in_chromium(pico: Server, tmp_path: Path) -> None
         await page.wait_for_function("window.ready")
         await page.evaluate("(key) => run(key)", secret.value)
         assert (await page.evaluate("session.transport.callId")).startswith("rtc_")
-        recording = await record(page, 2 * PERIOD_S)
-        await page.wait_for_function(f"window.words.includes('{ANSWER}')")
+        await start_recording(page)
+        await page.wait_for_function(f"window.words.includes('{ANSWER}')", timeout=ASKED * PERIOD_S * 1000)
+        recording = await finish_recording(page, SAID_WITHIN_S)
         history = await page.evaluate("session.history.map(({ role, status }) => `${role} ${status}`)")
         assert {"user completed", "assistant completed"} <= set(history)
         await page.evaluate("session.close()")

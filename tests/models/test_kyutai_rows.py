@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,16 +36,21 @@ SAME_BATCH_TOLERANCE = {"cpu": 0.0, "cuda": PCM_TOLERANCE}
 """Of two batches of one size. Some of CUDA's convolutions add up in the order in which they get there."""
 
 
+@functools.cache
+def of_the_package(checkpoint: Path, device: str) -> tuple[Any, Any, Any]:
+    """Its codec, its language model and its tokenizer: a stream begins with nothing of the one before."""
+    found = open_checkpoint(str(checkpoint))
+    return found.get_mimi(device), found.get_moshi(device, torch.float32), found.get_text_tokenizer()
+
+
 def stock_server(checkpoint: Path, heard: list[Floats], device: str = "cpu") -> Conversation:
     """The order of calls of the moshi package's own server, for one user, with nothing of ours."""
-    found = open_checkpoint(str(checkpoint))
-    mimi, lm = found.get_mimi(device), found.get_moshi(device, torch.float32)
+    mimi, lm, tokenizer = of_the_package(checkpoint, device)
     conditions = None
     if lm.condition_provider is not None:
         good = ConditionAttributes(text={"description": "very_good"})
         conditions = lm.condition_provider.prepare_and_provide([good])
     lm_gen = LMGen(lm, temp=0.0, temp_text=0.0, condition_tensors=conditions)
-    tokenizer = found.get_text_tokenizer()
     conversation = Conversation(heard=heard)
     with torch.no_grad(), no_compile(), mimi.streaming(1), lm_gen.streaming(1):
         for index, frame in enumerate(heard):
@@ -64,7 +71,7 @@ def stock_server(checkpoint: Path, heard: list[Floats], device: str = "cpu") -> 
     return conversation
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("moshi", 0), ("moshi", 1), ("moshi", 2), ("hibiki", 3)])
+@pytest.mark.parametrize(("kind", "seed"), [("moshi", 0), ("hibiki", 3)])
 def test_each_row_is_what_the_stock_server_would_have_said(
     request: pytest.FixtureRequest, device: str, kind: str, seed: int
 ) -> None:
