@@ -79,7 +79,11 @@ _HSTS: Final = "max-age=31536000"
 
 def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
-    app = web.Application(client_max_size=signaling.MAX_BODY_BYTES, middlewares=[errors_middleware])
+    live = (openai_live, openai_live_calls, openai_live_attach)
+    openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
+    modules = (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page)
+    longest = max(route.policy.max_body_bytes for module in modules for route in module.routes)
+    app = web.Application(client_max_size=longest, middlewares=[errors_middleware])
     server.access.install(app)
     app[signaling.REGISTRY] = server.registry
     app[signaling.WEBRTC] = server.webrtc
@@ -92,9 +96,7 @@ def build_app(server: Server) -> web.Application:
     app[openai_models.CREATED] = int(time.time())
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
-    live = (openai_live, openai_live_calls, openai_live_attach)
-    openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
-    for module in (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page):
+    for module in modules:
         add_routes(app, module.routes)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
 

@@ -15,7 +15,6 @@ from rtc_server.errors import (
     BadRequest,
     PreconditionFailed,
     PreconditionRequired,
-    TooLarge,
     UnknownSession,
     UnsupportedMediaType,
 )
@@ -27,7 +26,6 @@ from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import WebRtc, connection_of
 
-MAX_BODY_BYTES: Final = 64 * 1024
 REGISTRY: Final = web.AppKey("registry", Registry)
 WEBRTC: Final = web.AppKey("webrtc", WebRtc)
 SETTINGS: Final = web.AppKey("settings", Settings)
@@ -177,26 +175,16 @@ async def take_candidates(request: web.Request, connection: Connection, types: t
             pass
         case tags if connection.etag not in [tag.strip() for tag in tags.split(",")]:
             raise PreconditionFailed
-    raw = await read_body(request)
+    raw = await request.read()
     parse = trickle.parse_json if request.content_type == _JSON else trickle.parse_fragment
     connection.trickle(parse(raw))
     return web.Response(status=204)
 
 
-async def read_body(request: web.Request) -> bytes:
-    """Raises TooLarge, BadRequest."""
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(MAX_BODY_BYTES) from None
-    except web.RequestPayloadError:
-        raise BadRequest("The body cannot be read: it breaks off, or is not encoded as it says.") from None
-
-
 async def _read_offer(request: web.Request) -> OfferRequest:
     if request.content_type != _JSON:
         raise UnsupportedMediaType(_JSON)
-    raw = await read_body(request)
+    raw = await request.read()
     try:
         return _decoder.decode(raw)
     except msgspec.ValidationError as error:

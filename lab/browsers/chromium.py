@@ -20,7 +20,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from lab.sound.card import SoundCard
 from rtc_server.access.principals import ANONYMOUS, Visitor
 from rtc_server.app import Server
-from rtc_server.audio import FloatArray
+from rtc_server.audio import FloatArray, to_int16
 from rtc_server.sessions.session import Session
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
@@ -102,6 +102,32 @@ _TAKE = """
   const size = Math.min(blocks[0].length, blocks[1].length);
   return blocks.map((list) => join(list.slice(0, size)));
 }
+"""
+
+_AUDIBLE = 0.01
+_QUIET = """
+([count, audible]) => {
+  const blocks = window.__recording.blocks[1];
+  return blocks.length >= count && blocks.slice(-count).every((block) => block.every((x) => Math.abs(x) < audible));
+}
+"""
+
+# In the place of a microphone: what a test says, and silence.
+_MOUTH = """
+const context = new AudioContext({ sampleRate: 24000 });
+const mouth = context.createMediaStreamDestination();
+const silence = new ConstantSourceNode(context, { offset: 0 });
+silence.connect(mouth);
+silence.start();
+navigator.mediaDevices.getUserMedia = async () => mouth.stream.clone();
+window.say = (text) => {
+  const pcm = new Int16Array(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
+  const buffer = new AudioBuffer({ length: pcm.length, sampleRate: 24000 });
+  buffer.copyToChannel(Float32Array.from(pcm, (sample) => sample / 32768), 0);
+  const source = new AudioBufferSourceNode(context, { buffer });
+  source.connect(mouth);
+  source.start();
+};
 """
 
 # Keeps what the page opens, so that a test can see how it was left, and speak in the server's place.
@@ -222,6 +248,16 @@ async def spy_on(page: Page) -> None:
     await page.add_init_script(_SPY)
 
 
+async def give_mouth(page: Page) -> None:
+    """Before the page is opened: what it has for a microphone then says what :func:`say` tells it to."""
+    await page.add_init_script(f"(() => {{ {_MOUTH} }})();")
+
+
+async def say(page: Page, pcm: FloatArray) -> None:
+    """Into the microphone of a page with a mouth, from now on: mono at 24 kHz."""
+    await page.evaluate("say", base64.b64encode(to_int16(pcm).astype("<i2").tobytes()).decode())
+
+
 async def microphones(page: Page) -> list[str]:
     """The state of every track that a page with the spy ever opened."""
     states: list[str] = await page.evaluate("spied.tracks.map((track) => track.readyState)")
@@ -279,7 +315,7 @@ async def start_recording(page: Page) -> None:
     await page.evaluate(_RECORDER, [_WORKLET, await _module_address(page)])
 
 
-async def finish_recording(page: Page, seconds: float) -> Recording:
+async def finish_recording(page: Page, seconds: float = 0.0) -> Recording:
     """What was kept until now, and for so long from now."""
     blocks = int(seconds * 48_000 / 128) + int(await page.evaluate("window.__recording.blocks[1].length"))
     await page.wait_for_function(
@@ -287,6 +323,12 @@ async def finish_recording(page: Page, seconds: float) -> Recording:
     )
     said, played = (np.frombuffer(base64.b64decode(raw), dtype=np.float32) for raw in await page.evaluate(_TAKE))
     return Recording(said, played)
+
+
+async def until_quiet(page: Page, seconds: float, timeout_s: float = 30.0) -> None:
+    """Until the page has played nothing for so long, of what is being recorded."""
+    blocks = int(seconds * 48_000 / 128)
+    await page.wait_for_function(_QUIET, arg=[blocks, _AUDIBLE], timeout=timeout_s * 1000, polling=100)
 
 
 async def _module_address(page: Page) -> str | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.endpoints.sockets import Outgoing, Turn, close_code, put, say_goodbye
+from rtc_server.endpoints.sockets import Outgoing, Turn, close_code, put, receive, say_goodbye
 from rtc_server.engine.client import EngineClient
 from rtc_server.errors import (
     BadMessage,
@@ -157,7 +157,7 @@ class AsrSocket:
                 quiet_s = quiet_s if self._guest.connecting else limits.idle_s
                 raise RequestTimeout(f"No audio came for {quiet_s:g} s.")
             try:
-                message = await self._response.receive(min(left_s, 2 * limits.ping_s))
+                message = await receive(self._response, self._turn, min(left_s, 2 * limits.ping_s))
             except TimeoutError:
                 if left_s > 2 * limits.ping_s:
                     raise RequestTimeout("Pings are not answered.") from None
@@ -165,13 +165,10 @@ class AsrSocket:
             match message.type:
                 case WSMsgType.BINARY:
                     await self._take(asr.parse_client_message(message.data))
-                case WSMsgType.PING:
-                    await self._response.pong(message.data)
-                case WSMsgType.PONG | WSMsgType.TEXT:
+                case WSMsgType.PING | WSMsgType.PONG | WSMsgType.TEXT:
                     pass
                 case _:
                     return
-            await self._turn.pass_on()
 
     async def _take(self, message: asr.ClientMessage) -> None:
         match message:

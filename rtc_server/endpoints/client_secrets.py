@@ -11,10 +11,10 @@ from aiohttp import web
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.errors import UnsupportedMediaType
 from rtc_server.protocols.openai.errors import BadEvent
-from rtc_server.protocols.openai.events import Head, read_event
+from rtc_server.protocols.openai.events import MAX_PLAIN_BYTES, Head, read_event
 from rtc_server.protocols.openai.ids import new_id
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
-from rtc_server.signaling import REGISTRY, read_body
+from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import ACCESS, visitor_of
 from rtc_server.web.routes import Policy, Routes
@@ -37,7 +37,7 @@ class SecretRequest(msgspec.Struct, frozen=True):
 _decoder: Final = msgspec.json.Decoder(SecretRequest)
 
 
-@routes.add("POST", "/v1/realtime/client_secrets", Policy(is_offer=True))
+@routes.add("POST", "/v1/realtime/client_secrets", Policy(is_offer=True, max_body_bytes=MAX_PLAIN_BYTES))
 async def client_secret(request: web.Request) -> web.Response:
     """A key that acts for the client that asks, and opens the service of the model that it names."""
     request.app[REGISTRY].admission.require_open()  # none outlives this process
@@ -59,7 +59,7 @@ async def client_secret(request: web.Request) -> web.Response:
 
 
 async def _read(request: web.Request) -> SecretRequest:
-    raw = await read_body(request)
+    raw = await request.read()
     if not raw:
         return SecretRequest()
     if request.content_type != _JSON:

@@ -13,14 +13,13 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
-from rtc_server import audio
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, expires_at, live_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.socket_transport import SocketTransport, refuse, session_socket, until_over
-from rtc_server.endpoints.sockets import Message
+from rtc_server.endpoints.sockets import Message, Turn, receive_data
 from rtc_server.errors import RateLimited, RequestTimeout, ServerError
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.media.quiet import QuietGate
@@ -43,7 +42,9 @@ _START_S: Final = 10.0
 _BAD_BEFORE_START: Final = 10
 _AUDIO_BYTES_PER_S: Final = 640_000
 """Of base64 that is looked into: ten times what audio at 24 kHz has in real time."""
-_AUDIO_BURST_BYTES: Final = 2 * MAX_EVENT_BYTES
+_AUDIO_BURST_BYTES: Final = MAX_EVENT_BYTES
+_LEAST_BYTES: Final = 1024
+"""What an event with audio counts as at least: to read it takes time, however little there is in it."""
 _DROPPED_BYTES_PER_S: Final = 4 * 1024 * 1024
 """Read and dropped, beyond that: so slowly that others have their time, and so fast that pings behind it are seen."""
 _TELL_DROPS_S: Final = 5.0
@@ -71,20 +72,18 @@ class LiveTransport(SocketTransport):
         self._unread_bytes = 0
         """Of base64, not looked into: it came faster than anyone speaks."""
         self._bytes_per_ms = audio_format.rate_hz * audio_format.sample_bytes / 1000 * _BASE64
-        self._session = session
         self._talk = LiveTalk(session, self._on_audio)
         self._reader = PlainReader(audio_format)
         self._writer = PlainWriter(audio_format)
         self._quiet = QuietGate()
-        self._played = 0
         self._audio = TokenBucket(_AUDIO_BYTES_PER_S, _AUDIO_BURST_BYTES, self.opened_at)
         self._drops_told_at = self.opened_at - _TELL_DROPS_S
 
     def send(self, message: str, event: events.ServerEvent | None) -> bool:
-        """Say a session's event in the words of this protocol, with the times of the voice that was sent."""
+        """Say a session's event in the words of this protocol."""
         if not self.channel_open:
             return False
-        told: list[Message] = [] if event is None else [*self._session.tell(event, self._played * audio.FRAME_MS)]
+        told: list[Message] = [*self._talk.outgoing(message, event)]
         if isinstance(event, events.Disconnected):
             self.reason = EndReason(event.reason)
             self.last_words = told
@@ -94,7 +93,7 @@ class LiveTransport(SocketTransport):
         return True
 
     def play(self, pcm: FloatArray, now: float) -> None:
-        self._played += 1
+        pcm, _ = self._talk.voice(pcm, now)
         super().play(self._quiet.pass_on(pcm), now)
 
     def voice(self, pcm: FloatArray) -> Message:
@@ -108,7 +107,7 @@ class LiveTransport(SocketTransport):
         if self.owner is None:
             return
         audio_bytes = len(message) if live.is_audio(message) else 0
-        if audio_bytes and not self._audio.allow(time.monotonic(), audio_bytes):
+        if audio_bytes and not self._audio.allow(time.monotonic(), max(_LEAST_BYTES, audio_bytes)):
             await self._drop(audio_bytes)
             return
         for reply in self._talk.incoming(message, self, self.owner):
@@ -123,7 +122,7 @@ class LiveTransport(SocketTransport):
         if now - self._drops_told_at >= _TELL_DROPS_S:
             self._drops_told_at = now
             self.say(live.refusal(RateLimited("Audio comes faster than it lasts. What is too much is dropped.")))
-        await asyncio.sleep(audio_bytes / _DROPPED_BYTES_PER_S)
+        await asyncio.sleep(max(_LEAST_BYTES, audio_bytes) / _DROPPED_BYTES_PER_S)
 
 
 @routes.get(PATH, Policy(), head=False)
@@ -154,8 +153,9 @@ async def converse(request: web.Request) -> web.WebSocketResponse:
 async def _started(socket: web.WebSocketResponse) -> tuple[SessionConfig, str | None] | None:
     """How the client wants its session; None if it left. What comes before that is refused and may be followed by it.
     Raises BadEvent."""
+    turn = Turn()
     for attempt in range(1, _BAD_BEFORE_START + 1):
-        message = await socket.receive()
+        message = await receive_data(socket, turn)
         if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
             return None
         try:

@@ -13,10 +13,11 @@ from rtc_server.endpoints.openai_models import service_for
 from rtc_server.errors import UnsupportedMediaType
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.openai import live
+from rtc_server.protocols.openai.events import MAX_CALL_BYTES
 from rtc_server.protocols.openai.ids import without_prefix
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import Session
-from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body
+from rtc_server.signaling import REGISTRY, WEBRTC, location_of
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
@@ -38,12 +39,12 @@ def expires_at(request: web.Request, visitor: Visitor) -> float:
     return time.time() + request.app[REGISTRY].admission.longest_s(visitor)
 
 
-@routes.add("POST", PATH, Policy(is_offer=True))
+@routes.add("POST", PATH, Policy(is_offer=True, max_body_bytes=MAX_CALL_BYTES))
 async def call(request: web.Request) -> web.Response:
     """Raises UnsupportedMediaType, BadEvent, UnknownModel, and what :meth:`WebRtc.open` does."""
     if request.content_type != _JSON:
         raise UnsupportedMediaType(_JSON)
-    config, sdp = live.read_call(await read_body(request))
+    config, sdp = live.read_call(await request.read())
     visitor = visitor_of(request)
     ends_at = expires_at(request, visitor)
     answer = await request.app[WEBRTC].open(

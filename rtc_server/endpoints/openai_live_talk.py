@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Final
-
-import msgspec
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
@@ -21,13 +18,6 @@ from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import MESSAGE_BURST, MESSAGES_PER_S
 from rtc_server.sessions.transport import Transport, TransportOwner
-
-
-class _Stamp(msgspec.Struct):
-    time_ms: int
-
-
-_stamps: Final = msgspec.json.Decoder(_Stamp)
 
 
 class LiveTalk:
@@ -52,10 +42,8 @@ class LiveTalk:
         self._events = TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, time.monotonic())
 
     def outgoing(self, message: str, event: ServerEvent | None) -> list[str]:
-        """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it; times are those of the session."""
-        if event is None:
-            return []
-        return self._permitted(self.session.tell(event, _stamps.decode(message).time_ms))
+        """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it."""
+        return [] if event is None else self._permitted(self.session.tell(event))
 
     def incoming(self, message: str | bytes, transport: Transport, owner: TransportOwner) -> list[str]:
         """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it. After its goodbye a client is not
@@ -83,6 +71,7 @@ class LiveTalk:
 
     def voice(self, pcm: FloatArray, now: float) -> tuple[FloatArray, list[str]]:
         """As :class:`rtc_server.webrtc.channel.ChannelLanguage` has it: the voice goes out as it is."""
+        self.session.play()
         return pcm, []
 
     def _permitted(self, told: list[str]) -> list[str]:

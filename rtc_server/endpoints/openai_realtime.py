@@ -39,6 +39,8 @@ MAX_MESSAGE_BYTES: Final = 2 * MAX_EVENT_BYTES
 _BYTES_PER_S: Final = 512 * 1024
 """Eight times what audio of 24 kHz takes in base64, as it is spoken."""
 _BYTE_BURST: Final = 16 * 1024 * 1024
+_LEAST_BYTES: Final = 1024
+"""What an event counts as at least: to read it takes time, however little audio there is in it."""
 _FEED_S: Final = 0.02
 
 routes = Routes(errors=Envelope.OPENAI)
@@ -69,7 +71,7 @@ class RealtimeTransport(SocketTransport):
         """One of the client's events. Raises RateLimited for a flood of audio."""
         if self.owner is None:
             return
-        if not self._bytes.allow(time.monotonic(), len(message)):
+        if not self._bytes.allow(time.monotonic(), max(_LEAST_BYTES, len(message))):
             raise RateLimited("Audio comes faster than it lasts.")
         if self._talk.obey(message, self, self.owner):
             self._arrive()

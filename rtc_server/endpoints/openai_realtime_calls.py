@@ -18,13 +18,14 @@ from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import UnknownSession
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.protocols.openai.errors import BadEvent
+from rtc_server.protocols.openai.events import MAX_CALL_BYTES
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.ids import without_prefix
 from rtc_server.protocols.openai.realtime_calls import CALL_PREFIX, SDP_TYPE, read_call
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
-from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body
+from rtc_server.signaling import REGISTRY, WEBRTC, location_of
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
@@ -126,10 +127,10 @@ class Sideband(SocketTransport):
         raise AssertionError("it has no sound")
 
 
-@routes.add("POST", PATH, Policy(is_offer=True))
+@routes.add("POST", PATH, Policy(is_offer=True, max_body_bytes=MAX_CALL_BYTES))
 async def call(request: web.Request) -> web.Response:
     """Raises UnsupportedMediaType, BadEvent, UnknownModel, and what :meth:`WebRtc.open` does."""
-    sdp, session = read_call(request.headers.get(hdrs.CONTENT_TYPE, ""), await read_body(request))
+    sdp, session = read_call(request.headers.get(hdrs.CONTENT_TYPE, ""), await request.read())
     name = _model(session) or request.query.get("model")
     service = service_for(request, name)
 

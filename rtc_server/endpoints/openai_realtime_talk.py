@@ -22,7 +22,8 @@ from rtc_server.signaling import REGISTRY
 _EVENTS_PER_S: Final = 50
 _EVENT_BURST: Final = 300
 """A client may begin with the items of an earlier conversation."""
-
+_EVENT_BYTES: Final = 16 * 1024
+"""A longer one counts as several."""
 
 OPTIONS: Final = OfferOptions(captions=False)
 """Of a session that :class:`RealtimeTalk` is going to speak for."""
@@ -33,6 +34,7 @@ class RealtimeTalk:
 
     def __init__(self, settings: RealtimeSettings, port: Port, by_event: bool) -> None:
         self.conversation = RealtimeConversation(port, settings, by_event)
+        self._by_event = by_event
         self._captions = False
         self._events = TokenBucket(_EVENTS_PER_S, _EVENT_BURST, time.monotonic())
 
@@ -40,7 +42,8 @@ class RealtimeTalk:
         """Do what an event asks; whether it was one. Else its client is told why not."""
         now = time.monotonic()
         try:
-            if not is_audio(message) and not self._events.allow(now):
+            hears = self._by_event and is_audio(message)
+            if not hears and not self._events.allow(now, 1 + len(message) // _EVENT_BYTES):
                 raise RateLimited
             self.conversation.receive(message, now)
         except (BadMessage, RateLimited) as error:

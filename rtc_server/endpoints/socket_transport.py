@@ -20,7 +20,17 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
-from rtc_server.endpoints.sockets import Message, Outgoing, Turn, abort, close_code, make_socket, put, say_goodbye
+from rtc_server.endpoints.sockets import (
+    Message,
+    Outgoing,
+    Turn,
+    abort,
+    close_code,
+    make_socket,
+    put,
+    receive_data,
+    say_goodbye,
+)
 from rtc_server.errors import ServerError
 from rtc_server.protocols.events import ServerEvent
 from rtc_server.sessions.session import Session
@@ -189,12 +199,10 @@ class SocketTransport(abc.ABC):
         """Whether the client said goodbye. Raises ServerError."""
         turn = Turn()
         while True:
-            message = await self._socket.receive()
-            if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                await self.take(message.data)
-                await turn.pass_on()
-            else:
+            message = await receive_data(self._socket, turn)
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
                 return message.type is WSMsgType.CLOSE
+            await self.take(message.data)
 
     async def _write(self) -> None:
         try:

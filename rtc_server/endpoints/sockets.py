@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from rtc_server.errors import (
     BadMessage,
@@ -31,12 +31,12 @@ def make_socket(
 ) -> web.WebSocketResponse:
     """A WebSocket for this request, which is not prepared yet. Raises BadRequest for a request that asks for none.
 
-    ``close_s``: for a close to be answered. ``heartbeat_s``: between pings, which are sent and answered here; None: the
-    endpoint does both itself, because it has to see pongs.
+    ``close_s``: for a close to be answered. ``heartbeat_s``: between pings to a client that sends nothing; None: the
+    endpoint sends them itself. Those of the client are answered by :func:`receive`.
     """
     # Uncompressed: noise does not get smaller, and a compressor for each socket costs more than all else here.
     socket = web.WebSocketResponse(
-        autoping=heartbeat_s is not None,
+        autoping=False,  # aiohttp would answer all that have come in one go, and leave no other client its turn
         heartbeat=heartbeat_s,
         compress=False,
         timeout=close_s,
@@ -82,10 +82,28 @@ class Turn:
         self._ends_at = clock()
 
     async def pass_on(self) -> None:
-        """To be called after each message."""
+        """To be called between messages."""
         if self._clock() >= self._ends_at:
             await asyncio.sleep(0)
             self._ends_at = self._clock() + _TURN_S
+
+
+async def receive(socket: web.WebSocketResponse, turn: Turn, timeout_s: float | None = None) -> WSMessage:
+    """The next message, after others have had their turn. A ping has been answered. Raises TimeoutError,
+    ConnectionError."""
+    await turn.pass_on()
+    message = await socket.receive(timeout_s)
+    if message.type is WSMsgType.PING:
+        await socket.pong(message.data)
+    return message
+
+
+async def receive_data(socket: web.WebSocketResponse, turn: Turn) -> WSMessage:
+    """The next message that is neither a ping nor a pong. Raises ConnectionError."""
+    while True:
+        message = await receive(socket, turn)
+        if message.type not in (WSMsgType.PING, WSMsgType.PONG):
+            return message
 
 
 class Outgoing:

@@ -15,7 +15,7 @@ from rtc_server.endpoints.ice_servers import links_for
 from rtc_server.errors import BadSdp, UnknownSession, UnsupportedMediaType
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
-from rtc_server.signaling import REGISTRY, WEBRTC, location_of, read_body, take_candidates
+from rtc_server.signaling import REGISTRY, WEBRTC, location_of, take_candidates
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
@@ -110,6 +110,6 @@ async def _read_sdp(request: web.Request) -> str:
     if request.content_type != SDP_TYPE:
         raise UnsupportedMediaType(SDP_TYPE)
     try:
-        return (await read_body(request)).decode()
+        return (await request.read()).decode()
     except UnicodeDecodeError:
         raise BadSdp from None

@@ -21,6 +21,7 @@ from rtc_server.media.microphone import MicrophoneTimeline
 from rtc_server.protocols import events
 from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.captions import Captions
+from rtc_server.sessions.intake import Intake
 from rtc_server.sessions.stats import SessionStats
 from rtc_server.transcription.live import Hearing
 
@@ -46,6 +47,7 @@ class UserAudio:
         self._emit = emit
         self._on_speech = on_speech
         self._stream: EngineStream | None = None
+        self._intake: Intake | None = None
         self._hearing: Hearing | None = None
         self._all_said = False
         """What is heard from now on is not for the model any more."""
@@ -61,12 +63,12 @@ class UserAudio:
         """Write to ``stream`` from now on, first what its model wants before the microphone. A client of an echo hears
         no more of its speech than itself, unless the settings say so."""
         self._stream = stream
-        if info is None or (info.kind is ServiceKind.ECHO and settings.vad != "on"):
-            return
-        self._hearing = Hearing(info, settings, self._emit, self._on_speech)
-        await self._hearing.open(detector)
-        for _ in range(self._hearing.prefix_frames):
-            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        if info is not None and (info.kind is not ServiceKind.ECHO or settings.vad == "on"):
+            self._hearing = Hearing(info, settings, self._emit, self._on_speech)
+            await self._hearing.open(detector)
+        prefix_frames = 0 if self._hearing is None else self._hearing.prefix_frames
+        self._intake = Intake(stream, prefix_frames)
+        await self._intake.prepare()
 
     def caption(self, captioner: Captioner, wanted: bool, log_id: str, now: float) -> None:
         """Have the words written down beside the conversation: its client is not kept waiting for that."""
@@ -87,7 +89,9 @@ class UserAudio:
             self._hearing.on_model_output(output)
 
     def reset(self) -> None:
-        """A new conversation: times begin at 0 again."""
+        """A new conversation, for which the stream was reset: times begin at 0 again."""
+        if self._intake is not None:
+            self._intake.reset()
         if self._hearing is not None:
             self._hearing.reset()
         if self.captions is not None:
@@ -96,12 +100,13 @@ class UserAudio:
     async def flush_words(self) -> None:
         """Silence, as fast as the engine takes it, brings out the last words of one who has stopped talking. Of a model
         that does not transcribe there are none."""
-        stream, hearing = self._stream, self._hearing
-        if stream is None or hearing is None or not hearing.transcribes:
+        stream, intake, hearing = self._stream, self._intake, self._hearing
+        if stream is None or intake is None or hearing is None or not hearing.transcribes:
             return
         self._all_said = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_WORDS_S):
+                await intake.prepared()
                 for _ in range(hearing.flush_frames):
                     await stream.feed(audio.silence(audio.FRAME_SAMPLES))
                 await stream.drained()
@@ -117,14 +122,13 @@ class UserAudio:
 
     async def close(self) -> None:
         """Give back what was taken beside the model's stream. Idempotent."""
-        if self._hearing is not None:
-            await self._hearing.close()
-        if self.captions is not None:
-            await self.captions.close()
+        for part in (self._intake, self._hearing, self.captions):
+            if part is not None:
+                await part.close()
 
     def _hear(self, frames: list[FloatArray]) -> None:
         for frame in frames:
-            taken = self._stream is not None and not self._all_said and self._stream.push(frame)
+            taken = self._intake is not None and not self._all_said and self._intake.push(frame)
             self._stats.frame_in(frame, taken)
             if self._hearing is not None:
                 self._hearing.on_frame(frame)

@@ -24,12 +24,16 @@ async def read_body(request: web.Request, policy: Policy, timeout_s: float) -> N
         raise UnsupportedMediaType("identity", "The body must come without a Content-Encoding.")
     if policy.streams_body:
         return
-    if (request.content_length or 0) > request.client_max_size:
-        raise TooLarge(request.client_max_size)
+    limit_bytes = min(policy.max_body_bytes, request.client_max_size)
+    if (request.content_length or 0) > limit_bytes:
+        raise TooLarge(limit_bytes)
     try:
         async with asyncio.timeout(timeout_s):
             await ask_for_body(request)
-            await request.read()
+            if len(await request.read()) > limit_bytes:
+                raise TooLarge(limit_bytes)
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(limit_bytes) from None
     except TimeoutError:
         raise RequestTimeout from None
     except (web.RequestPayloadError, ConnectionError):

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from rtc_server.web.envelopes import Envelope
 
+MAX_BODY_BYTES: Final = 64 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _H = TypeVar("_H", bound=Handler)
 
@@ -38,7 +39,8 @@ class Policy:
     a connection that is one too many. ``is_offer``: counts with the offers of its client's address.
     ``streams_body``: its handler reads the body as it comes, with bounds of its own. ``query_token``: a ``GET`` may
     carry its credential in the address, as an ``EventSource`` does, which sends no headers of the page's.
-    ``accept_post``: the media type that its resource takes, which answers to preflights name.
+    ``accept_post``: the media type that its resource takes, which answers to preflights name. ``max_body_bytes``: of a
+    body that is read before its handler.
     """
 
     who: Who = Who.KNOWN
@@ -48,6 +50,7 @@ class Policy:
     streams_body: bool = False
     query_token: bool = False
     accept_post: str | None = None
+    max_body_bytes: int = MAX_BODY_BYTES
 
 
 UNROUTED: Final = Policy()

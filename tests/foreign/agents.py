@@ -15,7 +15,7 @@ from lab import environments
 
 ENVIRONMENT: Final = Path(__file__).parent.parent.parent / ".venv-agents"
 """Beside the project's own, and not among the tests: what walks through those must not find it."""
-REQUIREMENTS: Final = ("pipecat-ai==1.14.0", "livekit-plugins-openai==1.8.9", "openai-agents==0.24.0")
+REQUIREMENTS: Final = ("pipecat-ai==1.14.0", "livekit-plugins-openai==1.8.9")
 
 
 def need_agents() -> Path:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import wave
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import soxr
+from playwright.async_api import Page
+from playwright.async_api import TimeoutError as TooLate
 
+from lab.browsers.chromium import finish_recording, say, start_recording, until_quiet
 from lab.pico.phrases import NUMBERS
 from lab.pico.recogniser import Recogniser
 from lab.speech.clips import SPEECH_HZ, write_wav
@@ -24,13 +28,14 @@ QUESTION: Final = "what is three plus four"
 ANSWER: Final = "that is seven"
 COUNT: Final = "count to twelve"
 STOP: Final = "stop"
-PERIOD_S: Final = 8.0
-ASKED: Final = 3
-"""How often Chromium asks, at most, until the answer is written."""
-SAID_WITHIN_S: Final = 3.0
-"""Of an answer's beginning to be written down."""
 _LEAD_S: Final = 1.0
 _PATIENCE_S: Final = 90.0
+_ANSWER_S: Final = 20.0
+_QUIET_S: Final = 1.5
+_TRIES: Final = 3
+"""As a person does, a question is asked again that was not understood, and "stop" said again that was not heard."""
+_WORDS: Final = 3
+_MORE_WORDS: Final = 4
 
 
 def example(language: str, name: str) -> str:
@@ -51,11 +56,50 @@ def sound_of(path: Path) -> FloatArray:
         return from_int16(np.frombuffer(file.readframes(file.getnframes()), "<i2"))
 
 
-def write_microphone(path: Path) -> Path:
-    """What Chromium says, over and over: the question, and time for the answer."""
-    pcm = np.pad(spoken(QUESTION), (round(_LEAD_S * MODEL_RATE_HZ), 0))
-    pcm = np.pad(pcm, (0, round(PERIOD_S * MODEL_RATE_HZ) - pcm.size))
-    return write_wav(path, np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, SPEECH_HZ), dtype=np.float32))
+async def asked_in_page(page: Page) -> None:
+    """A page with a mouth, in conversation, whose ``window.words`` are the model's: it asks for the sum, and for the
+    count, which it interrupts. Words and sound of the answers."""
+    await page.wait_for_function("window.__voice.pc.connectionState === 'connected'")
+    heard = await _ask_in_page(page)
+    assert heard == ANSWER
+    await start_recording(page)
+    await page.evaluate("window.words = ''")
+    await say(page, spoken(COUNT))
+    words = 0
+    for _ in range(_TRIES):
+        await _until_words(page, words + (_MORE_WORDS if words else _WORDS))
+        words = await page.evaluate("window.words.trim().split(/\\s+/).length")
+        await say(page, spoken(STOP))
+        with contextlib.suppress(TooLate):
+            await until_quiet(page, _QUIET_S, 4.0)
+            break
+    count = (await page.evaluate("window.words")).strip()
+    assert is_cut_short(count), count
+    heard = _recognised((await finish_recording(page)).played)
+    assert heard.startswith(" ".join(NUMBERS[1 : _WORDS + 1])), heard
+    assert len(heard.split()) <= len(count.split()), heard
+
+
+async def _ask_in_page(page: Page) -> str:
+    """The sum, until its answer can be read; returns what is heard of it."""
+    for _ in range(_TRIES):
+        await start_recording(page)
+        await page.evaluate("window.words = ''")
+        await say(page, spoken(QUESTION))
+        with contextlib.suppress(TooLate):
+            await page.wait_for_function(f"window.words.includes('{ANSWER}')", timeout=_ANSWER_S * 1000)
+            await until_quiet(page, _QUIET_S)
+            return _recognised((await finish_recording(page)).played)
+        await finish_recording(page)
+    raise AssertionError("no answer")
+
+
+async def _until_words(page: Page, count: int) -> None:
+    await page.wait_for_function(f"window.words.trim().split(/\\s+/).length >= {count}", timeout=_ANSWER_S * 1000)
+
+
+def _recognised(played: FloatArray) -> str:
+    return Recogniser().hear(np.asarray(soxr.resample(played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32))
 
 
 async def asked(pico: Server, directory: Path, *program: str | Path, url: str, interrupts: bool = False) -> None:

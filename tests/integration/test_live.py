@@ -14,6 +14,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.engine.local import LocalLink
+from rtc_server.protocols.openai import live
 from rtc_server.protocols.openai.formats import LIVE_FORMATS, AudioFormat
 from tests.conftest import server_with
 from tests.integration.test_moshi import Tone
@@ -84,6 +85,26 @@ async def test_mute_and_update(counting: Server) -> None:
         assert not session.user_audio.microphone.muted
         await client.say("session.update", session={"triggers": []})
         assert (await client.wait_for("session.updated"))["session"]["triggers"] == []
+
+
+@pytest.mark.parametrize("service", ["dialogue", "transcribe"])
+async def test_how_long_a_session_has_lasted_is_told(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now and then and at the end; of a model without a voice as well."""
+    monkeypatch.setattr(live, "_USAGE_MS", 1000)
+    links = {
+        "dialogue": lambda: LocalLink(lambda: CountingModel(1)),
+        "transcribe": lambda: LocalLink(lambda: Parrot(1)),
+    }
+    async with (
+        server_with(links, "--captions", "off") as server,
+        leaves_nothing(server),
+        live_client(at(server), Tone(440), session={"model": service}) as client,
+    ):
+        first = await client.wait_for("session.usage.updated")
+        assert first["usage"]["seconds"] >= 1
+        await client.say("session.close")
+        assert await closed(client) == aiohttp.WSCloseCode.OK
+        assert client.events[-1]["usage"]["seconds"] >= first["usage"]["seconds"]
 
 
 async def test_a_close_that_is_asked_for_comes_after_the_rest(counting: Server) -> None:

@@ -10,81 +10,18 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from lab.sound.tones import Ear, pitch_hz
+from lab.sound.tones import pitch_hz
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
-from tests.support.calls import TapeTrack, listen, offering
+from tests.support.calls import offering
 from tests.support.fake_models import CountingModel
 from tests.support.leftovers import leaves_nothing
-
-SESSIONS = "/v1/live/sessions"
-
-
-class Caller:
-    """``events``: what came on the data channel. ``answer``: the server's."""
-
-    def __init__(self, pc: RTCPeerConnection, answer: dict[str, Any]) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.ear = Ear()
-        self.answer = answer
-        self._channel = pc.createDataChannel("oai-events")
-        self._channel.on("message", lambda message: self.events.append(json.loads(message)))
-
-    @property
-    def id(self) -> str:
-        return str(self.answer["session"]["id"])
-
-    @property
-    def text(self) -> str:
-        return "".join(event["delta"] for event in self.all("session.output_transcript.delta"))
-
-    def all(self, type_: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == type_]
-
-    def say(self, type_: str, **fields: Any) -> None:
-        self._channel.send(json.dumps({"type": type_, **fields}))
-
-    async def wait_for(self, type_: str) -> dict[str, Any]:
-        """The first of its kind."""
-        await until(lambda: self.all(type_), type_)
-        return self.all(type_)[0]
-
-
-async def post(server: Server, path: str, **request: Any) -> tuple[int, Any, Any]:
-    url = f"http://127.0.0.1:{server.port}{path}"
-    async with aiohttp.ClientSession() as http, http.post(url, **request) as response:
-        text = await response.text()
-        return response.status, response.headers, json.loads(text) if text else None
-
-
-@contextlib.asynccontextmanager
-async def calling(server: Server, **session: Any) -> AsyncIterator[Caller]:
-    """In conversation, with a tone of 440 Hz."""
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTrack(TapeTrack(440))
-    caller = Caller(pc, {})
-    hearing: list[asyncio.Task[None]] = []
-    pc.on("track", lambda track: hearing.append(asyncio.create_task(listen(track, caller.ear))))
-    try:
-        await pc.setLocalDescription(await pc.createOffer())
-        body = {
-            "session": {"model": "gpt-live-1"} | session,
-            "transport": {"type": "webrtc", "sdp": pc.localDescription.sdp},
-        }
-        status, headers, caller.answer = await post(server, SESSIONS, json=body)
-        assert status == 201, caller.answer
-        assert headers["Location"].endswith(f"{SESSIONS}/{caller.id}".removeprefix("/"))
-        await pc.setRemoteDescription(RTCSessionDescription(caller.answer["transport"]["sdp"], "answer"))
-        yield caller
-    finally:
-        await pc.close()
-        await asyncio.gather(*hearing, return_exceptions=True)
+from tests.support.openai_calls import SESSIONS, Caller, live_call, post
 
 
 @pytest.fixture
@@ -95,18 +32,18 @@ async def counting() -> AsyncIterator[Server]:
 
 async def test_a_voice_comes_back(server: Server) -> None:
     """By the media, not in events; the session says what it is by itself."""
-    async with leaves_nothing(server), calling(server, instructions="Be kind.") as caller:
-        started = await caller.wait_for("session.started")
+    async with leaves_nothing(server), live_call(server, instructions="Be kind.") as caller:
+        started = await caller.comes("session.started")
         assert started["session"]["id"] == caller.id
         assert started["session"]["id"].startswith("live_")
-        assert (await caller.wait_for("info"))["code"] == "instructions_ignored"
+        assert (await caller.comes("info"))["code"] == "instructions_ignored"
         await until(lambda: caller.ear.samples > 72_000, "three seconds of voice")
         assert pitch_hz(caller.ear.since(caller.ear.samples - 24_000)) == pytest.approx(440, abs=3)
         assert not caller.all("session.output_audio.delta")
 
 
 async def test_what_the_model_writes(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), live_call(counting) as caller:
         await until(lambda: len(caller.text.split()) > 10, "words")
         assert caller.text.startswith(" 1 2 3")
         starts = [event["start_ms"] for event in caller.all("session.output_transcript.delta")]
@@ -114,14 +51,14 @@ async def test_what_the_model_writes(counting: Server) -> None:
 
 
 async def test_events_are_obeyed_or_refused(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
-        await caller.wait_for("session.started")
-        caller.say("session.input_audio.mute", event_id="m")
-        assert (await caller.wait_for("session.input_audio.muted"))["client_event_id"] == "m"
+    async with leaves_nothing(counting), live_call(counting) as caller:
+        await caller.comes("session.started")
+        caller.send("session.input_audio.mute", event_id="m")
+        assert (await caller.comes("session.input_audio.muted"))["client_event_id"] == "m"
         (session,) = counting.registry
         assert session.user_audio.microphone.muted
         for number, type_ in enumerate(("session.start", "session.input_audio.append", "nonsense", "settings")):
-            caller.say(type_, event_id=str(number), session={"model": "m"}, audio="AAAA")
+            caller.send(type_, event_id=str(number), session={"model": "m"}, audio="AAAA")
         await until(lambda: len(caller.all("error")) == 4, "four refusals")
         assert [event["error"]["code"] for event in caller.all("error")] == [
             "session_already_started",
@@ -133,19 +70,19 @@ async def test_events_are_obeyed_or_refused(counting: Server) -> None:
 
 
 async def test_too_many_bad_events_end_it(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
-        await caller.wait_for("session.started")
+    async with leaves_nothing(counting), live_call(counting) as caller:
+        await caller.comes("session.started")
         for _ in range(MAX_BAD_MESSAGES):
-            caller.say("nonsense")
-        assert (await caller.wait_for("session.closed"))["reason"] == "connection_lost"
+            caller.send("nonsense")
+        assert (await caller.comes("session.closed"))["reason"] == "connection_lost"
         await until(lambda: len(counting.registry) == 0, "the end")
 
 
 async def test_a_close_is_told_before_the_end(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), live_call(counting) as caller:
         await until(lambda: caller.text, "words")
-        caller.say("session.close", event_id="c")
-        closed = await caller.wait_for("session.closed")
+        caller.send("session.close", event_id="c")
+        closed = await caller.comes("session.closed")
         assert (closed["reason"], closed["client_event_id"]) == ("close_requested", "c")
         await until(lambda: len(counting.registry) == 0, "the end")
 
@@ -154,26 +91,26 @@ async def test_a_page_that_is_not_trusted(counting: Server) -> None:
     """Its application says which events may go each way; a second connection, which is trusted, has all."""
     told = [{"type": name} for name in ("session.started", "error", "session.input_audio.muted")]
     allowed = {"allowed_client_events": ["session.input_audio.mute"], "allowed_server_events": told}
-    async with leaves_nothing(counting), calling(counting, client={"data_channel": allowed}) as caller:
-        await caller.wait_for("session.started")
-        caller.say("session.close")
-        assert (await caller.wait_for("error"))["error"]["code"] == "event_not_allowed"
+    async with leaves_nothing(counting), live_call(counting, client={"data_channel": allowed}) as caller:
+        await caller.comes("session.started")
+        caller.send("session.close")
+        assert (await caller.comes("error"))["error"]["code"] == "event_not_allowed"
         async with attached(counting, caller) as (_, events):
             await until(lambda: len(events) > 5, "words")
-        caller.say("session.input_audio.mute")
-        await caller.wait_for("session.input_audio.muted")
+        caller.send("session.input_audio.mute")
+        await caller.comes("session.input_audio.muted")
         assert not caller.all("session.output_transcript.delta")
 
 
 async def test_hanging_up(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
-        await caller.wait_for("session.started")
+    async with leaves_nothing(counting), live_call(counting) as caller:
+        await caller.comes("session.started")
         assert (await post(counting, f"{SESSIONS}/{caller.id}/hangup"))[0] == 200
-        assert (await caller.wait_for("session.closed"))["reason"] == "close_requested"
-        status, _, body = await post(counting, f"{SESSIONS}/{caller.id}/hangup")
-        assert (status, body["error"]["code"]) == (404, "unknown_session")
-        status, _, body = await post(counting, f"{SESSIONS}/{caller.id.removeprefix('live_')}/hangup")
-        assert (status, body["error"]["code"]) == (404, "unknown_session")
+        assert (await caller.comes("session.closed"))["reason"] == "close_requested"
+        status, _, text = await post(counting, f"{SESSIONS}/{caller.id}/hangup")
+        assert (status, json.loads(text)["error"]["code"]) == (404, "unknown_session")
+        status, _, text = await post(counting, f"{SESSIONS}/{caller.id.removeprefix('live_')}/hangup")
+        assert (status, json.loads(text)["error"]["code"]) == (404, "unknown_session")
 
 
 @contextlib.asynccontextmanager
@@ -196,7 +133,7 @@ async def attached(server: Server, caller: Caller) -> AsyncIterator[tuple[aiohtt
 
 
 async def test_a_second_connection_reads_and_commands(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), live_call(counting) as caller:
         await until(lambda: caller.text, "words")
         async with attached(counting, caller) as (socket, told):
             await until(lambda: len(told) > 5, "events")
@@ -213,12 +150,12 @@ async def test_a_second_connection_reads_and_commands(counting: Server) -> None:
             await until(lambda: socket.closed, "the close")
             assert socket.close_code == aiohttp.WSCloseCode.OK
             assert (told[-1]["type"], told[-1]["reason"]) == ("session.closed", "close_requested")
-        assert (await caller.wait_for("session.closed"))["reason"] == "close_requested"
+        assert (await caller.comes("session.closed"))["reason"] == "close_requested"
 
 
 async def test_a_second_connection_that_leaves_costs_the_first_nothing(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
-        await caller.wait_for("session.started")
+    async with leaves_nothing(counting), live_call(counting) as caller:
+        await caller.comes("session.started")
         for _ in range(2 * MAX_LISTENERS):
             async with attached(counting, caller) as (_, told):
                 await until(lambda told=told: told, "the start")  # type: ignore[misc]
@@ -229,15 +166,15 @@ async def test_a_second_connection_that_leaves_costs_the_first_nothing(counting:
 
 
 async def test_what_cannot_be_attached_to(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
-        await caller.wait_for("session.started")
+    async with leaves_nothing(counting), live_call(counting) as caller:
+        await caller.comes("session.started")
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(MAX_LISTENERS):
                 await stack.enter_async_context(attached(counting, caller))
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await stack.enter_async_context(attached(counting, caller))
             assert refused.value.status == 503
-    caller.answer["session"]["id"] = "live_0-0-nothing"
+    caller.location = "live_0-0-nothing"
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         async with attached(counting, caller):
             pass
@@ -265,12 +202,13 @@ async def test_a_call_that_cannot_be(
 ) -> None:
     async with leaves_nothing(server), offering() as offer:
         body = {"session": session, "transport": {"type": "webrtc", "sdp": offer["sdp"]} | transport}
-        answered, _, answer = await post(server, SESSIONS, json=body)
-        assert (answered, answer["error"]["code"], answer["error"]["param"]) == (status, code, param)
+        answered, _, text = await post(server, SESSIONS, json=body)
+        error = json.loads(text)["error"]
+        assert (answered, error["code"], error["param"]) == (status, code, param)
 
 
 async def test_a_body_that_is_no_call(server: Server) -> None:
-    status, _, body = await post(server, SESSIONS, data="nonsense", headers={"Content-Type": "application/json"})
-    assert (status, body["error"]["code"]) == (400, "invalid_json")
-    status, _, body = await post(server, SESSIONS, data="v=0", headers={"Content-Type": "application/sdp"})
-    assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
+    status, _, text = await post(server, SESSIONS, data="nonsense", headers={"Content-Type": "application/json"})
+    assert (status, json.loads(text)["error"]["code"]) == (400, "invalid_json")
+    status, _, text = await post(server, SESSIONS, data="v=0", headers={"Content-Type": "application/sdp"})
+    assert (status, json.loads(text)["error"]["code"]) == (415, "unsupported_media_type")

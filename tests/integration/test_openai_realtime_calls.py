@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,91 +9,18 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from lab.sound.tones import Ear, pitch_hz
+from lab.sound.tones import pitch_hz
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import server_with
-from tests.support.calls import TapeTrack, listen, offering
+from tests.support.calls import offering
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
+from tests.support.openai_calls import CALLS, SDP, Caller, form, post, realtime_call
 from tests.support.openai_realtime import realtime_client
-
-CALLS = "/v1/realtime/calls"
-FORM = "multipart/form-data"
-SDP = {"Content-Type": "application/sdp"}
-
-
-class Caller:
-    """``events``: what came on the data channel. ``location``: of the call, as the answer has it."""
-
-    def __init__(self, pc: RTCPeerConnection) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.ear = Ear()
-        self.location = ""
-        self._channel = pc.createDataChannel("oai-events")
-        self._channel.on("message", lambda message: self.events.append(json.loads(message)))
-
-    @property
-    def id(self) -> str:
-        """As OpenAI's clients find it."""
-        return self.location.rsplit("/", 1)[-1]
-
-    @property
-    def types(self) -> list[str]:
-        return [event["type"] for event in self.events]
-
-    def last(self, type_: str) -> dict[str, Any]:
-        return next(event for event in reversed(self.events) if event["type"] == type_)
-
-    def send(self, type_: str, **fields: Any) -> None:
-        self._channel.send(json.dumps({"type": type_, **fields}))
-
-    async def comes(self, type_: str) -> dict[str, Any]:
-        await until(lambda: type_ in self.types, type_)
-        return self.last(type_)
-
-
-async def post(server: Server, path: str, **request: Any) -> tuple[int, Any, str]:
-    url = f"http://127.0.0.1:{server.port}{path}"
-    async with aiohttp.ClientSession() as http, http.post(url, **request) as response:
-        return response.status, response.headers, await response.text()
-
-
-def form(sdp: str, session: Any) -> dict[str, Any]:
-    """As OpenAI's client in Python sends it."""
-    data = aiohttp.FormData()
-    data.add_field("sdp", sdp, content_type="application/sdp")
-    data.add_field(
-        "session", session if isinstance(session, str) else json.dumps(session), content_type="application/json"
-    )
-    return {"data": data}
-
-
-@contextlib.asynccontextmanager
-async def calling(server: Server, session: dict[str, Any] | None = None) -> AsyncIterator[Caller]:
-    """In conversation, with a tone of 440 Hz. ``session``: sent in a form with the offer."""
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTrack(TapeTrack(440))
-    caller = Caller(pc)
-    hearing: list[asyncio.Task[None]] = []
-    pc.on("track", lambda track: hearing.append(asyncio.create_task(listen(track, caller.ear))))
-    try:
-        await pc.setLocalDescription(await pc.createOffer())
-        sdp = pc.localDescription.sdp
-        request = {"data": sdp, "headers": SDP} if session is None else form(sdp, session)
-        status, headers, answer = await post(server, CALLS, **request)
-        assert status == 201, answer
-        assert headers["Content-Type"].startswith("application/sdp")
-        caller.location = headers["Location"]
-        await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        yield caller
-    finally:
-        await pc.close()
-        await asyncio.gather(*hearing, return_exceptions=True)
 
 
 @pytest.fixture
@@ -106,7 +31,7 @@ async def counting() -> AsyncIterator[Server]:
 
 async def test_a_voice_comes_back(server: Server) -> None:
     """By the media, not in events, which say when it is to be heard."""
-    async with leaves_nothing(server), calling(server) as caller:
+    async with leaves_nothing(server), realtime_call(server) as caller:
         assert caller.id.startswith("rtc_")
         assert (await caller.comes("session.created"))["session"]["model"] == "echo"
         await caller.comes("output_audio_buffer.started")
@@ -117,14 +42,14 @@ async def test_a_voice_comes_back(server: Server) -> None:
 
 async def test_the_settings_may_come_with_the_offer(server: Server) -> None:
     settings = {"type": "realtime", "model": "gpt-realtime", "audio": {"output": {"voice": "marin"}}}
-    async with leaves_nothing(server), calling(server, settings) as caller:
+    async with leaves_nothing(server), realtime_call(server, settings) as caller:
         session = (await caller.comes("session.created"))["session"]
         assert (session["model"], session["audio"]["output"]["voice"]) == ("gpt-realtime", "marin")
 
 
 async def test_a_cancelled_response_is_not_heard(server: Server) -> None:
     """The model goes on, and its client hears nothing of it."""
-    async with leaves_nothing(server), calling(server) as caller:
+    async with leaves_nothing(server), realtime_call(server) as caller:
         await caller.comes("output_audio_buffer.started")
         caller.send("response.cancel")
         assert (await caller.comes("response.done"))["response"]["status"] == "cancelled"
@@ -138,12 +63,12 @@ async def test_a_cancelled_response_is_not_heard(server: Server) -> None:
 
 
 async def test_what_the_model_writes(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), realtime_call(counting) as caller:
         await until(lambda: caller.types.count("response.output_audio_transcript.delta") > 5, "words")
 
 
 async def test_too_many_bad_events_end_it(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), realtime_call(counting) as caller:
         await caller.comes("session.created")
         caller.send("nonsense", event_id="mine")
         error = (await caller.comes("error"))["error"]
@@ -156,14 +81,14 @@ async def test_too_many_bad_events_end_it(counting: Server) -> None:
 async def test_an_engine_that_dies() -> None:
     async with (
         server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}) as server,
-        calling(server) as caller,
+        realtime_call(server) as caller,
     ):
         assert (await caller.comes("error"))["error"]["code"] == "engine_failed"
         assert (await caller.comes("response.done"))["response"]["status"] == "failed"
 
 
 async def test_hanging_up(counting: Server) -> None:
-    async with leaves_nothing(counting), calling(counting) as caller:
+    async with leaves_nothing(counting), realtime_call(counting) as caller:
         await caller.comes("session.created")
         assert (await post(counting, f"{CALLS}/{caller.id}/hangup"))[0] == 200
         await until(lambda: len(counting.registry) == 0, "the end")
@@ -178,7 +103,7 @@ def beside(server: Server, caller: Caller) -> str:
 
 async def test_a_socket_beside_a_call(server: Server) -> None:
     """It gets the call's events and may send its own; it goes with the call, and the call stays when it goes."""
-    async with leaves_nothing(server), calling(server) as caller:
+    async with leaves_nothing(server), realtime_call(server) as caller:
         await caller.comes("response.created")
         async with realtime_client(beside(server, caller), None) as first:
             assert (await first.comes("session.created"))["session"] == caller.last("session.created")["session"]

@@ -18,6 +18,7 @@ from rtc_server.endpoints import openai_realtime as endpoint
 from rtc_server.endpoints import openai_realtime_talk as talk
 from rtc_server.endpoints import socket_transport
 from rtc_server.engine.local import LocalLink
+from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
 from tests.conftest import running_server, server_with
 from tests.integration.test_moshi import Tone
@@ -41,7 +42,7 @@ BAD: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     ),
     "nothing to cancel": ({"type": "response.cancel"}, "response_cancel_not_active"),
     "no such item": ({"type": "conversation.item.retrieve", "item_id": "x"}, "item_retrieve_invalid_item_id"),
-    "too long": ('{"type": "input_audio_buffer.append", "audio": "' + "A" * 1_100_000 + '"}', "too_large"),
+    "too long": ('{"type": "input_audio_buffer.append", "audio": "' + "A" * MAX_EVENT_BYTES + '"}', "too_large"),
 }
 
 

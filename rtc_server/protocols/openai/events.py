@@ -16,10 +16,14 @@ from rtc_server.errors import ServerError
 from rtc_server.protocols.openai.errors import BadEvent, error_body
 from rtc_server.protocols.openai.ids import new_id
 
-MAX_EVENT_BYTES: Final = 1024 * 1024
-"""Of an event with audio: 16 s of it at 24 kHz, in base64."""
+MAX_EVENT_BYTES: Final = 2 * 1024 * 1024
+"""Of an event with audio: half a minute of it at 24 kHz, in base64. OpenAI takes 15 MiB, of which a model that hears in
+real time would drop all but the end."""
 MAX_PLAIN_BYTES: Final = 256 * 1024
 """Of all others. OpenAI's longest value is of 16,384 tokens."""
+MAX_SDP_BYTES: Final = 64 * 1024
+MAX_CALL_BYTES: Final = MAX_PLAIN_BYTES + MAX_SDP_BYTES
+"""Of a request for a session over WebRTC: its settings, as an event on a WebSocket has them, and the offer."""
 MAX_DEPTH: Final = 32
 """Of objects and lists within each other, in a value that is kept."""
 

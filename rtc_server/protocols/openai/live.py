@@ -16,6 +16,7 @@ from rtc_server.errors import ServerError
 from rtc_server.protocols import events
 from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.events import (
+    MAX_SDP_BYTES,
     Head,
     encode_event,
     error_event,
@@ -185,6 +186,8 @@ def read_call(body: bytes) -> tuple[SessionConfig, str]:
     """The body of a request for a session over WebRTC: how it shall be, and the offer's SDP. Raises BadEvent."""
     head = Head("session")
     call = read_event(body, head, _calls)
+    if len(call.transport.sdp) > MAX_SDP_BYTES:
+        raise BadEvent("too_large", f"An offer may have at most {MAX_SDP_BYTES} bytes.", "transport.sdp")
     if call.transport.type != "webrtc":
         raise BadEvent("invalid_value", "The transport that there is is webrtc.", "transport.type")
     if call.session.audio is not None and call.session.audio.format is not None:
@@ -232,9 +235,7 @@ def _require_small(value: object, param: str) -> None:
 
 class LiveSession:
     """The server's side of one session. ``session_id``: as its client is told; ``expires_at``: in seconds since 1970;
-    ``start_cause``: the client's id of its start.
-
-    ``at_ms`` below is the time of the session, which begins with its audio.
+    ``start_cause``: the client's id of its start. Times are those of the model's audio, frame by frame.
     """
 
     def __init__(
@@ -245,7 +246,8 @@ class LiveSession:
         self._config = config
         self._delegation = config.delegation
         self._triggers = config.triggers
-        self._usage_at_ms = 0.0
+        self._played_ms = 0
+        self._used_ms = self._usage_told_ms = 0
         self._start_cause = start_cause
         self._close_cause: str | None = None
 
@@ -256,14 +258,19 @@ class LiveSession:
         except BadEvent as error:
             raise BadEvent(error.event_code, error.message, error.param, head.event_id) from None
 
-    def tell(self, event: events.ServerEvent, at_ms: float) -> list[str]:
-        """What happens in the session, in events of this protocol: mostly one, or none."""
+    def play(self) -> None:
+        """A frame of the model's audio goes out."""
+        self._played_ms += FRAME_MS
+
+    def tell(self, event: events.ServerEvent) -> list[str]:
+        """What happens in the session, in events of this protocol: mostly one, or none. What the model writes comes
+        before the frame that it is said in."""
         told: list[str] = []
         match event:
             case events.Connected():
                 told = self.started()
             case events.Text(delta):
-                told = [self._transcript("output", delta, round(at_ms), round(at_ms) + FRAME_MS)]
+                told = [self._transcript("output", delta, self._played_ms, self._played_ms + FRAME_MS)]
             case events.Word(text, start_ms, end_ms):
                 told = [self._transcript("input", f" {text}", start_ms, end_ms)]
             case events.Error(code, sentence):
@@ -272,12 +279,11 @@ class LiveSession:
                 told = [self._event("info", None, code=f"{code}_over", message="The conversation goes on.")]
             case events.Ending(reason, in_ms):
                 told = [self._event("info", None, code=reason, message=f"The session ends in {in_ms // 1000} s.")]
-            case events.Stats() if at_ms - self._usage_at_ms >= _USAGE_MS:
-                self._usage_at_ms = at_ms
-                told = [self._event("session.usage.updated", None, usage=_usage(at_ms))]
+            case events.Stats():
+                told = self._usage_so_far(event)
             case events.Disconnected(why):
                 last = {"reason": _CLOSED.get(why, "connection_lost"), "session": self._resource()}
-                told = [self._event("session.closed", self._close_cause, **last, usage=_usage(at_ms))]
+                told = [self._event("session.closed", self._close_cause, **last, usage=self._usage())]
             case _:
                 pass
         return told
@@ -314,6 +320,17 @@ class LiveSession:
                 raise BadEvent("unsupported_event", "Nothing is delegated here, and no fixture played.", "type")
             case _:
                 raise unknown_event(head, _KNOWN)
+
+    def _usage_so_far(self, stats: events.Stats) -> list[str]:
+        """Now and then. A model that only writes plays nothing: what it hears is what it takes."""
+        self._used_ms = stats.frames_in * FRAME_MS
+        if self._used_ms - self._usage_told_ms < _USAGE_MS:
+            return []
+        self._usage_told_ms = self._used_ms
+        return [self._event("session.usage.updated", None, usage=self._usage())]
+
+    def _usage(self) -> dict[str, int]:
+        return {"seconds": max(self._used_ms, self._played_ms) // 1000}
 
     def _mute(self, muted: bool, acknowledgement: str, head: Head) -> Asked:
         return Asked(command=events.Settings(muted=muted), reply=self._event(acknowledgement, head.event_id))
@@ -375,10 +392,6 @@ def _merged(old: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str,
         if isinstance(value, dict) and isinstance(before.get(name), dict)
     }
     return before | change | inner
-
-
-def _usage(at_ms: float) -> dict[str, int]:
-    return {"seconds": int(at_ms // 1000)}
 
 
 _KNOWN: Final = (

@@ -22,7 +22,7 @@ from rtc_server.protocols import events
 from rtc_server.protocols.openai import realtime_events as client
 from rtc_server.protocols.openai import realtime_items
 from rtc_server.protocols.openai.errors import BadEvent
-from rtc_server.protocols.openai.events import encode_event, error_event
+from rtc_server.protocols.openai.events import encode_event, error_event, require_shallow
 from rtc_server.protocols.openai.formats import AudioFormat, decode_audio, encode_audio
 from rtc_server.protocols.openai.ids import new_id
 from rtc_server.protocols.openai.realtime_items import Items
@@ -296,6 +296,7 @@ class RealtimeConversation:
 
     def _create_asked(self, options: client.ResponseOptions | None, now: float) -> None:
         metadata = None if options is None else options.metadata
+        require_shallow(metadata, "response.metadata")
         if metadata is not None and len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
             raise BadEvent("invalid_value", f"It is larger than {_MAX_METADATA_BYTES} bytes.", "response.metadata")
         if self._response is not None:

@@ -128,11 +128,11 @@ class RealtimeSettings:
         if heard["turn_detection"] is None:
             return None
         given = _table(heard, "turn_detection", "session.audio.input.turn_detection")
-        defaults = _DEFAULTS.get(given.get("type", "server_vad"))
-        if defaults is None:
+        type_ = given.get("type", "server_vad")
+        if not isinstance(type_, str) or type_ not in _DEFAULTS:
             known = ", ".join(_DEFAULTS)
             raise BadEvent("invalid_value", f"It is one of: {known}.", "session.audio.input.turn_detection.type")
-        return {**defaults, **given}
+        return {**_DEFAULTS[type_], **given}
 
 
 def _table(outer: Mapping[str, Any], name: str, param: str) -> Mapping[str, Any]:

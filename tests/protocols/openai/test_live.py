@@ -36,7 +36,7 @@ def session(**fields: Any) -> LiveSession:
 
 
 def started(spoken: LiveSession) -> dict[str, Any]:
-    first = read_one(spoken.tell(CONNECTED, 0.0)[:1])
+    first = read_one(spoken.tell(CONNECTED)[:1])
     assert first["type"] == "session.started"
     return first
 
@@ -67,7 +67,7 @@ def read(text: str | None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", LIVE_FORMATS)
 def test_a_session_starts_as_it_was_asked_for(form: AudioFormat) -> None:
-    event = read_one(session(audio={"format": form.as_dict()}).tell(CONNECTED, 0.0))
+    event = read_one(session(audio={"format": form.as_dict()}).tell(CONNECTED))
     assert event.pop("event_id").startswith("event_")
     assert event == {
         "type": "session.started",
@@ -95,7 +95,7 @@ def test_what_clients_send_beside_is_taken() -> None:
         safety_identifier="someone",
         unheard_of=[{}],
     )
-    first, info = (read(event) for event in spoken.tell(CONNECTED, 0.0))
+    first, info = (read(event) for event in spoken.tell(CONNECTED))
     assert first["session"]["delegation"]["responses"]["tools"] == [{"type": "function", "name": "f"}]
     assert first["session"]["audio"] == {"format": {"type": "audio/pcm", "rate": 24_000}}
     assert info["code"] == "instructions_ignored"
@@ -258,8 +258,10 @@ def test_a_call_that_cannot_be(body: dict[str, Any], param: str) -> None:
 
 def test_what_happens_is_told_with_the_times_of_the_session() -> None:
     spoken = session()
-    said = read_one(spoken.tell(events.Text(" that"), 160.0))
-    heard = read_one(spoken.tell(events.Word("hello", 320, 560), 900.0))
+    spoken.play()
+    spoken.play()
+    said = read_one(spoken.tell(events.Text(" that")))
+    heard = read_one(spoken.tell(events.Word("hello", 320, 560)))
     assert (said["type"], said["delta"], said["start_ms"], said["end_ms"]) == (
         "session.output_transcript.delta",
         " that",
@@ -272,27 +274,29 @@ def test_what_happens_is_told_with_the_times_of_the_session() -> None:
         320,
         560,
     )
-    error = read_one(spoken.tell(events.Error("engine_stalled", "It stalls.", True), 0.0))
+    error = read_one(spoken.tell(events.Error("engine_stalled", "It stalls.", True)))
     assert error["error"] == {"type": "server_error", "code": "engine_stalled", "message": "It stalls."}
-    assert read_one(spoken.tell(events.Recovered("engine_stalled"), 0.0))["code"] == "engine_stalled_over"
-    assert read_one(spoken.tell(events.Ending("time_limit", 60_000), 0.0))["code"] == "time_limit"
+    assert read_one(spoken.tell(events.Recovered("engine_stalled")))["code"] == "engine_stalled_over"
+    assert read_one(spoken.tell(events.Ending("time_limit", 60_000)))["code"] == "time_limit"
     for nothing in (events.State("speaking"), events.Interrupted(1), events.Pong(), events.SpeechStarted(1)):
-        assert spoken.tell(nothing, 0.0) == []
+        assert spoken.tell(nothing) == []
 
 
 def test_usage_is_told_now_and_then_and_at_the_end() -> None:
     spoken = session()
-    told = [event for second in range(35) for event in spoken.tell(events.Stats(), second * 1000.0)]
+    told = [event for second in range(35) for event in spoken.tell(events.Stats(frames_in=round(12.5 * second)))]
     seconds = [read(event)["usage"]["seconds"] for event in told]
     assert seconds == [10, 20, 30]
-    assert read_one(spoken.tell(events.Disconnected("bye"), 35_900.0))["usage"] == {"seconds": 35}
+    for _ in range(448):
+        spoken.play()
+    assert read_one(spoken.tell(events.Disconnected("bye")))["usage"] == {"seconds": 35}
 
 
 @pytest.mark.parametrize("reason", EndReason)
 def test_every_end_has_a_reason_that_clients_know(reason: EndReason) -> None:
     spoken = session()
     assert ask(spoken, "session.close").closes
-    closed = read_one(spoken.tell(events.Disconnected(reason), 0.0))
+    closed = read_one(spoken.tell(events.Disconnected(reason)))
     expected = {"bye": "close_requested", "deleted": "close_requested", "time_limit": "expired"}
     assert closed["reason"] == expected.get(reason, "connection_lost")
     assert closed["client_event_id"] == "c1"

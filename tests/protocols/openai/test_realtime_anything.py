@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -11,7 +12,20 @@ from hypothesis import strategies as st
 from rtc_server.protocols import events
 from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.realtime import PATIENCE_S
+from rtc_server.protocols.openai.realtime_events import _KINDS
 from tests.support.realtime_client import AUDIO, FRAME_S, Client
+
+_NAMES = st.one_of(
+    st.sampled_from(["session", "item", "audio", "response", "response_id", "item_id", "content_index", "event_id"]),
+    st.sampled_from(["type", "id", "role", "content", "input", "output", "format", "rate", "turn_detection", "model"]),
+    st.sampled_from(["transcription", "voice", "speed", "metadata", "output_modalities", "tools", "audio_end_ms"]),
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=6),
+    max_leaves=12,
+)
+"""Of JSON."""
 
 
 def _model(client: Client, chance: random.Random, _: bool) -> bool:
@@ -57,6 +71,27 @@ def _time(client: Client, chance: random.Random, _: bool) -> bool:
 
 
 _STEPS = (_model, _user, _asking, _time)
+
+
+class Loose(Client):
+    """It is told its own odd settings again, which OpenAI's types have no place for."""
+
+    def say(self, event: str) -> None:
+        self.said.append(json.loads(event))
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(_KINDS)), st.dictionaries(_NAMES, _VALUES, max_size=3)), max_size=8))
+def test_whatever_a_client_sends_it_is_obeyed_or_refused(sent: list[tuple[str, dict[str, Any]]]) -> None:
+    """Each event of its with anything in each field."""
+    client = Loose()
+    for type_, fields in sent:
+        try:
+            client.conversation.receive(json.dumps({**fields, "type": type_}), client.now)
+        except BadEvent as error:
+            client.conversation.refuse(error)
+            assert client.said[-1]["error"]["message"].endswith(".")
+    client.voice(True)
+    client.frames(FRAME_S)
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.booleans())

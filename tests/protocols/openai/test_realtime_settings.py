@@ -56,6 +56,7 @@ def test_settings_are_taken_and_told_whole() -> None:
         ({"audio": {"input": {"format": {"type": "audio/pcm", "rate": "x"}}}}, "session.audio.input.format.rate"),
         ({"audio": {"output": {"format": {"rate": 1}}}}, "session.audio.output.format.type"),
         ({"audio": {"input": {"turn_detection": {"type": "x"}}}}, "session.audio.input.turn_detection.type"),
+        ({"audio": {"input": {"turn_detection": {"type": []}}}}, "session.audio.input.turn_detection.type"),
         ({"audio": {"input": {"turn_detection": 5}}}, "session.audio.input.turn_detection"),
     ],
 )
@@ -81,6 +82,7 @@ def test_settings_that_cannot_be_change_nothing(session: dict[str, Any], param: 
         ('{"type": "session.update", "session": {"tools": ' + "[" * 50 + "]" * 50 + "}}", "invalid_value"),
         ('{"type": "conversation.item.truncate", "item_id": "x"}', "missing_required_parameter"),
         ('{"type": "response.create", "response": {"metadata": {"a": "' + "x" * 20_000 + '"}}}', "invalid_value"),
+        ('{"type": "response.create", "response": {"metadata": {"a": ' + "[" * 50 + "]" * 50 + "}}}", "invalid_value"),
         ('{"type": "session.update", "session": {"instructions": "' + "x" * 300_000 + '"}}', "too_large"),
     ],
     ids=[
@@ -96,6 +98,7 @@ def test_settings_that_cannot_be_change_nothing(session: dict[str, Any], param: 
         "deep settings",
         "half a truncation",
         "large metadata",
+        "deep metadata",
         "large settings",
     ],
 )
