@@ -116,6 +116,7 @@ async def door(access: Access) -> AsyncIterator[Door]:
     routes.add("*", "/api/sessions/{id}", Policy())(handler)
     routes.add("*", "/api/sessions/{id}/events", Policy(query_token=True))(handler)
     routes.add("POST", "/api/offer", Policy(is_offer=True))(handler)
+    routes.add("POST", "/small", Policy(max_body_bytes=MAX_BYTES // 2))(handler)
     problems = Routes(errors=Envelope.PROBLEM)
     for path in ("/whip/{service}", "/whep/{session}"):
         problems.add("POST", path, Policy(is_offer=True))(handler)

@@ -32,6 +32,21 @@ async def test_a_body_that_is_too_large(chunked: bool) -> None:
         assert not at.served
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_that_is_too_large_for_its_route(chunked: bool) -> None:
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 100
+
+    async with door(doorkeeper()) as at:
+        for hundreds, wanted in ((5, 200), (6, 413), (50, 413)):
+            data = chunks(hundreds) if chunked else b"x" * 100 * hundreds
+            status, _, body = await at.ask("POST", "/small", data)
+            assert status == wanted
+        assert str(MAX_BYTES // 2) in body["error"]["message"]
+        assert len(at.served) == 1
+
+
 async def test_a_body_that_does_not_come() -> None:
     """Drop by drop or not at all: what counts is when all of it is here."""
     async with door(doorkeeper(request_timeout_s=0.2)) as at:
