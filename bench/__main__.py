@@ -19,6 +19,7 @@ _NAMES = (
         "quality",
         "relay",
         "resume",
+        "scale",
         "transcribe",
     ),
     "words",

@@ -21,7 +21,8 @@ from bench.tape import ANALYSIS_HZ, OPUS_HZ, PACKET_S, Decoder, FloatArray, Soun
 
 _WINDOW_S: Final = 0.4
 _HOP_S: Final = 0.1
-_LONGEST_DELAY_S: Final = 4.0
+LONGEST_DELAY_S: Final = 4.0
+"""So far back a window is looked for, unless told otherwise; further, its sound is not recognised."""
 _ALIKE: Final = 0.8
 """Correlation over which a window is taken for the place in the tape that it resembles most."""
 _DAMAGED: Final = 0.5
@@ -182,7 +183,7 @@ class Said:
         return int(np.searchsorted(self.sent, when)) * _PER_PACKET
 
 
-def follow(said: Said, heard: Heard) -> Track:
+def follow(said: Said, heard: Heard, longest_delay_s: float = LONGEST_DELAY_S) -> Track:
     """Look for each window of the heard in what had been said by then. The tape's loop must be longer than the
     longest delay that is looked for, or two turns of it could not be told apart."""
     count = heard.pcm.size // _PER_BLOCK
@@ -191,7 +192,8 @@ def follow(said: Said, heard: Heard) -> Track:
     window, hop = int(_WINDOW_S * ANALYSIS_HZ), int(_HOP_S * ANALYSIS_HZ)
     expected: int | None = None
     for start in range(0, heard.pcm.size - window + 1, hop):
-        found = _find(said, heard, start, window, None if expected is None else start - expected)
+        place = None if expected is None else start - expected
+        found = _find(said, heard, start, window, place, longest_delay_s)
         if found is None:
             continue
         place, correlation = found
@@ -206,7 +208,9 @@ def follow(said: Said, heard: Heard) -> Track:
     return Track(before, alike, np.abs(before - after) <= _NEAR)
 
 
-def _find(said: Said, heard: Heard, start: int, window: int, expected: int | None) -> tuple[int, float] | None:
+def _find(
+    said: Said, heard: Heard, start: int, window: int, expected: int | None, longest_delay_s: float
+) -> tuple[int, float] | None:
     """The place in the said and the correlation there. Where a window is damaged, a vowel elsewhere may resemble it
     more than its own original: ``expected``, where the one before was found, needs to be nearly as good only."""
     piece = heard.pcm[start : start + window].astype(np.float64)
@@ -215,7 +219,7 @@ def _find(said: Said, heard: Heard, start: int, window: int, expected: int | Non
         return None
     arrived = float(heard.time_of(start + window // 2))
     last = min(said.place_at(arrived) + window, said.pcm.size)
-    first = max(0, said.place_at(arrived - _LONGEST_DELAY_S) - window)
+    first = max(0, said.place_at(arrived - longest_delay_s) - window)
     if last - first <= window:
         return None
     where = said.pcm[first:last].astype(np.float64)
@@ -254,15 +258,21 @@ def delays(said: Said, heard: Heard, track: Track) -> Delays:
 
 
 def judge(
-    log: CallLog, tape: Tape, since: float = 0.0, until: float = float("inf"), reference_s: float | None = None
+    log: CallLog,
+    tape: Tape,
+    since: float = 0.0,
+    until: float = float("inf"),
+    reference_s: float | None = None,
+    longest_delay_s: float = LONGEST_DELAY_S,
 ) -> Verdict:
     """A call, from ``since`` to ``until`` (monotonic seconds, of what was said).
 
     ``reference_s``: the delay that the listener is used to; the median delay of this stretch if not given.
+    ``longest_delay_s``: see :data:`LONGEST_DELAY_S`.
     """
     until = min(until, log.arrivals[-1].at) if log.arrivals else until
     said, heard = Said(tape, log.sent), assemble(log.arrivals, log.decoder)
-    track = follow(said, heard)
+    track = follow(said, heard, longest_delay_s)
     measured = delays(said, heard, track)
     within = (measured.at >= since) & (measured.at <= until)
     chosen = Delays(measured.at[within], measured.seconds[within])

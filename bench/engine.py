@@ -204,7 +204,7 @@ class TappedLink:
         self._on_step = on_step
 
     @property
-    def pid(self) -> int:
+    def pid(self) -> int | None:
         return self._link.pid
 
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:

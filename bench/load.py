@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import uvloop
 
-from bench.analysis import Delays, Said, assemble, first_sound_at, judge
+from bench.analysis import LONGEST_DELAY_S, Delays, Said, assemble, first_sound_at, judge
 from bench.clients import make_client
 from bench.questions import answer_times, questions_tape
 from bench.rtp_client import CallLog
@@ -28,8 +28,8 @@ from bench.tape import PACKET_S, Tape, make_tape
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
     """``way``, ``pieces``: see :func:`make_client`. ``warm_s``: how long all calls run before the measurement begins.
-    ``tape``: a name of :func:`make_tape`. ``drifts_ppm``: of the clients' clocks, in turn. ``questions``: if not 0, so
-    many are said instead of the tape."""
+    ``tape``: a name of :func:`make_tape`. ``drift_ppm``: of the clients' clocks. ``questions``: if not 0, so
+    many are said instead of the tape. ``longest_delay_s``: that is recognised; shorter than the tape."""
 
     url: str
     way: str
@@ -37,8 +37,9 @@ class LoadSpec:
     warm_s: float
     tape: str = "warble"
     pieces: int = 1
-    drifts_ppm: tuple[float, ...] = (0.0,)
+    drift_ppm: float = 0.0
     questions: int = 0
+    longest_delay_s: float = LONGEST_DELAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,7 @@ class Load:
 
 async def _run(spec: LoadSpec) -> None:
     tape = questions_tape(spec.questions) if spec.questions else make_tape(spec.tape)
-    drifts = [spec.drifts_ppm[number % len(spec.drifts_ppm)] for number in range(spec.sessions)]
-    clients = [make_client(spec.url, spec.way, tape, spec.pieces, drift_ppm) for drift_ppm in drifts]
+    clients = [make_client(spec.url, spec.way, tape, spec.pieces, spec.drift_ppm) for _ in range(spec.sessions)]
     spacing = random.Random(1)
     try:
         for client in clients:
@@ -113,12 +113,15 @@ async def _run(spec: LoadSpec) -> None:
         share = (time.process_time() - cpu) / (until - since)
     finally:
         await asyncio.gather(*(client.hang_up() for client in clients))
-    result = _summarise([client.log for client in clients], tape, since, until, share / spec.sessions)
+    result = _summarise([client.log for client in clients], tape, spec, (since, until), share / spec.sessions)
     print(json.dumps(dataclasses.asdict(result)), flush=True)
 
 
-def _summarise(logs: list[CallLog], tape: Tape, since: float, until: float, cpu_share: float) -> LoadResult:
-    verdicts = [judge(log, tape, since, until) for log in logs]
+def _summarise(
+    logs: list[CallLog], tape: Tape, spec: LoadSpec, stretch: tuple[float, float], cpu_share: float
+) -> LoadResult:
+    since, until = stretch
+    verdicts = [judge(log, tape, since, until, longest_delay_s=spec.longest_delay_s) for log in logs]
     every = np.concatenate([verdict.delays.seconds for verdict in verdicts])
     p50, p99 = np.percentile(every, [50, 99]) if every.size else (float("nan"), float("nan"))
     return LoadResult(

@@ -130,6 +130,12 @@ class Settings:
     engine: Literal["auto", "process", "thread"] = _setting(
         "auto", "where the model runs; auto: echo in a thread, everything else in a process of its own"
     )
+    engine_at: tuple[str, ...] = _setting(
+        (),
+        "engines on other machines, as SERVICE=HOST:PORT (rtc-server engine starts one): the model is theirs, and so "
+        "is what is set of it",
+    )
+    cluster_key: str = _setting("", "file that holds the secret which this server and its engines elsewhere share")
 
     model_alias: tuple[str, ...] = _setting(
         (),
@@ -235,6 +241,25 @@ class RelaySettings:
             raise ConfigError("--turn-cert and --turn-key go together.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Of an engine without a server, beside what it shares with one: the model's settings, and the cluster's key."""
+
+    engine_listen: str = _setting(
+        "127.0.0.1:7700", "HOST:PORT that media nodes connect to; 0.0.0.0:7700 for all that reach it and have the key"
+    )
+    engine_service: Literal["dialogue", "transcribe", "echo"] = _setting("dialogue", "which service's model it runs")
+    engine_grace_s: float = _setting(
+        33.0, "seconds that the slots of a media node which has fallen silent are kept", 3, 3600
+    )
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+        if not re.fullmatch(r"\S+:\d{1,5}", self.engine_listen):
+            raise ConfigError("--engine-listen must be HOST:PORT.")
+
+
 RENAMED: Final = {"resume_grace": "resume_grace_s", "max_session": "max_session_s", "bitrate": "bitrate_bps"}
 """Names that settings had before each said its unit, and have now. The old ones go on working."""
 
@@ -249,11 +274,12 @@ def variable(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def _names(of: type[Settings] | type[RelaySettings]) -> list[str]:
+AnySettings = TypeVar("AnySettings", Settings, RelaySettings, EngineSettings)
+_KINDS: Final = (Settings, RelaySettings, EngineSettings)
+
+
+def _names(of: type[Any]) -> list[str]:
     return [spec.name for spec in dataclasses.fields(of)]
-
-
-AnySettings = TypeVar("AnySettings", Settings, RelaySettings)
 
 
 _GROUPS: Final = {
@@ -264,6 +290,7 @@ _GROUPS: Final = {
     "vad": "speech and turns",
     "connect_timeout_s": "conversations",
     "turn_listen": "the relay",
+    "engine_listen": "the engine",
 }
 """Where a group of options begins, and what it is about."""
 
@@ -278,7 +305,7 @@ SECRETS_ELSEWHERE: Final = {
 
 def add_arguments(
     parser: argparse.ArgumentParser,
-    of: type[Settings] | type[RelaySettings] = Settings,
+    of: type[Settings] | type[RelaySettings] | type[EngineSettings] = Settings,
     only: Collection[str] | None = None,
 ) -> None:
     """One option for each setting, or for those that are named in ``only``."""
@@ -324,6 +351,13 @@ def relay_from_arguments(arguments: argparse.Namespace, environment: Mapping[str
     return _from_arguments(RelaySettings, arguments, environment, {})
 
 
+def engine_from_arguments(
+    arguments: argparse.Namespace, environment: Mapping[str, str] | None = None
+) -> EngineSettings:
+    """The same for an engine's own."""
+    return _from_arguments(EngineSettings, arguments, environment, {})
+
+
 def _from_arguments(
     of: type[AnySettings],
     arguments: argparse.Namespace,
@@ -331,7 +365,7 @@ def _from_arguments(
     defaults: Mapping[str, Any],
 ) -> AnySettings:
     environment = os.environ if environment is None else environment
-    refuse_unknown(environment, map(variable, (*_names(Settings), *_names(RelaySettings), *RENAMED)))
+    refuse_unknown(environment, map(variable, (*(name for kind in _KINDS for name in _names(kind)), *RENAMED)))
     types = get_type_hints(of)
     values = dict(defaults)
     for spec in dataclasses.fields(of):

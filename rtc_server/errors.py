@@ -243,6 +243,14 @@ class EngineStalled(ServerError):
     message = "The model does not answer at the moment. The conversation goes on when it does."
 
 
+class ResumedElsewhere(ServerError):
+    """Told to the conversation of a server by which its client came before it came back by another."""
+
+    code = "resumed_elsewhere"
+    retryable = False
+    message = "The conversation goes on by another server."
+
+
 class BadMessage(ServerError):
     code = "bad_message"
     http_status = 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.factory import SlotOptions, make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.engine.realtime import RealTime
+from rtc_server.engine.remote import RemoteLink
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
@@ -80,23 +83,46 @@ def resolve_stt(settings: Settings, model: str) -> str:
 
 
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
-    """The engines to start, the default service first. ``echo`` is always there: it is the sound check."""
-    model = resolve_model(settings, cuda_devices)
+    """The engines to start here, the default service first. ``echo`` is always there: it is the sound check."""
+    remote = remote_engines(settings)
+    model = ECHO if DIALOGUE in remote else resolve_model(settings, cuda_devices)
     device = settings.device if settings.device != "auto" else ("cuda" if cuda_devices else "cpu")
     on_cpu = device == "cpu"
     specs = []
     if model != ECHO:
         slots = settings.slots or (_cpu_slots(model) if on_cpu else _CUDA_SLOTS)
         specs.append(_kyutai(DIALOGUE, model, slots, device, settings))
-    stt = resolve_stt(settings, model)
+    stt = "" if TRANSCRIBE in remote else resolve_stt(settings, model)
     if stt:
         slots = settings.stt_slots or (_CPU_STT_SLOTS if on_cpu else _CUDA_STT_SLOTS)
         beside = _kyutai(TRANSCRIBE, stt, slots, device, settings)
         if specs and on_cpu:  # on the same cores: who talks comes first
             beside = dataclasses.replace(beside, niceness=_NICENESS)
         specs.append(beside)
-    in_process = settings.engine != "process" or bool(specs)
-    return [*specs, EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process)]
+    if ECHO not in remote:
+        in_process = settings.engine != "process" or bool(specs)
+        specs.append(EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process))
+    return specs
+
+
+def remote_engines(settings: Settings) -> dict[str, str]:
+    """The addresses of engines on other machines, by service. Raises ConfigError."""
+    addresses: dict[str, str] = {}
+    for entry in settings.engine_at:
+        service, equals, address = entry.partition("=")
+        if not equals or not re.fullmatch(r"\S+:\d{1,5}", address):
+            raise ConfigError(f"--engine-at {entry!r} is not SERVICE=HOST:PORT.")
+        if service not in SERVICES:
+            raise ConfigError(
+                f"--engine-at {entry}: there is no service {service}.{did_you_mean(service, SERVICES)}",
+                hint=f"There are: {', '.join(SERVICES)}.",
+            )
+        if service in addresses:
+            raise ConfigError(f"--engine-at names two engines of {service}.")
+        addresses[service] = address
+    if addresses and not settings.cluster_key:
+        raise ConfigError("--engine-at goes with --cluster-key, the secret that the engine has as well.")
+    return addresses
 
 
 def _cpu_slots(model: str) -> int:
@@ -181,7 +207,20 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
     if settings.device.startswith("cuda") and not any(isinstance(spec.options, KyutaiOptions) for spec in specs):
         logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
     check_models(specs)
-    return {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
+    makers = {**_remote_makers(settings), **{spec.service: _link_maker(spec, settings) for spec in specs}}
+    return {service: EngineClient(service, makers[service], metrics) for service in sorted(makers, key=SERVICES.index)}
+
+
+def _remote_makers(settings: Settings) -> dict[str, Callable[[], EngineLink]]:
+    addresses = remote_engines(settings)
+    if not addresses:
+        return {}
+    key = ClusterKey.read(Path(settings.cluster_key))
+
+    def maker(address: str) -> Callable[[], EngineLink]:
+        return lambda: RemoteLink(address, key)
+
+    return {service: maker(address) for service, address in addresses.items()}
 
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:

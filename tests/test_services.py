@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ConfigError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
-from rtc_server.services import EngineSpec, captions_engine, make_engines, make_transcriber, plan, resolve_model
+from rtc_server.services import (
+    EngineSpec,
+    captions_engine,
+    make_engines,
+    make_transcriber,
+    plan,
+    remote_engines,
+    resolve_model,
+)
 from rtc_server.system import hardware
 from tests.support.fake_models import CountingModel
 
@@ -203,3 +212,42 @@ def test_a_bundled_model_without_its_weights_is_not_chosen_but_can_be_asked_for(
     monkeypatch.setattr(bundled, "missing_files", lambda _: ["model.safetensors"])
     assert resolve_model(Settings(), 0) == "echo"
     assert resolve_model(Settings(model="pico"), 0) == "pico"
+
+
+def test_what_runs_elsewhere_is_not_planned_here() -> None:
+    """Nor does a model on another machine bring one that transcribes to this one."""
+    told = {"cluster_key": "cluster.key", "model": "pico"}
+    at = Settings(engine_at=("dialogue=gpu:7700",), **told)
+    assert [spec.service for spec in plan(at, 0)] == ["echo"]
+    both = Settings(engine_at=("dialogue=gpu:7700", "transcribe=[::1]:7701", "echo=gpu:7702"), **told)
+    assert plan(both, 0) == []
+    assert remote_engines(both) == {"dialogue": "gpu:7700", "transcribe": "[::1]:7701", "echo": "gpu:7702"}
+    scribe = Settings(engine_at=("transcribe=gpu:7701",), **told)
+    assert [spec.service for spec in plan(scribe, 0)] == ["dialogue", "echo"]
+
+
+def test_an_engine_elsewhere_is_in_the_order_of_services(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 32)
+    settings = Settings(model="pico", engine_at=("dialogue=gpu:7700",), cluster_key=str(tmp_path / "key"))
+    assert list(make_engines(settings, Metrics())) == ["dialogue", "echo"]
+
+
+@pytest.mark.parametrize(
+    ("engine_at", "said"),
+    [
+        (("gpu:7700",), "is not SERVICE=HOST:PORT"),
+        (("dialogue=gpu",), "is not SERVICE=HOST:PORT"),
+        (("dialogue=",), "is not SERVICE=HOST:PORT"),
+        (("dialogue=a b:1",), "is not SERVICE=HOST:PORT"),
+        (("dialog=gpu:7700",), "Did you mean dialogue"),
+        (("dialogue=a:1", "dialogue=b:2"), "two engines of dialogue"),
+    ],
+)
+def test_engines_that_cannot_be_meant(engine_at: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        remote_engines(Settings(engine_at=engine_at, cluster_key="cluster.key"))
+
+
+def test_an_engine_elsewhere_wants_a_key() -> None:
+    with pytest.raises(ConfigError, match="--cluster-key"):
+        make_engines(Settings(engine_at=("dialogue=gpu:7700",)), Metrics())

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from rtc_server import __version__, config
 from rtc_server.app import serve
-from rtc_server.cli import auth, transcribe, turn
+from rtc_server.cli import auth, engine, transcribe, turn
 from rtc_server.cli.announce import announce
 from rtc_server.cli.check import report
 from rtc_server.cli.stoppable import StoppedError, until_stopped
@@ -28,22 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     a wrong command line."""
     arguments = _parser().parse_args(argv)
     try:
-        if arguments.command in auth.COMMANDS:
-            return auth.run(arguments)
-        if arguments.command in turn.COMMANDS:
-            return turn.run(_settings(arguments), arguments)
-        match arguments.command:
-            case "check":
-                return _check(_settings(arguments))
-            case "transcribe":
-                return _transcribe(arguments)
-            case _:
-                return _serve(_settings(arguments))
+        return _run(arguments)
     except StartupError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command in auth.COMMANDS:
+        return auth.run(arguments)
+    if arguments.command in turn.COMMANDS:
+        return turn.run(_settings(arguments), arguments)
+    match arguments.command:
+        case "engine":
+            return engine.run(_settings(arguments), config.engine_from_arguments(arguments))
+        case "check":
+            return _check(_settings(arguments))
+        case "transcribe":
+            return _transcribe(arguments)
+        case _:
+            return _serve(_settings(arguments))
 
 
 def _settings(arguments: argparse.Namespace, **defaults: Any) -> Settings:
@@ -80,6 +86,7 @@ def _parser() -> Parser:
         if name == "transcribe":
             _add_file_arguments(command)
         config.add_arguments(command, only=only)
+    engine.add_to(commands)
     turn.add_to(commands)
     auth.add_to(commands)
     return parser

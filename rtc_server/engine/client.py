@@ -17,23 +17,36 @@ from typing import Final, assert_never
 
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.messages import (
+    Adopt,
     Close,
     Frame,
     FromEngine,
     LoadFailed,
+    Lost,
     MemoryChanged,
+    NotFound,
     Open,
     Opened,
+    OtherVersion,
     Pong,
     Ready,
     Refused,
     StepDone,
+    Stranger,
     ToEngine,
 )
 from rtc_server.engine.model import MemoryUse, ModelInfo
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import STALL_TIMEOUT_S, EngineOwner, EngineState, Supervisor
-from rtc_server.errors import EngineFailed, EngineUnavailable, ModelLoadError, ServerFull
+from rtc_server.errors import (
+    EngineFailed,
+    EngineUnavailable,
+    ModelLoadError,
+    ResumedElsewhere,
+    ResumeRefused,
+    ServerError,
+    ServerFull,
+)
 from rtc_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -69,6 +82,7 @@ class EngineClient:
         self._openings: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._last_opening = 0
         self._engines_lost = 0
+        self._slots_elsewhere = 0
         self._timed_step_s = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
 
@@ -106,8 +120,9 @@ class EngineClient:
 
     @property
     def has_room(self) -> bool:
-        """Whether there is a slot that no caller of this client has, or asks for."""
-        return self.ready and self.info is not None and self.slots_used + self.slots_asked_for < self.info.slots
+        """Whether there is a slot that no caller of this client has, or asks for, nor another media node."""
+        taken = self.slots_used + self.slots_asked_for + self._slots_elsewhere
+        return self.ready and self.info is not None and taken < self.info.slots
 
     @property
     def step_p50_ms(self) -> float | None:
@@ -150,7 +165,7 @@ class EngineClient:
         """
         while True:
             try:
-                stream = await self._open(listener)
+                stream = await self._ask(Open, listener)
             except ServerFull:
                 if spare or not self._take_back():
                     raise
@@ -158,6 +173,12 @@ class EngineClient:
                 if spare:
                     self._spare.append(stream)
                 return stream
+
+    async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream:
+        """Go on in the slot that :meth:`rtc_server.engine.stream.EngineStream.lock` locked with the digest of ``key``,
+        of this or another media node, with all that the model remembers. Its frames are counted from 1. Raises
+        ResumeRefused if there is no such slot, or not any more; EngineUnavailable."""
+        return await self._ask(lambda number: Adopt(number, key), listener)
 
     def _take_back(self) -> bool:
         """End the newest stream whose slot is only lent. False if there is none."""
@@ -168,7 +189,8 @@ class EngineClient:
         stream.lose(ServerFull())
         return True
 
-    async def _open(self, listener: StreamListener) -> EngineStream:
+    async def _ask(self, question: Callable[[int], ToEngine], listener: StreamListener) -> EngineStream:
+        """Ask for a slot by the message that ``question`` makes of the number of the asking."""
         if not self.ready:
             raise EngineUnavailable
         self._last_opening += 1
@@ -177,7 +199,7 @@ class EngineClient:
         future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._openings[number] = future
         try:
-            if not self._send(Open(number)):
+            if not self._send(question(number)):
                 raise EngineUnavailable
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 slot, generation = await future
@@ -224,6 +246,7 @@ class EngineClient:
 
     def _on_lost(self) -> None:
         self._engines_lost += 1
+        self._slots_elsewhere = 0
         self._steps.clear()
         self._on_memory(MemoryUse())
         self._fail_openings()
@@ -239,17 +262,33 @@ class EngineClient:
             case Opened():
                 self._on_opened(message)
             case Refused():
-                future = self._openings.get(message.stream)
-                if future is not None and not future.done():
-                    future.set_exception(ServerFull())
+                self._refuse(message.stream, ServerFull())
+            case NotFound():
+                self._refuse(message.stream, ResumeRefused())
+            case Lost():
+                self._on_adopted(message)
+            case Pong():
+                self._slots_elsewhere = message.elsewhere
             case Ready():
                 self._on_ready(message)
             case MemoryChanged():
                 self._on_memory(message.memory)
-            case Pong() | LoadFailed():
-                pass  # for the supervisor
+            case LoadFailed() | OtherVersion() | Stranger():
+                pass  # for the supervisor, and for the link
             case _:
                 assert_never(message)
+
+    def _refuse(self, number: int, error: ServerError) -> None:
+        future = self._openings.get(number)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _on_adopted(self, lost: Lost) -> None:
+        """Another media node goes on in the slot; the stream's own close would be stale."""
+        stream = self._streams.get(lost.slot)
+        if stream is not None:
+            self._forget(stream)
+            stream.lose(ResumedElsewhere())
 
     def _on_ready(self, ready: Ready) -> None:
         info = ready.info

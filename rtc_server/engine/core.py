@@ -8,6 +8,7 @@ trusted any more, and the process that started it starts another.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -19,13 +20,23 @@ from rtc_server import audio
 from rtc_server.engine.batching import Rhythm
 from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import (
+    PCM,
+    PROTOCOL,
+    Adopt,
     Close,
+    Drain,
     Frame,
     FromEngine,
+    Goodbye,
+    Hello,
     LoadFailed,
+    Lock,
+    Lost,
     MemoryChanged,
+    NotFound,
     Open,
     Opened,
+    OtherVersion,
     Output,
     Ping,
     Pong,
@@ -34,16 +45,20 @@ from rtc_server.engine.messages import (
     Reset,
     StepDone,
     Stop,
+    Stranger,
     ToEngine,
 )
 from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.engine.owners import GRACE_S, HOST, LOOK_S, Owner, Owners
 from rtc_server.engine.realtime import Clocks, RealTime, check_pace
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
-_FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(np.float32).itemsize
+Answers = list[tuple[Owner, FromEngine]]
+"""What goes out, each to one owner."""
+_FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(PCM).itemsize
 _MEMORY_EVERY_S = 10.0
 
 
@@ -55,25 +70,41 @@ class EnginePort(Protocol):
         until something has, for ever if that is None (or until the other side is gone, which reads as
         :class:`Stop`)."""
 
-    def send(self, message: FromEngine) -> None:
-        """Never blocks: a reader that has stalled loses the message."""
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
+        """Never blocks: an owner that has stalled loses the message."""
 
 
 class EngineCore:
-    """A model and its slots. ``step_s``: how long a step took when it was timed."""
+    """A model and its slots. ``step_s``: how long a step took when it was timed. ``grace_s``: for which the slots of an
+    owner that has fallen silent are kept."""
 
-    def __init__(self, model: StreamingModel, step_s: float = 0.0) -> None:
+    def __init__(self, model: StreamingModel, step_s: float = 0.0, grace_s: float = GRACE_S) -> None:
         self._model = model
         self._step_s = step_s
+        self._owners = Owners(grace_s)
         self._table = SlotTable(model.info.slots)
         self._rhythm = Rhythm(model.info.slots)
         self._memory = model.memory()
         self._memory_due_s = -math.inf
-        self.stopped = False
+        self._draining = False
+        self._told_to_stop = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine is to end."""
+        return self._told_to_stop or (self._draining and not self._table.used)
+
+    @property
+    def owners(self) -> Iterable[Owner]:
+        """All that are to hear of what concerns each of them."""
+        return self._owners
 
     def wait_s(self, now_s: float) -> float | None:
-        """How long to wait before the next step: 0 if it is due, None as long as there is no frame."""
-        return self._rhythm.wait_s(now_s) if self._table.has_frames else None
+        """How long to wait before the next step: 0 if it is due, None as long as there is no frame, and nothing else to
+        look after."""
+        if self._table.has_frames:
+            return self._rhythm.wait_s(now_s)
+        return LOOK_S if self._owners.watched else None
 
     def ready(self) -> Ready:
         return Ready(self._model.info, self._memory, self._step_s)
@@ -89,25 +120,43 @@ class EngineCore:
         self._memory = memory
         return MemoryChanged(memory)
 
-    def handle(self, message: ToEngine, at_s: float) -> FromEngine | None:
-        """Take one message, which came at ``at_s``; returns the answer, if it has one."""
+    def handle(self, message: ToEngine, at_s: float, owner: Owner = HOST) -> Answers:
+        """Take one message of ``owner``, which came at ``at_s``; returns what is to be said."""
+        if owner not in self._owners and not isinstance(message, Hello):
+            return [(owner, Stranger())]
+        self._owners.heard(owner)
+        answer: FromEngine | None = None
         match message:
             case Frame():
-                self._push(message, at_s)
+                self._push(message, at_s, owner)
             case Open():
-                lease = self._table.open()
-                return Opened(message.stream, *lease) if lease else Refused(message.stream)
+                answer = self._open(message, owner)
             case Reset():
-                self._table.reset(message.slot, message.generation)
+                self._table.reset(message.slot, message.generation, owner)
             case Close():
-                self._table.close(message.slot, message.generation)
+                self._table.close(message.slot, message.generation, owner)
+            case Lock():
+                self._table.lock(message.slot, message.generation, message.digest, owner)
+            case Adopt():
+                return self._adopt(message, owner)
             case Ping():
-                return Pong()
-            case Stop():
-                self.stopped = True
+                answer = Pong(self._table.used_elsewhere(owner))
+            case Hello():
+                answer = self._greet(message, owner)
+            case Goodbye():
+                self._part(owner)
+            case Drain() | Stop():
+                self._draining = True
+                self._told_to_stop = self._told_to_stop or isinstance(message, Stop)
             case _:
                 assert_never(message)
-        return None
+        return [] if answer is None else [(owner, answer)]
+
+    def look(self, now_s: float) -> None:
+        """Take back the slots of owners that have been silent for too long."""
+        for owner in self._owners.look(now_s):
+            logger.warning("a media node has been silent for too long: its slots are taken back")
+            self._table.close_all(owner)
 
     def wipe(self) -> None:
         """Clear the rows whose conversation is over; now rather than when the next one starts, so that
@@ -116,24 +165,49 @@ class EngineCore:
         if mask is not None:
             self._model.reset(mask)
 
-    def step(self, clock: Callable[[], float]) -> StepDone | None:
-        """Advance every slot that has a frame. None if none has."""
+    def step(self, clock: Callable[[], float]) -> dict[Owner, StepDone]:
+        """Advance every slot that has a frame. Returns what was made, for each owner of such slots."""
         plan = self._table.plan()
         if plan is None:
-            return None
+            return {}
         started = clock()
         made = self._model.step(plan.pcm, plan.active)
         seconds = clock() - started
         self._rhythm.stepped(seconds, self._table.has_frames)
-        outputs = [_output(row, made[row[0]]) for row in plan.rows]
-        return StepDone(seconds, self._table.take_dropped(), outputs)
+        return {
+            owner: StepDone(seconds, self._table.take_dropped(owner), [_output(row, made[row[0]]) for row in rows])
+            for owner, rows in plan.rows.items()
+        }
 
-    def _push(self, frame: Frame, at_s: float) -> None:
+    def _open(self, message: Open, owner: Owner) -> FromEngine:
+        lease = None if self._draining else self._table.open(owner)
+        return Opened(message.stream, *lease) if lease else Refused(message.stream)
+
+    def _adopt(self, message: Adopt, owner: Owner) -> Answers:
+        adopted = self._table.adopt(hashlib.sha256(message.key).digest(), owner)
+        if adopted is None:
+            return [(owner, NotFound(message.stream))]
+        slot, generation, before = adopted
+        return [(before, Lost(slot, generation - 1)), (owner, Opened(message.stream, slot, generation))]
+
+    def _greet(self, message: Hello, owner: Owner) -> FromEngine | None:
+        if message.protocol != PROTOCOL:
+            return OtherVersion(PROTOCOL)
+        if not self._owners.greet(owner):
+            logger.warning("too many media nodes: one was not let in")
+            return None
+        return self.ready()
+
+    def _part(self, owner: Owner) -> None:
+        self._table.close_all(owner)
+        self._owners.forget(owner)
+
+    def _push(self, frame: Frame, at_s: float, owner: Owner) -> None:
         if len(frame.pcm) != _FRAME_BYTES:
             logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
             return
-        pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=np.float32))
-        if self._table.push(frame.slot, frame.generation, frame.seq, pcm):
+        pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=PCM))
+        if self._table.push(frame.slot, frame.generation, frame.seq, pcm, owner):
             self._rhythm.came(frame.slot, at_s)
 
 
@@ -141,7 +215,7 @@ def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
     slot, generation, seq = row
     if made is None:
         return Output(slot, generation, seq, None, "")
-    pcm = None if made.pcm is None else audio.sanitise(made.pcm).tobytes()
+    pcm = None if made.pcm is None else audio.sanitise(made.pcm).astype(PCM, copy=False).tobytes()
     return Output(slot, generation, seq, pcm, made.text, made.pauses, made.mark)
 
 
@@ -150,6 +224,7 @@ def serve(
     port: EnginePort,
     clocks: Clocks,
     real_time: RealTime = RealTime.UNMEASURED,
+    grace_s: float = GRACE_S,
 ) -> bool:
     """One life of an engine: load a model, warm it, see whether it keeps up, step it until told to stop. False if it
     could not be loaded, or is too slow, which the other side has then been told. Anything else that the model raises
@@ -159,7 +234,7 @@ def serve(
 
     def rest(seconds: float) -> bool:
         nonlocal stopped
-        stopped = any(isinstance(message, Stop) for message, _ in port.receive(seconds))
+        stopped = any(isinstance(arrival.message, Stop) for arrival in port.receive(seconds))
         return stopped
 
     with contextlib.ExitStack() as stack:
@@ -174,7 +249,7 @@ def serve(
         if stopped:
             return True
         step_ms = 0.0 if pace is None else max(pace.one_ms, pace.all_ms)
-        run(EngineCore(model, step_ms / 1000), port, clocks.now)
+        run(EngineCore(model, step_ms / 1000, grace_s), port, clocks.now)
     return True
 
 
@@ -182,18 +257,21 @@ def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
     """The step loop: returns when it is told to stop. Anything the model raises goes through."""
     port.send(core.ready())
     while True:
-        for message, at_s in port.receive(core.wait_s(clock())):
-            reply = core.handle(message, at_s)
-            if reply is not None:
-                port.send(reply)
+        for message, at_s, owner in port.receive(core.wait_s(clock())):
+            _send_all(port, core.handle(message, at_s, owner))
         if core.stopped:
             return
+        core.look(clock())
         core.wipe()
         if core.wait_s(clock()) != 0:
             continue
         done = core.step(clock)
-        if done is not None:
-            port.send(done)
-            change = core.memory_change(clock())
-            if change is not None:
-                port.send(change)
+        _send_all(port, done.items())
+        change = core.memory_change(clock()) if done else None
+        if change is not None:
+            _send_all(port, [(owner, change) for owner in core.owners])
+
+
+def _send_all(port: EnginePort, answers: Iterable[tuple[Owner, FromEngine]]) -> None:
+    for owner, message in answers:
+        port.send(message, owner)

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from rtc_server.engine.messages import ToEngine
+from rtc_server.engine.owners import HOST, Owner
 
 _MESSAGES: Final = 10_000
 
 
 class Arrival(NamedTuple):
-    """``at_s``: when ``message`` came, by the clock of the inbox."""
+    """``at_s``: when ``message`` came, by the clock of the inbox. ``owner``: from whom."""
 
     message: ToEngine
     at_s: float
+    owner: Owner = HOST
 
 
 class Inbox:
@@ -34,9 +36,9 @@ class Inbox:
         """Messages that wait to be received."""
         return self._queue.qsize()
 
-    def put(self, message: ToEngine, wait_s: float = 0.0) -> bool:
+    def put(self, message: ToEngine, wait_s: float = 0.0, owner: Owner = HOST) -> bool:
         """Stamp ``message`` and keep it. False if there has been no room for it for ``wait_s``."""
-        arrival = Arrival(message, self._clock())
+        arrival = Arrival(message, self._clock(), owner)
         try:
             self._queue.put(arrival, block=wait_s > 0, timeout=wait_s)
         except queue.Full:

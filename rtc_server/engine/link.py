@@ -1,7 +1,8 @@
 """The media plane's end of a transport to one engine.
 
-A link starts one engine and carries messages to and from it; when that engine is gone, so is the link, and
-a new one is made. :mod:`rtc_server.engine.local` and :mod:`rtc_server.engine.process` are the two there are.
+A link starts one engine, or finds one that runs on another machine, and carries messages to and from it; when that
+engine is gone, so is the link, and a new one is made. :mod:`rtc_server.engine.local`, :mod:`rtc_server.engine.process`
+and :mod:`rtc_server.engine.remote` are the three there are.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ class EngineLink(Protocol):
     """All calls come from the event loop's thread, and so do both callbacks."""
 
     @property
-    def pid(self) -> int:
-        """The process that holds the model."""
+    def pid(self) -> int | None:
+        """The process that holds the model; None on another machine."""
 
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
-        """Start the engine. ``on_exit`` is called once, when it has ended for whatever reason."""
+        """Start the engine. ``on_exit`` is called once, when it has ended for whatever reason, or has forgotten us."""
 
     def send(self, message: ToEngine) -> bool:
         """Never blocks. False if the engine does not take it: its queue is full, or it is gone."""
 
     async def close(self) -> None:
-        """Stop the engine and wait for its end; by force after a few seconds. Idempotent."""
+        """Stop the engine, if it was started here, and wait for its end; by force after a few seconds. Idempotent."""

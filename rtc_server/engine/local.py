@@ -14,6 +14,7 @@ from rtc_server.engine.inbox import Arrival, Inbox
 from rtc_server.engine.link import OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, Stop, ToEngine
 from rtc_server.engine.model import StreamingModel
+from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.realtime import Clocks, RealTime
 
 logger = logging.getLogger(__name__)
@@ -77,5 +78,5 @@ class _ThreadPort:
     def receive(self, wait_s: float | None) -> Iterable[Arrival]:
         return self._inbox.receive(wait_s)
 
-    def send(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
         self._post(message)

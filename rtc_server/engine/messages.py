@@ -1,16 +1,26 @@
 """What the media plane and the engine say to each other: plain values, in msgpack on a wire.
 
-A slot is always named with its generation. The generation goes up by one when a slot is opened and when it
-is reset; messages that carry an older one are stale and ignored on both sides.
+A slot is always named with its generation. The generation goes up by one when a slot is opened, when it
+is reset, and when another owner adopts it; messages that carry an older one are stale and ignored on both sides.
+
+One engine serves the process that started it, or media nodes on other machines, which greet it first
+(:class:`Hello`). Numbers are little-endian everywhere.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from rtc_server.engine.model import MemoryUse, ModelInfo, TokenMark
+
+PROTOCOL: Final = 1
+"""Of the messages in this file: one more with each change of theirs that an older version would misread."""
+PCM: Final = "<f4"
+"""Type of the samples in a message, for numpy."""
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Secret = Annotated[bytes, msgspec.Meta(min_length=16, max_length=64)]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -20,7 +30,7 @@ class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """80 ms of microphone: ``pcm`` is 1,920 float32 samples in native byte order. Its number ``seq`` comes back in
+    """80 ms of microphone: ``pcm`` is 1,920 samples of type :data:`PCM`. Its number ``seq`` comes back in
     :class:`Output`, by which the sender knows when it sent it: no time of one side's clock means anything to the
     other."""
 
@@ -44,15 +54,48 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
     generation: int
 
 
+class Lock(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Let another owner adopt the slot by a key: ``digest`` is the key's SHA-256, in place of an earlier one. Not
+    answered."""
+
+    slot: int
+    generation: int
+    digest: Digest
+
+
+class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Ask for the slot that was locked with the digest of ``key``, with all that the model remembers. Answered by
+    :class:`Opened` or :class:`NotFound`. A key opens once; the owner so far gets :class:`Lost`."""
+
+    stream: int
+    key: Secret
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Greet an engine on another machine. Answered by :class:`Ready`, or by :class:`OtherVersion`."""
+
+    protocol: int
+
+
+class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give all slots back and be forgotten. Not answered."""
+
+
 class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Say something: answered by :class:`Pong` between two steps."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Open no more slots, and end the engine when none is in use."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """End the engine."""
 
 
-ToEngine = Open | Frame | Reset | Close | Ping | Stop
+FromNode = Open | Frame | Reset | Close | Ping | Lock | Adopt | Hello | Goodbye
+"""What a media node may say to an engine that it did not start."""
+ToEngine = FromNode | Drain | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -89,8 +132,34 @@ class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
     stream: int
 
 
+class NotFound(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No slot is locked with this key: it is over, or was adopted."""
+
+    stream: int
+
+
+class Lost(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The slot has another owner now."""
+
+    slot: int
+    generation: int
+
+
+class OtherVersion(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine speaks this version of the protocol, and not that of the greeting."""
+
+    protocol: int
+
+
+class Stranger(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine does not know who speaks: it was started again since the greeting, or heard nothing for so long that
+    the slots have gone."""
+
+
 class Pong(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engine goes from step to step."""
+    """The engine goes from step to step. ``elsewhere``: slots that others hold than the one that asked."""
+
+    elsewhere: int = 0
 
 
 class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -116,10 +185,13 @@ class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     outputs: list[Output]
 
 
-FromEngine = Ready | MemoryChanged | LoadFailed | Opened | Refused | Pong | StepDone
+FromEngine = (
+    Ready | MemoryChanged | LoadFailed | Opened | Refused | NotFound | Lost | OtherVersion | Stranger | Pong | StepDone
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_engine: Final = msgspec.msgpack.Decoder(ToEngine)
+_from_node: Final = msgspec.msgpack.Decoder(FromNode)
 _from_engine: Final = msgspec.msgpack.Decoder(FromEngine)
 
 
@@ -131,6 +203,15 @@ def decode_to_engine(raw: bytes) -> ToEngine:
     """Raises msgspec.DecodeError on anything else than a :data:`ToEngine`."""
     try:
         message: ToEngine = _to_engine.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return message
+
+
+def decode_from_node(raw: bytes) -> FromNode:
+    """Raises msgspec.DecodeError on anything else than a :data:`FromNode`."""
+    try:
+        message: FromNode = _from_node.decode(raw)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return message

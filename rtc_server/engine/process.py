@@ -40,6 +40,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
+from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.realtime import Clocks, RealTime
 from rtc_server.system import memory
 from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone
@@ -184,7 +185,7 @@ class ChildPort:
     def receive(self, wait_s: float | None) -> Iterable[Arrival]:
         return self._arrived.receive(wait_s)
 
-    def send(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
         try:
             self._outbox.send(encode(message), zmq.NOBLOCK)
         except zmq.Again:

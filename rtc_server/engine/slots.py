@@ -1,11 +1,11 @@
-"""The slot table: which stream owns which row of the batch, which frames wait, and what the next step computes.
+"""The slot table: which owner has which row of the batch, which frames wait, and what the next step computes.
 
 Pure: no clock, no model, no thread of its own. Only the step loop's thread touches it.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import BoolArray, FloatArray
+from rtc_server.engine.owners import HOST, Owner
 
 QUEUE_FRAMES: Final = 4
 """Input frames a slot may have waiting: 320 ms. More would be delay that never goes away."""
@@ -20,19 +21,23 @@ QUEUE_FRAMES: Final = 4
 
 @dataclass(slots=True)
 class _Slot:
+    """``digest``: of the key by which another owner may adopt it; empty: none may."""
+
     generation: int = 0
     used: bool = False
+    owner: Owner = HOST
+    digest: bytes = b""
     queue: deque[tuple[int, FloatArray]] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step: ``pcm`` float32 [slots, 1920], ``active`` bool [slots], and for each active row its
+    """One step: ``pcm`` float32 [slots, 1920], ``active`` bool [slots], and for each owner of active rows their
     (slot, generation, seq)."""
 
     pcm: FloatArray
     active: BoolArray
-    rows: tuple[tuple[int, int, int], ...]
+    rows: dict[Owner, list[tuple[int, int, int]]]
 
 
 class SlotTable:
@@ -44,7 +49,7 @@ class SlotTable:
         self._queue_frames = queue_frames
         self._to_wipe: BoolArray = np.zeros(slots, dtype=np.bool_)
         self._waiting = 0
-        self._dropped = 0
+        self._dropped: Counter[Owner] = Counter()
 
     @property
     def used(self) -> int:
@@ -54,44 +59,79 @@ class SlotTable:
     def has_frames(self) -> bool:
         return self._waiting > 0
 
-    def open(self) -> tuple[int, int] | None:
+    def used_elsewhere(self, owner: Owner) -> int:
+        """Slots that others have."""
+        return sum(slot.used and slot.owner != owner for slot in self._slots)
+
+    def open(self, owner: Owner = HOST) -> tuple[int, int] | None:
         """A free slot and its generation, or None. The slot freed longest ago comes first."""
         if not self._free:
             return None
         index = self._free.popleft()
         slot = self._slots[index]
         slot.used = True
+        slot.owner = owner
         slot.generation += 1
         return index, slot.generation
 
-    def reset(self, index: int, generation: int) -> bool:
+    def lock(self, index: int, generation: int, digest: bytes, owner: Owner = HOST) -> bool:
+        """Let the slot be adopted by the key of this digest. False if the lease is stale."""
+        slot = self._leased(index, generation, owner)
+        if slot is None:
+            return False
+        slot.digest = digest
+        return True
+
+    def adopt(self, digest: bytes, owner: Owner) -> tuple[int, int, Owner] | None:
+        """Give the slot that is locked with ``digest`` to ``owner``, one generation later, with its conversation: the
+        slot, its generation, and whose it was. None if there is no such slot, or not any more: a key opens once.
+        Frames of the owner so far that still wait are dropped."""
+        found = next((index for index, slot in enumerate(self._slots) if slot.used and slot.digest == digest), None)
+        if found is None or not digest:
+            return None
+        slot = self._slots[found]
+        before, slot.owner = slot.owner, owner
+        self._drop_frames(slot)
+        slot.digest = b""
+        slot.generation += 1
+        return found, slot.generation, before
+
+    def close_all(self, owner: Owner) -> None:
+        """Take back all that an owner has."""
+        for index, slot in enumerate(self._slots):
+            if slot.used and slot.owner == owner:
+                self.close(index, slot.generation, owner)
+        self._dropped.pop(owner, None)
+
+    def reset(self, index: int, generation: int, owner: Owner = HOST) -> bool:
         """Forget the slot's conversation, one generation later. False if the lease is stale."""
-        slot = self._leased(index, generation)
+        slot = self._leased(index, generation, owner)
         if slot is None:
             return False
         self._forget(index, slot)
         slot.generation += 1
         return True
 
-    def close(self, index: int, generation: int) -> bool:
+    def close(self, index: int, generation: int, owner: Owner = HOST) -> bool:
         """Take the slot back; it is wiped before another session has it. False if the lease is stale."""
-        slot = self._leased(index, generation)
+        slot = self._leased(index, generation, owner)
         if slot is None:
             return False
         self._forget(index, slot)
         slot.used = False
+        slot.digest = b""
         self._free.append(index)
         return True
 
-    def push(self, index: int, generation: int, seq: int, pcm: FloatArray) -> bool:
+    def push(self, index: int, generation: int, seq: int, pcm: FloatArray, owner: Owner = HOST) -> bool:
         """Queue a frame of shape [1920]; the oldest is dropped when the queue is full. False if stale."""
-        slot = self._leased(index, generation)
+        slot = self._leased(index, generation, owner)
         if slot is None:
             return False
         if len(slot.queue) >= self._queue_frames:
             slot.queue.popleft()
             self._waiting -= 1
-            self._dropped += 1
+            self._dropped[owner] += 1
         slot.queue.append((seq, pcm))
         self._waiting += 1
         return True
@@ -104,9 +144,9 @@ class SlotTable:
         self._to_wipe = np.zeros_like(mask)
         return mask
 
-    def take_dropped(self) -> int:
-        dropped, self._dropped = self._dropped, 0
-        return dropped
+    def take_dropped(self, owner: Owner = HOST) -> int:
+        """Frames of an owner that were dropped since the last time."""
+        return self._dropped.pop(owner, 0)
 
     def plan(self) -> StepPlan | None:
         """Take the oldest frame of every slot that has one. None if no slot has."""
@@ -114,22 +154,25 @@ class SlotTable:
             return None
         pcm = np.zeros((len(self._slots), FRAME_SAMPLES), dtype=np.float32)
         active = np.zeros(len(self._slots), dtype=np.bool_)
-        rows = []
+        rows: dict[Owner, list[tuple[int, int, int]]] = {}
         for index, slot in enumerate(self._slots):
             if slot.queue:
                 seq, pcm[index] = slot.queue.popleft()
                 active[index] = True
-                rows.append((index, slot.generation, seq))
-        self._waiting -= len(rows)
-        return StepPlan(pcm, active, tuple(rows))
+                rows.setdefault(slot.owner, []).append((index, slot.generation, seq))
+        self._waiting -= int(active.sum())
+        return StepPlan(pcm, active, rows)
 
-    def _leased(self, index: int, generation: int) -> _Slot | None:
+    def _leased(self, index: int, generation: int, owner: Owner) -> _Slot | None:
         if not 0 <= index < len(self._slots):
             return None
         slot = self._slots[index]
-        return slot if slot.used and slot.generation == generation else None
+        return slot if slot.used and slot.generation == generation and slot.owner == owner else None
 
     def _forget(self, index: int, slot: _Slot) -> None:
+        self._drop_frames(slot)
+        self._to_wipe[index] = True
+
+    def _drop_frames(self, slot: _Slot) -> None:
         self._waiting -= len(slot.queue)
         slot.queue.clear()
-        self._to_wipe[index] = True

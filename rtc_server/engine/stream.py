@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from rtc_server.engine.messages import Close, Frame, Output, Reset, ToEngine
+from rtc_server.engine.messages import PCM, Close, Frame, Lock, Output, Reset, ToEngine
 from rtc_server.engine.model import FloatArray, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import ServerError
@@ -91,7 +91,7 @@ class EngineStream:
         if len(self._in_flight) >= _IN_FLIGHT_FRAMES:
             self._in_flight.pop(next(iter(self._in_flight)))
         self._in_flight[self._seq] = time.monotonic()
-        raw = np.ascontiguousarray(pcm, dtype=np.float32).tobytes()
+        raw = np.ascontiguousarray(pcm, dtype=PCM).tobytes()
         taken = self._send(Frame(self.slot, self.generation, self._seq, raw))
         if not taken:
             self._in_flight.pop(self._seq, None)
@@ -120,6 +120,12 @@ class EngineStream:
             self._send(Reset(self.slot, self.generation))
             self.generation += 1  # the engine counts on in the same way: no answer is needed
 
+    def lock(self, digest: bytes) -> None:
+        """Let this conversation be adopted by the key whose SHA-256 this is, in place of an earlier one; see
+        :meth:`rtc_server.engine.client.EngineClient.adopt`."""
+        if not self.closed:
+            self._send(Lock(self.slot, self.generation, digest))
+
     def close(self) -> None:
         """Give the slot back. Idempotent."""
         if not self.closed:
@@ -139,7 +145,7 @@ class EngineStream:
         sent = self._in_flight.pop(output.seq, None)
         self._room.set()
         engine_s = None if sent is None else now - sent
-        pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=np.float32)
+        pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=PCM)
         frame = output.seq - self._origin
         self._listener.on_output(StreamOutput(frame, pcm, output.text, output.pauses, output.mark, engine_s))
         return engine_s

@@ -243,6 +243,12 @@ const TABLE = {
     todo: 'You can start a new one.',
     again: 'user',
   },
+  resumed_elsewhere: {
+    title: 'The conversation goes on elsewhere',
+    text: 'It was taken up again by way of another server.',
+    todo: 'You can start a new one.',
+    again: 'user',
+  },
   resume_refused: {
     title: 'There is no way back into the conversation',
     text: 'The server could not tell that it is still you.',

@@ -29,6 +29,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.slots import QUEUE_FRAMES
 from tests.support.fake_models import MAGIC, CountingModel, FaultyModel
 
@@ -58,7 +59,9 @@ class Engine:
         return reply.slot, reply.generation
 
     def tell(self, message: ToEngine, at_s: float = 0.0) -> FromEngine | None:
-        return self.core.handle(message, at_s)
+        answers = self.core.handle(message, at_s)
+        assert [owner for owner, _ in answers] in ([], [HOST])
+        return answers[0][1] if answers else None
 
     def push(self, lease: tuple[int, int], raw: bytes | None = None, at_s: float = 0.0) -> int:
         self._seq += 1
@@ -67,7 +70,9 @@ class Engine:
 
     def step(self) -> StepDone | None:
         self.core.wipe()
-        return self.core.step(lambda: next(self._clock) / 8)
+        done = self.core.step(lambda: next(self._clock) / 8)
+        assert set(done) <= {HOST}
+        return done.get(HOST)
 
     def outputs(self) -> list[Output]:
         done = self.step()
@@ -308,7 +313,8 @@ class Script:
         self.waits.append(wait_s)
         return [Arrival(message, 0.0) for message in (self.batches.pop(0) if self.batches else [Stop()])]
 
-    def send(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
+        assert owner == HOST
         self.sent.append(message)
 
 

@@ -39,4 +39,4 @@ def test_when_it_is_full_a_message_is_refused_and_those_that_wait_are_kept() -> 
     assert [inbox.put(Close(0, number)) for number in range(3)] == [True, True, False]
     assert not inbox.put(Close(0, 4), wait_s=0.001)
     assert len(inbox) == 2
-    assert [message for message, _ in inbox.receive(0)] == [Close(0, 0), Close(0, 1)]
+    assert [arrival.message for arrival in inbox.receive(0)] == [Close(0, 0), Close(0, 1)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,13 +13,22 @@ from hypothesis import strategies as st
 
 from rtc_server.engine import messages
 from rtc_server.engine.messages import (
+    PROTOCOL,
+    Adopt,
     Close,
+    Drain,
     Frame,
     FromEngine,
+    Goodbye,
+    Hello,
     LoadFailed,
+    Lock,
+    Lost,
     MemoryChanged,
+    NotFound,
     Open,
     Opened,
+    OtherVersion,
     Output,
     Ping,
     Pong,
@@ -27,8 +37,10 @@ from rtc_server.engine.messages import (
     Reset,
     StepDone,
     Stop,
+    Stranger,
     ToEngine,
     decode_from_engine,
+    decode_from_node,
     decode_to_engine,
     encode,
 )
@@ -41,6 +53,11 @@ TO_ENGINE: list[ToEngine] = [
     Reset(3, 5),
     Close(3, 5),
     Ping(),
+    Lock(3, 5, b"\x00\xff" * 16),
+    Adopt(7, b"\x00\xff" * 16),
+    Hello(1),
+    Goodbye(),
+    Drain(),
     Stop(),
 ]
 FROM_ENGINE: list[FromEngine] = [
@@ -57,7 +74,12 @@ FROM_ENGINE: list[FromEngine] = [
     LoadFailed("There is no such model.", None),
     Opened(1, 3, 5),
     Refused(1),
+    NotFound(1),
+    Lost(3, 5),
+    OtherVersion(2),
+    Stranger(),
     Pong(),
+    Pong(17),
     StepDone(0.0525, 0, []),
     StepDone(0.5, 3, [Output(0, 1, 9, b"\x01" * 7680, " Grüße 👋", (0.5, 0.25)), Output(1, 4, 2, None, "")]),
 ]
@@ -137,10 +159,40 @@ def test_the_media_plane_is_not_told_what_it_says_itself(message: ToEngine) -> N
         decode_from_engine(encode(message))
 
 
+@pytest.mark.parametrize("message", TO_ENGINE, ids=lambda message: type(message).__name__)
+def test_a_media_node_ends_no_engine(message: ToEngine) -> None:
+    """Only the process that started it may."""
+    if isinstance(message, Drain | Stop):
+        with pytest.raises(msgspec.DecodeError):
+            decode_from_node(encode(message))
+    else:
+        assert decode_from_node(encode(message)) == message
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_digest_has_its_length(size: int) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_from_node(encode(Lock(0, 1, b"x" * size)))
+
+
+def _without_prose(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {name: _without_prose(part) for name, part in schema.items() if name != "description"}
+    return [_without_prose(part) for part in schema] if isinstance(schema, list | tuple) else schema
+
+
+def test_messages_that_have_changed_are_of_another_version() -> None:
+    """Two machines may run two releases: the version tells. A change that an older release would misread wants a
+    higher PROTOCOL, and then its schema here."""
+    schemas, parts = msgspec.json.schema_components([messages.FromNode, messages.FromEngine])
+    text = msgspec.json.encode(_without_prose([schemas, parts]), order="deterministic")
+    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {1: "?"}
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_raise_nothing_but_decode_errors(raw: bytes) -> None:
-    for decode in (decode_to_engine, decode_from_engine):
+    for decode in (decode_to_engine, decode_from_node, decode_from_engine):
         try:
             decode(raw)
         except msgspec.DecodeError:
@@ -152,7 +204,7 @@ def test_arbitrary_bytes_raise_nothing_but_decode_errors(raw: bytes) -> None:
 def test_damaged_messages_raise_nothing_but_decode_errors(raw: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(raw)))
     damaged = raw[:at] + data.draw(st.binary(max_size=3)) + raw[at + data.draw(st.integers(0, 3)) :]
-    for decode in (decode_to_engine, decode_from_engine):
+    for decode in (decode_to_engine, decode_from_node, decode_from_engine):
         try:
             decode(damaged)
         except msgspec.DecodeError:

@@ -44,7 +44,7 @@ class Ends:
     def receive(self, count: int) -> list[ToEngine]:
         got: list[ToEngine] = []
         while len(got) < count:
-            got += [message for message, _ in self.port.receive(20)]
+            got += [arrival.message for arrival in self.port.receive(20)]
         return got
 
 

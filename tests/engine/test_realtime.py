@@ -11,6 +11,7 @@ from rtc_server.engine.core import serve
 from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import FromEngine, LoadFailed, Ready, Stop
 from rtc_server.engine.model import BoolArray, FloatArray, RowOutput
+from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.realtime import Clocks, Pace, RealTime, measure
 from tests.support.fake_models import CountingModel
 
@@ -57,7 +58,7 @@ class Port:
         self.waited_s.append(wait_s)
         return []
 
-    def send(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
         self.told.append(message)
 
 

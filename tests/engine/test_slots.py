@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 import pytest
@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.engine.owners import HOST
 from rtc_server.engine.slots import QUEUE_FRAMES, SlotTable
 from tests.support.signals import FloatArray
+
+OWNERS = st.sampled_from([HOST, b"a", b"b"])
 
 
 def frame(value: float) -> FloatArray:
@@ -82,7 +85,7 @@ def test_a_lease_that_is_not_held_does_nothing(lease: tuple[int, int]) -> None:
     assert table.take_wipes() is None
     plan = table.plan()
     assert plan is not None
-    assert plan.rows == ((0, 1, 1),)
+    assert plan.rows == {HOST: [(0, 1, 1)]}
 
 
 def test_a_lease_ends_once() -> None:
@@ -107,11 +110,11 @@ def test_a_plan_takes_the_oldest_frame_of_every_slot() -> None:
     assert first is not None
     assert second is not None
     assert third is None
-    assert first.rows == ((*leases[0], 1), (*leases[2], 1))
+    assert first.rows == {HOST: [(*leases[0], 1), (*leases[2], 1)]}
     assert first.active.tolist() == [True, False, True]
     assert first.pcm.shape == (3, FRAME_SAMPLES)
     assert first.pcm[:, 0].tolist() == pytest.approx([0.1, 0.0, 2.1])
-    assert second.rows == ((*leases[0], 2), (*leases[2], 2))
+    assert second.rows == {HOST: [(*leases[0], 2), (*leases[2], 2)]}
 
 
 def test_a_full_queue_drops_its_oldest_and_counts_it_once() -> None:
@@ -123,7 +126,7 @@ def test_a_full_queue_drops_its_oldest_and_counts_it_once() -> None:
     assert table.take_dropped() == 0
     seqs = []
     while (plan := table.plan()) is not None:
-        seqs.append(plan.rows[0][2])
+        seqs.append(plan.rows[HOST][0][2])
     assert seqs == list(range(3, QUEUE_FRAMES + 3))
 
 
@@ -135,7 +138,7 @@ def test_one_slots_flood_costs_no_other_slot() -> None:
         table.push(*flood, seq, frame(0))
     plan = table.plan()
     assert plan is not None
-    assert (*other, 1) in plan.rows
+    assert (*other, 1) in plan.rows[HOST]
 
 
 def test_rows_are_wiped_once_after_a_close_and_after_a_reset() -> None:
@@ -158,6 +161,38 @@ def test_a_mask_that_was_taken_does_not_change_any_more() -> None:
     assert mask.tolist() == [True, False]
 
 
+def test_an_adopted_slot_keeps_its_conversation_and_leaves_its_owner() -> None:
+    """One generation later: what its owner so far says comes too late, and frames that wait are not played."""
+    table = SlotTable(1)
+    lease = leased(table)
+    assert table.lock(*lease, b"digest")
+    table.push(*lease, 1, frame(0))
+    assert table.adopt(b"digest", b"other") == (0, 2, HOST)
+    assert table.take_wipes() is None
+    assert table.plan() is None
+    for generation in (1, 2):
+        assert not table.push(0, generation, 2, frame(0))
+        assert not table.close(0, generation)
+    assert table.push(0, 2, 1, frame(0), b"other")
+
+
+def test_a_key_opens_once_and_the_next_takes_its_place() -> None:
+    table = SlotTable(2)
+    lease, other = leased(table), leased(table)
+    table.lock(*lease, b"first")
+    table.lock(*lease, b"second")
+    table.lock(*other, b"third")
+    assert table.adopt(b"first", b"a") is None
+    assert table.adopt(b"second", b"a") is not None
+    assert table.adopt(b"second", b"b") is None
+    assert table.adopt(b"", b"b") is None, "what is not locked has no key"
+    table.close(*other)
+    assert table.adopt(b"third", b"b") is None, "it is over"
+    again = leased(table)
+    assert again[0] == other[0]
+    assert table.adopt(b"third", b"b") is None, "nor is it the next one's"
+
+
 class SlotMachine(RuleBasedStateMachine):
     """The table against a model that is too simple to be wrong: dictionaries and lists."""
 
@@ -168,61 +203,98 @@ class SlotMachine(RuleBasedStateMachine):
         self.slots, self.queue_frames = slots, queue_frames
         self.table = SlotTable(slots, queue_frames)
         self.live: dict[int, int] = {}
+        self.owners: dict[int, bytes] = {}
+        self.keys: dict[bytes, int] = {}
         self.queues: dict[int, deque[int]] = {}
         self.ever: set[tuple[int, int]] = set()
         self.to_wipe: set[int] = set()
-        self.dropped = 0
+        self.dropped: Counter[bytes] = Counter()
+        self.spent: list[bytes] = []
         self.seq = 0
 
-    def held(self, lease: tuple[int, int]) -> bool:
-        return self.live.get(lease[0]) == lease[1]
+    def held(self, lease: tuple[int, int], owner: bytes) -> bool:
+        return self.live.get(lease[0]) == lease[1] and self.owners[lease[0]] == owner
 
-    def enter(self, slot: int, generation: int) -> tuple[int, int]:
+    def enter(self, slot: int, generation: int, owner: bytes) -> tuple[int, int]:
         assert (slot, generation) not in self.ever, "a lease is handed out once"
         assert all(generation > older for index, older in self.ever if index == slot), "generations grow"
         self.ever.add((slot, generation))
         self.live[slot] = generation
+        self.owners[slot] = owner
         self.queues[slot] = deque()
         return slot, generation
 
-    @rule(target=leases)
-    def open(self) -> tuple[int, int]:
-        lease = self.table.open()
+    def leave(self, slot: int) -> None:
+        del self.live[slot], self.queues[slot], self.owners[slot]
+        self.keys = {key: other for key, other in self.keys.items() if other != slot}
+        self.to_wipe.add(slot)
+
+    @rule(target=leases, owner=OWNERS)
+    def open(self, owner: bytes) -> tuple[int, int]:
+        lease = self.table.open(owner)
         if lease is None:
             assert len(self.live) == self.slots, "there was a slot"
             return (0, 0)
         assert lease[0] not in self.live
         assert 0 <= lease[0] < self.slots
-        return self.enter(*lease)
+        return self.enter(*lease, owner)
 
-    @rule(lease=leases)
-    def close(self, lease: tuple[int, int]) -> None:
-        held = self.held(lease)
-        assert self.table.close(*lease) is held
+    @rule(lease=leases, owner=OWNERS)
+    def close(self, lease: tuple[int, int], owner: bytes) -> None:
+        held = self.held(lease, owner)
+        assert self.table.close(*lease, owner) is held
         if held:
-            del self.live[lease[0]], self.queues[lease[0]]
-            self.to_wipe.add(lease[0])
+            self.leave(lease[0])
 
-    @rule(target=leases, lease=leases)
-    def reset(self, lease: tuple[int, int]) -> tuple[int, int]:
-        held = self.held(lease)
-        assert self.table.reset(*lease) is held
+    @rule(owner=OWNERS)
+    def close_all(self, owner: bytes) -> None:
+        self.table.close_all(owner)
+        self.dropped[owner] = 0
+        for slot in [slot for slot, other in self.owners.items() if other == owner]:
+            self.leave(slot)
+
+    @rule(lease=leases, owner=OWNERS)
+    def lock(self, lease: tuple[int, int], owner: bytes) -> None:
+        self.seq += 1
+        key = self.seq.to_bytes(4, "big")
+        held = self.held(lease, owner)
+        assert self.table.lock(*lease, key, owner) is held
+        if held:
+            self.keys = {other: slot for other, slot in self.keys.items() if slot != lease[0]} | {key: lease[0]}
+            self.spent.append(key)
+
+    @rule(target=leases, owner=OWNERS, number=st.integers(0, 5))
+    def adopt(self, owner: bytes, number: int) -> tuple[int, int]:
+        """By a key that is good, or was, or never was one."""
+        key = self.spent[-1 - number] if number < len(self.spent) else b""
+        slot = self.keys.pop(key, None)
+        adopted = self.table.adopt(key, owner)
+        if slot is None:
+            assert adopted is None
+            return (0, 0)
+        assert adopted == (slot, self.live[slot] + 1, self.owners[slot])
+        return self.enter(slot, adopted[1], owner)
+
+    @rule(target=leases, lease=leases, owner=OWNERS)
+    def reset(self, lease: tuple[int, int], owner: bytes) -> tuple[int, int]:
+        held = self.held(lease, owner)
+        assert self.table.reset(*lease, owner) is held
         if not held:
             return lease
         self.to_wipe.add(lease[0])
-        return self.enter(lease[0], lease[1] + 1)
+        return self.enter(lease[0], lease[1] + 1, owner)
 
-    @rule(lease=leases)
-    def push(self, lease: tuple[int, int]) -> None:
+    @rule(lease=leases, owner=OWNERS)
+    def push(self, lease: tuple[int, int], owner: bytes) -> None:
         self.seq += 1
-        held = self.held(lease)
-        assert self.table.push(*lease, self.seq, frame(self.seq)) is held
+        held = self.held(lease, owner)
+        assert self.table.push(*lease, self.seq, frame(self.seq), owner) is held
         if held:
             queue = self.queues[lease[0]]
             queue.append(self.seq)
             if len(queue) > self.queue_frames:
                 queue.popleft()
-                self.dropped += 1
+                self.dropped[owner] += 1
 
     @rule()
     def plan(self) -> None:
@@ -231,7 +303,8 @@ class SlotMachine(RuleBasedStateMachine):
         if plan is None:
             assert not expected
             return
-        assert list(plan.rows) == [(slot, self.live[slot], seq) for slot, seq in expected.items()]
+        rows = {row: owner for owner, owned in plan.rows.items() for row in owned}
+        assert rows == {(slot, self.live[slot], seq): self.owners[slot] for slot, seq in expected.items()}
         assert np.flatnonzero(plan.active).tolist() == list(expected)
         assert plan.pcm[:, -1].tolist() == [float(expected.get(slot, 0)) for slot in range(self.slots)]
 
@@ -240,14 +313,16 @@ class SlotMachine(RuleBasedStateMachine):
         assert wiped(self.table) == sorted(self.to_wipe)
         self.to_wipe.clear()
 
-    @rule()
-    def take_dropped(self) -> None:
-        assert self.table.take_dropped() == self.dropped
-        self.dropped = 0
+    @rule(owner=OWNERS)
+    def take_dropped(self, owner: bytes) -> None:
+        assert self.table.take_dropped(owner) == self.dropped[owner]
+        self.dropped[owner] = 0
 
     @invariant()
     def counts_agree(self) -> None:
         assert self.table.used == len(self.live)
+        for owner in (HOST, b"a", b"b"):
+            assert self.table.used_elsewhere(owner) == sum(other != owner for other in self.owners.values())
         assert self.table.has_frames is any(self.queues.values())
 
 

@@ -1,0 +1,72 @@
+"""``rtc-server engine``: one model without a server, for media nodes on other machines."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from rtc_server import config
+from rtc_server.config import EngineSettings, Settings
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.factory import make_model
+from rtc_server.engine.messages import Ready
+from rtc_server.engine.served import ServedPort, drain_at_signals, hold_signals, serve_nodes
+from rtc_server.errors import ConfigError
+from rtc_server.services import EngineSpec, check_models, plan
+from rtc_server.system import hardware
+from rtc_server.usage import invocation
+from rtc_server.usage.command_line import Parser
+
+_TEXT: Final = "run one model for media servers on other machines"
+_SHARED: Final = (
+    *("model", "device", "dtype", "quantize", "kv_dtype", "stt", "stt_slots", "slots", "echo_slots", "context"),
+    *("temperature", "text_temperature", "top_k", "text_top_k", "seed", "allow_slow", "threads"),
+    *("cluster_key", "drain_s", "log_level"),
+)
+"""What it has in common with a server."""
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    command = commands.add_parser(
+        "engine",
+        help=_TEXT,
+        usage="%(prog)s [OPTION ...]",
+        description=config.describe(_TEXT, "engine_listen"),
+        elsewhere=config.SECRETS_ELSEWHERE,
+    )
+    config.add_arguments(command, EngineSettings)
+    config.add_arguments(command, only=_SHARED)
+
+
+def run(settings: Settings, own: EngineSettings) -> int:
+    """Until a signal comes. The exit status. Raises ConfigError, ModelLoadError."""
+    if not settings.cluster_key:
+        raise ConfigError(
+            "An engine needs --cluster-key, the secret of those who may use it.",
+            hint="Make one, and give each machine of the cluster the same: openssl rand -base64 48 > cluster.key",
+        )
+    key = ClusterKey.read(Path(settings.cluster_key))
+    spec = _planned(settings, own.engine_service)
+    check_models([spec])
+    hold_signals()
+    port = ServedPort(own.engine_listen, key, lambda ready: _announce(own.engine_service, port.address, ready))
+    drain_at_signals(port, settings.drain_s)
+    serve_nodes(lambda: make_model(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s)
+    return 0
+
+
+def _planned(settings: Settings, service: str) -> EngineSpec:
+    spec = next((spec for spec in plan(settings, hardware.cuda_devices()) if spec.service == service), None)
+    if spec is None:
+        option = "--stt" if service == "transcribe" else "--model"
+        raise ConfigError(f"There is no model for {service}.", hint=f"Name one with {option}.")
+    return spec
+
+
+def _announce(service: str, address: str, ready: Ready) -> None:
+    info = ready.info
+    print(f"\n  {service}: {info.name} on {info.device}, {info.slots} slots, at {address}. On a media server:\n")
+    reached = address.replace("0.0.0.0", "HOST")  # noqa: S104 - to be replaced by its reader
+    command = invocation.command("serve", "--engine-at", f"{service}={reached}", "--cluster-key", "FILE")
+    print(f"    {command}\n", flush=True)

@@ -1,0 +1,210 @@
+"""An engine that media nodes on other machines use, over ZeroMQ on TCP: the engine's end.
+
+One socket, which a thread of its own reads and writes, for the one that steps has no time to see when a message comes.
+Who does not have the cluster's key gets no further than the handshake. A node that stalls loses what is said to it, and
+keeps up nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import zmq
+import zmq.auth.thread
+
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.core import serve
+from rtc_server.engine.inbox import Arrival, Inbox
+from rtc_server.engine.messages import Drain, FromEngine, LoadFailed, Ready, Stop, ToEngine, decode_from_node, encode
+from rtc_server.engine.model import StreamingModel
+from rtc_server.engine.owners import GRACE_S, HOST, Owner
+from rtc_server.engine.realtime import Clocks, RealTime
+from rtc_server.errors import ConfigError, ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_MS: Final = 1_000
+SILENCE_MS: Final = 3_000
+"""After which a connection is dead, and what waits for it is dropped; the node's slots are kept longer."""
+HANDSHAKE_MS: Final = 5_000
+_MAX_MESSAGE_BYTES: Final = 65_536
+"""A frame has 7,680, and nothing that a node says has more."""
+_TO_NODE_MESSAGES: Final = 100
+"""That may wait for one node: steps come 12 to some hundred times a second."""
+_WITHIN_MESSAGES: Final = 10_000
+_LOOK_S: Final = 0.1
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class ServedPort:
+    """The engine's port. ``address``: ``HOST:PORT`` to listen on, port 0 for any; :attr:`address` is the one it has.
+
+    ``on_ready``: called with the model when it is there. Raises ConfigError where it cannot listen.
+    """
+
+    def __init__(self, address: str, key: ClusterKey, on_ready: Callable[[Ready], None] = lambda _: None) -> None:
+        self.failure: LoadFailed | None = None
+        self.loaded = False
+        self._on_ready = on_ready
+        self._context = zmq.Context()
+        self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
+        self._guard.start()
+        self._guard.configure_curve_callback("*", _OnlyNodes(key))
+        router = self._context.socket(zmq.ROUTER)
+        self.address = _listen(router, address, key, self._give_up)
+        leaving = self._context.socket(zmq.PULL)
+        self._outbox = self._context.socket(zmq.PUSH)
+        for socket in (leaving, self._outbox):
+            socket.set_hwm(_WITHIN_MESSAGES)
+            socket.linger = 0
+        leaving.bind("inproc://leaving")
+        self._outbox.connect("inproc://leaving")
+        self._arrived = Inbox()
+        self._closing = False
+        self._carrier = threading.Thread(target=self._carry, args=(router, leaving), name="engine-nodes", daemon=True)
+        self._carrier.start()
+
+    def receive(self, wait_s: float | None) -> Iterable[Arrival]:
+        return self._arrived.receive(wait_s)
+
+    def tell(self, message: ToEngine) -> None:
+        """Say something to the engine as the one that started it; from any thread."""
+        self._arrived.put(message, _LOOK_S)
+
+    def send(self, message: FromEngine, owner: Owner = HOST) -> None:
+        if owner == HOST:
+            self._report(message)
+            return
+        try:
+            self._outbox.send_multipart((owner, encode(message)), zmq.NOBLOCK)
+        except zmq.Again:
+            logger.warning("the network does not keep up: a message was lost")
+
+    def close(self) -> None:
+        self._closing = True
+        self._outbox.close()
+        self._guard.stop()
+        self._context.term()  # ends the carrier's waiting, and waits until it has closed its sockets
+        self._carrier.join()
+
+    def _give_up(self) -> None:
+        self._guard.stop()
+        self._context.destroy(linger=0)
+
+    def _report(self, message: FromEngine) -> None:
+        match message:
+            case Ready():
+                self.loaded = True
+                self._on_ready(message)
+            case LoadFailed():
+                self.failure = message
+            case _:
+                pass  # the rest is for those who have slots
+
+    def _carry(self, router: zmq.Socket[bytes], leaving: zmq.Socket[bytes]) -> None:
+        """The carrier's thread, which owns both sockets, until :meth:`close`."""
+        with contextlib.suppress(zmq.ContextTerminated), router, leaving:
+            poller = zmq.Poller()
+            poller.register(router, zmq.POLLIN)
+            poller.register(leaving, zmq.POLLIN)
+            while True:
+                poller.poll()
+                self._send_all(router, leaving)
+                self._take_all(router)
+
+    def _send_all(self, router: zmq.Socket[bytes], leaving: zmq.Socket[bytes]) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                parts = leaving.recv_multipart(zmq.NOBLOCK)
+                with contextlib.suppress(zmq.Again):  # a node that has stalled, or is gone
+                    router.send_multipart(parts, zmq.NOBLOCK)
+
+    def _take_all(self, router: zmq.Socket[bytes]) -> None:
+        with contextlib.suppress(zmq.Again):
+            while not self._closing:
+                owner, *parts = router.recv_multipart(zmq.NOBLOCK)
+                try:
+                    (raw,) = parts
+                    message = decode_from_node(raw)
+                except (ValueError, msgspec.DecodeError):
+                    logger.warning("a message that is none was ignored")
+                    continue
+                while not self._closing and not self._arrived.put(message, _LOOK_S, owner):
+                    pass  # a step hangs: what comes behind waits in the socket
+
+
+class _OnlyNodes:
+    """Tells the handshake which keys may come in."""
+
+    def __init__(self, key: ClusterKey) -> None:
+        self._public = key.node.public
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key == self._public
+
+
+def _listen(router: zmq.Socket[bytes], address: str, key: ClusterKey, give_up: Callable[[], None]) -> str:
+    router.curve_server = True
+    router.curve_secretkey, router.curve_publickey = key.engine.secret, key.engine.public
+    router.linger = 0
+    router.router_handover = True  # a node that is back before its old connection has died
+    router.ipv6 = True
+    router.set_hwm(_TO_NODE_MESSAGES)
+    router.rcvhwm = _WITHIN_MESSAGES
+    router.maxmsgsize = _MAX_MESSAGE_BYTES
+    router.heartbeat_ivl, router.heartbeat_timeout = HEARTBEAT_MS, SILENCE_MS
+    router.handshake_ivl = HANDSHAKE_MS
+    try:
+        router.bind(f"tcp://{address}")
+    except zmq.ZMQError as error:
+        router.close()
+        give_up()
+        raise ConfigError(f"Cannot listen on {address}: {error.strerror}.") from error
+    endpoint: bytes = router.last_endpoint
+    return endpoint.decode().rstrip("\0").removeprefix("tcp://")
+
+
+def serve_nodes(
+    load: Callable[[], StreamingModel],
+    port: ServedPort,
+    real_time: RealTime = RealTime.UNMEASURED,
+    grace_s: float = GRACE_S,
+) -> None:
+    """One life of an engine that serves media nodes: until it is stopped, or drained. Closes ``port``. Raises
+    ModelLoadError."""
+    try:
+        serve(load, port, Clocks(time.monotonic, time.thread_time), real_time, grace_s)
+    finally:
+        port.close()
+    if port.failure is not None:
+        raise ModelLoadError(port.failure.message, port.failure.hint)
+
+
+def hold_signals() -> None:
+    """Block the signals that end programs, until :func:`drain_at_signals`. To be called from the main thread before any
+    other has started: they inherit it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+
+def drain_at_signals(port: ServedPort, drain_s: float) -> None:
+    """From now on, a signal that ends programs drains the engine, and another one, or ``drain_s`` later, stops it.
+    While the model is loading there is nothing to end in order, and loading may take minutes: then the process ends."""
+
+    def wait() -> None:
+        signal.sigwait(_ENDING)
+        if not port.loaded:
+            os._exit(0)
+        logger.info("draining: conversations have %.0f s", drain_s)
+        port.tell(Drain())
+        signal.sigtimedwait(_ENDING, drain_s)
+        port.tell(Stop())
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()

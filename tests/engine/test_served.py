@@ -1,0 +1,392 @@
+"""An engine on another machine: media nodes that share it, strangers at its port, and ways that break and mend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+import zmq
+import zmq.asyncio
+
+from lab.waiting import until
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.messages import PCM, PROTOCOL, Hello, Open, Ready, Stop, decode_from_engine, encode
+from rtc_server.engine.served import ServedPort, serve_nodes
+from rtc_server.engine.stream import EngineStream
+from rtc_server.engine.supervisor import EngineState
+from rtc_server.errors import (
+    ConfigError,
+    EngineFailed,
+    EngineUnavailable,
+    ModelLoadError,
+    ResumedElsewhere,
+    ResumeRefused,
+    ServerFull,
+)
+from tests.support.breakable_way import BreakableWay
+from tests.support.engines import Ear, frame, running
+from tests.support.fake_models import CountingModel, FakeOptions, GatedModel, unloadable
+from tests.support.served import KEY, SECRET, ServedEngine, node, served
+
+TOKEN = b"t" * 24
+DIGEST = hashlib.sha256(TOKEN).digest()
+
+
+@pytest.fixture
+def engine() -> Iterator[ServedEngine]:
+    with served() as engine:
+        yield engine
+
+
+@contextlib.asynccontextmanager
+async def nodes(engine: ServedEngine, count: int = 2) -> AsyncIterator[list[EngineClient]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(running(node(engine.address))) for _ in range(count)]
+
+
+async def say(stream: EngineStream, ear: Ear, texts: list[str]) -> None:
+    """Push a frame, and wait until this is all that was heard."""
+    assert stream.push(frame())
+    await until(lambda: ear.texts == texts, f"{texts}, not {ear.texts}")
+
+
+async def test_two_nodes_share_an_engine(engine: ServedEngine) -> None:
+    """Each has its own slots, hears its own rows, and knows how many the others have."""
+    async with nodes(engine) as (a, b):
+        ears = Ear(), Ear()
+        mine, theirs = await a.open(ears[0]), await b.open(ears[1])
+        assert mine.slot != theirs.slot
+        await say(mine, ears[0], [" 1"])
+        await say(mine, ears[0], [" 1", " 2"])
+        await say(theirs, ears[1], [" 1"])
+        pcm = ears[0].pcm[1]
+        assert pcm is not None
+        assert pcm[0] == pytest.approx(0.002)
+        assert (pcm[1:] == 0.5).all()
+        assert (a.slots_used, b.slots_used) == (1, 1)
+        await until(lambda: not a.has_room and not b.has_room)
+        with pytest.raises(ServerFull):
+            await a.open(Ear())
+        theirs.close()
+        await until(lambda: a.has_room)
+        newcomer = Ear()
+        await say(await a.open(newcomer), newcomer, [" 1"])
+        assert ears[1].texts == [" 1"]
+
+
+async def test_a_node_that_ends_gives_its_slots_back(engine: ServedEngine) -> None:
+    async with nodes(engine, 1) as (a,):
+        async with nodes(engine, 1) as (b,):
+            for _ in range(2):
+                await b.open(Ear())
+            await until(lambda: not a.has_room)
+        await until(lambda: a.has_room)
+
+
+async def test_a_conversation_goes_on_by_another_node(engine: ServedEngine) -> None:
+    """With all that the model remembers; the node that had it is told, once, and can do it no harm any more."""
+    async with nodes(engine) as (a, b):
+        before, after = Ear(), Ear()
+        stream = await a.open(before)
+        stream.lock(DIGEST)
+        await say(stream, before, [" 1"])
+        adopted = await b.adopt(TOKEN, after)
+        await until(lambda: before.errors)
+        assert [type(error) for error in before.errors] == [ResumedElsewhere]
+        assert not stream.push(frame())
+        stream.close()
+        await say(adopted, after, [" 2"])
+        assert (a.slots_used, b.slots_used, after.frames) == (0, 1, [1])
+        assert before.texts == [" 1"]
+        with pytest.raises(ResumeRefused):
+            await a.adopt(TOKEN, Ear())
+        adopted.lock(hashlib.sha256(b"n" * 24).digest())
+        back = Ear()
+        await say(await a.adopt(b"n" * 24, back), back, [" 3"])
+
+
+async def test_a_conversation_that_is_over_cannot_be_adopted(engine: ServedEngine) -> None:
+    async with nodes(engine) as (a, b):
+        stream = await a.open(Ear())
+        stream.lock(DIGEST)
+        stream.close()
+        with pytest.raises(ResumeRefused):
+            await b.adopt(TOKEN, Ear())
+        with pytest.raises(ResumeRefused):
+            await b.adopt(secrets.token_bytes(24), Ear())
+        assert b.slots_used == 0
+
+
+async def test_the_slots_of_a_node_that_is_gone_are_kept_for_the_grace() -> None:
+    """It vanishes without a word: another node goes on, and what none has asked for is free after the grace."""
+    with served(grace_s=3.0) as engine:
+        async with nodes(engine, 1) as (b,), running(node(engine.address)) as a:
+            for number in range(2):
+                ear = Ear()
+                stream = await a.open(ear)
+                stream.lock(hashlib.sha256(bytes([number]) * 24).digest())
+                await say(stream, ear, [" 1"])
+            await until(lambda: not b.has_room)
+            _vanish(a)
+            after = Ear()
+            await say(await b.adopt(b"\1" * 24, after), after, [" 2"])
+            assert not b.has_room
+            await until(lambda: b.has_room, "the other slot to be taken back")
+            with pytest.raises(ResumeRefused):
+                await b.adopt(b"\0" * 24, Ear())
+
+
+def _vanish(client: EngineClient) -> None:
+    """From now on, nothing that the node says arrives, as if its machine had lost its power."""
+    link = client._supervisor._link
+    assert link is not None
+    link.send = lambda _: True  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("cut_s", [0.2, 1.5], ids=["shorter than a connection lives", "longer"])
+async def test_a_way_that_breaks_and_mends_costs_no_conversation(cut_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of the time between are lost; what the model remembers is not. All ten times as fast as in earnest."""
+    for module in ("served", "remote"):
+        monkeypatch.setattr(f"rtc_server.engine.{module}.HEARTBEAT_MS", 100)
+        monkeypatch.setattr(f"rtc_server.engine.{module}.SILENCE_MS", 300)
+        monkeypatch.setattr(f"rtc_server.engine.{module}.HANDSHAKE_MS", 500)
+    with served() as engine:
+        async with BreakableWay.to(engine.address) as way, running(node(way.address)) as client:
+            ear = Ear()
+            stream = await client.open(ear)
+            await say(stream, ear, [" 1"])
+            await way.broken_for(cut_s)
+            await until(lambda: client.ready)
+
+            def answered() -> bool:
+                stream.push(frame())
+                return len(ear.texts) > 1
+
+            await until(answered)
+            assert ear.texts[1] in (" 2", " 3", " 4", " 5"), "it was not begun again"
+            assert not ear.errors
+            assert client.restarts == 0
+
+
+async def test_a_node_that_does_not_read_costs_the_others_nothing(engine: ServedEngine) -> None:
+    """Its audio is dropped."""
+    with zmq.Context() as context:
+        deaf = _dealer(context, engine.address, KEY)
+        deaf.rcvhwm = 1
+        deaf.connect(f"tcp://{engine.address}")
+        deaf.send(encode(Hello(PROTOCOL)))
+        deaf.send(encode(Open(1)))
+        async with nodes(engine, 1) as (client,):
+            await until(lambda: client._slots_elsewhere == 1)
+            for _ in range(3000):  # questions, each of which is answered
+                deaf.send(encode(Open(2)))
+            ear = Ear()
+            stream = await client.open(ear)
+            for number in range(1, 20):
+                await say(stream, ear, [f" {count}" for count in range(1, number + 1)])
+        deaf.close(0)
+
+
+async def test_another_key_opens_nothing(engine: ServedEngine, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once where the key is wrong, and those who have the right one notice nothing."""
+    caplog.set_level(logging.WARNING)
+    stranger = node(engine.address, ClusterKey.of(SECRET + b"!"))
+    stranger.start()
+    async with nodes(engine, 1) as (client,):
+        await until(lambda: "--cluster-key" in caplog.text)
+        assert stranger.state is EngineState.LOADING
+        with pytest.raises(EngineUnavailable):
+            await stranger.open(Ear())
+        ear = Ear()
+        await say(await client.open(ear), ear, [" 1"])
+    await stranger.close()
+    assert caplog.text.count("ends the handshake") == 1
+
+
+def _dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, key: ClusterKey | None) -> zmq.Socket[bytes]:
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger = 0
+    if key is not None:
+        dealer.curve_serverkey = key.engine.public
+        dealer.curve_publickey, dealer.curve_secretkey = key.node.public, key.node.secret
+    return dealer
+
+
+async def test_the_engines_public_key_is_not_enough(engine: ServedEngine) -> None:
+    """Any key pair can shake hands with it: only that of a node is let in; nor is one that encrypts nothing."""
+    public, secret = zmq.curve_keypair()
+    with zmq.Context() as context:
+        strangers = [_dealer(context, engine.address, key) for key in (KEY, None)]
+        strangers[0].curve_publickey, strangers[0].curve_secretkey = public, secret
+        for stranger in strangers:
+            stranger.connect(f"tcp://{engine.address}")
+            stranger.send(encode(Hello(PROTOCOL)))
+        async with nodes(engine, 1):
+            pass
+        for stranger in strangers:
+            assert not stranger.poll(500), "it was answered"
+            stranger.close(0)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 100_000, b"\xff\0\0\0\0\0\0\0\1\x7f\3\1CURVE" + b"\0" * 100],
+    ids=["nothing", "http", "ones", "greeting"],
+)
+async def test_what_is_no_zeromq_costs_nothing(engine: ServedEngine, garbage: bytes) -> None:
+    host, _, port = engine.address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            raw = stack.enter_context(socket.create_connection((host, int(port)), 5))
+            with contextlib.suppress(ConnectionError):
+                raw.sendall(garbage)
+        async with nodes(engine, 1) as (client,):
+            ear = Ear()
+            await say(await client.open(ear), ear, [" 1"])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[b""], [b"garbage"], [encode(Stop())], [b"a", b"b"], [encode(Open(1)), b""], [b"x" * 60_000]],
+    ids=["empty", "garbage", "stop", "parts", "more", "long"],
+)
+async def test_a_node_that_talks_nonsense_costs_the_others_nothing(engine: ServedEngine, parts: list[bytes]) -> None:
+    with zmq.Context() as context:
+        odd = _dealer(context, engine.address, KEY)
+        odd.connect(f"tcp://{engine.address}")
+        odd.send(encode(Hello(PROTOCOL)))
+        odd.send_multipart(parts)
+        odd.send(encode(Hello(PROTOCOL)))
+        for _ in range(2):
+            assert odd.poll(20_000)
+            assert isinstance(decode_from_engine(odd.recv()), Ready)
+        async with nodes(engine, 1) as (client,):
+            ear = Ear()
+            await say(await client.open(ear), ear, [" 1"])
+        odd.close(0)
+
+
+async def test_a_message_that_is_too_long_costs_its_own_connection(engine: ServedEngine) -> None:
+    with zmq.Context() as context:
+        odd = _dealer(context, engine.address, KEY)
+        odd.connect(f"tcp://{engine.address}")
+        odd.send(b"x" * 1_000_000)
+        async with nodes(engine, 1) as (client,):
+            ear = Ear()
+            await say(await client.open(ear), ear, [" 1"])
+        odd.close(0)
+
+
+async def test_another_version_is_said_and_not_tried_again(
+    engine: ServedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtc_server.engine.remote.PROTOCOL", PROTOCOL + 1)
+    client = node(engine.address)
+    client.start()
+    with pytest.raises(ModelLoadError, match=f"version {PROTOCOL} ") as caught:
+        await client.wait_settled()
+    assert "release" in (caught.value.hint or "")
+    await client.close()
+
+
+async def test_an_engine_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+    client = node(address)
+    client.start()
+    with pytest.raises(EngineUnavailable):
+        await client.open(Ear())
+    with served(address=address):
+        await client.wait_settled()
+        ear = Ear()
+        await say(await client.open(ear), ear, [" 1"])
+        await client.close()
+
+
+async def test_a_model_that_is_loading_is_waited_for() -> None:
+    """Greetings wait meanwhile, and make one node ready once."""
+    loaded = threading.Event()
+
+    def load() -> CountingModel:
+        assert loaded.wait(20)
+        return CountingModel(1)
+
+    engine = ServedEngine(load)
+    client = node(engine.address)
+    client.start()
+    await asyncio.sleep(1.2)  # some greetings
+    assert client.state is EngineState.LOADING
+    loaded.set()
+    await client.wait_settled()
+    ear = Ear()
+    await say(await client.open(ear), ear, [" 1"])
+    await client.close()
+    engine.stop()
+
+
+async def test_an_engine_that_was_started_again_knows_no_one(no_restart_pause: None) -> None:
+    """Its conversations are lost, and said to be; new ones work."""
+    first = ServedEngine(lambda: CountingModel(2))
+    async with running(node(first.address)) as client:
+        ear = Ear()
+        stream = await client.open(ear)
+        await say(stream, ear, [" 1"])
+        first.stop()
+        with served(address=first.address):
+            await until(lambda: ear.errors)
+            assert [type(error) for error in ear.errors] == [EngineFailed]
+            await client.wait_ready()
+            again = Ear()
+            await say(await client.open(again), again, [" 1"])
+            assert client.restarts == 1
+
+
+async def test_a_model_that_cannot_be_loaded_ends_the_engine() -> None:
+    port = ServedPort("127.0.0.1:0", KEY)
+    with pytest.raises(ModelLoadError, match="no such model"):
+        serve_nodes(lambda: unloadable(FakeOptions(1)), port)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "300.0.0.1:0", "no.such.host.invalid:0"])
+def test_where_it_cannot_listen(address: str) -> None:
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="Cannot listen"):
+        ServedPort(address, KEY)
+    assert threading.active_count() == before
+
+
+def test_a_port_that_is_taken(engine: ServedEngine) -> None:
+    with pytest.raises(ConfigError, match=engine.address):
+        ServedPort(engine.address, KEY)
+
+
+async def test_a_step_that_hangs_is_a_stall_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtc_server.engine.pulse.QUIET_S", 0.3)
+    model = GatedModel(1)
+    with served(model=model) as engine:
+        async with running(node(engine.address)) as client:
+            stalls: list[bool] = []
+            client.on_stall = stalls.append
+            ear = Ear()
+            stream = await client.open(ear)
+            stream.push(frame())
+            await until(lambda: stalls == [True])
+            for _ in range(100):
+                model.gate.release()
+            await until(lambda: stalls == [True, False] and ear.texts == [" 1"])
+            assert not ear.errors
+
+
+def test_samples_are_little_endian_on_the_wire() -> None:
+    assert np.dtype(PCM).newbyteorder("=") == np.dtype(np.float32)
+    assert np.array([1.0], PCM).tobytes() == b"\0\0\x80?"

@@ -1,0 +1,138 @@
+"""Media servers whose engine is another process, reached over TCP: a whole conversation, and what becomes of it when
+the engine goes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.engine_process import EngineProcess, engine_process, key_file
+from lab.sound.tones import Ear
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.client import VoiceClient
+from rtc_server.config import Settings
+from tests.conftest import ON_ONE_LOOP
+from tests.support.script import Speaker
+
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
+
+
+@contextlib.asynccontextmanager
+async def media_server(engine: EngineProcess, directory: Path, service: str) -> AsyncIterator[Server]:
+    settings: dict[str, Any] = {"dialogue": {"stt": "none"}, "echo": {"model": "echo"}}[service]
+    server = Server(
+        Settings(
+            port=0,
+            engine_at=(f"{service}={engine.address}",),
+            cluster_key=str(key_file(directory)),
+            drain_s=0,
+            **settings,
+        )
+    )
+    await server.start()
+    try:
+        await server.wait_ready()
+        yield server
+    finally:
+        await server.stop(0)
+
+
+def text_of(client: VoiceClient) -> str:
+    return "".join(event["delta"] for event in client.events if event["type"] == "text").strip()
+
+
+def talk_to(server: Server, *, service: str | None = None, speaker: Speaker) -> VoiceClient:
+    return VoiceClient(f"http://127.0.0.1:{server.port}", speaker, service=service, on_voice=Ear())
+
+
+async def test_two_media_servers_talk_with_one_model(tmp_path: Path) -> None:
+    """At a time; and neither has loaded it."""
+    async with engine_process(tmp_path, "--model", "pico", "--slots", "2") as engine:
+        await engine.wait_ready()
+        async with media_server(engine, tmp_path, "dialogue") as a, media_server(engine, tmp_path, "dialogue") as b:
+            assert [server.engines["dialogue"].info.name for server in (a, b)] == ["pico", "pico"]  # type: ignore[union-attr]
+            assert [server.engines["dialogue"].pid for server in (a, b)] == [None, None]
+            speakers = Speaker(), Speaker()
+            async with talk_to(a, speaker=speakers[0]) as first, talk_to(b, speaker=speakers[1]) as second:
+                for client in (first, second):
+                    await client.wait_for("connected")
+                speakers[0].say("what is three plus four")
+                speakers[1].say("count to three")
+                await until(lambda: text_of(first) == "that is seven", "the answer")
+                await until(lambda: text_of(second).endswith("three"), "the count")
+                assert text_of(second) == "one two three"
+            await until(lambda: b.engines["dialogue"].slots_used == 0 and b.engines["dialogue"].has_room)
+
+
+async def test_an_engine_that_is_killed_is_said_and_comes_back(tmp_path: Path) -> None:
+    options = ("--engine-service", "echo", "--echo-slots", "2")
+    async with engine_process(tmp_path, *options) as engine:
+        await engine.wait_ready()
+        async with media_server(engine, tmp_path, "echo") as server, talk_to(server, speaker=Speaker()) as client:
+            await client.wait_for("connected")
+            await engine.kill()
+            async with engine_process(tmp_path, *options, listen=engine.address) as again:
+                await again.wait_ready()
+                assert (await client.wait_for("error", code="engine_failed"))["retryable"]
+                await server.engines["echo"].wait_ready()
+                async with talk_to(server, speaker=Speaker()) as other:
+                    await other.wait_for("connected")
+
+
+async def test_an_engine_that_is_told_to_end_lets_conversations_end(tmp_path: Path) -> None:
+    async with engine_process(tmp_path, "--engine-service", "echo", "--drain-s", "60") as engine:
+        await engine.wait_ready()
+        async with media_server(engine, tmp_path, "echo") as server:
+            async with talk_to(server, speaker=Speaker()) as client:
+                await client.wait_for("connected")
+                engine.process.send_signal(signal.SIGTERM)
+                await until(lambda: any("draining" in line for line in engine.log))
+                assert psutil.Process(engine.process.pid).is_running()
+                assert engine.process.returncode is None
+            assert await engine.wait_exit() == 0
+
+
+async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    async with engine_process(tmp_path, "--engine-service", "echo", "--drain-s", "60") as engine:
+        await engine.wait_ready()
+        async with media_server(engine, tmp_path, "echo") as server, talk_to(server, speaker=Speaker()) as client:
+            await client.wait_for("connected")
+            engine.process.send_signal(signal.SIGTERM)
+            await until(lambda: any("draining" in line for line in engine.log))
+            engine.process.send_signal(signal.SIGTERM)
+            assert await engine.wait_exit() == 0
+
+
+async def test_while_the_model_is_loading_a_signal_ends_it(tmp_path: Path) -> None:
+    async with engine_process(tmp_path, "--model", "pico") as engine:
+        await until(lambda: psutil.Process(engine.process.pid).num_threads() > 3, "its port")
+        engine.process.send_signal(signal.SIGINT)
+        assert await engine.wait_exit() in (0, -signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--model", "nowhere/at-all/x"), "neither a directory nor a hub repository"),
+        (("--engine-service", "transcribe", "--model", "echo"), "There is no model for transcribe"),
+        (("--engine-service", "opera"), "must be one of"),
+        (("--cluster-key", "/nowhere"), "cannot be read"),
+    ],
+)
+async def test_what_cannot_be_started_says_why(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    async with engine_process(tmp_path, *options) as engine:
+        assert await engine.wait_exit() == 1
+        assert any(said in line for line in engine.log), engine.log
+
+
+async def test_it_does_not_start_without_a_key(tmp_path: Path) -> None:
+    async with engine_process(tmp_path, "--cluster-key", "") as engine:
+        assert await engine.wait_exit() == 1
+        assert any("--cluster-key is empty" in line for line in engine.log), engine.log

@@ -1,0 +1,61 @@
+"""A way over TCP that a test breaks and mends: nothing goes through meanwhile, and no connection is closed by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class BreakableWay:
+    """Passes on what comes to :attr:`address`, to ``far``, both HOST:PORT."""
+
+    def __init__(self, far: str) -> None:
+        self.address = ""
+        self._far = far.rpartition(":")
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def to(cls, far: str) -> AsyncIterator[BreakableWay]:
+        way = cls(far)
+        server = await asyncio.start_server(way._serve, "127.0.0.1", 0)
+        way.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield way
+        finally:
+            server.close()
+            for task in way._tasks:
+                task.cancel()
+            await asyncio.gather(*way._tasks, return_exceptions=True)
+
+    async def broken_for(self, seconds: float) -> None:
+        self._whole.clear()
+        await asyncio.sleep(seconds)
+        self._whole.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        host, _, port = self._far
+        try:
+            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            writer.close()
+            return
+        try:
+            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        finally:
+            writer.close()
+            far_writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._whole.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()

@@ -1,0 +1,53 @@
+"""An engine that media nodes reach over TCP, in a thread of the test's own process, and such nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from lab.engine_process import SECRET
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.messages import Stop
+from rtc_server.engine.model import StreamingModel
+from rtc_server.engine.owners import GRACE_S
+from rtc_server.engine.remote import RemoteLink
+from rtc_server.engine.served import ServedPort, serve_nodes
+from rtc_server.metrics import Metrics
+from tests.support.fake_models import CountingModel
+
+KEY = ClusterKey.of(SECRET)
+
+
+class ServedEngine:
+    """``load`` makes its model. ``address``: HOST:PORT; port 0 for any."""
+
+    def __init__(
+        self, load: Callable[[], StreamingModel], address: str = "127.0.0.1:0", grace_s: float = GRACE_S
+    ) -> None:
+        self._port = ServedPort(address, KEY)
+        self.address = self._port.address
+        self._thread = threading.Thread(target=serve_nodes, args=(load, self._port), kwargs={"grace_s": grace_s})
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._port.tell(Stop())
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def served(
+    slots: int = 2, address: str = "127.0.0.1:0", grace_s: float = GRACE_S, model: StreamingModel | None = None
+) -> Iterator[ServedEngine]:
+    engine = ServedEngine(lambda: CountingModel(slots) if model is None else model, address, grace_s)
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def node(address: str, key: ClusterKey = KEY, stall_timeout_s: float = 60.0) -> EngineClient:
+    """A media node's client of the engine there."""
+    return EngineClient("fake", lambda: RemoteLink(address, key), Metrics(), stall_timeout_s)
