@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
 
+_LAST_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -256,12 +257,18 @@ class EngineSettings:
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             _check(spec, getattr(self, spec.name))
-        if not re.fullmatch(r"\S+:\d{1,5}", self.engine_listen):
+        if not is_host_and_port(self.engine_listen):
             raise ConfigError("--engine-listen must be HOST:PORT.")
 
 
 RENAMED: Final = {"resume_grace": "resume_grace_s", "max_session": "max_session_s", "bitrate": "bitrate_bps"}
 """Names that settings had before each said its unit, and have now. The old ones go on working."""
+
+
+def is_host_and_port(text: str) -> bool:
+    """Whether ``text`` is HOST:PORT, the host a name or an address, of IPv6 in brackets."""
+    found = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", text)
+    return found is not None and int(found[1]) <= _LAST_PORT
 
 
 def option(name: str) -> str:

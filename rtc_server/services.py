@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Final
 
 from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
-from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.config import DEFAULT_MODEL, Settings, is_host_and_port
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.factory import SlotOptions, make_model
@@ -110,7 +109,7 @@ def remote_engines(settings: Settings) -> dict[str, str]:
     addresses: dict[str, str] = {}
     for entry in settings.engine_at:
         service, equals, address = entry.partition("=")
-        if not equals or not re.fullmatch(r"\S+:\d{1,5}", address):
+        if not equals or not is_host_and_port(address):
             raise ConfigError(f"--engine-at {entry!r} is not SERVICE=HOST:PORT.")
         if service not in SERVICES:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +12,14 @@ from rtc_server.config import EngineSettings, Settings
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.messages import Ready
-from rtc_server.engine.served import ServedPort, drain_at_signals, hold_signals, serve_nodes
+from rtc_server.engine.served import ServedPort, drain_at_signals, serve_nodes
 from rtc_server.errors import ConfigError
 from rtc_server.services import EngineSpec, check_models, plan
 from rtc_server.system import hardware
 from rtc_server.usage import invocation
 from rtc_server.usage.command_line import Parser
+
+logger = logging.getLogger(__name__)
 
 _TEXT: Final = "run one model for media servers on other machines"
 _SHARED: Final = (
@@ -49,9 +52,9 @@ def run(settings: Settings, own: EngineSettings) -> int:
     key = ClusterKey.read(Path(settings.cluster_key))
     spec = _planned(settings, own.engine_service)
     check_models([spec])
-    hold_signals()
     port = ServedPort(own.engine_listen, key, lambda ready: _announce(own.engine_service, port.address, ready))
     drain_at_signals(port, settings.drain_s)
+    logger.info("listening at %s, and loading %s", port.address, own.engine_service)
     serve_nodes(lambda: make_model(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s)
     return 0
 

@@ -38,6 +38,7 @@ _NAME_BYTES: Final = 16
 _WAITING_MESSAGES: Final = 1_000
 _PARTING_MS: Final = 200
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+_HANDSHAKES: Final = "inproc://handshakes"
 _FAILED: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH | (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 )
@@ -51,6 +52,7 @@ class RemoteLink:
         self._address = address
         self._context = zmq.Context()
         self._socket = zmq.asyncio.Socket(self._context, zmq.DEALER)
+        self._handshakes = zmq.asyncio.Socket(self._context, zmq.PAIR)
         self._set_up(key)
         self._tasks: list[asyncio.Task[None]] = []
         self._greeted = False
@@ -62,18 +64,20 @@ class RemoteLink:
         return None
 
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
-        monitor = self._socket.get_monitor_socket(_FAILED)
+        self._socket.monitor(_HANDSHAKES, _FAILED)
+        self._handshakes.connect(_HANDSHAKES)
         self._socket.connect(f"tcp://{self._address}")
         self._tasks = [
             asyncio.create_task(self._greet(), name="engine-greeting"),
             asyncio.create_task(self._read(on_message, on_exit), name="engine-reader"),
-            asyncio.create_task(self._watch(monitor), name="engine-handshakes"),
+            asyncio.create_task(self._watch(), name="engine-handshakes"),
         ]
 
     def send(self, message: ToEngine) -> bool:
         if self._closed:
             return False
-        sent = self._socket.send(encode(message), zmq.NOBLOCK)
+        # It is tried at once, and what comes back is done.
+        sent: asyncio.Future[Any] = self._socket.send(encode(message), zmq.NOBLOCK)  # type: ignore[assignment]
         return sent.exception() is None
 
     async def close(self) -> None:
@@ -85,7 +89,8 @@ class RemoteLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.disable_monitor()
+        self._socket.monitor(None, 0)
+        self._handshakes.close()
         self._socket.close()
         await asyncio.to_thread(self._context.term)  # until the goodbye is out, or was given up
 
@@ -133,13 +138,12 @@ class RemoteLink:
                 case _:
                     on_message(message)
 
-    async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
+    async def _watch(self) -> None:
         """Say once that the engine, or what listens there, does not take our key."""
-        event: dict[str, Any] = await recv_monitor_message(monitor)
+        event = await recv_monitor_message(self._handshakes)
         logger.warning(
             "the engine at %s ends the handshake (%s): is its --cluster-key the same?",
-            self._address,
-            event["event"].name,
+            *(self._address, zmq.Event(event["event"]).name),
         )
 
 

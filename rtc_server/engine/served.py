@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import signal
 import threading
 import time
@@ -41,7 +42,6 @@ _TO_NODE_MESSAGES: Final = 100
 """That may wait for one node: steps come 12 to some hundred times a second."""
 _WITHIN_MESSAGES: Final = 10_000
 _LOOK_S: Final = 0.1
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServedPort:
@@ -168,8 +168,8 @@ def _listen(router: zmq.Socket[bytes], address: str, key: ClusterKey, give_up: C
         router.close()
         give_up()
         raise ConfigError(f"Cannot listen on {address}: {error.strerror}.") from error
-    endpoint: bytes = router.last_endpoint
-    return endpoint.decode().rstrip("\0").removeprefix("tcp://")
+    port = str(router.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2]
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def serve_nodes(
@@ -188,23 +188,24 @@ def serve_nodes(
         raise ModelLoadError(port.failure.message, port.failure.hint)
 
 
-def hold_signals() -> None:
-    """Block the signals that end programs, until :func:`drain_at_signals`. To be called from the main thread before any
-    other has started: they inherit it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-
-
 def drain_at_signals(port: ServedPort, drain_s: float) -> None:
     """From now on, a signal that ends programs drains the engine, and another one, or ``drain_s`` later, stops it.
-    While the model is loading there is nothing to end in order, and loading may take minutes: then the process ends."""
+    While the model is loading there is nothing to end in order, and loading may take minutes: then the process ends. To
+    be called from the main thread."""
+    came: queue.SimpleQueue[int] = (
+        queue.SimpleQueue()
+    )  # the one that a signal's handler may fill, whatever it interrupts
 
     def wait() -> None:
-        signal.sigwait(_ENDING)
+        came.get()
         if not port.loaded:
             os._exit(0)
         logger.info("draining: conversations have %.0f s", drain_s)
         port.tell(Drain())
-        signal.sigtimedwait(_ENDING, drain_s)
+        with contextlib.suppress(queue.Empty):
+            came.get(timeout=drain_s)
         port.tell(Stop())
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: came.put(number))
     threading.Thread(target=wait, name="signals", daemon=True).start()

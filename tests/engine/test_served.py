@@ -19,7 +19,7 @@ import zmq.asyncio
 from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
-from rtc_server.engine.messages import PCM, PROTOCOL, Hello, Open, Ready, Stop, decode_from_engine, encode
+from rtc_server.engine.messages import PCM, PROTOCOL, Hello, Open, Ping, Ready, Stop, decode_from_engine, encode
 from rtc_server.engine.served import ServedPort, serve_nodes
 from rtc_server.engine.stream import EngineStream
 from rtc_server.engine.supervisor import EngineState
@@ -110,8 +110,9 @@ async def test_a_conversation_goes_on_by_another_node(engine: ServedEngine) -> N
         with pytest.raises(ResumeRefused):
             await a.adopt(TOKEN, Ear())
         adopted.lock(hashlib.sha256(b"n" * 24).digest())
+        await say(adopted, after, [" 2", " 3"])
         back = Ear()
-        await say(await a.adopt(b"n" * 24, back), back, [" 3"])
+        await say(await a.adopt(b"n" * 24, back), back, [" 4"])
 
 
 async def test_a_conversation_that_is_over_cannot_be_adopted(engine: ServedEngine) -> None:
@@ -119,6 +120,7 @@ async def test_a_conversation_that_is_over_cannot_be_adopted(engine: ServedEngin
         stream = await a.open(Ear())
         stream.lock(DIGEST)
         stream.close()
+        await until(lambda: b.has_room and not b._slots_elsewhere)
         with pytest.raises(ResumeRefused):
             await b.adopt(TOKEN, Ear())
         with pytest.raises(ResumeRefused):
@@ -188,7 +190,7 @@ async def test_a_node_that_does_not_read_costs_the_others_nothing(engine: Served
         async with nodes(engine, 1) as (client,):
             await until(lambda: client._slots_elsewhere == 1)
             for _ in range(3000):  # questions, each of which is answered
-                deaf.send(encode(Open(2)))
+                deaf.send(encode(Ping()))
             ear = Ear()
             stream = await client.open(ear)
             for number in range(1, 20):
@@ -357,7 +359,7 @@ async def test_a_model_that_cannot_be_loaded_ends_the_engine() -> None:
         serve_nodes(lambda: unloadable(FakeOptions(1)), port)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:99999", "300.0.0.1:0", "no.such.host.invalid:0"])
+@pytest.mark.parametrize("address", ["300.0.0.1:0", "no.such.host.invalid:0"])
 def test_where_it_cannot_listen(address: str) -> None:
     before = threading.active_count()
     with pytest.raises(ConfigError, match="Cannot listen"):

@@ -15,7 +15,7 @@ class BreakableWay:
         self._far = far.rpartition(":")
         self._whole = asyncio.Event()
         self._whole.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -27,9 +27,9 @@ class BreakableWay:
             yield way
         finally:
             server.close()
-            for task in way._tasks:
-                task.cancel()
-            await asyncio.gather(*way._tasks, return_exceptions=True)
+            way._whole.set()
+            for writer in way._writers:
+                writer.transport.abort()
 
     async def broken_for(self, seconds: float) -> None:
         self._whole.clear()
@@ -37,20 +37,15 @@ class BreakableWay:
         self._whole.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        self._writers.append(writer)
         host, _, port = self._far
         try:
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
         except OSError:
             writer.close()
             return
-        try:
-            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
-        finally:
-            writer.close()
-            far_writer.close()
+        self._writers.append(far_writer)
+        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
