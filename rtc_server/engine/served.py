@@ -41,7 +41,10 @@ _MAX_MESSAGE_BYTES: Final = 65_536
 _TO_NODE_MESSAGES: Final = 100
 """That may wait for one node: steps come 12 to some hundred times a second."""
 _WITHIN_MESSAGES: Final = 10_000
+_AT_A_TIME: Final = 100
+"""In one direction, before the other has its turn: a node that never stops talking keeps no answer from the others."""
 _LOOK_S: Final = 0.1
+_TOLD_S: Final = 5.0
 
 
 class ServedPort:
@@ -77,7 +80,7 @@ class ServedPort:
 
     def tell(self, message: ToEngine) -> None:
         """Say something to the engine as the one that started it; from any thread."""
-        self._arrived.put(message, _LOOK_S)
+        self._arrived.put(message, _TOLD_S)
 
     def send(self, message: FromEngine, owner: Owner = HOST) -> None:
         if owner == HOST:
@@ -117,19 +120,19 @@ class ServedPort:
             poller.register(leaving, zmq.POLLIN)
             while True:
                 poller.poll()
-                self._send_all(router, leaving)
-                self._take_all(router)
+                self._send_some(router, leaving)
+                self._take_some(router)
 
-    def _send_all(self, router: zmq.Socket[bytes], leaving: zmq.Socket[bytes]) -> None:
+    def _send_some(self, router: zmq.Socket[bytes], leaving: zmq.Socket[bytes]) -> None:
         with contextlib.suppress(zmq.Again):
-            while True:
+            for _ in range(_AT_A_TIME):
                 parts = leaving.recv_multipart(zmq.NOBLOCK)
                 with contextlib.suppress(zmq.Again):  # a node that has stalled, or is gone
                     router.send_multipart(parts, zmq.NOBLOCK)
 
-    def _take_all(self, router: zmq.Socket[bytes]) -> None:
+    def _take_some(self, router: zmq.Socket[bytes]) -> None:
         with contextlib.suppress(zmq.Again):
-            while not self._closing:
+            for _ in range(_AT_A_TIME):
                 owner, *parts = router.recv_multipart(zmq.NOBLOCK)
                 try:
                     (raw,) = parts
