@@ -22,6 +22,7 @@ from tests.support.calls import offering
 from tests.support.fake_models import CountingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.openai_calls import SESSIONS, Caller, live_call, post
+from tests.support.parrot import Parrot
 
 
 @pytest.fixture
@@ -48,6 +49,22 @@ async def test_what_the_model_writes(counting: Server) -> None:
         assert caller.text.startswith(" 1 2 3")
         starts = [event["start_ms"] for event in caller.all("session.output_transcript.delta")]
         assert starts == sorted(starts)
+
+
+async def test_the_users_words_come_where_there_are_captions() -> None:
+    links = {
+        "dialogue": lambda: LocalLink(lambda: CountingModel(1)),
+        "transcribe": lambda: LocalLink(lambda: Parrot(1)),
+    }
+    async with (
+        server_with(links, "--captions", "on") as server,
+        leaves_nothing(server),
+        live_call(server) as caller,
+    ):
+        await until(lambda: len(caller.all("session.input_transcript.delta")) > 2, "words")
+        heard = caller.all("session.input_transcript.delta")
+        assert all(word["delta"].startswith(" ") and word["start_ms"] <= word["end_ms"] for word in heard)
+        assert caller.text.startswith(" 1 2 3")
 
 
 async def test_events_are_obeyed_or_refused(counting: Server) -> None:

@@ -20,6 +20,7 @@ from rtc_server.endpoints import openai_realtime_talk as talk
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.openai.events import MAX_CALL_BYTES
 from rtc_server.sessions.listeners import MAX_LISTENERS
+from rtc_server.webrtc.peer import _MAX_BUFFERED_BYTES
 from tests.conftest import server_with
 from tests.integration.test_moshi import Tone
 from tests.support.calls import offering
@@ -40,9 +41,8 @@ def url(server: Server, path: str) -> str:
     return f"http://127.0.0.1:{server.port}{path}"
 
 
-async def test_nobody_gets_at_the_call_of_another(tmp_path: Path) -> None:
-    """Neither to hang it up, nor to listen to it: it is as if it were not there. The key that it was made with does,
-    and each secret that comes of it."""
+async def test_the_call_of_another_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    """To be hung up, and to be listened to; the key that it was made with, and secrets that come of that, get at it."""
     mine, other = credentials.new_key(), credentials.new_key()
     path = tmp_path / "auth.toml"
     entries = [
@@ -183,6 +183,62 @@ async def test_as_many_sockets_beside_a_call_as_there_may_be(counting: Server) -
         await post(counting, f"{CALLS}/{caller.id}/hangup")
         for client in clients:
             await client.listened()
+
+
+async def test_one_beside_a_call_that_never_reads_is_dropped(counting: Server) -> None:
+    """The call, and whom else is told of it, go on."""
+    async with leaves_nothing(counting), realtime_call(counting) as caller:
+        await caller.comes("session.created")
+        (session,) = counting.registry
+        at = url(counting, f"/v1/realtime?call_id={caller.id}")
+        async with realtime_client(at, None) as deaf, realtime_client(at, None) as other:
+            await deaf.comes("session.created")
+            deaf.socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+            while len(session.listeners) == 2:
+                await other.send("session.update", session={"instructions": "x" * 60_000})
+                await asyncio.sleep(0.05)
+            told = other.types.count("session.updated")
+            await other.send("session.update", session={})
+            await until(lambda: other.types.count("session.updated") > told, "an answer")
+            assert len(counting.registry) == 1
+
+
+async def test_one_attached_that_never_reads_is_dropped(counting: Server) -> None:
+    async with leaves_nothing(counting), live_call(counting) as caller, aiohttp.ClientSession() as http:
+        await caller.comes("session.started")
+        (session,) = counting.registry
+        async with http.ws_connect(url(counting, f"{SESSIONS}/{caller.id}/attach")) as socket:
+            await socket.receive()
+            socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+            while len(session.listeners) == 1:
+                with contextlib.suppress(ConnectionError):
+                    await socket.send_json({"type": "session.update", "session": {"triggers": ["x" * 60_000]}})
+                await asyncio.sleep(0.05)
+        words = len(caller.text)
+        await until(lambda: len(caller.text) > words, "words")
+
+
+async def test_a_channel_that_takes_nothing_costs_a_bounded_queue(counting: Server) -> None:
+    """Its client's network takes the voice, and no more of the events."""
+
+    async def swallow(_: object) -> None:
+        pass
+
+    async with leaves_nothing(counting), realtime_call(counting) as caller:
+        await caller.comes("session.created")
+        (session,) = counting.registry
+        caller.pc.sctp._receive_data_chunk = swallow
+        at = url(counting, f"/v1/realtime?call_id={caller.id}")
+        most = 0
+        async with realtime_client(at, None) as beside:
+            await beside.comes("session.created")
+            for number in range(1, 41):
+                await beside.send("session.update", session={"instructions": "x" * 60_000})
+                await until(lambda number=number: beside.types.count("session.updated") == number, "an answer")  # type: ignore[misc]
+                most = max(most, session.transport._peer._channel.bufferedAmount)  # type: ignore[attr-defined]
+        assert _MAX_BUFFERED_BYTES < most < _MAX_BUFFERED_BYTES + 64_000
+        heard = caller.ear.samples
+        await until(lambda: caller.ear.samples > heard + 12_000, "a voice that goes on")
 
 
 async def test_a_call_may_say_as_much_of_itself_as_a_socket(counting: Server) -> None:
