@@ -325,10 +325,17 @@ async def finish_recording(page: Page, seconds: float = 0.0) -> Recording:
     return Recording(said, played)
 
 
-async def until_quiet(page: Page, seconds: float, timeout_s: float = 30.0) -> None:
-    """Until the page has played nothing for so long, of what is being recorded."""
+async def until_quiet(page: Page, seconds: float, unless: str = "false", timeout_s: float = 30.0) -> bool:
+    """Until the page has played nothing for so long, of what is being recorded: True. False as soon as ``unless``, an
+    expression of the page's, holds before."""
     blocks = int(seconds * 48_000 / 128)
-    await page.wait_for_function(_QUIET, arg=[blocks, _AUDIBLE], timeout=timeout_s * 1000, polling=100)
+    outcome = await page.wait_for_function(
+        f"(arg) => ({_QUIET})(arg) ? 'quiet' : {unless} ? 'not quiet' : null",
+        arg=[blocks, _AUDIBLE],
+        timeout=timeout_s * 1000,
+        polling=100,
+    )
+    return bool(await outcome.json_value() == "quiet")
 
 
 async def _module_address(page: Page) -> str | None:
