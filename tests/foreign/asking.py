@@ -79,6 +79,7 @@ async def asked_in_page(page: Page) -> None:
 
 async def _ask_in_page(page: Page, question: str, answer: str) -> None:
     """Until the answer is written. It is recorded from here on."""
+    answers: list[tuple[str, str]] = []
     for _ in range(_TRIES):
         await start_recording(page)
         await page.evaluate("window.words = ''")
@@ -87,8 +88,9 @@ async def _ask_in_page(page: Page, question: str, answer: str) -> None:
             await page.wait_for_function(f"window.words.includes('{answer}')", timeout=_ANSWER_S * 1000)
             return
         await until_quiet(page, _QUIET_S)
-        await finish_recording(page)
-    raise AssertionError(f"no answer to: {question}")
+        said = _recognised((await finish_recording(page)).said)
+        answers.append((said, await page.evaluate("window.words")))
+    raise AssertionError(f"{question}: {answers}")
 
 
 def _recognised(played: FloatArray) -> str:

@@ -255,7 +255,7 @@ async def test_both_sides_are_written_down() -> None:
         (heard,) = [event for event in talking.said if event.type == completed]
         (item,) = [event.item for event in talking.said if event.type == "conversation.item.done" and _is_user(event)]
         assert (heard.transcript, heard.item_id) == (QUESTION, item.id)
-        await until(lambda: talking.words, "an answer", 60)
+        await until(lambda: talking.words == ANSWER, "the answer", 60)
 
 
 def _is_user(event: Any) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -78,8 +79,8 @@ async def test_the_call_of_another_is_as_if_it_were_not_there(tmp_path: Path) ->
                 assert refused.value.status == 404, "it speaks another protocol"
             assert len(server.registry) == 2
             for caller in (live, realtime):
-                async with http.ws_connect(url(server, attach[caller]), headers=bearer(mine)) as socket:
-                    assert (await socket.receive_json())["type"] in ("session.started", "session.created")
+                async with http.ws_connect(url(server, attach[caller]), headers=bearer(mine)) as raw:
+                    assert (await raw.receive_json())["type"] in ("session.started", "session.created")
                 assert (await post(server, hangup[caller], headers=bearer(mine)))[0] == 200
 
 
@@ -90,14 +91,14 @@ async def test_pings_by_the_thousand_are_answered_and_hold_up_no_other(counting:
         leaves_nothing(counting),
         live_client(url(counting, ""), Tone(440)) as other,
         aiohttp.ClientSession() as http,
-        http.ws_connect(url(counting, path), autoping=False) as socket,
+        http.ws_connect(url(counting, path), autoping=False) as raw,
     ):
         await until(lambda: other.heard.size, "a voice")
         pongs = 0
-        writer = socket._writer
+        writer = raw._writer
         writer.transport.write((b"\x89\x80" + bytes(4)) * 20_000 + b"\x89\x81" + bytes(4) + b"!")
         while True:
-            message = await socket.receive(20)
+            message = await raw.receive(20)
             if message.type is aiohttp.WSMsgType.PONG:
                 pongs += 1
                 if bytes(message.data) == b"!":
@@ -131,20 +132,20 @@ async def test_a_shower_of_tiny_events_is_bounded(counting: Server, path: str, e
         leaves_nothing(counting),
         live_client(url(counting, ""), Tone(440)) as other,
         aiohttp.ClientSession() as http,
-        http.ws_connect(url(counting, path)) as socket,
+        http.ws_connect(url(counting, path)) as raw,
     ):
         if live:
-            await socket.send_str(json.dumps({"type": "session.start", "session": {"model": "dialogue"}}))
+            await raw.send_str(json.dumps({"type": "session.start", "session": {"model": "dialogue"}}))
         await until(lambda: len(counting.registry) == 2, "a session")
 
         async def shower() -> None:
             with contextlib.suppress(ConnectionError):
                 for _ in range(events):
-                    await socket.send_str(event)
+                    await raw.send_str(event)
 
         showering = asyncio.create_task(shower())
         codes = []
-        async for message in socket:
+        async for message in raw:
             told = json.loads(message.data)
             if told["type"] == "error":
                 codes.append(told["error"]["code"])
@@ -185,6 +186,13 @@ async def test_as_many_sockets_beside_a_call_as_there_may_be(counting: Server) -
             await client.listened()
 
 
+def stop_reading(client: aiohttp.ClientWebSocketResponse) -> None:
+    """What the kernel takes for it is little."""
+    transport = client._response.connection.transport  # type: ignore[union-attr]
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    transport.pause_reading()
+
+
 async def test_one_beside_a_call_that_never_reads_is_dropped(counting: Server) -> None:
     """The call, and whom else is told of it, go on."""
     async with leaves_nothing(counting), realtime_call(counting) as caller:
@@ -193,10 +201,11 @@ async def test_one_beside_a_call_that_never_reads_is_dropped(counting: Server) -
         at = url(counting, f"/v1/realtime?call_id={caller.id}")
         async with realtime_client(at, None) as deaf, realtime_client(at, None) as other:
             await deaf.comes("session.created")
-            deaf.socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+            stop_reading(deaf.socket)
             while len(session.listeners) == 2:
                 await other.send("session.update", session={"instructions": "x" * 60_000})
                 await asyncio.sleep(0.05)
+            deaf.socket._response.connection.transport.resume_reading()  # type: ignore[union-attr]
             told = other.types.count("session.updated")
             await other.send("session.update", session={})
             await until(lambda: other.types.count("session.updated") > told, "an answer")
@@ -207,13 +216,14 @@ async def test_one_attached_that_never_reads_is_dropped(counting: Server) -> Non
     async with leaves_nothing(counting), live_call(counting) as caller, aiohttp.ClientSession() as http:
         await caller.comes("session.started")
         (session,) = counting.registry
-        async with http.ws_connect(url(counting, f"{SESSIONS}/{caller.id}/attach")) as socket:
-            await socket.receive()
-            socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        async with http.ws_connect(url(counting, f"{SESSIONS}/{caller.id}/attach")) as raw:
+            await raw.receive()
+            stop_reading(raw)
             while len(session.listeners) == 1:
                 with contextlib.suppress(ConnectionError):
-                    await socket.send_json({"type": "session.update", "session": {"triggers": ["x" * 60_000]}})
+                    await raw.send_json({"type": "session.update", "session": {"triggers": ["x" * 60_000]}})
                 await asyncio.sleep(0.05)
+            raw._response.connection.transport.resume_reading()  # type: ignore[union-attr]
         words = len(caller.text)
         await until(lambda: len(caller.text) > words, "words")
 
