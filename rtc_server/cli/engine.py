@@ -15,7 +15,7 @@ from rtc_server.engine.messages import Ready
 from rtc_server.engine.served import ServedPort, drain_at_signals, serve_nodes
 from rtc_server.errors import ConfigError
 from rtc_server.services import EngineSpec, check_models, plan
-from rtc_server.system import hardware
+from rtc_server.system import descriptors, hardware
 from rtc_server.usage import invocation
 from rtc_server.usage.command_line import Parser
 
@@ -52,6 +52,7 @@ def run(settings: Settings, own: EngineSettings) -> int:
     key = ClusterKey.read(Path(settings.cluster_key))
     spec = _planned(settings, own.engine_service)
     check_models([spec])
+    descriptors.raise_limit()  # a stranger's connection takes one for as long as a handshake may last
     port = ServedPort(own.engine_listen, key, lambda ready: _announce(own.engine_service, port.address, ready))
     drain_at_signals(port, settings.drain_s)
     logger.info("listening at %s, and loading %s", port.address, own.engine_service)

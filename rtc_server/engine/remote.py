@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 from typing import Any, Final
@@ -31,9 +30,11 @@ from rtc_server.engine.served import HANDSHAKE_MS, HEARTBEAT_MS, SILENCE_MS
 
 logger = logging.getLogger(__name__)
 
+_FIRST_GREETING_S: Final = 0.02
 _GREET_S: Final = 0.5
-_PATIENCE: Final = 10
-"""Greetings without an answer before that is said."""
+"""Between greetings: at first the one is too early for the connection, and later the other."""
+_PATIENCE_S: Final = 5.0
+"""Without an answer, before that is said."""
 _NAME_BYTES: Final = 16
 _WAITING_MESSAGES: Final = 1_000
 _PARTING_MS: Final = 200
@@ -109,13 +110,14 @@ class RemoteLink:
         socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2_000
 
     async def _greet(self) -> None:
-        for number in itertools.count():
-            if self._greeted:
-                return
-            if number == _PATIENCE:
-                logger.warning("the engine at %s has not answered yet", self._address)
+        pause_s, waited_s = _FIRST_GREETING_S, 0.0
+        while not self._greeted:
             self.send(Hello(PROTOCOL))
-            await asyncio.sleep(_GREET_S)
+            await asyncio.sleep(pause_s)
+            waited_s += pause_s
+            if waited_s - pause_s < _PATIENCE_S <= waited_s:
+                logger.warning("the engine at %s has not answered yet", self._address)
+            pause_s = min(2 * pause_s, _GREET_S)
 
     async def _read(self, on_message: OnMessage, on_exit: OnExit) -> None:
         while True:

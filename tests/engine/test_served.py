@@ -119,8 +119,9 @@ async def test_a_conversation_that_is_over_cannot_be_adopted(engine: ServedEngin
     async with nodes(engine) as (a, b):
         stream = await a.open(Ear())
         stream.lock(DIGEST)
+        await until(lambda: b._slots_elsewhere == 1)
         stream.close()
-        await until(lambda: b.has_room and not b._slots_elsewhere)
+        await until(lambda: b._slots_elsewhere == 0)
         with pytest.raises(ResumeRefused):
             await b.adopt(TOKEN, Ear())
         with pytest.raises(ResumeRefused):
