@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,6 +34,16 @@ from tests.support.shares import pytest_xdist_make_scheduler  # noqa: F401
 settings.register_profile("default", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=15)  # of "make test-fast"
 settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    """What all tests have imported is there to stay: no look for garbage has to walk through it again."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+gc.disable()  # while thousands of tests are collected, which are none
 
 UNLIMITED = (
     *("--offers-per-minute", "100000", "--sessions-per-address", "10000", "--connecting-per-address", "10000"),

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.log_watch import WATCH, LogWatch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 INNER = """
 import asyncio

@@ -22,7 +22,7 @@ from rtc_server.usage.invocation import MOSHI
 
 ROOT = Path(__file__).parent.parent
 READY_S = 200
-pytestmark = pytest.mark.timeout(300)  # two models start, on a machine that may have other work
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]  # two models start, on a machine that may have other work
 
 
 def link_packages(source: Path, target: Path, without: str) -> None:

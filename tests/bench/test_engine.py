@@ -30,6 +30,8 @@ from rtc_server.models.kyutai.model import build
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.tiny import write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 
 

@@ -18,6 +18,8 @@ from tests.support.docs_examples import cut, example
 from tests.support.leftovers import leaves_nothing
 from tests.test_docs import blocks
 
+pytestmark = pytest.mark.slow
+
 # Notes what the page does with its connections, and hears what its <audio> plays.
 _WATCHER = """
 window.seen = { events: [], steps: [] };

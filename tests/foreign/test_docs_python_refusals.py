@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import running_server
@@ -12,6 +14,8 @@ from tests.support.docs_examples import RUN_S, example
 from tests.support.docs_programs import finished, program, write_tone
 from tests.support.leftovers import leaves_nothing
 from tests.support.server_process import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 async def test_aiortc_says_why_it_was_refused(tmp_path: Path) -> None:

@@ -12,18 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from agents.realtime import (
-    RealtimeAgent,
-    RealtimeAgentEndEvent,
-    RealtimeAudio,
-    RealtimeError,
-    RealtimeHistoryUpdated,
-    RealtimeRawModelEvent,
-    RealtimeRunner,
-    RealtimeSession,
-    RealtimeSessionEvent,
-)
-from agents.realtime.model_events import RealtimeModelTranscriptDeltaEvent
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from playwright.async_api import Route
@@ -165,54 +153,13 @@ async def test_a_long_answer_is_cancelled(pico: Server) -> None:
         assert talking.heard.size > heard
 
 
-class Run:
-    """A conversation of a RealtimeRunner's, and what it says of it."""
-
-    def __init__(self, session: RealtimeSession) -> None:
-        self._session = session
-        self._left = b""
-        self.sound = bytearray()
-        self.words = ""
-        """As they come; the history has those of an item when it is whole."""
-        self.seen: list[RealtimeSessionEvent] = []
-        self.history: list[Any] = []
-
-    @property
-    def states(self) -> list[str]:
-        return [f"{item.role} {item.status}" for item in self.history if item.type == "message"]
-
-    @property
-    def turns(self) -> int:
-        """Of the assistant that are over."""
-        return sum(isinstance(event, RealtimeAgentEndEvent) for event in self.seen)
-
-    def say(self, text: str) -> None:
-        self._left += audio.to_int16(spoken(text)).tobytes()
-
-    async def microphone(self) -> None:
-        async for _ in every_frame():
-            frame, self._left = self._left[: 2 * FRAME_SAMPLES], self._left[2 * FRAME_SAMPLES :]
-            await self._session.send_audio(frame.ljust(2 * FRAME_SAMPLES, b"\0"))
-
-    async def listen(self) -> None:
-        async for event in self._session:
-            match event:
-                case RealtimeAudio(audio=said):
-                    self.sound += said.data
-                case RealtimeHistoryUpdated(history=items):
-                    self.history = items
-                case RealtimeRawModelEvent(data=RealtimeModelTranscriptDeltaEvent(delta=words)):
-                    self.words += words
-                case _:
-                    self.seen.append(event)
-
-
 async def test_a_runner_of_openai_agents(pico: Server) -> None:
     """Of OpenAI's agents in Python, which hold each event against strict types, and make a history of them: a sum, and
     a count that is interrupted."""
+    from tests.foreign.openai_agents_run import Run, opened
+
     url = f"ws://127.0.0.1:{pico.port}/v1/realtime?model=gpt-realtime"
-    runner = RealtimeRunner(RealtimeAgent(name="Pico", instructions="Be kind."))
-    async with await runner.run(model_config={"url": url, "api_key": "any"}) as session:
+    async with await opened(url) as session:
         run = Run(session)
         tasks = [asyncio.create_task(work()) for work in (run.microphone, run.listen)]
         run.say(QUESTION)
@@ -231,13 +178,8 @@ async def test_a_runner_of_openai_agents(pico: Server) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    troubles = [event for event in run.seen if isinstance(event, RealtimeError) or _is_trouble(event)]
-    assert not troubles, troubles
+    assert not run.troubles, run.troubles
     assert Recogniser().hear(heard) == ANSWER
-
-
-def _is_trouble(event: RealtimeSessionEvent) -> bool:
-    return isinstance(event, RealtimeRawModelEvent) and event.data.type in ("error", "exception")
 
 
 async def test_both_sides_are_written_down() -> None:

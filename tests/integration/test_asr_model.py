@@ -30,6 +30,8 @@ from tests.support.asr import (
 from tests.support.asr_words import FRAME_S
 from tests.support.parrot import Parrot
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:

@@ -10,7 +10,7 @@ import pytest
 from tests.support import fresh_machine
 from tests.support.fresh_machine import ROOT
 
-pytestmark = pytest.mark.timeout(300)  # all of a deployment, on a machine that may have other work
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]  # all of a deployment, on a machine that may have other work
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 SECTIONS = dict(re.findall(r"^## (?:\d+\. )?(.*?)\n(.*?)(?=^## |\Z)", DEPLOY, re.DOTALL | re.MULTILINE))
 # What stands in the place of names and figures that are the reader's own.

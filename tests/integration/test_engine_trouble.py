@@ -26,6 +26,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.script import Speaker
 from tests.support.trouble import assert_turned_away, count_of, url_of
 
+pytestmark = pytest.mark.slow
+
 
 async def test_an_engine_that_is_killed_costs_its_conversations_and_comes_back() -> None:
     """The client is told, readiness goes and returns, the next conversation is as good as any."""

@@ -19,6 +19,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.server_process import PROBED, assert_gives_back, server_process, until_empty
 from tests.support.trouble import url_of
 
+pytestmark = pytest.mark.slow
+
 GONE_S = 6.0
 """In which a peer timeout of one second must have done its work: a second of silence, the wait for what was sent last,
 and a slow machine."""

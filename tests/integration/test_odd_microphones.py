@@ -18,6 +18,8 @@ from tests.support.calls import MuteTrack, assert_serves, get_json, track_client
 from tests.support.leftovers import leaves_nothing
 from tests.support.trouble import url_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", ["recvonly", "silent-track"])
 async def test_a_client_that_sends_nothing_keeps_the_model_going(kind: str) -> None:

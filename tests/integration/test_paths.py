@@ -22,6 +22,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.nat import Nat, agents_of, call_through_nat, url_of
 from tests.webrtc.test_ice import here
 
+pytestmark = pytest.mark.slow
+
 FOLLOWED_S = 4.0
 """In which a new address must be in use: less than the time after which a path is lost."""
 

@@ -27,6 +27,8 @@ from tests.support.calls import assert_serves, get_json, offering
 from tests.support.fake_models import CountingModel
 from tests.support.leftovers import leaves_nothing
 
+pytestmark = pytest.mark.slow
+
 NOTICED_S = 5.0
 """In which a dead path must be noticed, with the settings that the server has by itself."""
 

@@ -25,6 +25,8 @@ from tests.support.calls import assert_serves, get_json
 from tests.support.orphans import alive, engines_of
 from tests.support.server_process import ROOT, ServerProcess, server_process
 
+pytestmark = pytest.mark.slow
+
 PRIVATE = {
     "an IPv4 address": re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),
     "an IPv6 address": re.compile(r"(?i)(?<![\w:])(?:[0-9a-f]{1,4}:){3,}|::[0-9a-f]"),

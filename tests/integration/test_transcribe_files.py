@@ -38,6 +38,8 @@ from rtc_server.transcription.file import Progress
 from tests.support.scribe import BREAK, Scribe, numbered
 from tests.support.server_process import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -24,6 +24,8 @@ from tests.support.engines import Ear, child, frame, running
 from tests.support.fake_models import MAGIC
 from tests.support.kyutai_rows import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
 
+pytestmark = pytest.mark.slow
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 COMPILE_S = 300.0
 """An engine's start, and the compiler's at that."""

@@ -29,6 +29,8 @@ from tests.support.kyutai_rows import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS, HEADS, CAPACITY, WIDTH = 3, 2, 5, 4
 
 

@@ -13,6 +13,8 @@ from tests.conftest import need_commands
 from tests.models.test_pico import QUESTIONS
 from tests.support.script import spoken
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def questions() -> npt.NDArray[np.float32]:

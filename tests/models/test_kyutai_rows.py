@@ -32,6 +32,8 @@ from tests.support.kyutai_rows import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 SAME_BATCH_TOLERANCE = {"cpu": 0.0, "cuda": PCM_TOLERANCE}
 """Of two batches of one size. Some of CUDA's convolutions add up in the order in which they get there."""
 

@@ -21,6 +21,8 @@ from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.script import spoken
 
+pytestmark = pytest.mark.slow
+
 DIRECTORY = PACKAGE / "models" / "pico"
 MEGABYTE = 1_000_000
 QUESTIONS = {

@@ -24,6 +24,8 @@ from tests.conftest import need_commands
 from tests.models.test_pico import QUESTIONS, talk
 from tests.support.kyutai_rows import alone, assert_same, noise, random_schedule
 
+pytestmark = pytest.mark.slow
+
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install -e '.[quantize]'"
 )

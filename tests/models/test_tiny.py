@@ -17,6 +17,8 @@ from rtc_server.models.kyutai.model import KyutaiModel, load
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.tiny import _SENTENCES, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 FRAMES_IN_4_S = 50
 
 
