@@ -49,6 +49,10 @@ test-fast: $(VENV)/.installed-dev ## Run what tells within three minutes: no bro
 	@$(PYTEST) -m "not (browser or soak or slow or alone)" --ignore=tests/browser --ignore=tests/training \
 	  --hypothesis-profile=fast $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.installed-dev ## Make a thousand calls, and see that they leave nothing behind
+	@RTC_TESTS_CALLS=1000 $(BIN)/python -m pytest -m soak $(ARGS)
+
 .PHONY: check
 check: lint test ## What has to be green before a commit lands: lint, types, layering, all tests
 

@@ -50,7 +50,7 @@ _REHEARSAL: Final = Recipe(
     phrases=1,
     phrases_each=8,
     adapt=adapt.Plan(steps=2, reader=1, batch=2),
-    codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64),
+    codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64, thin=8),
     files=1,
     conversations=8,
     language=language.Plan(steps=2, batch=4),

@@ -83,13 +83,14 @@ def config() -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Steps of ``batch`` clips of 2 s: ``listen`` without quantizing, ``quantize`` with, and ``polish``, in which
-    the decoder learns (:mod:`training.polish`)."""
+    the decoder learns (:mod:`training.polish`). ``thin``: of the own voice's parts, every so many-th is used."""
 
     listen: int = 1600
     quantize: int = 4900
     polish: int = 6300
     batch: int = 16
     utterances: int = 9000
+    thin: int = 1
     rate: float = 2e-3
     seed: int = 1
 
@@ -243,7 +244,7 @@ def train(directory: Path, plan: Plan, bank: Path) -> MimiModel:
             if saved is None:
                 balance(trainee.mimi.encoder, clips.batch()[0])
             learn(trainee, hearing, clips.batch, path, Journal(directory / "hearing.csv"), saved)
-        _settle(trainee.mimi.eval())
+        _settle(trainee.mimi.eval(), plan.thin)
     return trainee.mimi.eval()
 
 
@@ -292,14 +293,14 @@ class _Hearing:
 
 
 @torch.no_grad()
-def _settle(mimi: MimiModel) -> None:
+def _settle(mimi: MimiModel, thin: int) -> None:
     """Give the acoustic codebooks their centroids, from the model's own voice; nothing that hears changes.
 
     What is quantized are the principal components of the latents, so that every sound of the one voice has
     codes of its own. What the codes sound like is for the decoder to learn (:mod:`training.polish`).
     """
     pieces = []
-    for text in own_voice.all_parts():
+    for text in own_voice.all_parts()[::thin]:
         for frames in {own_voice.part(text).frames, max(1, own_voice.part(text).frames // 2)}:
             pcm = own_voice.cut(own_voice.part(text).pcm, frames)
             padded = np.pad(pcm, (8 * FRAME_SAMPLES, 4 * FRAME_SAMPLES))

@@ -56,7 +56,7 @@ class _Clips:
 
     def __init__(self, mimi: MimiModel, plan: Plan, step: int) -> None:
         self._own = OwnCodes(mimi)
-        self._parts = own_voice.all_parts()
+        self._parts = own_voice.all_parts()[:: plan.thin]
         self._own.prepare([(text, own_voice.part(text).frames) for text in self._parts])
         self._random = np.random.default_rng([plan.seed, step, 7])
         self._batch = plan.batch // 4
