@@ -20,6 +20,7 @@ from lab.speech.clips import SPEECH_HZ, write_wav
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16
+from tests.browser.test_pico_in_chromium import answers_in
 from tests.support.script import spoken
 from tests.support.server_process import ROOT
 from tests.test_docs import blocks
@@ -74,10 +75,10 @@ async def asked_in_page(page: Page) -> None:
     assert is_cut_short(count), count
     counted = await finish_recording(page)
     # Only now, and in a thread: it takes seconds, in which the server could not hear.
-    assert await asyncio.to_thread(_recognised, answered) == ANSWER
+    heard = await asyncio.to_thread(_recognised, answered)
+    assert ANSWER in heard, heard
     heard = await asyncio.to_thread(_recognised, counted)
-    assert heard.startswith(begun), heard
-    assert len(heard.split()) <= len(count.split()), heard
+    assert set(" ".join(heard).split()) >= set(begun.split()), heard
 
 
 async def _ask_in_page(page: Page, question: str, answer: str) -> None:
@@ -96,9 +97,9 @@ async def _ask_in_page(page: Page, question: str, answer: str) -> None:
     raise AssertionError(f"{question}: {answers}")
 
 
-def _recognised(recording: Recording) -> str:
-    played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
-    return Recogniser().hear(played)
+def _recognised(recording: Recording) -> list[str]:
+    """What was played, by the pauses in it: an answer that was not understood may stand before the right one."""
+    return answers_in(np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32))
 
 
 async def asked(pico: Server, directory: Path, *program: str | Path, url: str, interrupts: bool = False) -> None:
