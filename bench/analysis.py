@@ -192,8 +192,8 @@ def follow(said: Said, heard: Heard, longest_delay_s: float = LONGEST_DELAY_S) -
     window, hop = int(_WINDOW_S * ANALYSIS_HZ), int(_HOP_S * ANALYSIS_HZ)
     expected: int | None = None
     for start in range(0, heard.pcm.size - window + 1, hop):
-        place = None if expected is None else start - expected
-        found = _find(said, heard, start, window, place, longest_delay_s)
+        likely = None if expected is None else start - expected
+        found = _find(said, heard, start, window, likely, longest_delay_s)
         if found is None:
             continue
         place, correlation = found

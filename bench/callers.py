@@ -87,6 +87,19 @@ class Call:
         self._under_way.clear()
 
 
+async def call_in_all_slots(
+    client: EngineClient, figures: Figures, slots: int, warm_s: float, seconds: float, life_s: float
+) -> None:
+    """Sessions in every slot, for ``warm_s``, and for ``seconds`` that are counted; see :func:`keep_calling`. Raises an
+    ExceptionGroup of what that raises."""
+    figures.begins_at = time.monotonic() + warm_s
+    async with asyncio.TaskGroup() as group:
+        for slot in range(slots):
+            dice = random.Random(f"{slots} {slot}")
+            calling = keep_calling(client, figures, dice, life_s, figures.begins_at + seconds)
+            group.create_task(calling, name=f"slot-{slot}")
+
+
 async def keep_calling(
     client: EngineClient, figures: Figures, dice: random.Random, life_s: float, ends_at: float
 ) -> None:

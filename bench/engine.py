@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import dataclasses
 import logging
-import random
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.apart import apart
-from bench.callers import Figures, keep_calling
+from bench.callers import Figures, call_in_all_slots
 from bench.floor import counts, size
 from bench.operations import Operation, grouped, operations
 from bench.plain import Device, Lockstep, device_of, lockstep
@@ -183,12 +182,7 @@ async def _call(arguments: argparse.Namespace, options: WeighedOptions) -> Figur
     client.start()
     try:
         await client.wait_settled()
-        figures.begins_at = time.monotonic() + arguments.warm
-        ends_at = figures.begins_at + arguments.seconds
-        async with asyncio.TaskGroup() as group:
-            for slot in range(options.slots):
-                dice = random.Random(f"{options.slots} {slot}")
-                group.create_task(keep_calling(client, figures, dice, arguments.life, ends_at), name=f"slot-{slot}")
+        await call_in_all_slots(client, figures, options.slots, arguments.warm, arguments.seconds, arguments.life)
     except ExceptionGroup as errors:  # of the sessions, which all end for the same reason
         raise errors.exceptions[0] from None
     finally:

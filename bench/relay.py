@@ -23,7 +23,7 @@ from bench.systems import OURS, SYSTEMS
 from bench.table import publish
 from bench.tape import Tape, make_tape
 from lab.network.coturn import Relay, running_relay
-from lab.servers import running
+from lab.servers import cpu_s_of, running
 
 HELP = "connecting and echo delay through coturn, by UDP and TCP, beside the straight way"
 
@@ -85,10 +85,10 @@ async def _call(
     try:
         await client.call()
         await asyncio.sleep(arguments.warm)
-        since, cpu = time.monotonic(), sum(coturn.cpu_times()[:2])
+        since, cpu = time.monotonic(), cpu_s_of(coturn)
         await asyncio.sleep(arguments.seconds)
         until = time.monotonic()
-        into.relay_cpu.append((sum(coturn.cpu_times()[:2]) - cpu) / (until - since))
+        into.relay_cpu.append((cpu_s_of(coturn) - cpu) / (until - since))
     finally:
         await client.hang_up()
     verdict = judge(client.log, tape, since, until)

@@ -10,10 +10,8 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import random
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -23,11 +21,12 @@ from typing import Final
 import numpy as np
 import psutil
 
-from bench.callers import Figures, keep_calling
+from bench.callers import Figures, call_in_all_slots
 from bench.floor import counts
 from bench.quiet import errors_only
 from bench.table import publish, spread
 from lab.engine_process import SECRET, engine_process
+from lab.servers import cpu_s_of
 from rtc_server.audio import FRAME_MS
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
@@ -77,26 +76,18 @@ async def _measure(runs: Runs, link: str, streams: int, arguments: argparse.Name
         client.start()
         try:
             await client.wait_settled()
-            figures.begins_at = time.monotonic() + arguments.warm
-            ends_at = figures.begins_at + arguments.seconds
             async with asyncio.TaskGroup() as group:
-                for slot in range(streams):
-                    group.create_task(keep_calling(client, figures, random.Random(slot), 0, ends_at))
+                group.create_task(call_in_all_slots(client, figures, streams, arguments.warm, arguments.seconds, 0))
                 node, engine = psutil.Process(), psutil.Process(pid_of(client))
                 await asyncio.sleep(arguments.warm)
-                before = [_cpu_s(each) for each in (node, engine)]
+                before = [cpu_s_of(each) for each in (node, engine)]
                 await asyncio.sleep(arguments.seconds - 0.5)
-                used = [_cpu_s(each) - had for each, had in zip((node, engine), before, strict=True)]
+                used = [cpu_s_of(each) - had for each, had in zip((node, engine), before, strict=True)]
         finally:
             await client.close()
     runs.figures.append(figures)
     for share, kept in zip(used, (runs.node, runs.engine), strict=True):
         kept.append(share / (arguments.seconds - 0.5))
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
 
 
 @contextlib.asynccontextmanager

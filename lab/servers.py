@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import tempfile
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
+from lab.program import without_settings
 
 ROOT: Final = Path(__file__).parent.parent
 _START_TIMEOUT_S: Final = 60.0
@@ -32,6 +33,12 @@ class System:
     command: Callable[[int], Sequence[str]]
 
 
+def cpu_s_of(process: psutil.Process) -> float:
+    """CPU time of one process so far, in seconds. Raises psutil.NoSuchProcess."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 class RunningServer:
     """One of the systems, as a process."""
 
@@ -46,8 +53,7 @@ class RunningServer:
         total = 0.0
         for process in (root, *(root.children(recursive=True) if children else ())):
             with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
+                total += cpu_s_of(process)
         return total
 
 
@@ -56,7 +62,7 @@ async def running(system: System, extra: Sequence[str] = ()) -> AsyncIterator[Ru
     """A server, listening. Raises RuntimeError with the end of its log if it does not come up."""
     port = free_port()
     command = [*system.command(port), *extra]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
+    environment = without_settings()
     with tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log") as log:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log

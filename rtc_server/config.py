@@ -200,8 +200,7 @@ class Settings:
     bitrate_bps: int = _setting(32_000, "outbound Opus bit rate, bits a second", 6_000, 256_000)
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+        _check(self)
         if not re.fullmatch(r"[A-Za-z0-9._]{1,32}", self.node):
             raise ConfigError("--node must be 1 to 32 letters, digits, dots or underscores.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -234,8 +233,7 @@ class RelaySettings:
     turn_user_quota: int = _setting(100, "allocations at a time of one user; a browser takes one for each URL", 1)
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+        _check(self)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,127}", self.turn_realm):
             raise ConfigError("--turn-realm must be 1 to 127 letters, digits, dots, underscores or hyphens.")
         if bool(self.turn_cert) != bool(self.turn_key):
@@ -255,8 +253,7 @@ class EngineSettings:
     )
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+        _check(self)
         if not is_host_and_port(self.engine_listen):
             raise ConfigError("--engine-listen must be HOST:PORT.")
 
@@ -470,7 +467,13 @@ def _refuse_odd_text(source: str, value: Any, spec: dataclasses.Field[Any]) -> N
             )
 
 
-def _check(spec: dataclasses.Field[Any], value: Any) -> None:
+def _check(settings: Settings | RelaySettings | EngineSettings) -> None:
+    """Raise ConfigError for a number that is out of its bounds."""
+    for spec in dataclasses.fields(settings):
+        _check_one(spec, getattr(settings, spec.name))
+
+
+def _check_one(spec: dataclasses.Field[Any], value: Any) -> None:
     if value is None:
         return
     low, high, unset = spec.metadata["low"], spec.metadata["high"], spec.metadata["unset"]

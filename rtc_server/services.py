@@ -7,6 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -215,11 +216,7 @@ def _remote_makers(settings: Settings) -> dict[str, Callable[[], EngineLink]]:
     if not addresses:
         return {}
     key = ClusterKey.read(Path(settings.cluster_key))
-
-    def maker(address: str) -> Callable[[], EngineLink]:
-        return lambda: RemoteLink(address, key)
-
-    return {service: maker(address) for service, address in addresses.items()}
+    return {service: partial(RemoteLink, address, key) for service, address in addresses.items()}
 
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
-import os
 import random
 import re
 import shlex
@@ -28,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from lab.program import without_settings
 from rtc_server.system.hardware import routed_addresses
 from rtc_server.turn.ice_servers import Credentials, make_credentials, parse_uri
 
@@ -109,7 +109,7 @@ def running_relay(
     if tls:
         make_certificate(directory, host)
         arguments += ["--turn-cert", str(directory / "relay-cert.pem"), "--turn-key", str(directory / "relay-key.pem")]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RTC_SERVER_")}
+    environment = without_settings()
     with (directory / "relay.log").open("wb") as log:
         process = subprocess.Popen(
             [*within, sys.executable, "-m", "rtc_server", "turn", *arguments, *options],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ from rtc_server.access.credentials import (
 )
 from rtc_server.access.principals import Principal
 from rtc_server.errors import ConfigError
+from rtc_server.system.files import warn_if_readable_by_all
 from rtc_server.usage.spelling import did_you_mean, nearest
 
 logger = logging.getLogger(__name__)
@@ -208,8 +208,7 @@ def _read_secret(table: _Table, path: Path, algorithm: str) -> bytes:
         jwt.get_algorithm_by_name(algorithm).prepare_key(secret)
     except jwt.InvalidKeyError:
         raise table.wrong("secret_file holds a key pair's part, or a certificate, not a secret.", _NEW_SECRET) from None
-    if path.stat().st_mode & stat.S_IROTH:
-        logger.warning("%s can be read by everybody on this machine", path)
+    warn_if_readable_by_all(path)
     return secret
 
 

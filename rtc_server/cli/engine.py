@@ -9,7 +9,7 @@ from typing import Final
 
 from rtc_server import config
 from rtc_server.config import EngineSettings, Settings
-from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.cluster_key import HINT, ClusterKey
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.messages import Ready
 from rtc_server.engine.served import ServedPort, drain_at_signals, serve_nodes
@@ -47,7 +47,7 @@ def run(settings: Settings, own: EngineSettings) -> int:
     if not settings.cluster_key:
         raise ConfigError(
             "An engine needs --cluster-key, the secret of those who may use it.",
-            hint="Make one, and give each machine of the cluster the same: openssl rand -base64 48 > cluster.key",
+            hint=HINT,
         )
     key = ClusterKey.read(Path(settings.cluster_key))
     spec = _planned(settings, own.engine_service)

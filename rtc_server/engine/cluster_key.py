@@ -6,8 +6,6 @@ pairs are derived from it, so that a cluster needs one file, the same on every m
 
 from __future__ import annotations
 
-import logging
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,13 +16,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 from rtc_server.errors import ConfigError
-
-logger = logging.getLogger(__name__)
+from rtc_server.system.files import warn_if_readable_by_all
 
 MIN_BYTES: Final = 32
 _MAX_BYTES: Final = 4096
 _KEY_BYTES: Final = 32
-_HINT: Final = "Make one, and give each machine of the cluster the same: openssl rand -base64 48 > FILE"
+HINT: Final = "Make one, and give each machine of the cluster the same: openssl rand -base64 48 > FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,11 @@ class ClusterKey:
         try:
             with path.open("rb") as file:
                 secret = file.read(_MAX_BYTES + 1).strip()
-            readable_by_all = path.stat().st_mode & stat.S_IROTH
+            warn_if_readable_by_all(path)
         except OSError as error:
-            raise ConfigError(f"--cluster-key {path} cannot be read: {error.strerror}.", hint=_HINT) from error
+            raise ConfigError(f"--cluster-key {path} cannot be read: {error.strerror}.", hint=HINT) from error
         if not MIN_BYTES <= len(secret) <= _MAX_BYTES:
-            raise ConfigError(f"--cluster-key {path} must hold {MIN_BYTES} to {_MAX_BYTES} bytes.", hint=_HINT)
-        if readable_by_all:
-            logger.warning("%s can be read by every user of this machine", path)
+            raise ConfigError(f"--cluster-key {path} must hold {MIN_BYTES} to {_MAX_BYTES} bytes.", hint=HINT)
         return cls.of(secret)
 
 

@@ -15,6 +15,8 @@ from rtc_server.engine.messages import ToEngine
 from rtc_server.engine.owners import HOST, Owner
 
 _MESSAGES: Final = 10_000
+_LOOK_S: Final = 0.1
+"""How often one that waits for room looks whether that is over."""
 
 
 class Arrival(NamedTuple):
@@ -30,6 +32,7 @@ class Inbox:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, size: int = _MESSAGES) -> None:
         self._clock = clock
+        self._closed = False
         self._queue: queue.Queue[Arrival] = queue.Queue(size)
 
     def __len__(self) -> int:
@@ -44,6 +47,16 @@ class Inbox:
         except queue.Full:
             return False
         return True
+
+    def keep(self, message: ToEngine, owner: Owner = HOST) -> None:
+        """Put ``message`` as soon as there is room; not at all if :meth:`close` comes first. While a step hangs, what
+        comes behind it waits where it is, and the other side hears of it."""
+        while not self._closed and not self.put(message, _LOOK_S, owner):
+            pass
+
+    def close(self) -> None:
+        """Those who wait in :meth:`keep` give up soon."""
+        self._closed = True
 
     def receive(self, wait_s: float | None) -> Iterator[Arrival]:
         """All that has come, in that order. Waits up to ``wait_s`` until something has, for ever if that is None."""

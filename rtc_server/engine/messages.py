@@ -9,7 +9,7 @@ One engine serves the process that started it, or media nodes on other machines,
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ PROTOCOL: Final = 1
 """Of the messages in this file: one more with each change of theirs that an older version would misread."""
 PCM: Final = "<f4"
 """Type of the samples in a message, for numpy."""
+_M = TypeVar("_M")
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Secret = Annotated[bytes, msgspec.Meta(min_length=16, max_length=64)]
 
@@ -190,9 +191,9 @@ FromEngine = (
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_to_engine: Final = msgspec.msgpack.Decoder(ToEngine)
-_from_node: Final = msgspec.msgpack.Decoder(FromNode)
-_from_engine: Final = msgspec.msgpack.Decoder(FromEngine)
+_to_engine: Final[msgspec.msgpack.Decoder[ToEngine]] = msgspec.msgpack.Decoder(ToEngine)
+_from_node: Final[msgspec.msgpack.Decoder[FromNode]] = msgspec.msgpack.Decoder(FromNode)
+_from_engine: Final[msgspec.msgpack.Decoder[FromEngine]] = msgspec.msgpack.Decoder(FromEngine)
 
 
 def encode(message: ToEngine | FromEngine) -> bytes:
@@ -201,26 +202,21 @@ def encode(message: ToEngine | FromEngine) -> bytes:
 
 def decode_to_engine(raw: bytes) -> ToEngine:
     """Raises msgspec.DecodeError on anything else than a :data:`ToEngine`."""
-    try:
-        message: ToEngine = _to_engine.decode(raw)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from None
-    return message
+    return _decode(_to_engine, raw)
 
 
 def decode_from_node(raw: bytes) -> FromNode:
     """Raises msgspec.DecodeError on anything else than a :data:`FromNode`."""
-    try:
-        message: FromNode = _from_node.decode(raw)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from None
-    return message
+    return _decode(_from_node, raw)
 
 
 def decode_from_engine(raw: bytes) -> FromEngine:
     """Raises msgspec.DecodeError on anything else than a :data:`FromEngine`."""
+    return _decode(_from_engine, raw)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_M], raw: bytes) -> _M:
     try:
-        message: FromEngine = _from_engine.decode(raw)
+        return decoder.decode(raw)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return message

@@ -49,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 _QUEUE_MESSAGES: Final = 10_000
 _CLOSE_TIMEOUT_S: Final = 5.0
-_LOOK_S: Final = 0.1
-"""How often a reader that waits for room looks whether the engine ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,6 @@ class ChildPort:
         self._outbox = self._socket(zmq.PUSH, outbox)
         self._outbox.linger = 1000
         self._arrived = Inbox()
-        self._closing = False
         self._reader = threading.Thread(target=self._read, args=(reads,), name="engine-inbox", daemon=True)
         self._reader.start()
 
@@ -196,7 +193,7 @@ class ChildPort:
         self._reader.join()
 
     def close(self) -> None:
-        self._closing = True
+        self._arrived.close()
         self._outbox.close()
         self._context.term()  # ends the reader's waiting, and waits until it has closed its socket
         self._reader.join()
@@ -216,21 +213,16 @@ class ChildPort:
             # Nothing is ever sent on standard input after the first line: what can be read there is its end.
             while sys.stdin.fileno() not in dict(poller.poll()):
                 self._take_all(socket)
-            self._keep(Stop())
+            self._arrived.keep(Stop())
 
     def _take_all(self, socket: zmq.Socket[bytes]) -> None:
         while True:
             try:
-                self._keep(decode_to_engine(socket.recv(zmq.NOBLOCK)))
+                self._arrived.keep(decode_to_engine(socket.recv(zmq.NOBLOCK)))
             except zmq.Again:
                 return
             except msgspec.DecodeError:
                 logger.warning("a message that is none was ignored")
-
-    def _keep(self, message: ToEngine) -> None:
-        """Wait for room if a step hangs: what comes behind waits in the socket, and the other side hears of it."""
-        while not self._closing and not self._arrived.put(message, _LOOK_S):
-            pass
 
 
 def main() -> int:

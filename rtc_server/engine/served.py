@@ -43,7 +43,6 @@ _TO_NODE_MESSAGES: Final = 100
 _WITHIN_MESSAGES: Final = 10_000
 _AT_A_TIME: Final = 100
 """In one direction, before the other has its turn: a node that never stops talking keeps no answer from the others."""
-_LOOK_S: Final = 0.1
 _TOLD_S: Final = 5.0
 
 
@@ -71,7 +70,6 @@ class ServedPort:
         leaving.bind("inproc://leaving")
         self._outbox.connect("inproc://leaving")
         self._arrived = Inbox()
-        self._closing = False
         self._carrier = threading.Thread(target=self._carry, args=(router, leaving), name="engine-nodes", daemon=True)
         self._carrier.start()
 
@@ -92,7 +90,7 @@ class ServedPort:
             logger.warning("the network does not keep up: a message was lost")
 
     def close(self) -> None:
-        self._closing = True
+        self._arrived.close()
         self._outbox.close()
         self._guard.stop()
         self._context.term()  # ends the carrier's waiting, and waits until it has closed its sockets
@@ -140,8 +138,7 @@ class ServedPort:
                 except (ValueError, msgspec.DecodeError):
                     logger.warning("a message that is none was ignored")
                     continue
-                while not self._closing and not self._arrived.put(message, _LOOK_S, owner):
-                    pass  # a step hangs: what comes behind waits in the socket
+                self._arrived.keep(message, owner)
 
 
 class _OnlyNodes:

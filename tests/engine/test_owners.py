@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rtc_server.config import EngineSettings
 from rtc_server.engine.owners import GRACE_S, HOST, LOOK_S, MAX_OWNERS, Owners
 
 
@@ -13,6 +14,10 @@ def looked(owners: Owners, since: float, until: float) -> list[bytes]:
     for number in range(round((until - since) / LOOK_S) + 1):
         gone += owners.look(since + number * LOOK_S)
     return gone
+
+
+def test_the_setting_says_what_is_meant() -> None:
+    assert EngineSettings().engine_grace_s == GRACE_S
 
 
 def test_the_process_that_started_the_engine_is_always_known() -> None:

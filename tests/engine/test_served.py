@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import logging
@@ -327,7 +326,7 @@ async def test_a_model_that_is_loading_is_waited_for() -> None:
     engine = ServedEngine(load)
     client = node(engine.address)
     client.start()
-    await asyncio.sleep(1.2)  # some greetings
+    await until(lambda: len(engine._port._arrived) >= 3, "some greetings")
     assert client.state is EngineState.LOADING
     loaded.set()
     await client.wait_settled()

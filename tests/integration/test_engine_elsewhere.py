@@ -23,7 +23,9 @@ from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
 from tests.conftest import ON_ONE_LOOP
-from tests.support.counting_node import QUIET, Words
+from tests.support.calls import text_of
+from tests.support.counting_node import QUIET
+from tests.support.engines import Ear as StreamEar
 from tests.support.engines import running
 from tests.support.script import Speaker
 from tests.support.served import node
@@ -42,10 +44,6 @@ async def media_server(engine: EngineProcess, directory: Path, service: str) -> 
         yield server
     finally:
         await server.stop(0)
-
-
-def text_of(client: VoiceClient) -> str:
-    return "".join(event["delta"] for event in client.events if event["type"] == "text").strip()
 
 
 def talk_to(server: Server, *, service: str | None = None, speaker: Speaker) -> VoiceClient:
@@ -88,13 +86,13 @@ async def test_what_the_model_remembers_outlives_its_media_node(tmp_path: Path) 
             await counting.wait()
         assert said == NUMBERS[1:8]
         async with running(node(engine.address)) as client:
-            words = Words()
-            stream = await client.adopt(key, words)
+            ear = StreamEar()
+            stream = await client.adopt(key, ear)
             async with asyncio.timeout(30):
-                while NUMBERS[12] not in words.said:
+                while NUMBERS[12] not in ear.text:
                     await stream.feed(QUIET)
-            assert words.said.split() == NUMBERS[8:13]
-            assert not words.errors
+            assert ear.text.split() == NUMBERS[8:13]
+            assert not ear.errors
 
 
 async def test_an_engine_that_is_killed_is_said_and_comes_back(tmp_path: Path) -> None:

@@ -13,13 +13,10 @@ from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.sessions.state import SessionState
 from tests.conftest import ON_ONE_LOOP
+from tests.support.calls import text_of
 from tests.support.script import Speaker
 
 pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
-
-
-def text_of(client: VoiceClient) -> str:
-    return "".join(event["delta"] for event in client.events if event["type"] == "text").strip()
 
 
 async def test_a_sum_is_answered_in_words_and_by_voice(pico: Server) -> None:

@@ -23,6 +23,11 @@ from rtc_server.protocols.events import CHANNEL_LABEL
 from tests.support.listening import pump
 
 
+def text_of(client: VoiceClient) -> str:
+    """What the model has written."""
+    return "".join(event["delta"] for event in client.events if event["type"] == "text").strip()
+
+
 class TapeTrack(MediaStreamTrack):
     """One second of a tone, encoded once and sent over and over: a client that costs next to nothing.
 

@@ -12,27 +12,12 @@ import sys
 
 import numpy as np
 
-from rtc_server.audio import FRAME_SAMPLES, FloatArray
-from rtc_server.engine.stream import StreamOutput
-from rtc_server.errors import ServerError
+from rtc_server.audio import FRAME_SAMPLES, FloatArray, silence
+from tests.support.engines import Ear
 from tests.support.script import spoken
 from tests.support.served import node
 
-QUIET = np.zeros(FRAME_SAMPLES, np.float32)
-
-
-class Words:
-    """A listener that keeps what was written; ``said``: what was, so far."""
-
-    def __init__(self) -> None:
-        self.said = ""
-        self.errors: list[ServerError] = []
-
-    def on_output(self, output: StreamOutput) -> None:
-        self.said += output.text
-
-    def on_engine_error(self, error: ServerError) -> None:
-        self.errors.append(error)
+QUIET = silence(FRAME_SAMPLES)
 
 
 def frames(pcm: FloatArray) -> list[FloatArray]:
@@ -44,14 +29,14 @@ async def main(address: str, key: str, until: str) -> None:
     client = node(address)
     client.start()
     await client.wait_settled()
-    words = Words()
-    stream = await client.open(words)
+    ear = Ear()
+    stream = await client.open(ear)
     stream.lock(hashlib.sha256(bytes.fromhex(key)).digest())
     for frame in frames(spoken("count to twelve")):
         await stream.feed(frame)
-    while until not in words.said:
+    while until not in ear.text:
         await stream.feed(QUIET)
-    sys.stdout.write(f"{words.said}\n")
+    sys.stdout.write(f"{ear.text}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 

@@ -45,6 +45,10 @@ class Ear:
         self.frames: list[int] = []
         self.errors: list[ServerError] = []
 
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
     def on_output(self, output: StreamOutput) -> None:
         self.pcm.append(output.pcm)
         self.texts.append(output.text)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lab.program import Program, without_settings
 from tests.conftest import UNLIMITED
 from tests.support.calls import get_json
 from tests.support.log_watch import WATCH
@@ -24,34 +24,22 @@ ROOT: Final = Path(__file__).parents[2]
 _POLL_S: Final = 0.01
 
 
-class ServerProcess:
-    """``rtc-server serve`` as a child process on a free port."""
+class ServerProcess(Program):
+    """``rtc-server serve`` as a child process on a free port. ``url``: where it is, once it is ready."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.url = ""
-        self.log: list[str] = []
-        self._reader = asyncio.create_task(self._read_log(), name="server-log")
+    url = ""
 
     async def wait_ready(self, timeout_s: float = 30.0, scheme: str = "http") -> None:
         """Until it has said where it is."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(timeout_s):
-            async for line in self.process.stdout:
-                found = re.search(rf"{scheme}://localhost:(\d+)", line.decode())
-                if found:
-                    self.url = f"{scheme}://127.0.0.1:{found[1]}"
-                    return
-        raise AssertionError(f"the server ended before it was ready: {self.log}")
+        found = await self.wait_said(rf"{scheme}://localhost:(\d+)", timeout_s)
+        self.url = f"{scheme}://127.0.0.1:{found[1]}"
+
+    def on_log(self, line: bytes) -> None:
+        super().on_log(line)
+        WATCH.read_text("a server", line)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-
-    async def wait_exit(self, timeout_s: float) -> int:
-        async with asyncio.timeout(timeout_s):
-            status = await self.process.wait()
-            await self._reader
-        return status
 
     async def probe(self) -> dict[str, Any]:
         """What a probed server holds: see ``tests/integration/probed_server.py``."""
@@ -63,18 +51,6 @@ class ServerProcess:
                 if line.startswith(b"{"):
                     return json.loads(line)  # type: ignore[no-any-return]
         raise AssertionError(f"the server ended: {self.log[-20:]}")
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-        await self._reader
-
-    async def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.log.append(line.decode().rstrip())
-            WATCH.read_text("a server", line)
 
 
 @contextlib.asynccontextmanager
@@ -89,13 +65,12 @@ async def server_process(
 
     ``within``: a command that runs another one elsewhere.
     """
-    environment = {key: value for key, value in environment.items() if not key.startswith("RTC_SERVER_")}
     process = await asyncio.create_subprocess_exec(
         *within,
         sys.executable,
         *("-m", module, "serve", "--port", "0", *UNLIMITED, *arguments),
         cwd=ROOT,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
+        env={**without_settings(environment), "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         **{"stdin": asyncio.subprocess.PIPE, **kwargs},
