@@ -18,7 +18,7 @@ LEVELS: list[set[str]] = [
     {"errors", "metrics", "audio", "bundled"},
     {"protocols", "system", "usage"},
     {"config", "access", "engine", "media"},
-    {"models", "decoding", "tracks", "turn", "web"},
+    {"models", "decoding", "tracks", "turn", "web", "cluster"},
     {"services", "transcription"},
     {"sessions"},
     {"webrtc"},
@@ -164,7 +164,7 @@ def test_the_engine_never_imports_the_media_stack(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("rtc_server.app", {"torch", "moshi"}),
+        ("rtc_server.app", {"torch", "moshi", "ray"}),
         ("rtc_server.engine.process", {"aiohttp", "aiortc", "torch"}),
         ("rtc_server.decoding.nursery", {"aiohttp", "aiortc", "torch"}),
     ],
