@@ -313,6 +313,12 @@ class ModelLoadError(StartupError):
     code = "model_load"
 
 
+class NoEngine(StartupError):
+    """An engine on another machine that a media node could not use now."""
+
+    code = "no_engine"
+
+
 class IllegalTransition(InternalError):
     """A state machine was asked for a move that its table does not have; nothing has changed."""
 

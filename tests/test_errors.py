@@ -22,6 +22,7 @@ EXAMPLES: dict[type[ServerError], ServerError] = {
     errors.StartupError: StartupError("It cannot start.", "Do this."),
     errors.ConfigError: ConfigError("It cannot start.", "Do this."),
     errors.ModelLoadError: ModelLoadError("It cannot start.", "Do this."),
+    errors.NoEngine: errors.NoEngine("There is no engine.", "Do this."),
     errors.IllegalTransition: IllegalTransition("session", "ended", "reset"),
 }
 """Those that are not made without arguments."""

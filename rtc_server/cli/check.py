@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL, Settings
-from rtc_server.errors import ModelLoadError
+from rtc_server.engine import probe
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.errors import ConfigError, ModelLoadError, NoEngine
 from rtc_server.models.kyutai.options import KyutaiOptions
-from rtc_server.services import ECHO, plan, resolve_model, resolve_stt
+from rtc_server.services import DIALOGUE, ECHO, TRANSCRIBE, plan, remote_engines, resolve_model, resolve_stt
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
 from rtc_server.usage import invocation
@@ -25,17 +28,19 @@ _WORKING_BYTES: Final = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. ``hint`` says what to do when it is not ``ok``."""
+    """One line of the report. ``hint`` says what to do when it is not ``ok``. ``vital``: without it the server is of no
+    use."""
 
     ok: bool
     what: str
     hint: str | None = None
+    vital: bool = False
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """All there is to say, in order."""
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(sys.version_info >= (3, 11), f"Python {version}", "Python 3.11 or later is needed.")
+    yield Finding(sys.version_info >= (3, 11), f"Python {version}", "Python 3.11 or later is needed.", vital=True)
     yield from map(_package, _PACKAGES)
     yield _opus()
     yield Finding(True, f"{hardware.cpu_cores()} CPU cores")
@@ -46,19 +51,37 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "coturn (NAT traversal for clients in other networks)",
         "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
     )
+    elsewhere = remote_engines(settings)
+    yield from _engines(elsewhere, settings)
     model = resolve_model(settings, hardware.cuda_devices())
-    stt = resolve_stt(settings, model)
-    what = f"--stt {settings.stt} runs {stt}" if stt else "no --stt model: nothing is transcribed"
-    yield Finding(bool(stt), what, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
-    yield _model(settings.model, model)
+    if TRANSCRIBE not in elsewhere:
+        yield _stt(settings.stt, resolve_stt(settings, ECHO if DIALOGUE in elsewhere else model))
+    if DIALOGUE not in elsewhere:
+        yield _model(settings.model, model)
     yield from _fit(settings)
+
+
+def _engines(addresses: Mapping[str, str], settings: Settings) -> Iterator[Finding]:
+    """Those of ``--engine-at``: whether each answers, and what it has."""
+    if not addresses:
+        return
+    try:
+        key = ClusterKey.read(Path(settings.cluster_key))
+    except ConfigError as error:
+        yield Finding(False, error.message, error.hint, vital=True)
+        return
+    for service, address in addresses.items():
+        try:
+            yield Finding(True, f"{service} at {address}: {probe.ask(address, key)}")
+        except NoEngine as error:
+            yield Finding(False, f"{service}: {error.message}", error.hint, vital=True)
 
 
 def _package(name: str) -> Finding:
     try:
         return Finding(True, f"{name} {importlib.metadata.version(name)}")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(False, f"{name} is not installed", invocation.how_to_install(name))
+        return Finding(False, f"{name} is not installed", invocation.how_to_install(name), vital=True)
 
 
 def _opus() -> Finding:
@@ -161,6 +184,11 @@ def _model(asked: str, model: str) -> Finding:
     return Finding(not missing, what + lacks, invocation.install_anew(model))
 
 
+def _stt(asked: str, model: str) -> Finding:
+    what = f"--stt {asked} runs {model}" if model else "no --stt model: nothing is transcribed"
+    return Finding(bool(model), what, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
+
+
 def _how_to_get_one() -> str:
     if bundled.is_complete(bundled.PICO):
         return f"--model {bundled.PICO} comes with the server"
@@ -169,13 +197,13 @@ def _how_to_get_one() -> str:
 
 
 def report(settings: Settings) -> tuple[str, bool]:
-    """The report as text, and whether the server can run at all (with echo, at least)."""
+    """The report as text, and whether the server can run at all (with echo, at least), and has the engines elsewhere
+    that it is to have. Raises ConfigError."""
     lines = []
     can_run = True
     for finding in findings(settings):
         lines.append(f"{'ok     ' if finding.ok else 'missing'}  {finding.what}")
         if not finding.ok and finding.hint:
             lines.append(f"         hint: {finding.hint}")
-        if not finding.ok and ("not installed" in finding.what or "Python" in finding.what):
-            can_run = False
+        can_run = can_run and (finding.ok or not finding.vital)
     return "\n".join(lines), can_run

@@ -40,9 +40,23 @@ _WAITING_MESSAGES: Final = 1_000
 _PARTING_MS: Final = 200
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _HANDSHAKES: Final = "inproc://handshakes"
-_FAILED: Final = (
+HANDSHAKE_FAILED: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH | (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 )
+
+
+def prepare_socket(socket: zmq.Socket[Any], key: ClusterKey) -> None:
+    """Make it a media node's, to be connected to an engine."""
+    socket.identity = secrets.token_bytes(_NAME_BYTES)
+    socket.curve_serverkey = key.engine.public
+    socket.curve_publickey, socket.curve_secretkey = key.node.public, key.node.secret
+    socket.ipv6 = True
+    socket.immediate = True  # what is said while there is no connection is not said later
+    socket.set_hwm(_WAITING_MESSAGES)
+    socket.maxmsgsize = _MAX_MESSAGE_BYTES
+    socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, SILENCE_MS
+    socket.handshake_ivl = HANDSHAKE_MS
+    socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2_000
 
 
 class RemoteLink:
@@ -54,7 +68,8 @@ class RemoteLink:
         self._context = zmq.Context()
         self._socket = zmq.asyncio.Socket(self._context, zmq.DEALER)
         self._handshakes = zmq.asyncio.Socket(self._context, zmq.PAIR)
-        self._set_up(key)
+        prepare_socket(self._socket, key)
+        self._socket.linger = _PARTING_MS
         self._tasks: list[asyncio.Task[None]] = []
         self._greeted = False
         self._closed = False
@@ -65,7 +80,7 @@ class RemoteLink:
         return None
 
     async def start(self, on_message: OnMessage, on_exit: OnExit) -> None:
-        self._socket.monitor(_HANDSHAKES, _FAILED)
+        self._socket.monitor(_HANDSHAKES, HANDSHAKE_FAILED)
         self._handshakes.connect(_HANDSHAKES)
         self._socket.connect(f"tcp://{self._address}")
         self._tasks = [
@@ -94,20 +109,6 @@ class RemoteLink:
         self._handshakes.close()
         self._socket.close()
         await asyncio.to_thread(self._context.term)  # until the goodbye is out, or was given up
-
-    def _set_up(self, key: ClusterKey) -> None:
-        socket = self._socket
-        socket.identity = secrets.token_bytes(_NAME_BYTES)
-        socket.curve_serverkey = key.engine.public
-        socket.curve_publickey, socket.curve_secretkey = key.node.public, key.node.secret
-        socket.ipv6 = True
-        socket.immediate = True  # what is said while there is no connection is not said later
-        socket.set_hwm(_WAITING_MESSAGES)
-        socket.linger = _PARTING_MS
-        socket.maxmsgsize = _MAX_MESSAGE_BYTES
-        socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, SILENCE_MS
-        socket.handshake_ivl = HANDSHAKE_MS
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2_000
 
     async def _greet(self) -> None:
         pause_s, waited_s = _FIRST_GREETING_S, 0.0

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from lab.engine_process import key_file
 from rtc_server import bundled
 from rtc_server.cli import check
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.system import hardware, memory
+from tests.support.served import served
 
 
 def reported(settings: Settings) -> str:
@@ -82,3 +84,34 @@ def test_echo_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_cuda_it_runs_moshi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
     assert reported(Settings()).startswith(f"ok       --model auto runs {DEFAULT_MODEL}")
+
+
+def test_engines_elsewhere_are_asked(tmp_path: Path) -> None:
+    """And what is theirs is not reported of this machine: it would run no such model."""
+    with served(slots=3) as engine:
+        text, can_run = check.report(
+            Settings(engine_at=(f"dialogue={engine.address}",), cluster_key=str(key_file(tmp_path)))
+        )
+    assert can_run
+    assert f"ok       dialogue at {engine.address}: " in text
+    assert "3 slots, 0 of them in use" in text
+    assert "--model" not in text
+    assert "no --stt model" in text
+
+
+def test_an_engine_elsewhere_that_does_not_answer_fails_the_check(tmp_path: Path) -> None:
+    with served() as engine:
+        address = engine.address
+    settings = Settings(engine_at=(f"transcribe={address}",), cluster_key=str(key_file(tmp_path)), model="echo")
+    text, can_run = check.report(settings)
+    assert not can_run
+    assert f"missing  transcribe: {address} cannot be reached" in text
+    assert "hint: Start an engine there" in text
+    assert "--stt" not in text
+
+
+def test_a_cluster_key_that_cannot_be_read_fails_the_check(tmp_path: Path) -> None:
+    settings = Settings(engine_at=("dialogue=127.0.0.1:7700",), cluster_key=str(tmp_path / "none"), stt="none")
+    text, can_run = check.report(settings)
+    assert not can_run
+    assert f"missing  --cluster-key {tmp_path / 'none'} cannot be read" in text
