@@ -124,13 +124,15 @@ class VoiceClient:
         """Offer, and take the answer. Raises OfferRefused, aiohttp.ClientError."""
         await self._offer(self.pc, {key: value for key, value in self._wish.items() if value is not None})
 
-    async def resume(self) -> None:
-        """Come back into the same conversation over a new connection, after the path of the old one has died.
+    async def resume(self, url: str | None = None) -> None:
+        """Come back into the same conversation over a new connection, after the path of the old one has died, or its
+        server. ``url``: of another server that shares its engines; None: the same one.
 
         Raises OfferRefused when the server does not have it any more, aiohttp.ClientError.
         """
         before, old_channel = self.pc, self.channel
         after, channel = self._make_connection()
+        self._url = self._url if url is None else url.rstrip("/")
         back = {"session": self.session, "token": self._resume_token, "last_seq": self._last_seq}
         try:
             await self._offer(after, {"resume": back})

@@ -79,7 +79,7 @@ class EngineClient:
         self._supervisor = Supervisor(service, make_link, metrics, owner, stall_timeout_s)
         self._streams: dict[int, EngineStream] = {}
         self._spare: list[EngineStream] = []
-        self._openings: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._openings: dict[int, asyncio.Future[Opened]] = {}
         self._last_opening = 0
         self._engines_lost = 0
         self._slots_elsewhere = 0
@@ -176,7 +176,7 @@ class EngineClient:
 
     async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream:
         """Go on in the slot that :meth:`rtc_server.engine.stream.EngineStream.lock` locked with the digest of ``key``,
-        of this or another media node, with all that the model remembers. Its frames are counted from 1. Raises
+        of this or another media node, with all that the model remembers. Its frames are counted on. Raises
         ResumeRefused if there is no such slot, or not any more; EngineUnavailable."""
         return await self._ask(lambda number: Adopt(number, key), listener)
 
@@ -196,19 +196,19 @@ class EngineClient:
         self._last_opening += 1
         number = self._last_opening
         lost = self._engines_lost
-        future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._openings[number] = future
         try:
             if not self._send(question(number)):
                 raise EngineUnavailable
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
-                slot, generation = await future
+                opened = await future
             if lost != self._engines_lost:  # in the very moment of its answer: the slot is of an engine that is gone
                 raise EngineUnavailable
         except (asyncio.CancelledError, TimeoutError) as error:
             # The answer may have come in the very moment in which we were told to stop waiting for it.
             if not future.cancelled() and future.done() and future.exception() is None:
-                self._send(Close(*future.result()))
+                self._send(_close(future.result()))
             if isinstance(error, TimeoutError):
                 raise EngineUnavailable from None
             raise
@@ -216,8 +216,8 @@ class EngineClient:
             self._openings.pop(number, None)
         if not self._streams:
             self._steps.clear()  # of a load that is long over
-        stream = EngineStream(slot, generation, listener, self._send, self._forget)
-        self._streams[slot] = stream
+        stream = EngineStream(opened, listener, self._send, self._forget)
+        self._streams[stream.slot] = stream
         return stream
 
     def _send(self, message: ToEngine) -> bool:
@@ -310,9 +310,9 @@ class EngineClient:
     def _on_opened(self, opened: Opened) -> None:
         future = self._openings.get(opened.stream)
         if future is None or future.done():  # the caller has gone: timed out or cancelled
-            self._send(Close(opened.slot, opened.generation))
+            self._send(_close(opened))
             return
-        future.set_result((opened.slot, opened.generation))
+        future.set_result(opened)
 
     def _on_step(self, done: StepDone) -> None:
         self._steps.append(done.seconds)
@@ -329,3 +329,8 @@ class EngineClient:
             engine_s = stream.deliver(output, now)
             if engine_s is not None:
                 self._metrics.frame_seconds.labels(self.service).observe(engine_s)
+
+
+def _close(opened: Opened) -> Close:
+    """Give back what no caller waits for any more."""
+    return Close(opened.slot, opened.generation)

@@ -136,9 +136,10 @@ class EngineCore:
             case Close():
                 self._table.close(message.slot, message.generation, owner)
             case Lock():
-                self._table.lock(message.slot, message.generation, message.digest, owner)
+                lease = message.slot, message.generation
+                self._table.lock(*lease, message.digest, owner, message.memo, at_s)
             case Adopt():
-                return self._adopt(message, owner)
+                return self._adopt(message, at_s, owner)
             case Ping():
                 answer = Pong(self._table.used_elsewhere(owner))
             case Hello():
@@ -183,12 +184,14 @@ class EngineCore:
         lease = None if self._draining else self._table.open(owner)
         return Opened(message.stream, *lease) if lease else Refused(message.stream)
 
-    def _adopt(self, message: Adopt, owner: Owner) -> Answers:
+    def _adopt(self, message: Adopt, at_s: float, owner: Owner) -> Answers:
         adopted = self._table.adopt(hashlib.sha256(message.key).digest(), owner)
         if adopted is None:
             return [(owner, NotFound(message.stream))]
-        slot, generation, before = adopted
-        return [(before, Lost(slot, generation - 1)), (owner, Opened(message.stream, slot, generation))]
+        lost = Lost(adopted.slot, adopted.generation - 1)
+        memo_age_s = max(0.0, at_s - adopted.locked_at_s)
+        lease = message.stream, adopted.slot, adopted.generation
+        return [(adopted.before, lost), (owner, Opened(*lease, adopted.heard, adopted.memo, memo_age_s))]
 
     def _greet(self, message: Hello, owner: Owner) -> FromEngine | None:
         if message.protocol != PROTOCOL:

@@ -15,13 +15,15 @@ import msgspec
 
 from rtc_server.engine.model import MemoryUse, ModelInfo, TokenMark
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Of the messages in this file: one more with each change of theirs that an older version would misread."""
 PCM: Final = "<f4"
 """Type of the samples in a message, for numpy."""
 _M = TypeVar("_M")
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Secret = Annotated[bytes, msgspec.Meta(min_length=16, max_length=64)]
+MEMO_BYTES: Final = 1024
+Memo = Annotated[bytes, msgspec.Meta(max_length=MEMO_BYTES)]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -56,12 +58,13 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Lock(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Let another owner adopt the slot by a key: ``digest`` is the key's SHA-256, in place of an earlier one. Not
-    answered."""
+    """Let another owner adopt the slot by a key: ``digest`` is the key's SHA-256, in place of an earlier one. ``memo``:
+    kept with it for that owner; it means nothing to the engine. Not answered."""
 
     slot: int
     generation: int
     digest: Digest
+    memo: Memo = b""
 
 
 class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -122,9 +125,15 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The slot is yours. Of one that was adopted: ``heard``, how many frames its conversation has heard so far; the
+    ``memo`` of its last :class:`Lock`, and ``memo_age_s``, how long ago that was."""
+
     stream: int
     slot: int
     generation: int
+    heard: int = 0
+    memo: bytes = b""
+    memo_age_s: float = 0.0
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -21,12 +21,16 @@ QUEUE_FRAMES: Final = 4
 
 @dataclass(slots=True)
 class _Slot:
-    """``digest``: of the key by which another owner may adopt it; empty: none may."""
+    """``digest``: of the key by which another owner may adopt it; empty: none may. ``heard``: frames that were planned
+    since it was opened or reset."""
 
     generation: int = 0
     used: bool = False
     owner: Owner = HOST
     digest: bytes = b""
+    memo: bytes = b""
+    locked_at_s: float = 0.0
+    heard: int = 0
     queue: deque[tuple[int, FloatArray]] = field(default_factory=deque)
 
 
@@ -38,6 +42,19 @@ class StepPlan:
     pcm: FloatArray
     active: BoolArray
     rows: dict[Owner, list[tuple[int, int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A slot that has another owner now. ``before``: the owner until then; the rest as in
+    :class:`rtc_server.engine.messages.Opened`."""
+
+    slot: int
+    generation: int
+    before: Owner
+    heard: int
+    memo: bytes
+    locked_at_s: float
 
 
 class SlotTable:
@@ -71,30 +88,41 @@ class SlotTable:
         slot = self._slots[index]
         slot.used = True
         slot.owner = owner
+        slot.heard = 0
         slot.generation += 1
         return index, slot.generation
 
-    def lock(self, index: int, generation: int, digest: bytes, owner: Owner = HOST) -> bool:
-        """Let the slot be adopted by the key of this digest. False if the lease is stale."""
+    def lock(
+        self,
+        index: int,
+        generation: int,
+        digest: bytes,
+        owner: Owner = HOST,
+        memo: bytes = b"",
+        now_s: float = 0.0,
+    ) -> bool:
+        """Let the slot be adopted by the key of this digest, with what ``memo`` says at ``now_s``. False if the lease
+        is stale."""
         slot = self._leased(index, generation, owner)
         if slot is None:
             return False
-        slot.digest = digest
+        slot.digest, slot.memo, slot.locked_at_s = digest, memo, now_s
         return True
 
-    def adopt(self, digest: bytes, owner: Owner) -> tuple[int, int, Owner] | None:
-        """Give the slot that is locked with ``digest`` to ``owner``, one generation later, with its conversation: the
-        slot, its generation, and whose it was. None if there is no such slot, or not any more: a key opens once.
-        Frames of the owner so far that still wait are dropped."""
+    def adopt(self, digest: bytes, owner: Owner) -> Adopted | None:
+        """Give the slot that is locked with ``digest`` to ``owner``, one generation later, with its conversation. None
+        if there is no such slot, or not any more: a key opens once. Frames of the owner so far that still wait are
+        dropped."""
         found = next((index for index, slot in enumerate(self._slots) if slot.used and slot.digest == digest), None)
         if found is None or not digest:
             return None
         slot = self._slots[found]
         before, slot.owner = slot.owner, owner
         self._drop_frames(slot)
-        slot.digest = b""
+        adopted = Adopted(found, slot.generation + 1, before, slot.heard, slot.memo, slot.locked_at_s)
+        slot.digest = slot.memo = b""
         slot.generation += 1
-        return found, slot.generation, before
+        return adopted
 
     def close_all(self, owner: Owner) -> None:
         """Take back all that an owner has."""
@@ -109,6 +137,7 @@ class SlotTable:
         if slot is None:
             return False
         self._forget(index, slot)
+        slot.heard = 0
         slot.generation += 1
         return True
 
@@ -119,7 +148,7 @@ class SlotTable:
             return False
         self._forget(index, slot)
         slot.used = False
-        slot.digest = b""
+        slot.digest = slot.memo = b""
         self._free.append(index)
         return True
 
@@ -159,6 +188,7 @@ class SlotTable:
             if slot.queue:
                 seq, pcm[index] = slot.queue.popleft()
                 active[index] = True
+                slot.heard += 1
                 rows.setdefault(slot.owner, []).append((index, slot.generation, seq))
         self._waiting -= int(active.sum())
         return StepPlan(pcm, active, rows)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from rtc_server.engine.messages import PCM, Close, Frame, Lock, Output, Reset, ToEngine
+from rtc_server.engine.messages import PCM, Close, Frame, Lock, Opened, Output, Reset, ToEngine
 from rtc_server.engine.model import FloatArray, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import ServerError
@@ -28,7 +28,7 @@ WINDOW_FRAMES: Final = QUEUE_FRAMES
 class StreamOutput:
     """What the model made of one frame.
 
-    ``frame``: its number, from 1 at the start of the stream or at its last reset. ``pcm``, ``text``, ``pauses``,
+    ``frame``: its number, from 1 at the start of the conversation or at its last reset. ``pcm``, ``text``, ``pauses``,
     ``mark``: see :class:`rtc_server.engine.model.RowOutput`. ``engine_s``: how long the frame was under way; None if
     that is not known any more.
     """
@@ -60,21 +60,22 @@ class EngineStream:
 
     def __init__(
         self,
-        slot: int,
-        generation: int,
+        opened: Opened,
         listener: StreamListener,
         send: Callable[[ToEngine], bool],
         on_close: Callable[[EngineStream], None],
     ) -> None:
-        self.slot = slot
-        self.generation = generation
+        self.slot = opened.slot
+        self.generation = opened.generation
+        self.opened = opened
+        """The engine's answer: of a conversation that was another media node's, what there is to know."""
         self.closed = False
         self._listener = listener
         self._send = send
         self._on_close = on_close
         self._in_flight: dict[int, float] = {}
         self._seq = 0
-        self._origin = 0
+        self._origin = -opened.heard
         self._room = asyncio.Event()
 
     @property
@@ -120,11 +121,12 @@ class EngineStream:
             self._send(Reset(self.slot, self.generation))
             self.generation += 1  # the engine counts on in the same way: no answer is needed
 
-    def lock(self, digest: bytes) -> None:
+    def lock(self, digest: bytes, memo: bytes = b"") -> None:
         """Let this conversation be adopted by the key whose SHA-256 this is, in place of an earlier one; see
-        :meth:`rtc_server.engine.client.EngineClient.adopt`."""
+        :meth:`rtc_server.engine.client.EngineClient.adopt`. ``memo``: at most :data:`MEMO_BYTES`, which the adopter
+        gets."""
         if not self.closed:
-            self._send(Lock(self.slot, self.generation, digest))
+            self._send(Lock(self.slot, self.generation, digest, memo))
 
     def close(self) -> None:
         """Give the slot back. Idempotent."""

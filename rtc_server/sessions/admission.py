@@ -123,6 +123,16 @@ class Admission:
         self._check_pace(engine)
         return engine
 
+    def admit_back(self, visitor: Visitor) -> list[EngineClient]:
+        """The engines in which a session of theirs may be that was another media node's.
+
+        Raises Draining, ServerFull, TooManySessions, TooManyConnections, Overloaded.
+        """
+        self.require_open()
+        self._check_limits(visitor)
+        usable = [name for name, engine in self.engines.items() if engine.ready and visitor.principal.may_use(name)]
+        return [self.engines[name] for name in usable]
+
     def admit_beside(self) -> None:
         """One more connection beside a session that is there, as of a client that listens to it. It takes no place: a
         session has so many and no more. But it takes files, and the loop's time.
@@ -211,6 +221,10 @@ class Admission:
             raise Forbidden
         if not engine.ready:
             raise EngineUnavailable
+        self._check_limits(visitor)
+        return engine
+
+    def _check_limits(self, visitor: Visitor) -> None:
         if len(self._present) >= self._settings.max_sessions:
             raise self.full(None)
         if len(self._of(visitor.address)) >= self._settings.sessions_per_address:
@@ -218,7 +232,6 @@ class Admission:
         self._check_room()
         if self._present:  # without sessions, refusing one helps no other
             self.lag.require_room()
-        return engine
 
     def _check_room(self) -> None:
         """Files for the media of one more."""

@@ -55,6 +55,10 @@ class Captions:
     def on(self) -> bool:
         return self._hears
 
+    def go_on(self, frames: int) -> None:
+        """So many frames of the microphone came before: times count on from there."""
+        self._frames = frames
+
     def want(self, wanted: bool, now: float) -> None:
         """The client switches them on or off."""
         if wanted == self._wanted:

@@ -11,12 +11,12 @@ KEPT: Final = 256
 
 
 class EventLog:
-    """Numbers events from 1 and keeps the newest."""
+    """Numbers events from the one after ``last`` and keeps the newest."""
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, last: int = 0) -> None:
         self._events: deque[tuple[int, str, ServerEvent]] = deque(maxlen=kept)
-        self.last = 0
-        """The number of the newest event; 0 before the first."""
+        self.last = last
+        """The number of the newest event."""
 
     def add(self, seq: int, text: str, event: ServerEvent) -> None:
         """``seq`` is the one after :attr:`last`."""

@@ -27,9 +27,10 @@ class Intake:
         self._preparing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def prepare(self) -> None:
-        """Give the model its silence, and what has come meanwhile, as fast as it takes them."""
-        for _ in range(self._prefix_frames):
+    async def prepare(self, heard: int = 0) -> None:
+        """Give the model its silence, and what has come meanwhile, as fast as it takes them. ``heard``: frames that it
+        has heard before."""
+        for _ in range(heard, self._prefix_frames):
             await self._stream.feed(audio.silence(audio.FRAME_SAMPLES))
         while self._waiting:
             await self._stream.feed(self._waiting.popleft())

@@ -52,9 +52,20 @@ class Outbox:
         return self._began_at is not None
 
     @property
+    def time_s(self) -> float | None:
+        """How long ago that was; None if it never did."""
+        return None if self._began_at is None else self._clock() - self._began_at
+
+    @property
     def closed(self) -> bool:
         """Whether the last word was said."""
         return self._closed
+
+    def go_on(self, last_seq: int, began_at: float | None) -> None:
+        """This is the rest of a session whose events up to ``last_seq`` another media node has said. ``began_at``: when
+        its media first connected."""
+        self._log = EventLog(last=last_seq)
+        self._began_at = began_at
 
     def begin(self, now: float) -> None:
         """The session's media has connected: time counts from its first connection."""
@@ -113,7 +124,7 @@ class Outbox:
         self._wake()
 
     def _time_ms(self) -> float:
-        return 0.0 if self._began_at is None else (self._clock() - self._began_at) * 1000
+        return (self.time_s or 0.0) * 1000
 
     def _wake(self) -> None:
         for follower in self._followers:

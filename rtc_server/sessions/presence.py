@@ -54,6 +54,9 @@ class PresenceOwner(Protocol):
     def on_seen(self, last_seq: int) -> None:
         """The client that comes back has heard the events up to this one."""
 
+    def on_token(self, token: str) -> None:
+        """The client gets this token with its answer: it is the one that brings it back."""
+
     def on_unreached(self, why: Unreached) -> None:
         """The client was never there."""
 
@@ -108,7 +111,18 @@ class Presence:
 
     def next_token(self) -> str | None:
         """The token that resumes the session, once; None for one that cannot be resumed."""
-        return self._tokens.issue() if self._resumable else None
+        if not self._resumable:
+            return None
+        token = self._tokens.issue()
+        self._owner.on_token(token)
+        return token
+
+    def expect(self, token: str) -> None:
+        """The client was another media node's until now: wait for it as for one whose path is lost. ``token`` is what
+        it has."""
+        self._machine.apply(SessionEvent.TAKEN_OVER)
+        self._tokens.expect(token)
+        self._deadline = self._clock() + self._settings.resume_grace_s
 
     async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
         """Put another transport in the place of the one there is. ``connect`` makes it, and what its client is answered

@@ -11,14 +11,22 @@ import functools
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
-from rtc_server.errors import EngineStalled, ServerError, ServerFull, SessionEnded, UnknownSession
+from rtc_server.errors import (
+    EngineStalled,
+    EngineUnavailable,
+    ResumeRefused,
+    ServerError,
+    ServerFull,
+    SessionEnded,
+    UnknownSession,
+)
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
@@ -50,6 +58,9 @@ class Registry:
         self._settings = settings
         self._metrics = metrics
         self._sessions: dict[str, Session] = {}
+        self._by_former_id: dict[str, Session] = {}
+        """Those that were another media node's, by the id that they had there."""
+        self._takeovers: dict[tuple[str, ...], asyncio.Task[Session]] = {}
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         for engine in admission.engines.values():
             engine.on_stall = functools.partial(self._on_stall, engine.service)
@@ -82,6 +93,61 @@ class Registry:
     async def _opening(
         self, engine: EngineClient, options: OfferOptions, visitor: Visitor, resumable: bool
     ) -> AsyncIterator[Session]:
+        session = self._enter(engine, options, visitor, resumable)
+        try:
+            await session.open()
+            yield session
+        except BaseException as error:  # cancelled included: what the session took must go back
+            await session.end(EndReason.REFUSED)
+            if isinstance(error, ServerFull):
+                raise self.admission.full(engine.service) from None
+            raise
+        self._metrics.sessions_opened.labels(engine.service).inc()
+
+    async def resumable(self, session_id: str, token: str, visitor: Visitor) -> Session:
+        """A session for its client to come back to. One that is not here, and whose slot an engine keeps that is shared
+        with the media node where it was, is taken over from there, with another id.
+
+        Raises UnknownSession, Draining, and what :meth:`Admission.admit_back` does.
+        """
+        self.admission.require_open()
+        try:
+            return self.get(session_id, visitor)
+        except UnknownSession:
+            if session_id in self._sessions:
+                raise
+        asked = session_id, token, visitor.principal.name
+        if asked not in self._takeovers:
+            engines = self.admission.admit_back(visitor)
+            taking = asyncio.create_task(self._take_over(engines, session_id, token, visitor), name="takeover")
+            self._takeovers[asked] = taking
+            taking.add_done_callback(functools.partial(self._took_over, asked))
+        # A client that does not wait for its answer asks again, and finds the session here.
+        return await asyncio.shield(self._takeovers[asked])
+
+    def _took_over(self, asked: tuple[str, ...], taking: asyncio.Task[Session]) -> None:
+        self._takeovers.pop(asked)
+        if not taking.cancelled():
+            taking.exception()  # its clients were told, if they waited
+
+    async def _take_over(
+        self, engines: Sequence[EngineClient], session_id: str, token: str, visitor: Visitor
+    ) -> Session:
+        for engine in engines:
+            session = self._enter(engine, OfferOptions(), visitor, resumable=True)
+            try:
+                await session.take_over(session_id, token)
+            except (ResumeRefused, EngineUnavailable):  # it is not in this engine's slots
+                await session.end(EndReason.REFUSED)
+            except BaseException:  # cancelled included: what the session took must go back
+                await session.end(EndReason.REFUSED)
+                raise
+            else:
+                self._by_former_id[session_id] = session
+                return session
+        raise UnknownSession
+
+    def _enter(self, engine: EngineClient, options: OfferOptions, visitor: Visitor, resumable: bool) -> Session:
         session = Session(
             SessionId(self._settings.node, worker=0),
             engine,
@@ -96,20 +162,7 @@ class Registry:
         )
         self._sessions[session.id.text] = session
         self.admission.enter_session(session)
-        try:
-            await session.open()
-            yield session
-        except BaseException as error:  # cancelled included: what the session took must go back
-            await session.end(EndReason.REFUSED)
-            if isinstance(error, ServerFull):
-                raise self.admission.full(engine.service) from None
-            raise
-        self._metrics.sessions_opened.labels(engine.service).inc()
-
-    def resumable(self, session_id: str, visitor: Visitor) -> Session:
-        """A session for its client to come back to. Raises UnknownSession, Draining."""
-        self.admission.require_open()
-        return self.get(session_id, visitor)
+        return session
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
@@ -122,7 +175,7 @@ class Registry:
 
     def get(self, session_id: str, visitor: Visitor) -> Session:
         """Raises UnknownSession, also for a session of another visitor, who is not told that it exists."""
-        session = self._sessions.get(session_id)
+        session = self._sessions.get(session_id) or self._by_former_id.get(session_id)
         if (
             session is None
             or session.state is SessionState.ENDED
@@ -152,6 +205,8 @@ class Registry:
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id.text, None)
+        for former_id in [key for key, one in self._by_former_id.items() if one is session]:
+            del self._by_former_id[former_id]
         if session.end_reason is not None and session.end_reason not in _WANTED_ENDS:
             self._ends[session.id.text] = (time.monotonic(), session.end_reason, session.end_detail)
             if len(self._ends) > _KEPT_ENDS:

@@ -9,6 +9,7 @@ HTTP, and of other sessions.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -34,8 +35,10 @@ from rtc_server.errors import (
 from rtc_server.media.microphone import START_PATIENCE_S
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
+from rtc_server.sessions import memo
 from rtc_server.sessions.captioner import Captioner
 from rtc_server.sessions.listeners import Listeners
+from rtc_server.sessions.memo import Memo
 from rtc_server.sessions.outbox import Outbox
 from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
 from rtc_server.sessions.report import SessionReport
@@ -58,7 +61,8 @@ class Session:
     """One session, from its slot to its end. ``on_ended`` is called once, when everything is released.
 
     Opened in three steps: :meth:`open` takes the slot, :meth:`attach` gives it a transport, :meth:`start` lets it go
-    on by itself. ``resumable``: waits for its client when the transport dies. ``clock``: monotonic seconds.
+    on by itself. One that was another media node's is opened by :meth:`take_over` alone. ``resumable``: waits for its
+    client when the transport dies. ``clock``: monotonic seconds.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Session:
         self._on_ended = on_ended
         self._opened_at = now
         self.presence = Presence(self._machine, self, settings, resumable, session_id.log_id, clock)
-        self._stats_interval_s = options.stats_interval_ms / 1000
+        self._stats_interval_ms = options.stats_interval_ms
         self.outbox = Outbox(clock)
         self._stats = SessionStats()
         self.user_audio = UserAudio(self._stats, self.outbox.emit, self._on_speech, now)
@@ -97,6 +101,10 @@ class Session:
         self._endpoint = ""
         self._voice = ModelVoice()
         self._stream: EngineStream | None = None
+        self._memo = Memo(options.muted, options.stats_interval_ms, options.captions, 0, 0.0, None)
+        """As it was left with the engine."""
+        self._slot_digest = b""
+        """Of the key by which another media node may take the session over; empty: none may."""
         self._detector = detector
         self._captioner = captioner
         self._captions_wanted = options.captions
@@ -144,18 +152,38 @@ class Session:
         self._open_captions()
         self.refuse_if_ending()
 
+    async def take_over(self, session_id: str, token: str) -> None:
+        """Take the slot of a session that was another media node's by that id, and wait for its client, which has
+        ``token`` and will :meth:`resume` with it.
+
+        Raises ResumeRefused where there is none, EngineUnavailable. When it raises or is cancelled, :meth:`end`
+        releases what was taken.
+        """
+        key = memo.slot_key(token, session_id, self.visitor.principal.name)
+        stream = self._stream = await self._engine.adopt(key, self)
+        known, now = memo.read(stream.opened.memo), self._clock()
+        written_at = now - stream.opened.memo_age_s
+        self._opened_at = written_at - known.age_s
+        self._apply(events.Settings(known.muted, known.stats_interval_ms, known.captions))
+        self._captions_wanted = known.captions
+        self.outbox.go_on(known.last_seq, None if known.time_s is None else written_at - known.time_s)
+        await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
+        self.refuse_if_ending()
+        self.presence.expect(token)
+        self._slot_digest = hashlib.sha256(key).digest()
+        self._leave_memo()  # the same key opens once more, until its client has another: this node may die as well
+        self._open_captions()
+        self._begin("taken over")
+
     def attach(self, transport: Transport) -> None:
         """Give the session the transport by which its client is reached. The session owns it from now on."""
-        self._endpoint = transport.endpoint
         self.presence.attach(transport)
 
     def start(self) -> str | None:
         """The client has its answer: from now on the session goes on by itself. Returns the token that resumes it,
         once; None for one that cannot be resumed. Raises EngineUnavailable if it is ending already."""
         self.refuse_if_ending()
-        self._limit()
-        self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
-        logger.info("session %s: opened, service %s, %s", self.id.log_id, self.service, self.transport.name)
+        self._begin(f"opened, {self.transport.name}")
         return self.presence.next_token()
 
     async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
@@ -290,10 +318,13 @@ class Session:
 
     def on_transport(self, transport: Transport | None) -> None:
         self.outbox.channel = transport
+        if transport is not None:
+            self._endpoint = transport.endpoint
 
     def on_here(self, transport: Transport, back: bool) -> None:
         now = self._clock()
         self.outbox.begin(now)
+        self._leave_memo()
         # The model begins when its user can be heard. That is also when a browser begins to play: what came before
         # would wait in its jitter buffer, and be late for half a minute.
         self.user_audio.microphone.restart(now, START_PATIENCE_S if transport.sends else 0.0)
@@ -317,8 +348,32 @@ class Session:
     def on_left(self, reason: EndReason) -> None:
         self.end(reason)
 
+    def on_token(self, token: str) -> None:
+        key = memo.slot_key(token, self.id.text, self.visitor.principal.name)
+        self._slot_digest = hashlib.sha256(key).digest()
+        self._leave_memo()
+
     async def look_beside(self) -> None:
+        await self._look_beside()
+
+    def _begin(self, how: str) -> None:
+        self._limit()
+        self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
+        logger.info("session %s: %s, service %s", self.id.log_id, how, self.service)
+
+    async def _look_beside(self) -> None:
+        """What is looked at twice a second, whether the client is there or not."""
         await self.listeners.look()
+        if not self._memo.covers(self.outbox.last):
+            self._leave_memo()
+
+    def _leave_memo(self) -> None:
+        """Leave with the engine what another media node has to know, if it may take the session over."""
+        microphone, last_seq = self.user_audio.microphone, self.outbox.last + memo.RESERVED
+        age_s, wanted = self.age_ms / 1000, self._captions_wanted
+        self._memo = Memo(microphone.muted, self._stats_interval_ms, wanted, last_seq, age_s, self.outbox.time_s)
+        if self._slot_digest and self._stream is not None:
+            self._stream.lock(self._slot_digest, memo.write(self._memo))
 
     def _open_captions(self) -> None:
         info = self._engine.info
@@ -337,6 +392,7 @@ class Session:
     def _limit(self) -> None:
         """A visitor's key or token may say how long a session of theirs lasts."""
         limit_s = self.visitor.principal.session_s(self._settings.max_session_s)
+        limit_s = max(0.0, limit_s - self.age_ms / 1000)
         loop = asyncio.get_running_loop()
         left_s = min(limit_s, _WARNING_S)
         warning = events.Ending("time_limit", round(left_s * 1000))
@@ -361,9 +417,12 @@ class Session:
         if settings.muted is not None:
             self.user_audio.microphone.muted = settings.muted
         if settings.stats_interval_ms is not None:
-            self._stats_interval_s = settings.stats_interval_ms / 1000
-        if settings.captions is not None and self.user_audio.captions is not None:
-            self.user_audio.captions.want(settings.captions, self._clock())
+            self._stats_interval_ms = settings.stats_interval_ms
+        if settings.captions is not None:
+            self._captions_wanted = settings.captions
+            if self.user_audio.captions is not None:
+                self.user_audio.captions.want(settings.captions, self._clock())
+        self._leave_memo()
 
     def _reset(self) -> None:
         if not self._machine.live or self._stream is None:
@@ -380,7 +439,10 @@ class Session:
     async def _run(self) -> None:
         try:
             if not await self.presence.wait():
-                self.on_unreached(self.presence.unreached())
+                if self.connecting:
+                    self.on_unreached(self.presence.unreached())
+                else:  # it was another media node's
+                    self.end(EndReason.PEER_LOST)
                 return
             while self._end_task is None:
                 await self._keep_time()
@@ -395,13 +457,13 @@ class Session:
         go out, and a peer that has gone without a word is noticed."""
         looked_at = stats_at = self._clock()
         while self._machine.live:
-            due = min(self._audio_due(), looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_s)
+            due = min(self._audio_due(), looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_ms / 1000)
             await asyncio.sleep(max(0.0, due - self._clock()))
             if not self._machine.live:
                 return
             now = self._clock()
             self._poll(now)
-            if now < min(looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_s):
+            if now < min(looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_ms / 1000):
                 continue
             figures = await self.presence.look()
             if not self._machine.live or self.presence.transport is None:
@@ -410,12 +472,12 @@ class Session:
                 looked_at = now
                 if self.user_audio.captions is not None:
                     self.user_audio.captions.look(now)
-                await self.listeners.look()
+                await self._look_beside()
                 transport = self.presence.transport
                 if transport is None or transport.silent_s(now) > self._settings.peer_timeout_s:
                     self.presence.lose_path()
                     return
-            if now >= stats_at + self._stats_interval_s:
+            if now >= stats_at + self._stats_interval_ms / 1000:
                 stats_at = now
                 self._report(figures)
 

@@ -35,6 +35,7 @@ class SessionEvent(enum.StrEnum):
     VOICE_STARTED = "voice_started"
     VOICE_STOPPED = "voice_stopped"
     RESET = "reset"
+    TAKEN_OVER = "taken_over"
     PATH_LOST = "path_lost"
     END = "end"
 
@@ -44,6 +45,7 @@ _E = SessionEvent
 
 TRANSITIONS: Final[dict[tuple[SessionState, SessionEvent], SessionState]] = {
     (_S.CONNECTING, _E.CONNECTED): _S.LISTENING,
+    (_S.CONNECTING, _E.TAKEN_OVER): _S.WAITING,
     (_S.CONNECTING, _E.END): _S.ENDED,
     (_S.LISTENING, _E.VOICE_STARTED): _S.SPEAKING,
     (_S.LISTENING, _E.RESET): _S.LISTENING,

@@ -49,6 +49,8 @@ class UserAudio:
         self._stream: EngineStream | None = None
         self._intake: Intake | None = None
         self._hearing: Hearing | None = None
+        self._frames_before = 0
+        """Of the microphone, heard while the session was another media node's."""
         self._all_said = False
         """What is heard from now on is not for the model any more."""
 
@@ -60,19 +62,23 @@ class UserAudio:
     async def open(
         self, stream: EngineStream, info: ModelInfo | None, settings: Settings, detector: EngineClient | None
     ) -> None:
-        """Write to ``stream`` from now on, first what its model wants before the microphone. A client of an echo hears
-        no more of its speech than itself, unless the settings say so."""
+        """Write to ``stream`` from now on, first what its model wants before the microphone, unless it has heard that
+        already. A client of an echo hears no more of its speech than itself, unless the settings say so."""
         self._stream = stream
+        prefix_frames = 0
         if info is not None and (info.kind is not ServiceKind.ECHO or settings.vad == "on"):
             self._hearing = Hearing(info, settings, self._emit, self._on_speech)
+            prefix_frames = self._hearing.prefix_frames
+            self._frames_before = max(0, stream.opened.heard - prefix_frames)
+            self._hearing.go_on(self._frames_before)
             await self._hearing.open(detector)
-        prefix_frames = 0 if self._hearing is None else self._hearing.prefix_frames
         self._intake = Intake(stream, prefix_frames)
-        await self._intake.prepare()
+        await self._intake.prepare(stream.opened.heard)
 
     def caption(self, captioner: Captioner, wanted: bool, log_id: str, now: float) -> None:
         """Have the words written down beside the conversation: its client is not kept waiting for that."""
         self.captions = Captions(captioner, wanted, self._emit, log_id)
+        self.captions.go_on(self._frames_before)
         self.captions.look(now)
 
     def push(self, pcm: FloatArray, now: float) -> None:

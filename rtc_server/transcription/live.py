@@ -82,6 +82,11 @@ class Hearing:
         except ServerError as error:
             self._lost(error)
 
+    def go_on(self, frames: int) -> None:
+        """So many frames of the microphone were heard before: times count on from there."""
+        self._frames = self._frames_before = frames
+        self._heard_ms = frames * FRAME_MS
+
     def on_frame(self, pcm: FloatArray) -> None:
         """A frame of the microphone, as the model gets it."""
         self._frames += 1

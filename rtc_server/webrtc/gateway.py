@@ -62,11 +62,11 @@ class WebRtc:
             return Answer(answer, session.id.text, connection.etag, token)
 
     async def resume(self, sdp: str, session_id: str, token: str, last_seq: int | None, visitor: Visitor) -> Answer:
-        """Answer an offer with a session that is there already. Raises UnknownSession, ResumeRefused, Draining,
-        BadSdp, NoAudio, NoCommonCodec, NoPort."""
+        """Answer an offer with a session that is there already, here or at another media node. Raises what
+        :meth:`Registry.resumable` does, and ResumeRefused, BadSdp, NoAudio, NoCommonCodec, NoPort."""
         with self._registry.counted():
-            session = self._registry.resumable(session_id, visitor)
             offer = read_offer(sdp)
+            session = await self._registry.resumable(session_id, token, visitor)
 
             async def connect() -> tuple[Transport, str]:
                 connection = self._connect(session, offer, visitor, session.id.log_id)

@@ -155,7 +155,7 @@ def test_a_conversation_is_adopted_with_what_the_model_remembers(engine: Engine)
     engine.push(a, A)
     assert engine.texts() == {A: [" 1"]}
     answers = engine.say(Adopt(7, KEY), B)
-    assert answers == [(A, Lost(*a)), (B, Opened(7, a[0], a[1] + 1))]
+    assert answers == [(A, Lost(*a)), (B, Opened(7, a[0], a[1] + 1, heard=1))]
     engine.push(a, A)
     engine.say(Close(*a), A)
     engine.push((a[0], a[1] + 1), B)
@@ -188,7 +188,7 @@ def test_a_conversation_outlives_its_node_for_as_long_as_the_grace(engine: Engin
     engine.step()
     engine.silence(9, B)
     ((_, lost), (to, opened)) = engine.say(Adopt(1, KEY), B)
-    assert (to, opened, lost) == (B, Opened(1, a[0], a[1] + 1), Lost(*a))
+    assert (to, opened, lost) == (B, Opened(1, a[0], a[1] + 1, heard=1), Lost(*a))
     engine.silence(20, B)
     engine.push((a[0], a[1] + 1), B)
     assert engine.texts() == {B: [" 2"]}, "it is not its first owner's any more"

@@ -54,6 +54,7 @@ TO_ENGINE: list[ToEngine] = [
     Close(3, 5),
     Ping(),
     Lock(3, 5, b"\x00\xff" * 16),
+    Lock(3, 5, b"\x00\xff" * 16, b"\xff" * 1024),
     Adopt(7, b"\x00\xff" * 16),
     Hello(1),
     Goodbye(),
@@ -73,6 +74,7 @@ FROM_ENGINE: list[FromEngine] = [
     LoadFailed("There is no such model.", "Check the name."),
     LoadFailed("There is no such model.", None),
     Opened(1, 3, 5),
+    Opened(1, 3, 5, 70_000, b"\x00memo", 12.5),
     Refused(1),
     NotFound(1),
     Lost(3, 5),
@@ -186,7 +188,7 @@ def test_messages_that_have_changed_are_of_another_version() -> None:
     higher PROTOCOL, and then its schema here."""
     schemas, parts = msgspec.json.schema_components([messages.FromNode, messages.FromEngine])
     text = msgspec.json.encode(_without_prose([schemas, parts]), order="deterministic")
-    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {1: "2a647f2bf2b9738b"}
+    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {2: "ec74cc3331127a3e"}
 
 
 @settings(deadline=None)

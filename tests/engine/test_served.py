@@ -104,7 +104,7 @@ async def test_a_conversation_goes_on_by_another_node(engine: ServedEngine) -> N
         assert not stream.push(frame())
         stream.close()
         await say(adopted, after, [" 2"])
-        assert (a.slots_used, b.slots_used, after.frames) == (0, 1, [1])
+        assert (a.slots_used, b.slots_used, after.frames) == (0, 1, [2])
         assert before.texts == [" 1"]
         with pytest.raises(ResumeRefused):
             await a.adopt(TOKEN, Ear())

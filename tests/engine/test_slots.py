@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.owners import HOST
-from rtc_server.engine.slots import QUEUE_FRAMES, SlotTable
+from rtc_server.engine.slots import QUEUE_FRAMES, Adopted, SlotTable
 from tests.support.signals import FloatArray
 
 OWNERS = st.sampled_from([HOST, b"a", b"b"])
@@ -165,15 +165,37 @@ def test_an_adopted_slot_keeps_its_conversation_and_leaves_its_owner() -> None:
     """One generation later: what its owner so far says comes too late, and frames that wait are not played."""
     table = SlotTable(1)
     lease = leased(table)
-    assert table.lock(*lease, b"digest")
     table.push(*lease, 1, frame(0))
-    assert table.adopt(b"digest", b"other") == (0, 2, HOST)
+    table.plan()
+    assert table.lock(*lease, b"digest", memo=b"a memo", now_s=3.5)
+    table.push(*lease, 1, frame(0))
+    assert table.adopt(b"digest", b"other") == Adopted(0, 2, HOST, 1, b"a memo", 3.5)
     assert table.take_wipes() is None
     assert table.plan() is None
     for generation in (1, 2):
         assert not table.push(0, generation, 2, frame(0))
         assert not table.close(0, generation)
     assert table.push(0, 2, 1, frame(0), b"other")
+
+
+def test_what_was_heard_counts_from_the_start_or_the_last_reset() -> None:
+    table = SlotTable(1)
+    lease = leased(table)
+
+    def heard(generation: int) -> int:
+        for seq in range(3):
+            table.push(0, generation, seq, frame(0))
+            table.plan()
+        table.lock(0, generation, b"key")
+        adopted = table.adopt(b"key", HOST)
+        assert adopted is not None
+        return adopted.heard
+
+    assert [heard(lease[1]), heard(lease[1] + 1)] == [3, 6]
+    assert table.reset(0, lease[1] + 2)
+    assert heard(lease[1] + 3) == 3
+    table.close(0, lease[1] + 4)
+    assert heard(leased(table)[1]) == 3
 
 
 def test_a_key_opens_once_and_the_next_takes_its_place() -> None:
@@ -272,8 +294,10 @@ class SlotMachine(RuleBasedStateMachine):
         if slot is None:
             assert adopted is None
             return (0, 0)
-        assert adopted == (slot, self.live[slot] + 1, self.owners[slot])
-        return self.enter(slot, adopted[1], owner)
+        assert adopted is not None
+        assert (adopted.slot, adopted.generation) == (slot, self.live[slot] + 1)
+        assert adopted.before == self.owners[slot]
+        return self.enter(slot, adopted.generation, owner)
 
     @rule(target=leases, lease=leases, owner=OWNERS)
     def reset(self, lease: tuple[int, int], owner: bytes) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.engine.messages import Close, Frame, Output, Reset, StepDone, ToEngine
+from rtc_server.engine.messages import Close, Frame, Opened, Output, Reset, StepDone, ToEngine
 from rtc_server.engine.stream import WINDOW_FRAMES, EngineStream
 from rtc_server.errors import EngineFailed
 from rtc_server.metrics import Metrics
@@ -107,7 +107,7 @@ class Wire:
         self.sent: list[ToEngine] = []
         self.closed: list[EngineStream] = []
         self.ear = Ear()
-        self.stream = EngineStream(3, 7, self.ear, self._send, self.closed.append)
+        self.stream = EngineStream(Opened(1, 3, 7), self.ear, self._send, self.closed.append)
 
     def _send(self, message: ToEngine) -> bool:
         self.sent.append(message)

@@ -23,12 +23,14 @@ from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
 from tests.conftest import ON_ONE_LOOP
-from tests.support.calls import text_of
+from tests.support.calls import get_json, text_of
 from tests.support.counting_node import QUIET
 from tests.support.engines import Ear as StreamEar
 from tests.support.engines import running
 from tests.support.script import Speaker
 from tests.support.served import node
+from tests.support.server_process import server_process
+from tests.support.trouble import url_of
 
 pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 
@@ -93,6 +95,31 @@ async def test_what_the_model_remembers_outlives_its_media_node(tmp_path: Path) 
                     await stream.feed(QUIET)
             assert ear.text.split() == NUMBERS[8:13]
             assert not ear.errors
+
+
+async def test_a_client_goes_on_by_another_media_server(tmp_path: Path) -> None:
+    """Its own is killed while the model counts. By the one that takes over it is one session as any other: it is looked
+    at and ended there, by the id that it had and by the one that it has."""
+    async with engine_process(tmp_path, "--model", "pico", "--slots", "1", "--allow-slow") as engine:
+        await engine.wait_ready()
+        at = ("--engine-at", f"dialogue={engine.address}", "--cluster-key", str(key_file(tmp_path)), "--stt", "none")
+        async with server_process(*at) as first, media_server(engine, tmp_path, "dialogue") as second:
+            await first.wait_ready()
+            speaker = Speaker()
+            async with VoiceClient(first.url, speaker, on_voice=Ear()) as client:
+                await client.wait_for("connected")
+                former_id = client.session
+                speaker.say("count to twelve")
+                await until(lambda: NUMBERS[7] in text_of(client), "a part of the count")
+                await first.kill()
+                await client.resume(url_of(second))
+                assert (await client.wait_for("connected", resumed=True))["session"] == client.session
+                await until(lambda: NUMBERS[12] in text_of(client), "the rest")
+                assert text_of(client).split() == NUMBERS[1:13]
+                for session_id in (former_id, client.session):
+                    status, told = await get_json(f"{url_of(second)}/api/sessions/{session_id}")
+                    assert (status, told["session"]) == (200, client.session)
+            await until(lambda: second.engines["dialogue"].slots_used == 0 and second.engines["dialogue"].has_room)
 
 
 async def test_an_engine_that_is_killed_is_said_and_comes_back(tmp_path: Path) -> None:

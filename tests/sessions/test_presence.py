@@ -40,6 +40,9 @@ class Owner:
     def on_seen(self, last_seq: int) -> None:
         self.told.append(last_seq)
 
+    def on_token(self, token: str) -> None:
+        self.token = token
+
     def on_unreached(self, why: Unreached) -> None:
         self.told.append(why)
 

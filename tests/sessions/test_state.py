@@ -11,10 +11,11 @@ from rtc_server.errors import IllegalTransition
 from rtc_server.sessions.state import TRANSITIONS, EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 
 CONNECTING, LISTENING, SPEAKING, WAITING, ENDED = SessionState
-CONNECTED, VOICE_STARTED, VOICE_STOPPED, RESET, PATH_LOST, END = SessionEvent
+CONNECTED, VOICE_STARTED, VOICE_STOPPED, RESET, TAKEN_OVER, PATH_LOST, END = SessionEvent
 
 LEGAL = {
     (CONNECTING, CONNECTED): LISTENING,
+    (CONNECTING, TAKEN_OVER): WAITING,
     (CONNECTING, END): ENDED,
     (LISTENING, VOICE_STARTED): SPEAKING,
     (LISTENING, RESET): LISTENING,

@@ -1,10 +1,14 @@
-"""``python -m tests.support.tcp_forward LISTEN:PORT TO:PORT``: a proxy that knows nothing of what it passes on."""
+"""A proxy that knows nothing of what it passes on; ``python -m tests.support.tcp_forward LISTEN:PORT TO:PORT ...``.
+
+A connection goes to the first address of those it is given at which something listens.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
+from collections.abc import AsyncIterator, Sequence
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -15,20 +19,33 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def main(listen: str, to: str) -> None:
-    host, _, port = to.rpartition(":")
+async def _connect(to: Sequence[str]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    for address in to:
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError):
+            return await asyncio.open_connection(host, int(port))
+    return None
+
+
+@contextlib.asynccontextmanager
+async def forwarding(listen: str, to: Sequence[str]) -> AsyncIterator[int]:
+    """Listens at ``listen``, HOST:PORT; the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        except OSError:
+        far = await _connect(to)
+        if far is None:
             writer.close()
             return
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        await asyncio.gather(_copy(reader, far[1]), _copy(far[0], writer))
 
-    host_here, _, port_here = listen.rpartition(":")
-    server = await asyncio.start_server(serve, host_here, int(port_here))
-    await server.serve_forever()
+    host, _, port = listen.rpartition(":")
+    async with await asyncio.start_server(serve, host, int(port)) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def main(listen: str, *to: str) -> None:
+    async with forwarding(listen, to):
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
