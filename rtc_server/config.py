@@ -136,7 +136,11 @@ class Settings:
         "engines on other machines, as SERVICE=HOST:PORT (rtc-server engine starts one): the model is theirs, and so "
         "is what is set of it",
     )
-    cluster_key: str = _setting("", "file that holds the secret which this server and its engines elsewhere share")
+    pool: str = _setting(
+        "", "HOST:PORT of the pool of engines (rtc-server pool) that a server uses, or an engine is in"
+    )
+    pool_services: tuple[str, ...] = _setting(("dialogue",), "services of a server whose engines are those of --pool")
+    cluster_key: str = _setting("", "file that holds the secret which servers, engines elsewhere and their pool share")
 
     model_alias: tuple[str, ...] = _setting(
         (),
@@ -251,11 +255,36 @@ class EngineSettings:
     engine_grace_s: float = _setting(
         33.0, "seconds that the slots of a media node which has fallen silent are kept", 3, 3600
     )
+    engine_name: str = _setting("", "name of the engine in its --pool, given by what starts it; empty: a random one")
 
     def __post_init__(self) -> None:
         _check(self)
         if not is_host_and_port(self.engine_listen):
             raise ConfigError("--engine-listen must be HOST:PORT.")
+        if not re.fullmatch(r"[A-Za-z0-9._/-]{0,64}", self.engine_name):
+            raise ConfigError("--engine-name must be up to 64 letters, digits, dots, hyphens, underscores or slashes.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """Of a pool, beside the settings of the engines that it starts. ``min``, ``max``, ``spare_slots`` and ``idle_s``
+    are each a number, or several of services, as ``dialogue=1,transcribe=0``."""
+
+    pool_listen: str = _setting(
+        "127.0.0.1:7800", "HOST:PORT that engines and media nodes connect to; 0.0.0.0:7800 for all that have the key"
+    )
+    services: tuple[str, ...] = _setting(("dialogue",), "services whose engines the pool starts")
+    min: tuple[str, ...] = _setting(("0",), "engines of a service that there are at least, as N or SERVICE=N,...")
+    max: tuple[str, ...] = _setting(("1",), "engines of a service that there are at most, as N or SERVICE=N,...")
+    spare_slots: tuple[str, ...] = _setting(("0",), "slots kept free for those who come next, as N or SERVICE=N,...")
+    idle_s: tuple[str, ...] = _setting(
+        ("300",), "seconds after which an engine that is not used is stopped, as N or SERVICE=N,..."
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if not is_host_and_port(self.pool_listen):
+            raise ConfigError("--pool-listen must be HOST:PORT.")
 
 
 RENAMED: Final = {"resume_grace": "resume_grace_s", "max_session": "max_session_s", "bitrate": "bitrate_bps"}
@@ -278,8 +307,8 @@ def variable(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-AnySettings = TypeVar("AnySettings", Settings, RelaySettings, EngineSettings)
-_KINDS: Final = (Settings, RelaySettings, EngineSettings)
+AnySettings = TypeVar("AnySettings", Settings, RelaySettings, EngineSettings, PoolSettings)
+_KINDS: Final = (Settings, RelaySettings, EngineSettings, PoolSettings)
 
 
 def _names(of: type[Any]) -> list[str]:
@@ -295,6 +324,7 @@ _GROUPS: Final = {
     "connect_timeout_s": "conversations",
     "turn_listen": "the relay",
     "engine_listen": "the engine",
+    "pool_listen": "the pool",
 }
 """Where a group of options begins, and what it is about."""
 
@@ -309,7 +339,7 @@ SECRETS_ELSEWHERE: Final = {
 
 def add_arguments(
     parser: argparse.ArgumentParser,
-    of: type[Settings] | type[RelaySettings] | type[EngineSettings] = Settings,
+    of: type[Settings] | type[RelaySettings] | type[EngineSettings] | type[PoolSettings] = Settings,
     only: Collection[str] | None = None,
 ) -> None:
     """One option for each setting, or for those that are named in ``only``."""
@@ -360,6 +390,11 @@ def engine_from_arguments(
 ) -> EngineSettings:
     """The same for an engine's own."""
     return _from_arguments(EngineSettings, arguments, environment, {})
+
+
+def pool_from_arguments(arguments: argparse.Namespace, environment: Mapping[str, str] | None = None) -> PoolSettings:
+    """The same for a pool's own."""
+    return _from_arguments(PoolSettings, arguments, environment, {})
 
 
 def _from_arguments(
@@ -467,7 +502,7 @@ def _refuse_odd_text(source: str, value: Any, spec: dataclasses.Field[Any]) -> N
             )
 
 
-def _check(settings: Settings | RelaySettings | EngineSettings) -> None:
+def _check(settings: Settings | RelaySettings | EngineSettings | PoolSettings) -> None:
     """Raise ConfigError for a number that is out of its bounds."""
     for spec in dataclasses.fields(settings):
         _check_one(spec, getattr(settings, spec.name))

@@ -125,6 +125,15 @@ def remote_engines(settings: Settings) -> dict[str, str]:
     return addresses
 
 
+def pool_address(settings: Settings) -> str:
+    """That of ``--pool``; empty for none. Raises ConfigError."""
+    if settings.pool and not is_host_and_port(settings.pool):
+        raise ConfigError(f"--pool {settings.pool} is not HOST:PORT.")
+    if settings.pool and not settings.cluster_key:
+        raise ConfigError("--pool goes with --cluster-key, the secret that the pool has as well.")
+    return settings.pool
+
+
 def _cpu_slots(model: str) -> int:
     return _CPU_SLOTS if bundled.directory_of(model) is None else _CPU_BUNDLED_SLOTS
 

@@ -87,7 +87,7 @@ def test_the_tests_see_every_setting() -> None:
     assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *LISTS, *strings}
     assert len(NUMBERS) > 15
     assert set(CHOICES) == {"log_level", "dtype", "quantize", "kv_dtype", "engine", "tls", "vad", "ws", "captions"}
-    assert len(LISTS) == 7
+    assert len(LISTS) == 8
     assert SECRETS == ["turn_secret"]
 
 

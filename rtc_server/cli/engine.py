@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import config
+from rtc_server.cluster.announcer import Announcer
 from rtc_server.config import EngineSettings, Settings
 from rtc_server.engine.cluster_key import HINT, ClusterKey
 from rtc_server.engine.factory import make_model
 from rtc_server.engine.messages import Ready
 from rtc_server.engine.served import ServedPort, drain_at_signals, serve_nodes
 from rtc_server.errors import ConfigError
-from rtc_server.services import EngineSpec, check_models, plan
+from rtc_server.services import EngineSpec, check_models, plan, pool_address
 from rtc_server.system import descriptors, hardware
 from rtc_server.usage import invocation
 from rtc_server.usage.command_line import Parser
@@ -22,10 +23,10 @@ from rtc_server.usage.command_line import Parser
 logger = logging.getLogger(__name__)
 
 _TEXT: Final = "run one model for media servers on other machines"
-_SHARED: Final = (
+SHARED: Final = (
     *("model", "device", "dtype", "quantize", "kv_dtype", "stt", "stt_slots", "slots", "echo_slots", "context"),
     *("temperature", "text_temperature", "top_k", "text_top_k", "seed", "allow_slow", "threads"),
-    *("cluster_key", "drain_s", "log_level"),
+    *("pool", "cluster_key", "drain_s", "log_level"),
 )
 """What it has in common with a server."""
 
@@ -39,7 +40,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         elsewhere=config.SECRETS_ELSEWHERE,
     )
     config.add_arguments(command, EngineSettings)
-    config.add_arguments(command, only=_SHARED)
+    config.add_arguments(command, only=SHARED)
 
 
 def run(settings: Settings, own: EngineSettings) -> int:
@@ -50,13 +51,27 @@ def run(settings: Settings, own: EngineSettings) -> int:
             hint=HINT,
         )
     key = ClusterKey.read(Path(settings.cluster_key))
+    pool = pool_address(settings)
     spec = _planned(settings, own.engine_service)
     check_models([spec])
     descriptors.raise_limit()  # a stranger's connection takes one for as long as a handshake may last
-    port = ServedPort(own.engine_listen, key, lambda ready: _announce(own.engine_service, port.address, ready))
+    announcer: Announcer | None = None
+
+    def on_ready(ready: Ready) -> None:
+        if announcer is not None:
+            announcer.loaded(ready.info)
+        _announce(own.engine_service, port.address, ready)
+
+    port = ServedPort(own.engine_listen, key, on_ready)
     drain_at_signals(port, settings.drain_s)
     logger.info("listening at %s, and loading %s", port.address, own.engine_service)
-    serve_nodes(lambda: make_model(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s)
+    if pool:
+        announcer = Announcer(port, key, own.engine_service, pool, own.engine_name)
+    try:
+        serve_nodes(lambda: make_model(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s)
+    finally:
+        if announcer is not None:
+            announcer.close()
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from rtc_server import __version__, config
 from rtc_server.app import serve
-from rtc_server.cli import auth, engine, transcribe, turn
+from rtc_server.cli import auth, engine, pool, transcribe, turn
 from rtc_server.cli.announce import announce
 from rtc_server.cli.check import report
 from rtc_server.cli.stoppable import StoppedError, until_stopped
@@ -41,15 +41,21 @@ def _run(arguments: argparse.Namespace) -> int:
         return auth.run(arguments)
     if arguments.command in turn.COMMANDS:
         return turn.run(_settings(arguments), arguments)
-    match arguments.command:
+    if arguments.command == "transcribe":
+        return _transcribe(arguments)
+    return _run_on_settings(arguments.command, _settings(arguments), arguments)
+
+
+def _run_on_settings(command: str, settings: Settings, arguments: argparse.Namespace) -> int:
+    match command:
         case "engine":
-            return engine.run(_settings(arguments), config.engine_from_arguments(arguments))
+            return engine.run(settings, config.engine_from_arguments(arguments))
+        case "pool":
+            return pool.run(settings, config.pool_from_arguments(arguments))
         case "check":
-            return _check(_settings(arguments))
-        case "transcribe":
-            return _transcribe(arguments)
+            return _check(settings)
         case _:
-            return _serve(_settings(arguments))
+            return _serve(settings)
 
 
 def _settings(arguments: argparse.Namespace, **defaults: Any) -> Settings:
@@ -87,6 +93,7 @@ def _parser() -> Parser:
             _add_file_arguments(command)
         config.add_arguments(command, only=only)
     engine.add_to(commands)
+    pool.add_to(commands)
     turn.add_to(commands)
     auth.add_to(commands)
     return parser

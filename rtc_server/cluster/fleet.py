@@ -118,6 +118,11 @@ class Fleet:
         return True
 
     @property
+    def own_services(self) -> list[str]:
+        """Those whose engines the pool starts and stops."""
+        return [service for service, known in self._services.items() if known.terms is not None]
+
+    @property
     def nodes(self) -> Iterable[bytes]:
         """Those that are to hear of a change."""
         return self._nodes
@@ -138,9 +143,16 @@ class Fleet:
         if engine is not None and engine.beat is not None:
             engine.beat = msgspec.structs.replace(engine.beat, phase=Phase.DRAINING)
 
+    def forget(self, now: float) -> None:
+        """Forget those that have been silent for so long that they are no more. To be called every now and then."""
+        for engine in list(self._engines.values()):
+            if not engine.managed and engine.silent_s(now) > FORGOTTEN_S:
+                del self._engines[engine.name]
+        self._nodes = {node: said for node, said in self._nodes.items() if now - said[0] <= FORGOTTEN_S}
+        self._gone = {life: at for life, at in self._gone.items() if now - at <= _GONE_S}
+
     def decide(self, now: float) -> dict[str, Decision]:
         """What to do about each service of the pool's own."""
-        self._forget(now)
         return {
             service: decide(known.terms, self._views(service, now), self._waiting(service, now), known.slots)
             for service, known in self._services.items()
@@ -181,13 +193,6 @@ class Fleet:
         if engine.beat is not None:
             self._gone[engine.beat.life] = now
         del self._engines[engine.name]
-
-    def _forget(self, now: float) -> None:
-        for engine in list(self._engines.values()):
-            if not engine.managed and engine.silent_s(now) > FORGOTTEN_S:
-                del self._engines[engine.name]
-        self._nodes = {node: said for node, said in self._nodes.items() if now - said[0] <= FORGOTTEN_S}
-        self._gone = {life: at for life, at in self._gone.items() if now - at <= _GONE_S}
 
     def _views(self, service: str, now: float) -> list[EngineView]:
         of_it = (engine for engine in self._engines.values() if engine.service == service)

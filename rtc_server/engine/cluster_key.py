@@ -34,15 +34,16 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class ClusterKey:
-    """``engine``: what every engine has; ``node``: what every media node has."""
+    """``engine``: what every engine has; ``node``: what every media node has; ``pool``: what their pool has."""
 
     engine: KeyPair
     node: KeyPair
+    pool: KeyPair
 
     @classmethod
     def of(cls, secret: bytes) -> ClusterKey:
         """Derive the keys from a secret of at least :data:`MIN_BYTES`."""
-        return cls(_derive(secret, b"engine"), _derive(secret, b"node"))
+        return cls(_derive(secret, b"engine"), _derive(secret, b"node"), _derive(secret, b"pool"))
 
     @classmethod
     def read(cls, path: Path) -> ClusterKey:

@@ -32,12 +32,11 @@ from rtc_server.engine.messages import (
     decode_from_engine,
     encode,
 )
-from rtc_server.engine.remote import HANDSHAKE_FAILED, prepare_socket
+from rtc_server.engine.sockets import HANDSHAKE_FAILED, PARTING_MS, prepare_dealer
 from rtc_server.errors import NoEngine, StartupError
 
 WAIT_S: Final = 5.0
 """For each of the connection and the engine's answers, which come between two steps."""
-_PARTING_MS: Final = 200
 _Answer = TypeVar("_Answer")
 
 
@@ -59,8 +58,8 @@ def ask(address: str, key: ClusterKey, wait_s: float = WAIT_S) -> EngineReport:
     NoEngine, which says what is wrong."""
     _require_listener(address, wait_s)
     with zmq.Context() as context, context.socket(zmq.DEALER) as link:
-        prepare_socket(link, key)
-        link.linger = _PARTING_MS
+        prepare_dealer(link, key.engine.public, key.node)
+        link.linger = PARTING_MS
         with link.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED) as handshakes:
             link.connect(f"tcp://{address}")
             _require_handshake(address, handshakes, wait_s)

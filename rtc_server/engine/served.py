@@ -19,28 +19,29 @@ from typing import Final
 
 import msgspec
 import zmq
-import zmq.auth.thread
 
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.core import serve
 from rtc_server.engine.inbox import Arrival, Inbox
-from rtc_server.engine.messages import Drain, FromEngine, LoadFailed, Ready, Stop, ToEngine, decode_from_node, encode
+from rtc_server.engine.messages import (
+    Drain,
+    FromEngine,
+    LoadFailed,
+    Pong,
+    Ready,
+    Stop,
+    ToEngine,
+    decode_from_node,
+    encode,
+)
 from rtc_server.engine.model import StreamingModel
 from rtc_server.engine.owners import GRACE_S, HOST, Owner
 from rtc_server.engine.realtime import Clocks, RealTime
-from rtc_server.errors import ConfigError, ModelLoadError
+from rtc_server.engine.sockets import WITHIN_MESSAGES, GuardedRouter
+from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_MS: Final = 1_000
-SILENCE_MS: Final = 3_000
-"""After which a connection is dead, and what waits for it is dropped; the node's slots are kept longer."""
-HANDSHAKE_MS: Final = 5_000
-_MAX_MESSAGE_BYTES: Final = 65_536
-"""A frame has 7,680, and nothing that a node says has more."""
-_TO_NODE_MESSAGES: Final = 100
-"""That may wait for one node: steps come 12 to some hundred times a second."""
-_WITHIN_MESSAGES: Final = 10_000
 _AT_A_TIME: Final = 100
 """In one direction, before the other has its turn: a node that never stops talking keeps no answer from the others."""
 _TOLD_S: Final = 5.0
@@ -55,30 +56,33 @@ class ServedPort:
     def __init__(self, address: str, key: ClusterKey, on_ready: Callable[[Ready], None] = lambda _: None) -> None:
         self.failure: LoadFailed | None = None
         self.loaded = False
+        self.draining = False
+        self.on_pong: Callable[[Pong], None] = lambda _: None
+        """What the engine answers to a Ping of :meth:`tell`; called in the thread that steps."""
         self._on_ready = on_ready
         self._context = zmq.Context()
-        self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
-        self._guard.start()
-        self._guard.configure_curve_callback("*", _OnlyNodes(key))
-        router = self._context.socket(zmq.ROUTER)
-        self.address = _listen(router, address, key, self._give_up)
+        self._door = GuardedRouter(self._context, address, key.engine, [key.node.public])
+        self.address = self._door.address
         leaving = self._context.socket(zmq.PULL)
         self._outbox = self._context.socket(zmq.PUSH)
         for socket in (leaving, self._outbox):
-            socket.set_hwm(_WITHIN_MESSAGES)
+            socket.set_hwm(WITHIN_MESSAGES)
             socket.linger = 0
         leaving.bind("inproc://leaving")
         self._outbox.connect("inproc://leaving")
         self._arrived = Inbox()
-        self._carrier = threading.Thread(target=self._carry, args=(router, leaving), name="engine-nodes", daemon=True)
+        self._carrier = threading.Thread(
+            target=self._carry, args=(self._door.socket, leaving), name="engine-nodes", daemon=True
+        )
         self._carrier.start()
 
     def receive(self, wait_s: float | None) -> Iterable[Arrival]:
         return self._arrived.receive(wait_s)
 
-    def tell(self, message: ToEngine) -> None:
-        """Say something to the engine as the one that started it; from any thread."""
-        self._arrived.put(message, _TOLD_S)
+    def tell(self, message: ToEngine) -> bool:
+        """Say something to the engine as the one that started it; from any thread. False if it did not take it."""
+        self.draining = self.draining or isinstance(message, Drain | Stop)
+        return self._arrived.put(message, _TOLD_S)
 
     def send(self, message: FromEngine, owner: Owner = HOST) -> None:
         if owner == HOST:
@@ -92,13 +96,9 @@ class ServedPort:
     def close(self) -> None:
         self._arrived.close()
         self._outbox.close()
-        self._guard.stop()
+        self._door.close()
         self._context.term()  # ends the carrier's waiting, and waits until it has closed its sockets
         self._carrier.join()
-
-    def _give_up(self) -> None:
-        self._guard.stop()
-        self._context.destroy(linger=0)
 
     def _report(self, message: FromEngine) -> None:
         match message:
@@ -107,6 +107,8 @@ class ServedPort:
                 self._on_ready(message)
             case LoadFailed():
                 self.failure = message
+            case Pong():
+                self.on_pong(message)
             case _:
                 pass  # the rest is for those who have slots
 
@@ -139,37 +141,6 @@ class ServedPort:
                     logger.warning("a message that is none was ignored")
                     continue
                 self._arrived.keep(message, owner)
-
-
-class _OnlyNodes:
-    """Tells the handshake which keys may come in."""
-
-    def __init__(self, key: ClusterKey) -> None:
-        self._public = key.node.public
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key == self._public
-
-
-def _listen(router: zmq.Socket[bytes], address: str, key: ClusterKey, give_up: Callable[[], None]) -> str:
-    router.curve_server = True
-    router.curve_secretkey, router.curve_publickey = key.engine.secret, key.engine.public
-    router.linger = 0
-    router.router_handover = True  # a node that is back before its old connection has died
-    router.ipv6 = True
-    router.set_hwm(_TO_NODE_MESSAGES)
-    router.rcvhwm = _WITHIN_MESSAGES
-    router.maxmsgsize = _MAX_MESSAGE_BYTES
-    router.heartbeat_ivl, router.heartbeat_timeout = HEARTBEAT_MS, SILENCE_MS
-    router.handshake_ivl = HANDSHAKE_MS
-    try:
-        router.bind(f"tcp://{address}")
-    except zmq.ZMQError as error:
-        router.close()
-        give_up()
-        raise ConfigError(f"Cannot listen on {address}: {error.strerror}.") from error
-    port = str(router.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2]
-    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def serve_nodes(

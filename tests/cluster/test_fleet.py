@@ -153,7 +153,7 @@ def test_waiting_clients_count_as_long_as_their_node_is_there() -> None:
     assert fleet.decide(4)[SERVICE] == Decision(2)
     assert fleet.decide(6)[SERVICE] == Decision()
     assert list(fleet.nodes) == [b"one", b"two"]
-    fleet.decide(FORGOTTEN_S + 1)
+    fleet.forget(FORGOTTEN_S + 1)
     assert list(fleet.nodes) == [b"two"]
 
 
@@ -202,7 +202,7 @@ def test_there_are_bounds() -> None:
     taken = [fleet.asked(str(number).encode(), {}, 0) for number in range(MAX_NODES + 5)]
     assert taken.count(True) == MAX_NODES
     assert fleet.asked(b"0", {}, 1)
-    fleet.decide(FORGOTTEN_S + 1)
+    fleet.forget(FORGOTTEN_S + 1)
     assert lives(fleet, FORGOTTEN_S + 1) == []
 
 

@@ -25,8 +25,8 @@ def test_the_same_secret_makes_the_same_keys_and_another_others(tmp_path: Path) 
     key = ClusterKey.of(SECRET)
     assert ClusterKey.read(written(tmp_path / "key", SECRET + b"\n")) == key
     other = ClusterKey.of(SECRET[:-1] + b"!")
-    pairs = [key.engine, key.node, other.engine, other.node]
-    assert len({pair.secret for pair in pairs}) == len({pair.public for pair in pairs}) == 4
+    pairs = [key.engine, key.node, key.pool, other.engine, other.node, other.pool]
+    assert len({pair.secret for pair in pairs}) == len({pair.public for pair in pairs}) == 6
 
 
 def test_the_pairs_are_pairs() -> None:

@@ -157,10 +157,9 @@ def _vanish(client: EngineClient) -> None:
 @pytest.mark.parametrize("cut_s", [0.2, 1.5], ids=["shorter than a connection lives", "longer"])
 async def test_a_way_that_breaks_and_mends_costs_no_conversation(cut_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of the time between are lost; what the model remembers is not. All ten times as fast as in earnest."""
-    for module in ("served", "remote"):
-        monkeypatch.setattr(f"rtc_server.engine.{module}.HEARTBEAT_MS", 100)
-        monkeypatch.setattr(f"rtc_server.engine.{module}.SILENCE_MS", 300)
-        monkeypatch.setattr(f"rtc_server.engine.{module}.HANDSHAKE_MS", 500)
+    monkeypatch.setattr("rtc_server.engine.sockets.HEARTBEAT_MS", 100)
+    monkeypatch.setattr("rtc_server.engine.sockets.SILENCE_MS", 300)
+    monkeypatch.setattr("rtc_server.engine.sockets.HANDSHAKE_MS", 500)
     with served() as engine:
         async with BreakableWay.to(engine.address) as way, running(node(way.address)) as client:
             ear = Ear()
