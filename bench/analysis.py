@@ -336,7 +336,7 @@ def settled_at(found: Delays, since: float, level_s: float, tolerance_s: float =
 def block_levels(pcm: FloatArray) -> Doubles:
     """Of each 10 ms, in dB relative to full scale."""
     blocks = pcm[: pcm.size // _PER_BLOCK * _PER_BLOCK].reshape(-1, _PER_BLOCK).astype(np.float64)
-    return 10 * np.log10(np.maximum((blocks**2).mean(axis=1), 1e-10))
+    return np.asarray(10 * np.log10(np.maximum((blocks**2).mean(axis=1), 1e-10)), dtype=np.float64)
 
 
 def _counterparts(said: Said, heard: Heard, track: Track) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

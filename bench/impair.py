@@ -48,8 +48,8 @@ async def _serve(arguments: argparse.Namespace, profile: Profile) -> None:
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
     await stop.wait()
-    for number, relay in enumerate(proxy.relays):
-        print(f"  call {number}: up {relay.up.counts}, down {relay.down.counts}")
+    for call, relay in enumerate(proxy.relays):
+        print(f"  call {call}: up {relay.up.counts}, down {relay.down.counts}")
     print(f"  {time.monotonic() - began:.0f} s")
     await proxy.stop()
 

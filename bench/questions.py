@@ -10,7 +10,7 @@ import soxr
 from bench.analysis import Heard, Said, block_levels
 from bench.tape import ANALYSIS_HZ, OPUS_HZ, Tape, record
 from lab.speech import espeak
-from lab.speech.espeak import Voice
+from lab.speech.spoken import Voice
 
 _QUESTION: Final = "what is three plus four"
 _VOICE: Final = Voice("en-us+m7", 160)

@@ -19,7 +19,7 @@ OnPacket = Callable[[float, RtpPacket], None]
 
 def tap(receiver: RTCRtpReceiver, on_packet: OnPacket, clock_rate_hz: int = 48_000) -> None:
     """From now on, packets go to ``on_packet`` and nowhere else: the receiver's track stays silent."""
-    streams: dict[int, StreamStatistics] = receiver._RTCRtpReceiver__remote_streams
+    streams: dict[int, StreamStatistics] = getattr(receiver, "_RTCRtpReceiver__remote_streams")  # noqa: B009
 
     async def handle(packet: RtpPacket, arrival_time_ms: int) -> None:
         on_packet(time.monotonic(), packet)
@@ -27,4 +27,4 @@ def tap(receiver: RTCRtpReceiver, on_packet: OnPacket, clock_rate_hz: int = 48_0
             streams[packet.ssrc] = StreamStatistics(clock_rate_hz)
         streams[packet.ssrc].add(packet)
 
-    receiver._handle_rtp_packet = handle
+    receiver._handle_rtp_packet = handle  # type: ignore[method-assign]

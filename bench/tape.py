@@ -156,4 +156,4 @@ class Decoder:
 
 def to_analysis_rate(pcm: FloatArray) -> FloatArray:
     """48 kHz to :data:`ANALYSIS_HZ`, without a delay."""
-    return soxr.resample(pcm, OPUS_HZ, ANALYSIS_HZ)
+    return np.asarray(soxr.resample(pcm, OPUS_HZ, ANALYSIS_HZ), dtype=np.float32)

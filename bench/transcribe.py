@@ -142,7 +142,7 @@ def _plain(checkpoint: Path, paths: list[Path], threads: int) -> tuple[float, li
         text = ""
         mimi.reset_streaming()
         lm_gen.reset_streaming()
-        for index, frame in enumerate(pcm.split(FRAME_SAMPLES)):
+        for index, frame in enumerate(torch.split(pcm, FRAME_SAMPLES)):
             codes = mimi.encode(frame[None, None])
             if index == 0:
                 mimi.reset_streaming()

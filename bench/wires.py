@@ -27,7 +27,9 @@ class Wire(Protocol):
     """``path``: of the WebSocket. ``decoder``: makes one for the payloads that :meth:`heard` finds."""
 
     path: str
-    decoder: Callable[[], SoundDecoder]
+
+    @property
+    def decoder(self) -> Callable[[], SoundDecoder]: ...
 
     def opening(self) -> Sequence[Message]:
         """What is sent first."""
@@ -54,6 +56,9 @@ class _Events:
     """OpenAI's way: JSON, with PCM in base64."""
 
     decoder = PcmDecoder
+    started: str
+    append: str
+    voice: str
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape

@@ -172,8 +172,8 @@ def _payload(program: Program, odd: bool) -> bytes:
             packet[program.number() % len(packet)] = program.number()
             return bytes(packet)
         case _:  # an Opus packet cut off
-            packet = _PACKETS[kind >> 2]
-            return packet[: 1 + program.number() % len(packet)]
+            whole = _PACKETS[kind >> 2]
+            return whole[: 1 + program.number() % len(whole)]
 
 
 def _behave(call: Call) -> None:

@@ -27,7 +27,7 @@ _WORDS = (
 )
 
 
-@atheris.instrument_func
+@atheris.instrument_func  # type: ignore[untyped-decorator]
 def test_one(data: bytes) -> None:
     # What a channel delivers: text (here with lone surrogates, where the bytes are not UTF-8), or bytes.
     for message in (data.decode(errors="surrogateescape"), data):
@@ -44,7 +44,7 @@ def test_one(data: bytes) -> None:
             case Ping(id=str() as text):
                 assert len(text) <= 64
                 encode_event(Pong(text), 0.0)
-            case Ping(id=identifier):
+            case Ping(id=int() | None as identifier):
                 assert identifier is None or abs(identifier) < 2**53
                 encode_event(Pong(identifier), 0.0)
             case Reset():

@@ -119,7 +119,7 @@ class Wired:
         await server.setLocalDescription(await server.createAnswer())
         for end in (wired.client, wired.server):
             for protocol in [protocol for agent in end.pc._ice_connections() for protocol in agent._protocols]:
-                protocol.transport = _Tap(protocol.transport, end.heard)
+                protocol.transport = _Tap(protocol.transport, end.heard)  # type: ignore[assignment]
         await client.setRemoteDescription(RTCSessionDescription(server.localDescription.sdp, "answer"))
         await opened.wait()
         for end in (wired.client, wired.server):

@@ -7,7 +7,7 @@ import torch: the media plane asks as well.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, overload
 
 PACKAGE: Final = Path(__file__).parent
 
@@ -30,6 +30,10 @@ def beside_or_inside(in_checkout: str, in_wheel: str) -> Path:
     return next(path for path in (PACKAGE.parent / in_checkout, PACKAGE / in_wheel) if path.exists())
 
 
+@overload
+def directory_of(model: Literal["pico", "pico-stt"]) -> Path: ...
+@overload
+def directory_of(model: str) -> Path | None: ...
 def directory_of(model: str) -> Path | None:
     """Directory of the bundled model of this name; None for any other name. A directory of the same name
     in the working directory is ``./pico``."""

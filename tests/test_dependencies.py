@@ -110,7 +110,10 @@ def test_an_audit_without_an_answer_does_not_pass() -> None:
 
 
 def test_what_could_not_be_asked_for_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    some = [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "unheard of"}]
+    some: list[dict[str, Any]] = [
+        {"name": "a", "version": "1", "vulns": []},
+        {"name": "b", "skip_reason": "unheard of"},
+    ]
     assert audit.report(some) == audit.SOUND
     assert "b: not audited: unheard of" in capsys.readouterr().out
     assert audit.report(some[1:]) == audit.NOT_AUDITED

@@ -216,7 +216,7 @@ def test_a_bundled_model_without_its_weights_is_not_chosen_but_can_be_asked_for(
 
 def test_what_runs_elsewhere_is_not_planned_here() -> None:
     """Nor does a model on another machine bring one that transcribes to this one."""
-    told = {"cluster_key": "cluster.key", "model": "pico"}
+    told: dict[str, Any] = {"cluster_key": "cluster.key", "model": "pico"}
     at = Settings(engine_at=("dialogue=gpu:7700",), **told)
     assert [spec.service for spec in plan(at, 0)] == ["echo"]
     both = Settings(engine_at=("dialogue=gpu:7700", "transcribe=[::1]:7701", "echo=gpu:7702"), **told)

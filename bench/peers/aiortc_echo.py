@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from aiohttp import web
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 PEERS = web.AppKey("peers", set[RTCPeerConnection])
 
@@ -20,7 +20,7 @@ async def offer(request: web.Request) -> web.Response:
     peers.add(pc)
 
     @pc.on("track")
-    def on_track(track) -> None:
+    def on_track(track: MediaStreamTrack) -> None:
         pc.addTrack(track)
 
     @pc.on("connectionstatechange")
@@ -35,7 +35,8 @@ async def offer(request: web.Request) -> web.Response:
 
 
 async def close_all(app: web.Application) -> None:
-    for pc in list(app[PEERS]):
+    peers = app[PEERS]
+    for pc in list(peers):
         await pc.close()
 
 

@@ -194,7 +194,7 @@ def test_groups_add_up() -> None:
     found = [Operation("aten::mul", 2, 0.1), Operation("aten::mm", 1, 0.5), Operation("aten::add", 3, 0.2)]
     assert grouped(found) == [
         Operation("matrix products", 1, 0.5),
-        Operation("elementwise and others", 5, pytest.approx(0.3)),
+        Operation("elementwise and others", 5, pytest.approx(0.3)),  # type: ignore[arg-type]
     ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -44,7 +44,7 @@ class Pico(CountingModel):
 class Quiet(Pico):
     """Listens, and says nothing."""
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return super().step(0 * pcm, active)
 
 
@@ -120,7 +120,7 @@ async def test_a_model_without_any(browser: Browser, server: Server) -> None:
 async def test_it_fits(browser: Browser, name: str, viewport: dict[str, int], touch: bool, scheme: str) -> None:
     """Nothing reaches over the edge, a finger hits what can be pressed, and text stands out. On a phone the phrases are
     folded away until they are asked for, and the button to start is in view beside the notice."""
-    look = {"viewport": viewport, "color_scheme": scheme, "has_touch": touch, "is_mobile": touch}
+    look: dict[str, Any] = {"viewport": viewport, "color_scheme": scheme, "has_touch": touch, "is_mobile": touch}
     async with (
         server_with(LINKS) as server,
         visited_page(browser, local_url(server), **look) as page,

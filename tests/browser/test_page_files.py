@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, Page, Request, Route, expect
+from playwright.async_api import Browser, Dialog, FilePayload, Page, Request, Route, expect
 
 from lab.browsers.chromium import local_url, wait_for_state
 from lab.waiting import until
@@ -25,7 +25,7 @@ from tests.support.transcribe_page import downloaded, opened, paragraphs, texts
 pytestmark = IN_A_BROWSER
 
 WORDS = [("Hello", 320, 560), ("there.", 600, 900), ("Again.", 62_000, 62_400)]
-TALK = {"name": "a talk.mp3", "mimeType": "audio/mpeg", "buffer": b"not really"}
+TALK: FilePayload = {"name": "a talk.mp3", "mimeType": "audio/mpeg", "buffer": b"not really"}
 FAILED_REQUEST = ["Failed to load resource"]
 
 
@@ -59,7 +59,7 @@ async def choose(page: Page) -> None:
     """As a person does: the button opens the browser's dialog."""
     async with page.expect_file_chooser() as asked:
         await page.get_by_test_id("file-choose").click()
-    await (await asked.value).set_files([TALK])  # type: ignore[list-item]
+    await (await asked.value).set_files([TALK])
 
 
 async def expect_over(page: Page) -> None:
@@ -243,8 +243,12 @@ async def test_files_and_talk_one_after_the_other(browser: Browser, writing: Ser
     async def handle(route: Route, _: Request) -> None:
         await route.fulfill(**answer(DONE))
 
+    async def dismiss(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        await dialog.dismiss()
+
     async with page_with(browser, writing, handle) as page:
-        page.on("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss())[1])
+        page.on("dialog", dismiss)
         await choose(page)
         await expect_over(page)
         await page.get_by_test_id("start").click()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from typing import Any
 
 from playwright.async_api import Browser, Request, Route, expect
 
@@ -48,7 +49,7 @@ async def test_a_dead_path_is_replaced_within_seconds(browser: Browser, server: 
         async with offered as request:
             await wait_for_loss(page)
             await expect(page.get_by_test_id("state")).to_have_text("Reconnecting")
-        body = (await request.value).post_data_json
+        body: dict[str, Any] = json.loads((await request.value).post_data or "")
         assert body["resume"]["session"] == session
         assert body["resume"]["last_seq"] >= 2
         assert not {"service", "options"} & set(body)

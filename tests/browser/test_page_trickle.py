@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ class Door:
         self.too_early += not self.answered
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
-        self.patches.append(request.post_data_json)
+        self.patches.append(json.loads(request.post_data or ""))
         self.tags.append(request.headers.get("if-match"))
         if len(self.patches) <= self.refusals:
             error = {"error": {"code": "internal", "message": "No.", "retryable": self.status >= 500}}

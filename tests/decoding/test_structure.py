@@ -38,7 +38,8 @@ WITH_LENGTH = {
     "au": encode(noise(1), "au", "pcm_s16be"),
     "w64": encode(noise(1), "w64"),
 }
-BEGIN_WITH_A_MARK = {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH}
+ALL = {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH}
+BEGIN_WITH_A_MARK = dict(ALL)
 del BEGIN_WITH_A_MARK["mpegts"]
 
 
@@ -50,10 +51,10 @@ def edges(data: bytes) -> list[tuple[int, int]]:
     return [(part.start, part.end) for part in parts(data)]
 
 
-@pytest.mark.parametrize("first", {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH})
+@pytest.mark.parametrize("first", ALL)
 def test_two_files_in_a_row_are_two_parts(first: str) -> None:
     """Whichever comes second; one that tells no length ends where the next begins."""
-    one = {**FILES, **WITHOUT_LENGTH, **WITH_LENGTH}[first]
+    one = ALL[first]
     for second, two in BEGIN_WITH_A_MARK.items():
         cut = [end for _, end in edges(one + two)]
         assert cut == [len(one), len(one) + len(two)], second

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,7 +236,7 @@ def test_the_model_hears_nothing_harmful(engine: Engine, value: float) -> None:
 class Broken(CountingModel):
     """Says what no loudspeaker should get, in the width that it computes in."""
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         voice = np.array([np.nan, np.inf, -np.inf, 1e300] * (FRAME_SAMPLES // 4))
         return [RowOutput(pcm=voice) if on else None for on in active]  # type: ignore[arg-type]
 
@@ -252,7 +252,7 @@ def test_nothing_harmful_comes_out() -> None:
 class Silent(CountingModel):
     """Active rows make no audio, or nothing at all."""
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return [RowOutput(text="é") if row == 0 and on else None for row, on in enumerate(active)]
 
 

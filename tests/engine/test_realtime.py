@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Timed(CountingModel):
         super().warm_up()
         self.warmed += 1
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         computed = self._cost_ms(len(self.steps), int(active.sum())) / 1000
         self.computed += computed
         self.now += computed / self._share[min(len(self.steps), len(self._share) - 1)]
@@ -114,7 +115,8 @@ def test_one_that_keeps_up_starts_with_no_word_of_it(caplog: pytest.LogCaptureFi
 def test_a_noisy_moment_is_not_the_model_s_fault(caplog: pytest.LogCaptureFixture) -> None:
     """Two steps in three take a second, for reasons of their own."""
     noisy = Timed(2, lambda step, rows: 1000.0 if step % 3 else 40.0)
-    assert measure(noisy, noisy.clocks) == Pace(pytest.approx(40.0), pytest.approx(40.0), pytest.approx(40.0))
+    about: Any = pytest.approx(40.0)
+    assert measure(noisy, noisy.clocks) == Pace(about, about, about)
     assert isinstance(started(noisy, RealTime.REQUIRED), Ready)
     assert not warnings(caplog)
 

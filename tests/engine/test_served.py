@@ -15,6 +15,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
+from lab.engine_process import SECRET
 from lab.waiting import until
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
@@ -34,7 +35,7 @@ from rtc_server.errors import (
 from tests.support.breakable_way import BreakableWay
 from tests.support.engines import Ear, frame, running
 from tests.support.fake_models import CountingModel, FakeOptions, GatedModel, unloadable
-from tests.support.served import KEY, SECRET, ServedEngine, node, served
+from tests.support.served import KEY, ServedEngine, node, served
 
 TOKEN = b"t" * 24
 DIGEST = hashlib.sha256(TOKEN).digest()

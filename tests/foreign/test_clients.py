@@ -121,7 +121,7 @@ async def test_gstreamer_hears_its_own_tone(server: Server, base_url: str, tmp_p
     async with leaves_nothing(server):
         result = await run(SYSTEM_PYTHON, str(HERE / "gst_echo.py"), f"{base_url}/whip/echo", "440", str(heard))
     assert result == {"status": 201, "deleted": 200, "state": "connected"}
-    voice = (np.fromfile(heard, np.int16) / np.float32(32768))[-audio.MODEL_RATE_HZ :]
+    voice = (np.fromfile(heard, np.int16) / 32768).astype(np.float32)[-audio.MODEL_RATE_HZ :]
     assert pitch_hz(voice) == pytest.approx(440, abs=2)
     assert tone_dbfs(voice, 440) == pytest.approx(20 * np.log10(TONE_LEVEL / np.sqrt(2)), abs=2)
 

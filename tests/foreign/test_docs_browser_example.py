@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -92,7 +93,7 @@ def offers(page: Page) -> list[tuple[float, dict[str, Any]]]:
 
     def note(request: Request) -> None:
         if request.url.endswith("/api/offer"):
-            found.append((time.monotonic(), request.post_data_json))
+            found.append((time.monotonic(), json.loads(request.post_data or "")))
 
     page.on("request", note)
     return found
@@ -104,7 +105,12 @@ async def test_the_browsers_conversation_survives_its_path(server: Server) -> No
     async with leaves_nothing(server), talk_page(server, tolerate=("Failed to load resource",)) as page:
         offered = offers(page)
         candidates: list[dict[str, Any]] = []
-        page.on("request", lambda each: candidates.append(each.post_data_json) if each.method == "PATCH" else None)
+
+        def note(request: Request) -> None:
+            if request.method == "PATCH":
+                candidates.append(json.loads(request.post_data or ""))
+
+        page.on("request", note)
         await page.click("#talk")
         await talks(page)
         assert candidates[-1] == {"complete": True}

@@ -92,7 +92,7 @@ async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) 
 
 def test_both_sides_of_a_conversation_are_put_in_order() -> None:
     """Words come up to seconds late; the example sorts events as they come from the server."""
-    came = [
+    came: list[events.ServerEvent] = [
         events.Text(" that", 2400),
         events.Word("what", 400, 640),
         events.Word("is", 700, 800),

@@ -187,8 +187,8 @@ async def test_both_sides_are_written_down() -> None:
     need_commands("espeak-ng")
     limits = ("--device", "cpu", "--slots", "1", "--stt-slots", "1", "--max-step-ms", "100000", "--allow-slow")
     async with running_server("--model", "pico", *limits) as server, talk(server) as talking:
-        transcription = {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}
-        await talking.connection.session.update(session={"type": "realtime", "audio": transcription})  # type: ignore[typeddict-item]
+        transcription: Any = {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}
+        await talking.connection.session.update(session={"type": "realtime", "audio": transcription})
         await until(lambda: talking.types().count("session.updated") == 2, "the settings")
         await until(lambda: server.engines["transcribe"].slots_used == 1, "captions", 30)
         talking.say(QUESTION)

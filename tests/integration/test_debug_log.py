@@ -49,8 +49,9 @@ async def test_at_the_level_that_tells_everything_there_is_no_credential(tmp_pat
         await server.wait_ready()
         async with aiohttp.ClientSession() as http, VoiceClient(server.url, token=KEY) as client:
             await client.wait_for("connected")
-            told.append(client.session)
+            assert client.session is not None
             assert client._resume_token is not None
+            told.append(client.session)
             told.append(client._resume_token)
             for key in (KEY, f"{KEY}x"):
                 bearer = {"Authorization": f"Bearer {key}"}

@@ -21,12 +21,12 @@ from rtc_server.webrtc.data_transport import MAX_CHANNELS
 from rtc_server.webrtc.media_transport import MAX_SOURCES
 from tests.conftest import running_server
 from tests.support.leftovers import leaves_nothing
-from tests.support.nat import agents_of, url_of
+from tests.support.nat import agents_of, peer_of, url_of
 from tests.webrtc.test_sctp_bounds import data, packet, raw, sack
 
 
 def transports_of(server: Server) -> list[Any]:
-    return [transport for call in server.registry for transport in call.transport._peer._pc._dtls_transports()]
+    return [transport for call in server.registry for transport in peer_of(call)._dtls_transports()]
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +99,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
         assert sctp is not None
         (theirs,) = client.pc._dtls_transports()
         (call,) = server.registry
-        ours = call.transport._peer._pc.sctp
+        ours = peer_of(call).sctp
         assert ours is not None
         tag = sctp._remote_verification_tag
         for number, made in enumerate(hostile_sctp(random.Random(1), ours._last_received_tsn or 0, tag)):
@@ -116,7 +116,7 @@ async def test_sctp_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
 async def test_channels_without_end() -> None:
     async with call_of() as (server, client, ear):
         (call,) = server.registry
-        ours = call.transport._peer._pc.sctp
+        ours = peer_of(call).sctp
         assert ours is not None
         for number in range(200):
             client.pc.createDataChannel(f"{number}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import aiohttp
@@ -31,7 +32,7 @@ def url_of(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-def bursts(hz: float, on_s: float = 0.32, off_s: float = 0.48, rate_hz: int = 48_000):
+def bursts(hz: float, on_s: float = 0.32, off_s: float = 0.48, rate_hz: int = 48_000) -> Callable[[int], FloatArray]:
     """A microphone that speaks words of one tone."""
     state = {"at": 0}
     sine = tone(hz)

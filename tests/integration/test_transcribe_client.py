@@ -92,7 +92,7 @@ async def test_a_word_whose_end_is_not_told_comes_without_one(server: Server) ->
     async for word in transcribe(url(server), source(), patience_s=0.05):
         words.append(word)
         heard.set()
-    assert words[0] == Word("1", pytest.approx(0.04), None)
+    assert words[0] == Word("1", pytest.approx(0.04), None)  # type: ignore[arg-type]
     assert [word.text for word in words] == ["1", "2"]
 
 

@@ -3,6 +3,7 @@ the very frames that reached it. Its weights are random, so the words mean nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.stt_reference import transcribe
 
 
-def microphone(pcm: FloatArray):
+def microphone(pcm: FloatArray) -> Callable[[int], FloatArray]:
     """Speaks it over and over."""
     at = 0
 

@@ -24,6 +24,7 @@ from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, offering
 from tests.support.leftovers import leaves_nothing
+from tests.support.nat import peer_of
 
 JSON = "application/json"
 
@@ -211,7 +212,7 @@ async def test_candidates_that_point_elsewhere_cost_little(server: Server, base_
         client.lines += nobody + elsewhere[:100]
         assert await client.patch(client.fragment(), If_Match=client.etag) == (204, None)
         (call,) = server.registry
-        (ice,) = call.transport._peer._pc._ice_connections()
+        (ice,) = peer_of(call)._ice_connections()
         await client.connected()
         hosts = [candidate.host for candidate in ice.remote_candidates]
         assert len(hosts) <= 64 + 2  # with those that the server has learnt from checks

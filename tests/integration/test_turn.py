@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -150,7 +151,7 @@ async def test_the_same_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(stun.ATTRIBUTES_BY_TYPE, family[0], family)
     original = stun.Message.__init__
 
-    def asking_for_ipv6(self: stun.Message, message_method: stun.Method, *rest: object, **fields: object) -> None:
+    def asking_for_ipv6(self: stun.Message, message_method: stun.Method, *rest: Any, **fields: Any) -> None:
         original(self, message_method, *rest, **fields)
         if message_method == stun.Method.ALLOCATE:
             self.attributes["REQUESTED-ADDRESS-FAMILY"] = 0x0200_0000
@@ -216,7 +217,7 @@ async def test_the_secret_changes_without_a_break(relay: Relay, tmp_path: Path) 
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     descriptor = os.memfd_create("turnserver.conf", 0)
     os.write(descriptor, config.read_bytes() + b"static-auth-secret=the-new-secret\n")
-    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     process = await asyncio.create_subprocess_exec(
         *("turnserver", "-c", f"/proc/self/fd/{descriptor}", "--pidfile="),
         stdout=asyncio.subprocess.DEVNULL,

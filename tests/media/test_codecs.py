@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -34,13 +35,11 @@ def tone(rate_hz: int, seconds: float) -> FloatArray:
 def packets(codec: str, packet_ms: int = 20) -> list[bytes]:
     """A second of a tone."""
     if codec == "OPUS":
-        encoder = libopus.Encoder(audio.MODEL_RATE_HZ, 32_000)
+        opus = libopus.Encoder(audio.MODEL_RATE_HZ, 32_000)
         size = audio.ms_to_samples(packet_ms)
-        return [
-            encoder.encode(block) for block in tone(audio.MODEL_RATE_HZ, 1.2).reshape(-1, size)[: 1000 // packet_ms]
-        ]
+        return [opus.encode(block) for block in tone(audio.MODEL_RATE_HZ, 1.2).reshape(-1, size)[: 1000 // packet_ms]]
     name, rate_hz = {"PCMU": ("pcm_mulaw", 8000), "PCMA": ("pcm_alaw", 8000), "G722": ("g722", 16_000)}[codec]
-    encoder = av.CodecContext.create(name, "w")
+    encoder: Any = av.CodecContext.create(name, "w")
     encoder.sample_rate, encoder.layout, encoder.format = rate_hz, "mono", "s16"
     frame = av.AudioFrame.from_ndarray(audio.to_int16(tone(rate_hz, 1.0))[None, :], format="s16", layout="mono")
     frame.sample_rate = rate_hz
@@ -87,7 +86,7 @@ def test_stereo_opus_is_heard_as_mono() -> None:
     encoder.sample_rate, encoder.layout, encoder.format = 48_000, "stereo", "s16"
     both = np.repeat(audio.to_int16(tone(48_000, 1.0)), 2)[None, :]
     decoder = make_decoder("OPUS")
-    heard = []
+    heard: list[Any] = []
     for start in range(0, both.shape[1] - 1920, 1920):
         frame = av.AudioFrame.from_ndarray(both[:, start : start + 1920].copy(), format="s16", layout="stereo")
         frame.sample_rate, frame.pts = 48_000, start // 2
@@ -97,7 +96,7 @@ def test_stereo_opus_is_heard_as_mono() -> None:
 
 def test_the_g711_tables_are_those_of_ffmpeg() -> None:
     for name, law in (("pcm_mulaw", ULAW), ("pcm_alaw", ALAW)):
-        codec = av.CodecContext.create(name, "r")
+        codec: Any = av.CodecContext.create(name, "r")
         codec.sample_rate, codec.layout = 8000, "mono"
         (frame,) = codec.decode(av.Packet(bytes(range(256))))
         assert np.array_equal(frame.to_ndarray().reshape(-1) / 32768, law.decode(bytes(range(256))))

@@ -87,6 +87,7 @@ def test_a_lost_packet_becomes_a_gap_with_the_next_packet_for_its_fec(buffer: Ji
     sender.send(0, 0.00)
     assert sender.send(2, 0.04) == []
     deadline = buffer.deadline
+    assert deadline is not None
     assert deadline == pytest.approx(0.02 + MIN_WAIT_S)
     assert buffer.poll(deadline - 1e-3) == []
     items = buffer.poll(deadline)

@@ -123,9 +123,9 @@ async def test_an_engine_whose_device_fails_is_started_again(
         await until(lambda: ears[1].frames == [1])
         pid = client.pid
         streams[0].push(frame(MAGIC))
-        await until(lambda: all(ear.errors for ear in ears), COMPILE_S)
+        await until(lambda: all(ear.errors for ear in ears), "what it costs them", COMPILE_S)
         assert [type(error) for ear in ears for error in ear.errors] == [EngineFailed, EngineFailed]
-        await until(lambda: client.ready, COMPILE_S)
+        await until(lambda: client.ready, "the next engine", COMPILE_S)
         assert client.restarts == 1
         assert client.pid != pid
         ear = Ear()

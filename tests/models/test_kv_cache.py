@@ -80,7 +80,8 @@ def test_writes_are_in_place() -> None:
     cache = NarrowKVCache(like, ROWS, torch.float8_e4m3fn)
     before = cache.cache.data_ptr(), cache.end_offset.data_ptr()
     for _ in range(CAPACITY + 1):
-        cache.complete(*torch.randn(2, ROWS, HEADS, 1, WIDTH), ALWAYS)
+        keys, values = torch.randn(2, ROWS, HEADS, 1, WIDTH)
+        cache.complete(keys, values, ALWAYS)
     assert (cache.cache.data_ptr(), cache.end_offset.data_ptr()) == before
     assert cache.cache.any()
 
@@ -97,7 +98,9 @@ def test_with_nothing_to_round_every_token_is_that_of_the_package(moshi_checkpoi
             for _ in range(3 * RING_FRAMES):
                 lm_gen.reset_streaming(torch.rand(ROWS, generator=generator) < 0.03)
                 lm_gen.set_exec_mask(torch.rand(ROWS, generator=generator) < 0.8)
-                made.append(lm_gen.step(torch.randint(0, 16, (ROWS, 4, 1), generator=generator)))
+                step = lm_gen.step(torch.randint(0, 16, (ROWS, 4, 1), generator=generator))
+                assert step is not None
+                made.append(step)
         caches = [state.kv_cache for state in lm.get_streaming_state().values() if hasattr(state, "kv_cache")]
         assert {type(cache) for cache in caches} == {RingKVCache if kv_dtype == "auto" else NarrowKVCache}
         return torch.stack(made)

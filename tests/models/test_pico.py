@@ -75,11 +75,11 @@ def talk(model: KyutaiModel, scripts: Sequence[Sequence[tuple[int, str]]], frame
     talks = [Talk() for _ in scripts]
     for frame in range(frames):
         outputs = model.step(pcm[:, frame * FRAME_SAMPLES : (frame + 1) * FRAME_SAMPLES], active)
-        for row, output in zip(talks, outputs, strict=False):
+        for one, output in zip(talks, outputs, strict=False):
             assert output is not None
             if output.text:
-                row.words.append((frame, output.text))
-            row.voice.append(np.zeros(FRAME_SAMPLES, np.float32) if output.pcm is None else output.pcm)
+                one.words.append((frame, output.text))
+            one.voice.append(np.zeros(FRAME_SAMPLES, np.float32) if output.pcm is None else output.pcm)
     return talks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ async def test_after_a_reset_time_begins_at_0_again() -> None:
 
 @pytest.mark.parametrize(("vad", "told"), [("auto", []), ("on", [events.SpeechStarted(0)])])
 async def test_an_echo_is_not_told_of_its_own_speech_unless_it_is_wanted(
-    vad: str, told: list[events.ServerEvent]
+    vad: Literal["auto", "on"], told: list[events.ServerEvent]
 ) -> None:
     class Echo(CountingModel):
         def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lab.network.vanishing import blackhole
 from rtc_server.app import Server
+from tests.support.nat import peer_of
 from tests.test_docs import blocks
 
 HZ = 440
@@ -21,7 +22,7 @@ def example(language: str, name: str) -> str:
 def cut(server: Server) -> None:
     """Nothing gets through any more between the server and its only client."""
     (call,) = server.registry
-    pc = call.transport._peer._pc
+    pc = peer_of(call)
     blackhole(pc)
     for transceiver in pc.getTransceivers():
         for protocol in transceiver.receiver.transport.transport._connection._protocols:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class CountingModel:
         for row in indexes:
             self.counts[row] = 0
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         self.threads.add(threading.current_thread().name)
         self.heard.append(pcm.copy())
         self.steps.append(np.flatnonzero(active).tolist())
@@ -69,7 +68,7 @@ class FaultyModel(CountingModel):
         super().__init__(slots)
         self._fault = fault
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         if (pcm[active, 0] == MAGIC).any():
             if self._fault == "hang":
                 threading.Event().wait()
@@ -89,7 +88,7 @@ class GatedModel(CountingModel):
         """Blocks until a step has begun that nobody has waited for yet."""
         assert self.entered.acquire(timeout=20)
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         self.entered.release()
         assert self.gate.acquire(timeout=30)
         return super().step(pcm, active)
@@ -138,7 +137,7 @@ class DyingModel(CountingModel):
         super().__init__(slots)
         self._at = at
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         if self.counts[0] >= self._at:
             raise RuntimeError
         return super().step(pcm, active)

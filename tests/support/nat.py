@@ -14,7 +14,9 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from lab.sound.tones import Ear, tone
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
+from rtc_server.sessions.session import Session
 from rtc_server.webrtc.ice_agent import IceConnection
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.webrtc.test_ice import here
 
 Address = tuple[str, int]
@@ -29,12 +31,19 @@ def agent_of(client: VoiceClient) -> IceConnection:
     return agent
 
 
+def peer_of(call: Session) -> LeanPeerConnection:
+    """The server's end of a call by WebRTC."""
+    transport: Any = call.presence.transport
+    assert isinstance(transport._peer._pc, LeanPeerConnection)
+    return transport._peer._pc
+
+
 def agents_of(server: Server) -> list[IceConnection]:
     return [
         agent
         for call in server.registry
         if call.presence.transport is not None
-        for agent in call.presence.transport._peer._pc._ice_connections()
+        for agent in peer_of(call)._ice_connections()
     ]
 
 

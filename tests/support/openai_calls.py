@@ -84,7 +84,7 @@ async def realtime_call(
     """In a call of OpenAI Realtime. ``session``: sent in a form with the offer."""
     async with _caller() as caller:
         sdp = caller.pc.localDescription.sdp
-        request = {"data": sdp, "headers": {**SDP, **(headers or {})}}
+        request: dict[str, Any] = {"data": sdp, "headers": {**SDP, **(headers or {})}}
         if session is not None:
             request = {**form(sdp, session), "headers": headers}
         status, answered, answer = await post(server, CALLS, **request)

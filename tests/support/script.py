@@ -6,7 +6,7 @@ import numpy as np
 import soxr
 
 from lab.speech import espeak
-from lab.speech.espeak import Voice
+from lab.speech.spoken import Voice
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.client import MICROPHONE_HZ
 

@@ -18,7 +18,6 @@ from lab.inputs.files import encode
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import Settings, parse
-from rtc_server.endpoints import transcribe_body
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
@@ -43,7 +42,7 @@ def leaving_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Monkey
         made.append(make())
         return made[-1]
 
-    monkeypatch.setattr(transcribe_body.tempfile, "TemporaryFile", watched)
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
     yield
     assert all(file.closed for file in made)
     faults = [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Actor:
     def close(self) -> None:
         pass
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         saying = self._person.saying
         if self._hears and not saying:
             self._answer(self._hears)

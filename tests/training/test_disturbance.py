@@ -32,7 +32,7 @@ class Chatterbox:
     def close(self) -> None:
         pass
 
-    def step(self, pcm: FloatArray, active: BoolArray) -> Sequence[RowOutput | None]:
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         frame = len(self.heard)
         self.heard.append(pcm[0].copy())
         level = 0.1 if frame in self._sounding else 0.001

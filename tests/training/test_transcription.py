@@ -7,7 +7,7 @@ import pytest
 
 from lab.pico import phrases
 from lab.speech import espeak
-from lab.speech.espeak import Voice
+from lab.speech.spoken import Voice
 from rtc_server.audio import FRAME_MS, MODEL_RATE_HZ
 from rtc_server.engine.model import TokenMark
 from rtc_server.transcription.words import Word, WordAssembler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def test_a_word_is_between_its_boundaries() -> None:
 def test_padding_ends_a_word_and_the_next_boundary_says_where() -> None:
     made = assemble(["|", " a", "_", "_", "_", "|", " b", "_"])
     assert [type(each) for each in made] == [Word, WordEnd, Word]
-    assert made[1] == WordEnd(pytest.approx(6 * FRAME_S))
+    assert made[1] == WordEnd(pytest.approx(6 * FRAME_S))  # type: ignore[arg-type]
 
 
 def test_words_without_a_boundary_between_them_are_two() -> None:
@@ -83,7 +84,7 @@ def test_no_letter_is_lost_and_time_does_not_run_backwards(tokens: list[str], de
     assert sum(isinstance(each, WordEnd) for each in made) <= len(words)
 
 
-def kinds(made: list[object]) -> list[SpeechKind]:
+def kinds(made: Sequence[object]) -> list[SpeechKind]:
     return [event.kind for event in made]  # type: ignore[attr-defined]
 
 

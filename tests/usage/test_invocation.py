@@ -78,7 +78,7 @@ def needs_what_is_not_there(options: KyutaiOptions) -> None:
 
 
 def needs_what_is_ours(options: KyutaiOptions) -> None:
-    import rtc_server.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    import rtc_server.no_such_module  # type: ignore[import-untyped]  # noqa: F401
 
 
 def test_a_package_that_turns_out_to_be_missing_while_a_model_loads() -> None:

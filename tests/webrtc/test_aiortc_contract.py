@@ -4,6 +4,7 @@ by name, before it fails in a call."""
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
@@ -116,6 +117,11 @@ async def test_a_sender_has_the_private_parts_that_are_used(lean: LeanPeerConnec
     assert "self._run_rtp(parameters.codecs[0])" in inspect.getsource(RTCRtpSender.send)
 
 
+def private(owner: type, name: str) -> Any:
+    """What ``self.__name`` is in the methods of ``owner``."""
+    return getattr(owner, f"_{owner.__name__}{name}")
+
+
 async def test_what_waits_for_confirmation_can_be_seen() -> None:
     connection = LeanPeerConnection()
     connection.createDataChannel("text")
@@ -126,7 +132,7 @@ async def test_what_waits_for_confirmation_can_be_seen() -> None:
 
 def test_stopping_does_what_ours_rely_on() -> None:
     """aiortc's stop() joins the decoder's thread only if there is one, and waits for the events that ours set."""
-    assert "if self.__decoder_thread:" in inspect.getsource(RTCRtpReceiver._RTCRtpReceiver__stop_decoder)
+    assert "if self.__decoder_thread:" in inspect.getsource(private(RTCRtpReceiver, "__stop_decoder"))
     assert "__rtp_exited.wait()" in inspect.getsource(RTCRtpSender.stop)
 
 
@@ -143,9 +149,9 @@ async def test_a_transport_reads_in_one_place(lean: LeanPeerConnection) -> None:
         vars(transport)
     )
     assert {"_rx_srtp", "_ssl", "_data_receiver", "_rtp_router"} <= set(vars(transport))
-    for method in (RTCDtlsTransport._do_handshake, RTCDtlsTransport._RTCDtlsTransport__run):
+    for method in (RTCDtlsTransport._do_handshake, private(RTCDtlsTransport, "__run")):
         assert "await self._recv_next()" in inspect.getsource(method)
-    assert "except ConnectionError" in inspect.getsource(RTCDtlsTransport._RTCDtlsTransport__run)
+    assert "except ConnectionError" in inspect.getsource(private(RTCDtlsTransport, "__run"))
     for name, parameters in (("_handle_rtcp_data", ["data"]), ("_handle_rtp_data", ["data", "arrival_time_ms"])):
         assert list(inspect.signature(getattr(RTCDtlsTransport, name)).parameters) == ["self", *parameters]
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -67,7 +68,7 @@ async def test_no_service() -> None:
 async def test_a_visitor_who_may_not(server: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = Visitor(Principal("stranger", services=frozenset({"echo"})), "")
     monkeypatch.setattr(transcribe, "visitor_of", lambda _: stranger)
-    assert gate.visitor_of is not transcribe.visitor_of
+    assert gate.visitor_of is not transcribe.visitor_of  # type: ignore[attr-defined]
     status, _, text = await post(server.url, WORDS)
     assert (status, code_of(text)) == (403, "forbidden")
 
@@ -150,7 +151,7 @@ async def test_a_full_disk(server: Held, monkeypatch: pytest.MonkeyPatch) -> Non
         def write(self, data: Any, /) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(transcribe_body.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     status, headers, text = await post(server.url, WORDS)
     assert (status, code_of(text)) == (503, "overloaded")
     assert "Retry-After" in headers  # type: ignore[operator]

@@ -48,6 +48,7 @@ def _user(client: Client, chance: random.Random, speaking: bool) -> bool:
 
 def _asking(client: Client, chance: random.Random, _: bool) -> bool:
     transcription = {"session": {"audio": {"input": {"transcription": {"model": "x"}}}}}
+    fields: dict[str, Any]
     type_, fields = chance.choice(
         [
             ("response.create", {}),
