@@ -15,6 +15,7 @@ import pytest
 from lab.engine_process import key_file
 from rtc_server.engine import probe
 from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.messages import PROTOCOL
 from rtc_server.errors import NoEngine
 from tests.support.engines import Ear, running
 from tests.support.fake_models import CountingModel
@@ -85,10 +86,10 @@ def test_its_model_is_loading() -> None:
 
 
 def test_it_speaks_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PROTOCOL", probe.PROTOCOL + 1)
+    monkeypatch.setattr(probe, "PROTOCOL", PROTOCOL + 1)
     with served() as engine:
         error = wrong(engine.address)
-    assert f"version {probe.PROTOCOL - 1}" in error.message
+    assert f"version {PROTOCOL}" in error.message
     assert "same release" in str(error.hint)
 
 
