@@ -100,6 +100,7 @@ system: ## Install what the tests of browsers, networks and voices need, where t
 	test -d /usr/share/asterisk/sounds/en_US_f_Allison || missing="$$missing asterisk-core-sounds-en-wav"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	/usr/bin/python3 tests/foreign/gst_echo.py >/dev/null 2>&1 || missing="$$missing $(GSTREAMER)"; \
