@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ from rtc_server.endpoints import (
     whip,
 )
 from rtc_server.endpoints.transcribe import Uploads
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
@@ -115,7 +115,7 @@ class Server:
         self,
         settings: Settings,
         limits: ConnectionLimits | None = None,
-        make_engines: Callable[[Settings, Metrics], dict[str, EngineClient]] = make_engines,
+        make_engines: Callable[[Settings, Metrics], Mapping[str, Engine]] = make_engines,
     ) -> None:
         """``make_engines``: the engines by service, the default service first.
         Raises ConfigError for settings with which no server can or should start."""
@@ -124,7 +124,7 @@ class Server:
         self.access = make_access(settings, _read_keys(settings), self.limits.head_s)
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
-        self.engines: dict[str, EngineClient] = make_engines(settings, self.metrics)
+        self.engines = make_engines(settings, self.metrics)
         self.model_names = _model_names(settings, self.engines)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
@@ -170,7 +170,7 @@ class Server:
             return None
         return Captioner(engine, self.engines.values(), self.settings, self.lag.window, self.metrics)
 
-    def _all_engines(self) -> list[EngineClient]:
+    def _all_engines(self) -> list[Engine]:
         return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
 
     async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server | Handshakes:

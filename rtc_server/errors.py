@@ -224,6 +224,17 @@ class EngineUnavailable(Unavailable):
     message = "The model is not ready yet. Try again in a few seconds."
 
 
+class EngineStarting(EngineUnavailable):
+    """``retry_after_s``: when it will be there, by what others took."""
+
+    code = "engine_starting"
+    message = "A model is started for you. Try again when it is there."
+
+    def __init__(self, retry_after_s: int = 5) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__()
+
+
 class Draining(Unavailable):
     code = "draining"
     message = "The server is shutting down. Try again in a few seconds."

@@ -13,9 +13,12 @@ from typing import Final
 
 from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT
+from rtc_server.cluster.directory import Directory
+from rtc_server.cluster.pooled import PooledEngine
 from rtc_server.config import DEFAULT_MODEL, Settings, is_host_and_port
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.factory import SlotOptions, make_model
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.local import LocalLink
@@ -84,7 +87,7 @@ def resolve_stt(settings: Settings, model: str) -> str:
 
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     """The engines to start here, the default service first. ``echo`` is always there: it is the sound check."""
-    remote = remote_engines(settings)
+    remote = {*remote_engines(settings), *pooled_services(settings)}
     model = ECHO if DIALOGUE in remote else resolve_model(settings, cuda_devices)
     device = settings.device if settings.device != "auto" else ("cuda" if cuda_devices else "cpu")
     on_cpu = device == "cpu"
@@ -134,6 +137,21 @@ def pool_address(settings: Settings) -> str:
     return settings.pool
 
 
+def pooled_services(settings: Settings) -> tuple[str, ...]:
+    """Those whose engines are in a pool. Raises ConfigError."""
+    if not pool_address(settings):
+        return ()
+    for service in settings.pool_services:
+        if service not in SERVICES:
+            raise ConfigError(
+                f"--pool-services: there is no service {service}.{did_you_mean(service, SERVICES)}",
+                hint=f"There are: {', '.join(SERVICES)}.",
+            )
+        if service in remote_engines(settings):
+            raise ConfigError(f"--engine-at and --pool-services both name {service}: leave one of them out.")
+    return settings.pool_services
+
+
 def _cpu_slots(model: str) -> int:
     return _CPU_SLOTS if bundled.directory_of(model) is None else _CPU_BUNDLED_SLOTS
 
@@ -175,7 +193,7 @@ def make_detector(settings: Settings, services: Collection[str], metrics: Metric
     return None if spec is None else EngineClient(spec.service, _link_maker(spec, settings), metrics)
 
 
-def captions_engine(settings: Settings, engines: Mapping[str, EngineClient]) -> EngineClient | None:
+def captions_engine(settings: Settings, engines: Mapping[str, Engine]) -> Engine | None:
     """The engine that writes down what users say in their conversations, if any does. Raises ConfigError where one is
     asked for, and nothing transcribes."""
     if settings.captions == "off":
@@ -209,7 +227,7 @@ def check_models(specs: Iterable[EngineSpec]) -> None:
                 raise invocation.lacks(model, package)
 
 
-def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
     """The engine clients by service, not started yet; the default service first. Raises ModelLoadError for what can be
     known to be missing by now."""
     specs = plan(settings, hardware.cuda_devices())
@@ -217,7 +235,22 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient
         logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
     check_models(specs)
     makers = {**_remote_makers(settings), **{spec.service: _link_maker(spec, settings) for spec in specs}}
-    return {service: EngineClient(service, makers[service], metrics) for service in sorted(makers, key=SERVICES.index)}
+    engines: dict[str, Engine] = {service: EngineClient(service, maker, metrics) for service, maker in makers.items()}
+    engines |= _pooled_engines(settings, metrics)
+    return {service: engines[service] for service in sorted(engines, key=SERVICES.index)}
+
+
+def _pooled_engines(settings: Settings, metrics: Metrics) -> dict[str, PooledEngine]:
+    services = pooled_services(settings)
+    if not services:
+        return {}
+    key = ClusterKey.read(Path(settings.cluster_key))
+    directory = Directory(pool_address(settings), key)
+
+    def make_client(service: str, address: str) -> EngineClient:
+        return EngineClient(service, partial(RemoteLink, address, key), metrics)
+
+    return {service: PooledEngine(service, directory, make_client, metrics) for service in services}
 
 
 def _remote_makers(settings: Settings) -> dict[str, Callable[[], EngineLink]]:

@@ -255,3 +255,31 @@ def test_engines_that_cannot_be_meant(engine_at: tuple[str, ...], said: str) -> 
 def test_an_engine_elsewhere_wants_a_key() -> None:
     with pytest.raises(ConfigError, match="--cluster-key"):
         make_engines(Settings(engine_at=("dialogue=gpu:7700",)), Metrics())
+
+
+def test_engines_in_a_pool_are_not_planned_here(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 32)
+    told: dict[str, Any] = {"pool": "pool.example.org:7800", "cluster_key": str(tmp_path / "key"), "model": "pico"}
+    assert [spec.service for spec in plan(Settings(**told), 0)] == ["echo"]
+    both = Settings(pool_services=("transcribe", "dialogue"), engine_at=("echo=gpu:7700",), **told)
+    assert plan(both, 0) == []
+
+
+async def test_a_pool_is_in_the_order_of_services(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 32)
+    settings = Settings(model="pico", pool="pool:7800", cluster_key=str(tmp_path / "key"))
+    assert list(make_engines(settings, Metrics())) == ["dialogue", "echo"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pool": "pool"}, "is not HOST:PORT"),
+        ({"pool": "pool:1", "cluster_key": ""}, "--pool goes with --cluster-key"),
+        ({"pool": "pool:1", "pool_services": ("dialog",)}, "Did you mean dialogue"),
+        ({"pool": "pool:1", "engine_at": ("dialogue=gpu:1",)}, "both name dialogue"),
+    ],
+)
+def test_pools_that_cannot_be_meant(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(Settings(**{"cluster_key": "cluster.key", **settings}), 0)

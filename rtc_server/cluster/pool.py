@@ -76,6 +76,7 @@ class Pool:
         self._door = GuardedRouter(self._context, address, key.pool, let_in, zmq.asyncio.Socket)
         self._router: Any = self._door.socket
         self._told: object = None
+        self._closed = False
         self.address = self._door.address
 
     async def run(self) -> None:
@@ -85,9 +86,16 @@ class Pool:
                 group.create_task(self._hear(), name="pool-hears")
                 group.create_task(self._look(), name="pool-looks")
         finally:
-            self._router.close()
-            self._door.close()
-            await asyncio.to_thread(self._context.term)
+            await self.close()
+
+    async def close(self) -> None:
+        """Nothing is heard any more. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._router.close()
+        self._door.close()
+        await asyncio.to_thread(self._context.term)
 
     async def _hear(self) -> None:
         while True:

@@ -19,7 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints.sockets import Outgoing, Turn, close_code, put, receive, say_goodbye
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.errors import (
     BadMessage,
     BadRequest,
@@ -122,7 +122,7 @@ class AsrSocket:
             self._error = error
             self._ended.set()
 
-    async def _transcribe(self, engine: EngineClient, pause_threshold: float) -> None:
+    async def _transcribe(self, engine: Engine, pause_threshold: float) -> None:
         transcriber = Transcriber(engine, self._on_heard, pause_threshold, prefix=False, on_error=self.end)
         async with transcriber:
             logger.info("a transcription begins")

@@ -11,7 +11,7 @@ from aiohttp import web
 from rtc_server import __version__
 from rtc_server.config import speaking_command
 from rtc_server.endpoints.ice_servers import servers_for_anybody
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import MemoryUse, ModelInfo
 from rtc_server.metrics import CONTENT_TYPE, Metrics
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
@@ -106,7 +106,7 @@ def _no_model_notice() -> dict[str, str]:
     }
 
 
-def _service(name: str, engine: EngineClient, captioner: Captioner | None) -> dict[str, Any]:
+def _service(name: str, engine: Engine, captioner: Captioner | None) -> dict[str, Any]:
     info = engine.info
     if info is None:
         return {"name": name, "ready": False}
@@ -132,7 +132,7 @@ def _model_notice(info: ModelInfo) -> dict[str, str | None] | None:
     )
 
 
-def _engine_status(engine: EngineClient) -> dict[str, Any]:
+def _engine_status(engine: Engine) -> dict[str, Any]:
     info = engine.info
     return {
         "state": engine.state,

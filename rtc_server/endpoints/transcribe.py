@@ -20,7 +20,7 @@ from rtc_server.decoding.reader import Decoders
 from rtc_server.decoding.wire import Limits
 from rtc_server.endpoints.transcribe_answers import Answer, ClientGone, answer_to
 from rtc_server.endpoints.transcribe_body import receive, temporary_file
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.errors import (
     EngineUnavailable,
     Overloaded,
@@ -46,7 +46,7 @@ _CLIENT_GONE: Final = 499
 class Place:
     """What one file has been promised. ``limit_s``: for which it may last, by the clock and in audio."""
 
-    def __init__(self, engine: EngineClient, limit_s: float, waiting: set[Place]) -> None:
+    def __init__(self, engine: Engine, limit_s: float, waiting: set[Place]) -> None:
         self.engine = engine
         self.limit_s = limit_s
         self.leash = asyncio.timeout(limit_s)

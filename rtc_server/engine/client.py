@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from rtc_server.engine.engine import OnStall
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.messages import (
     Adopt,
@@ -58,8 +59,9 @@ _RECENT_STEPS: Final = 64
 class EngineClient:
     """One service's engine, kept alive. ``make_link`` makes the link of each (re)start.
 
-    ``on_stall`` is called with True when a loaded engine falls silent, and with False when it goes on; streams stay
-    open meanwhile. An engine that is silent for longer than ``stall_timeout_s`` ends.
+    ``on_stall`` is called with True when a loaded engine falls silent, and with False when it goes on, and with the
+    listeners of its streams, which stay open meanwhile. An engine that is silent for longer than ``stall_timeout_s``
+    ends.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class EngineClient:
         self.service = service
         self.info: ModelInfo | None = None
         self.memory = MemoryUse()
-        self.on_stall: Callable[[bool], None] = lambda _: None
+        self.on_stall: OnStall = lambda stalled, listeners: None
         self._metrics = metrics
         metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
         owner = EngineOwner(self._on_message, self._on_stall, self._on_lost, lambda: (self._timed_step_s, *self._steps))
@@ -119,10 +121,19 @@ class EngineClient:
         return len(self._openings)
 
     @property
+    def slots_lent(self) -> int:
+        """Those of the slots used that go to the next caller who asks for one of its own."""
+        return len(self._spare)
+
+    @property
+    def slots_taken(self) -> int:
+        """Slots that callers of this client have, or ask for, and those of other media nodes."""
+        return self.slots_used + self.slots_asked_for + self._slots_elsewhere
+
+    @property
     def has_room(self) -> bool:
-        """Whether there is a slot that no caller of this client has, or asks for, nor another media node."""
-        taken = self.slots_used + self.slots_asked_for + self._slots_elsewhere
-        return self.ready and self.info is not None and taken < self.info.slots
+        """Whether there is a slot that is not taken."""
+        return self.ready and self.info is not None and self.slots_taken < self.info.slots
 
     @property
     def step_p50_ms(self) -> float | None:
@@ -149,6 +160,16 @@ class EngineClient:
     async def wait_ready(self) -> None:
         """Wait until the engine can be used, for the first time or again. Safe to cancel; for ever, if it never is."""
         await self._supervisor.wait_ready()
+
+    def require_ready(self) -> None:
+        """Raises EngineUnavailable."""
+        if not self.ready:
+            raise EngineUnavailable
+
+    async def abandon(self) -> None:
+        """The engine is known to have ended: tell its streams, and close."""
+        self._on_lost()
+        await self.close()
 
     async def close(self) -> None:
         """Stop the engine. Open streams are not told: their owners have closed them. Idempotent."""
@@ -191,8 +212,7 @@ class EngineClient:
 
     async def _ask(self, question: Callable[[int], ToEngine], listener: StreamListener) -> EngineStream:
         """Ask for a slot by the message that ``question`` makes of the number of the asking."""
-        if not self.ready:
-            raise EngineUnavailable
+        self.require_ready()
         self._last_opening += 1
         number = self._last_opening
         lost = self._engines_lost
@@ -242,7 +262,7 @@ class EngineClient:
     def _on_stall(self, stalled: bool) -> None:
         if stalled:
             self._fail_openings()
-        self.on_stall(stalled)
+        self.on_stall(stalled, [stream.listener for stream in self._streams.values()])
 
     def _on_lost(self) -> None:
         self._engines_lost += 1

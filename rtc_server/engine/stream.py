@@ -70,7 +70,7 @@ class EngineStream:
         self.opened = opened
         """The engine's answer: of a conversation that was another media node's, what there is to know."""
         self.closed = False
-        self._listener = listener
+        self.listener = listener
         self._send = send
         self._on_close = on_close
         self._in_flight: dict[int, float] = {}
@@ -140,7 +140,7 @@ class EngineStream:
         """The engine is gone."""
         self.closed = True
         self._room.set()
-        self._listener.on_engine_error(error)
+        self.listener.on_engine_error(error)
 
     def deliver(self, output: Output, now: float) -> float | None:
         """Hand one output to the listener; returns the time it was under way, in seconds."""
@@ -149,5 +149,5 @@ class EngineStream:
         engine_s = None if sent is None else now - sent
         pcm = None if output.pcm is None else np.frombuffer(output.pcm, dtype=PCM)
         frame = output.seq - self._origin
-        self._listener.on_output(StreamOutput(frame, pcm, output.text, output.pauses, output.mark, engine_s))
+        self.listener.on_output(StreamOutput(frame, pcm, output.text, output.pauses, output.mark, engine_s))
         return engine_s

@@ -16,10 +16,9 @@ from typing import Final, Protocol
 
 from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.errors import (
     Draining,
-    EngineUnavailable,
     Forbidden,
     Overloaded,
     RateLimited,
@@ -67,7 +66,7 @@ class Admitted(Protocol):
 class Guest:
     """What holds a place and is no session: a socket, or a file. ``end``: ends it, and tells its client why."""
 
-    engine: EngineClient
+    engine: Engine
     visitor: Visitor
     connecting: bool
     end: Callable[[ServerError], None]
@@ -91,7 +90,7 @@ class Admission:
     measured by its owner."""
 
     def __init__(
-        self, engines: Mapping[str, EngineClient], settings: Settings, lag: LoopLag, files: Descriptors | None = None
+        self, engines: Mapping[str, Engine], settings: Settings, lag: LoopLag, files: Descriptors | None = None
     ) -> None:
         self.engines = dict(engines)
         self.default_service = next(iter(self.engines))
@@ -112,7 +111,7 @@ class Admission:
         if self.draining:
             raise Draining
 
-    def admit(self, service: str | None, visitor: Visitor) -> EngineClient:
+    def admit(self, service: str | None, visitor: Visitor) -> Engine:
         """The engine of a session that may be opened now. ``service``: None is the default.
 
         Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions,
@@ -123,7 +122,7 @@ class Admission:
         self._check_pace(engine)
         return engine
 
-    def admit_back(self, visitor: Visitor) -> list[EngineClient]:
+    def admit_back(self, visitor: Visitor) -> list[Engine]:
         """The engines in which a session of theirs may be that was another media node's.
 
         Raises Draining, ServerFull, TooManySessions, TooManyConnections, Overloaded.
@@ -211,7 +210,7 @@ class Admission:
         self._present.add(one)
         self._empty.clear()
 
-    def _admit(self, service: str, visitor: Visitor) -> EngineClient:
+    def _admit(self, service: str, visitor: Visitor) -> Engine:
         """The door, of sessions and of all else that takes a slot."""
         self.require_open()
         engine = self.engines.get(service)
@@ -219,8 +218,7 @@ class Admission:
             raise UnknownService(tuple(self.engines))
         if not visitor.principal.may_use(service):
             raise Forbidden
-        if not engine.ready:
-            raise EngineUnavailable
+        engine.require_ready()
         self._check_limits(visitor)
         return engine
 
@@ -241,7 +239,7 @@ class Admission:
     def _of(self, address: str) -> list[Admitted]:
         return [one for one in self._present if one.visitor.address == address]
 
-    def _check_pace(self, engine: EngineClient) -> None:
+    def _check_pace(self, engine: Engine) -> None:
         """Refuse a conversation before a caller hears it."""
         # The median, not the tail: the whole batch is computed in each step, so one conversation less makes no step
         # shorter. A slow one in twenty is caught up by the next; that every other is slow does not pass by itself.
@@ -249,7 +247,7 @@ class Admission:
         if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
 
-    def _check_connecting(self, engine: EngineClient, visitor: Visitor) -> None:
+    def _check_connecting(self, engine: Engine, visitor: Visitor) -> None:
         """Clients that only connect, and never are connected, must not keep others from coming."""
         connecting = [one.service for one in self._of(visitor.address) if one.connecting]
         slots = 0 if engine.info is None else engine.info.slots

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Final
 
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ServiceKind
 from rtc_server.errors import EngineUnavailable, Overloaded, ServerError, ServerFull
 from rtc_server.metrics import Metrics
@@ -27,8 +27,8 @@ class Captioner:
 
     def __init__(
         self,
-        engine: EngineClient,
-        engines: Collection[EngineClient],
+        engine: Engine,
+        engines: Collection[Engine],
         settings: Settings,
         lag: LagWindow,
         metrics: Metrics,

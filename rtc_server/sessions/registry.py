@@ -11,13 +11,14 @@ import functools
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
+from rtc_server.engine.stream import StreamListener
 from rtc_server.errors import (
     EngineStalled,
     EngineUnavailable,
@@ -49,7 +50,7 @@ class Registry:
         admission: Admission,
         settings: Settings,
         metrics: Metrics,
-        detector: EngineClient | None = None,
+        detector: Engine | None = None,
         captioner: Captioner | None = None,
     ) -> None:
         self.admission = admission
@@ -63,7 +64,7 @@ class Registry:
         self._takeovers: dict[tuple[str, ...], asyncio.Task[Session]] = {}
         self._ends: OrderedDict[str, tuple[float, EndReason, str]] = OrderedDict()
         for engine in admission.engines.values():
-            engine.on_stall = functools.partial(self._on_stall, engine.service)
+            engine.on_stall = self._on_stall
         for state in SessionState:
             gauge = metrics.sessions.labels(state)
             gauge.set_function(lambda state=state: self.count_by_state()[state])  # type: ignore[misc]
@@ -91,7 +92,7 @@ class Registry:
 
     @contextlib.asynccontextmanager
     async def _opening(
-        self, engine: EngineClient, options: OfferOptions, visitor: Visitor, resumable: bool
+        self, engine: Engine, options: OfferOptions, visitor: Visitor, resumable: bool
     ) -> AsyncIterator[Session]:
         session = self._enter(engine, options, visitor, resumable)
         try:
@@ -130,9 +131,7 @@ class Registry:
         if not taking.cancelled():
             taking.exception()  # its clients were told, if they waited
 
-    async def _take_over(
-        self, engines: Sequence[EngineClient], session_id: str, token: str, visitor: Visitor
-    ) -> Session:
+    async def _take_over(self, engines: Sequence[Engine], session_id: str, token: str, visitor: Visitor) -> Session:
         for engine in engines:
             session = self._enter(engine, OfferOptions(), visitor, resumable=True)
             try:
@@ -147,7 +146,7 @@ class Registry:
                 return session
         raise UnknownSession
 
-    def _enter(self, engine: EngineClient, options: OfferOptions, visitor: Visitor, resumable: bool) -> Session:
+    def _enter(self, engine: Engine, options: OfferOptions, visitor: Visitor, resumable: bool) -> Session:
         session = Session(
             SessionId(self._settings.node, worker=0),
             engine,
@@ -195,12 +194,12 @@ class Registry:
         """End a session because a client that has its id asks for it. Raises UnknownSession."""
         await asyncio.shield(self.get(session_id, visitor).end(EndReason.DELETED))
 
-    def _on_stall(self, service: str, stalled: bool) -> None:
-        """The engine of a service is silent, or goes on: tell its conversations."""
+    def _on_stall(self, stalled: bool, listeners: Collection[StreamListener]) -> None:
+        """An engine is silent, or goes on: tell its conversations."""
         for session in self:
-            if session.service == service and stalled:
+            if session in listeners and stalled:
                 session.warn(EngineStalled())
-            elif session.service == service:
+            elif session in listeners:
                 session.recovered(EngineStalled())
 
     def _forget(self, session: Session) -> None:

@@ -20,7 +20,7 @@ from rtc_server.access.principals import Visitor
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ServiceKind
 from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import (
@@ -68,13 +68,13 @@ class Session:
     def __init__(
         self,
         session_id: SessionId,
-        engine: EngineClient,
+        engine: Engine,
         options: events.OfferOptions,
         settings: Settings,
         metrics: Metrics,
         visitor: Visitor,
         resumable: bool,
-        detector: EngineClient | None,
+        detector: Engine | None,
         captioner: Captioner | None,
         on_ended: Callable[[Session], None],
         clock: Callable[[], float] = time.monotonic,

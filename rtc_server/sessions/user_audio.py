@@ -14,7 +14,7 @@ from typing import Final
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ModelInfo, ServiceKind
 from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.media.microphone import MicrophoneTimeline
@@ -60,7 +60,7 @@ class UserAudio:
         return self._hearing is not None and self._hearing.transcribes
 
     async def open(
-        self, stream: EngineStream, info: ModelInfo | None, settings: Settings, detector: EngineClient | None
+        self, stream: EngineStream, info: ModelInfo | None, settings: Settings, detector: Engine | None
     ) -> None:
         """Write to ``stream`` from now on, first what its model wants before the microphone, unless it has heard that
         already. A client of an echo hears no more of its speech than itself, unless the settings say so."""

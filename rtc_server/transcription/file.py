@@ -12,7 +12,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.decoding.findings import NOTICES
 from rtc_server.decoding.reader import Decoders, MediaReader
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.stream import WINDOW_FRAMES
 from rtc_server.errors import TimeLimit
 from rtc_server.transcription.captions import FileWarning, TimedWord, Transcript, breaks_at_gaps, split_turns
@@ -37,7 +37,7 @@ Tell = Callable[[Progress], Awaitable[None]]
 
 
 async def transcribe(
-    engine: EngineClient,
+    engine: Engine,
     decoders: Decoders,
     source: IO[bytes],
     settings: Settings,

@@ -13,7 +13,7 @@ from typing import Final
 
 from rtc_server.audio import FRAME_MS, FloatArray
 from rtc_server.config import Settings
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ModelInfo, ServiceKind, TokenMark
 from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import EngineFailed, EngineUnavailable, ServerError
@@ -48,7 +48,7 @@ class Hearing:
         self._settings = settings
         self._emit = emit
         self._on_started = on_started
-        self._detector: EngineClient | None = None
+        self._detector: Engine | None = None
         self._stream: EngineStream | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._frames: int
@@ -72,7 +72,7 @@ class Hearing:
         """Frames of silence after the last of the microphone, which bring out the last word."""
         return frames_of(self._info.delay_s + FLUSH_EXTRA_S) if self.transcribes else 0
 
-    async def open(self, detector: EngineClient | None) -> None:
+    async def open(self, detector: Engine | None) -> None:
         """Take a stream of the detector, where one is needed. While it cannot be had there are no speech events."""
         if detector is None or self._heads is not None:
             return
@@ -142,7 +142,7 @@ class Hearing:
         if self._detector is not None and isinstance(error, EngineFailed | EngineUnavailable):
             self._reopening = asyncio.create_task(self._reopen(self._detector), name="detector-reopen")
 
-    async def _reopen(self, detector: EngineClient) -> None:
+    async def _reopen(self, detector: Engine) -> None:
         """Its frames count from one again; those that came before go on counting here."""
         while self._stream is None:
             await detector.wait_ready()

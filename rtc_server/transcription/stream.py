@@ -12,7 +12,7 @@ from typing import Self
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray, FrameAssembler
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import TokenMark
 from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import EngineFailed, EngineUnavailable, ServerError
@@ -44,7 +44,7 @@ class Transcriber:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: Engine,
         on_heard: OnHeard,
         pause_threshold: float,
         prefix: bool = True,

@@ -207,6 +207,12 @@ const TABLE = {
     todo: 'Try again shortly.',
     again: 'auto',
   },
+  engine_starting: {
+    title: 'A model is starting for you',
+    text: 'No conversation needed it for a while, or all its places are taken: another one is on its way.',
+    todo: 'It is tried again by itself when it is there.',
+    again: 'auto',
+  },
   draining: {
     title: 'The server is shutting down',
     text: 'It takes no new conversations; this usually means an update.',

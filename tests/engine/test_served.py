@@ -378,7 +378,7 @@ async def test_a_step_that_hangs_is_a_stall_and_nothing_is_lost(monkeypatch: pyt
     with served(model=model) as engine:
         async with running(node(engine.address)) as client:
             stalls: list[bool] = []
-            client.on_stall = stalls.append
+            client.on_stall = lambda stalled, _: stalls.append(stalled)
             ear = Ear()
             stream = await client.open(ear)
             stream.push(frame())

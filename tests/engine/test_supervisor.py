@@ -158,7 +158,7 @@ async def test_an_engine_that_falls_silent_takes_nobody_in_until_it_goes_on(monk
     monkeypatch.setattr("rtc_server.engine.supervisor.quiet_s", lambda _: STALL_S)
     scripted = Scripted()
     told: list[bool] = []
-    scripted.client.on_stall = told.append
+    scripted.client.on_stall = lambda stalled, _: told.append(stalled)
     async with running(scripted.client) as client:
         ear = Ear()
         stream = await scripted.open(0, 1, ear)

@@ -11,6 +11,7 @@ import pytest
 from rtc_server.access.principals import ANONYMOUS, NOBODY, Visitor
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.local import LocalLink
 from rtc_server.errors import (
     Draining,
@@ -164,7 +165,7 @@ async def test_an_offer_is_asked_for_once_and_before_it_is_read(monkeypatch: pyt
     asked: list[str | None] = []
     admit = Admission.admit
 
-    def counting(at: Admission, service: str | None, visitor: Visitor) -> EngineClient:
+    def counting(at: Admission, service: str | None, visitor: Visitor) -> Engine:
         asked.append(service)
         return admit(at, service, visitor)
 

@@ -18,6 +18,7 @@ from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from rtc_server.config import Settings, parse
 from rtc_server.endpoints.asr_socket import SocketLimits
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import StreamingModel
 from rtc_server.metrics import Metrics
@@ -33,7 +34,7 @@ async def asr_server(
 ) -> AsyncIterator[Server]:
     """A server whose service ``transcribe`` is ``model``, in a thread; at the end nothing of its sockets is left."""
 
-    def engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+    def engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
         transcriber = EngineClient("transcribe", lambda: LocalLink(model), metrics)
         return {**make_engines(settings, metrics), "transcribe": transcriber}
 

@@ -16,18 +16,29 @@ from rtc_server.engine.sockets import Dealer
 from tests.support.served import KEY
 
 
+class RunningPool(Pool):
+    """In a task of its own, until it is stopped."""
+
+    def run_apart(self) -> None:
+        self._task = asyncio.create_task(self.run(), name="pool")
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.close()
+
+
 @contextlib.asynccontextmanager
 async def pool(
     terms: Mapping[str, Terms] | None = None, launcher: Launcher | None = None, address: str = "127.0.0.1:0"
-) -> AsyncIterator[Pool]:
-    made = Pool(address, KEY, Fleet(terms or {}), launcher)
-    running = asyncio.create_task(made.run())
+) -> AsyncIterator[RunningPool]:
+    made = RunningPool(address, KEY, Fleet(terms or {}), launcher)
+    made.run_apart()
     try:
         yield made
     finally:
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        await made.stop()
 
 
 class Node:

@@ -21,6 +21,7 @@ from lab.stenographer import Stenographer
 from rtc_server.app import Server
 from rtc_server.config import Settings, parse
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
@@ -49,7 +50,7 @@ async def writing_server(*arguments: str) -> AsyncIterator[Server]:
     """It writes the pitch of tones; and there is the echo to talk with."""
     options = ["--port", "0", "--model", "echo", "--engine", "thread", "--vad", "off", *UNLIMITED]
 
-    def engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+    def engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
         stenographer = EngineClient("transcribe", lambda: LocalLink(lambda: Stenographer(4)), metrics)
         return {**make_engines(settings, metrics), "transcribe": stenographer}
 

@@ -13,17 +13,19 @@ def url_of(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-async def assert_turned_away(url: str, code: str) -> None:
-    """A good offer is refused for now, and told when to come again."""
+async def assert_turned_away(url: str, code: str) -> int:
+    """A good offer is refused for now, and told in how many seconds to come again, which is returned."""
     async with (
         offering() as body,
         aiohttp.ClientSession() as http,
         http.post(f"{url}/api/offer", json=body) as response,
     ):
         assert response.status == 503
-        assert int(response.headers["Retry-After"]) > 0
+        retry_after_s = int(response.headers["Retry-After"])
+        assert retry_after_s > 0
         error = (await response.json())["error"]
         assert (error["code"], error["retryable"]) == (code, True)
+        return retry_after_s
 
 
 def count_of(client: VoiceClient, kind: str) -> int:

@@ -19,6 +19,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import Settings, parse
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
 from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
@@ -58,7 +59,7 @@ class Held(Server):
         return f"http://127.0.0.1:{self.port}/api/transcribe"
 
     @property
-    def engine(self) -> EngineClient:
+    def engine(self) -> Engine:
         return self.engines["transcribe"]
 
 
@@ -66,7 +67,7 @@ class Held(Server):
 async def serving(
     *arguments: str, slots: int = 2, heads: int = 0, gate: threading.Event | None = None
 ) -> AsyncIterator[Held]:
-    def engines(settings: Settings, metrics: Metrics) -> dict[str, EngineClient]:
+    def engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
         scribe = EngineClient("transcribe", lambda: LocalLink(lambda: Scribe(slots, heads, gate)), metrics)
         return {**make_engines(settings, metrics), "transcribe": scribe}
 

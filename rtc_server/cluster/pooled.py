@@ -1,0 +1,287 @@
+"""The engines of one service in a pool, as one engine to the media plane: who opens a stream gets it at the fullest
+engine that has room.
+
+Each engine has a client of its own, which knows by itself whether it answers and what is taken; from the pool comes
+which engines there are. An engine decides whether it has a slot, and if it has none, the next is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rtc_server.cluster.directory import Directory
+from rtc_server.cluster.messages import Listed, Roster
+from rtc_server.cluster.policy import Phase, Room, order
+from rtc_server.cluster.waiting import Waiting
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import OnStall
+from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.stream import EngineStream, StreamListener
+from rtc_server.engine.supervisor import EngineState
+from rtc_server.errors import EngineStarting, EngineUnavailable, ResumeRefused, ServerError, ServerFull
+from rtc_server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_MISSING_S: Final = 10.0
+"""An engine that the pool does not name any more, and that is not in use, is let go after so long: a pool that was
+started again names them all within seconds."""
+_ASK_FULL: Final = 2
+_MAX_RETRY_S: Final = 60
+_SETTLE_ROSTERS: Final = 10
+"""At the start, engines that are named have so many seconds to answer before the server says that it is ready."""
+MakeClient = Callable[[str, str], EngineClient]
+"""The client of the engine at an address: service, ``HOST:PORT``."""
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    client: EngineClient
+    draining: bool = False
+    missing_since: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.client.ready and not self.draining and self.client.info is not None
+
+
+class PooledEngine:
+    """Of ``service``; an :class:`rtc_server.engine.engine.Engine`. ``ready``: a client that comes now gets a slot, or
+    is told when there will be one."""
+
+    def __init__(
+        self,
+        service: str,
+        directory: Directory,
+        make_client: MakeClient,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service = service
+        self.on_stall: OnStall = lambda stalled, listeners: None
+        self.failure = None
+        self.pid = None
+        self._directory = directory
+        self._make_client = make_client
+        self._metrics = metrics
+        self._clock = clock
+        self._members: dict[str, _Member] = {}
+        self._info: ModelInfo | None = None
+        self._starts_in_s: float | None = None
+        self._rosters = 0
+        self._changed = asyncio.Event()
+        self._waiting = Waiting()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._restarts = 0
+        self._own_metrics()
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """Of the model, with the slots of all engines that can be used; of the last one, if there is none."""
+        usable = [each for each in self._clients(usable=True) if each.info is not None]
+        if not usable or usable[0].info is None:
+            return self._info
+        slots = sum(each.info.slots for each in usable if each.info is not None)
+        self._info = dataclasses.replace(usable[0].info, slots=slots)
+        return self._info
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Of all its engines."""
+        each = [client.memory for client in self._clients()]
+        fields = (field.name for field in dataclasses.fields(MemoryUse))
+        return MemoryUse(**{name: sum(getattr(one, name) for one in each) for name in fields})
+
+    @property
+    def state(self) -> EngineState:
+        states = {client.state for client in self._clients()}
+        for state in (EngineState.READY, EngineState.STALLED):
+            if state in states:
+                return state
+        return EngineState.CLOSED if self._closed else EngineState.LOADING
+
+    @property
+    def ready(self) -> bool:
+        return any(member.usable for member in self._members.values()) or self._another_in_s() is not None
+
+    @property
+    def restarts(self) -> int:
+        """Engines that were lost."""
+        return self._restarts + sum(client.restarts for client in self._clients())
+
+    @property
+    def slots_used(self) -> int:
+        return sum(client.slots_used for client in self._clients())
+
+    @property
+    def slots_asked_for(self) -> int:
+        return sum(client.slots_asked_for for client in self._clients())
+
+    @property
+    def has_room(self) -> bool:
+        return any(client.has_room for client in self._clients(usable=True))
+
+    @property
+    def step_p50_ms(self) -> float | None:
+        """Of the engine that is fastest: the next conversation may go there."""
+        return self._least(client.step_p50_ms for client in self._clients(usable=True))
+
+    @property
+    def step_p95_ms(self) -> float | None:
+        return self._least(client.step_p95_ms for client in self._clients(usable=True))
+
+    def start(self) -> None:
+        self._directory.join(self)
+
+    def require_ready(self) -> None:
+        """Raises EngineUnavailable; EngineStarting when there is no engine, and one is started for this client."""
+        if not any(member.usable for member in self._members.values()):
+            raise self._refusal()
+
+    async def wait_settled(self) -> None:
+        """Until the pool has answered, and an engine that it names as well."""
+        while not self._rosters or (self._members and self._rosters < _SETTLE_ROSTERS and not self._clients(True)):
+            await self._next_roster()
+
+    async def wait_ready(self) -> None:
+        """Until there is an engine that can be used. Safe to cancel; for ever, if there never is."""
+        while not self._clients(usable=True):
+            await self._next_roster()
+
+    async def open(self, listener: StreamListener, spare: bool = False) -> EngineStream:
+        """Take a slot: at the fullest engine that has room. Raises ServerFull if all have none and there will be no
+        more of them, EngineStarting, EngineUnavailable. ``spare``: only lent, as by one engine; none is started for
+        it."""
+        for member in self._in_order(spare):
+            try:
+                stream = await member.client.open(listener, spare)
+            except (ServerFull, EngineUnavailable):
+                continue
+            if not spare:
+                self._waiting.served()
+            return stream
+        raise ServerFull if spare else self._refusal()
+
+    async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream:
+        """Go on in the slot that is locked with the digest of ``key``, wherever it is: an engine that drains is asked
+        as well. Raises ResumeRefused if there is no such slot, EngineUnavailable if some engines could not be asked."""
+        error: ServerError = ResumeRefused()
+        for client in self._clients():
+            try:
+                return await client.adopt(key, listener)
+            except ResumeRefused:
+                continue
+            except EngineUnavailable as unavailable:
+                error = unavailable
+        raise error
+
+    async def close(self) -> None:
+        """Let all go. Open streams are not told. Idempotent."""
+        self._closed = True
+        await self._directory.leave(self)
+        for life in list(self._members):
+            self._let_go(life, self._members[life].client.close())
+        await asyncio.gather(*self._closing)
+
+    def waiting(self) -> int:
+        return self._waiting.count(self._clock())
+
+    def on_roster(self, roster: Roster) -> None:
+        now = self._clock()
+        named = {listed.life: listed for listed in roster.engines if listed.service == self.service}
+        outlooks = {outlook.service: outlook.starts_in_s for outlook in roster.outlooks}
+        self._starts_in_s = outlooks.get(self.service)
+        for life in roster.gone:
+            if life in self._members:
+                self._restarts += 1
+                logger.warning("an engine of %s has ended", self.service)
+                self._let_go(life, self._members[life].client.abandon())
+        for life, listed in named.items():
+            self._name(life, listed)
+        for life in [life for life in self._members if life not in named]:
+            self._miss(life, now)
+        self._rosters += 1
+        self._changed.set()
+
+    def _name(self, life: str, listed: Listed) -> None:
+        member = self._members.get(life)
+        if member is None:
+            member = self._members[life] = _Member(self._make_client(self.service, listed.address))
+            member.client.on_stall = self.on_stall
+            self._own_metrics()
+            member.client.start()
+        member.draining = listed.phase is Phase.DRAINING
+        member.missing_since = None
+
+    def _miss(self, life: str, now: float) -> None:
+        """The pool does not name it: it may be silent, or the pool new."""
+        member = self._members[life]
+        if member.missing_since is None:
+            member.missing_since = now
+        if now - member.missing_since > _MISSING_S and not member.client.slots_used:
+            self._let_go(life, member.client.close())
+
+    def _let_go(self, life: str, end: Coroutine[Any, Any, None]) -> None:
+        del self._members[life]
+        task = asyncio.create_task(end, name=f"engine-let-go-{self.service}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _own_metrics(self) -> None:
+        """Those of a client are of its engine alone: here they are those of all."""
+        metrics, service = self._metrics, self.service
+        metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
+        metrics.slots.labels(service).set_function(
+            lambda: sum(client.info.slots for client in self._clients(usable=True) if client.info is not None)
+        )
+        memory = metrics.engine_memory_bytes
+        memory.labels(service, "weights").set_function(lambda: self.memory.weights_bytes)
+        memory.labels(service, "cache").set_function(lambda: self.memory.cache_bytes)
+        memory.labels(service, "rest").set_function(lambda: self.memory.rest_bytes)
+
+    def _clients(self, usable: bool = False) -> list[EngineClient]:
+        return [member.client for member in self._members.values() if member.usable or not usable]
+
+    def _in_order(self, spare: bool) -> list[_Member]:
+        """The engines to ask, one after the other. What is lent is free to those who ask for a slot of their own."""
+        rooms = [
+            Room(life, member.client.info.slots, member.client.slots_taken - (0 if spare else member.client.slots_lent))
+            for life, member in self._members.items()
+            if member.usable and member.client.info is not None
+        ]
+        return [self._members[life] for life in order(rooms, 0 if spare else _ASK_FULL)]
+
+    def _another_in_s(self) -> float | None:
+        """In how many seconds there will be another engine; None if there will be none, or that is not known."""
+        if self._starts_in_s is None or self._directory.away:
+            return None
+        return max(0.0, self._starts_in_s - self._directory.age_s)
+
+    def _refusal(self) -> ServerError:
+        """What a client is told that gets no slot. It counts as waiting from now on."""
+        another_in_s = self._another_in_s()
+        usable = bool(self._clients(usable=True))
+        error: ServerError
+        if another_in_s is not None:
+            error = EngineStarting(min(_MAX_RETRY_S, max(1, math.ceil(another_in_s))))
+        else:
+            error = ServerFull() if usable else EngineUnavailable()
+        self._waiting.refused(error.retry_after_s or 0, self._clock())
+        self._directory.ask_soon()
+        return error
+
+    async def _next_roster(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    @staticmethod
+    def _least(values: Iterable[float | None]) -> float | None:
+        return min((value for value in values if value is not None), default=None)

@@ -1,0 +1,136 @@
+"""Media servers whose engines are in a pool: what clients see of it. All programs are real."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.engine_process import engine_process, key_file
+from lab.pool_process import pool_process
+from lab.sound.tones import Ear
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.client import VoiceClient
+from rtc_server.cluster.messages import Gone
+from rtc_server.cluster.policy import Terms
+from rtc_server.config import Settings
+from tests.cluster.test_pool import Shelf
+from tests.conftest import ON_ONE_LOOP
+from tests.support.calls import get_json
+from tests.support.pools import Node, pool
+from tests.support.script import Speaker
+from tests.support.trouble import assert_turned_away, url_of
+
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
+ECHO = ("--engine-service", "echo", "--echo-slots", "1")
+
+
+@contextlib.asynccontextmanager
+async def media_server(pool_at: str, directory: Path, **settings: Any) -> AsyncIterator[Server]:
+    key = str(key_file(directory))
+    settings = {"pool_services": ("echo",), "model": "echo", "stt": "none", **settings}
+    server = Server(Settings(port=0, pool=pool_at, cluster_key=key, drain_s=0, **settings))
+    await server.start()
+    try:
+        await server.wait_ready()
+        yield server
+    finally:
+        await server.stop(0)
+
+
+def call(server: Server) -> VoiceClient:
+    return VoiceClient(url_of(server), Speaker(), on_voice=Ear())
+
+
+def has_failed(client: VoiceClient) -> bool:
+    return any(event["type"] == "error" and event["code"] == "engine_failed" for event in client.events)
+
+
+async def test_engines_that_are_started_by_hand_are_found_and_taken_in_turn(tmp_path: Path) -> None:
+    """A media server knows one address. Its clients go where there is room; an engine that is killed costs its own, and
+    those who come then go to the other."""
+    async with pool_process(tmp_path) as here, contextlib.AsyncExitStack() as stack:
+        await here.wait_ready()
+        options = (*ECHO, "--pool", here.address, "--engine-name")
+        engines = [
+            await stack.enter_async_context(engine_process(tmp_path, *options, f"{name}/1")) for name in ("one", "two")
+        ]
+        for engine in engines:
+            await engine.wait_ready()
+        server = await stack.enter_async_context(media_server(here.address, tmp_path))
+        await until(lambda: server.engines["echo"].info and server.engines["echo"].info.slots == 2)
+        first, second = call(server), call(server)
+        for client in (first, second):
+            await stack.enter_async_context(client)
+            await client.wait_for("connected")
+        await assert_turned_away(url_of(server), "server_full")
+        await engines[0].kill()
+        async with Node.at(here.address) as host:  # what runs an engine on a machine says so at once
+            await host.say(Gone("one/1"))
+            await until(lambda: any(has_failed(client) for client in (first, second)))
+        left = second if has_failed(first) else first
+        assert not has_failed(left)
+        await assert_turned_away(url_of(server), "server_full")
+        await left.close()
+        await until(lambda: server.engines["echo"].has_room)
+        async with call(server) as third:
+            await third.wait_for("connected")
+
+
+async def test_a_pool_that_is_killed_and_comes_back_is_not_missed(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(pool_process(tmp_path))
+        await first.wait_ready()
+        options = ("--engine-service", "echo", "--echo-slots", "2", "--pool", first.address)
+        engine = await stack.enter_async_context(engine_process(tmp_path, *options))
+        await engine.wait_ready()
+        server = await stack.enter_async_context(media_server(first.address, tmp_path))
+        await until(lambda: server.engines["echo"].has_room)
+        talking = await stack.enter_async_context(call(server))
+        await talking.wait_for("connected")
+        await first.kill()
+        async with call(server) as another:
+            await another.wait_for("connected")
+        async with pool_process(tmp_path, listen=first.address) as again:
+            await again.wait_ready()
+            async with media_server(first.address, tmp_path) as newcomer:
+                await until(lambda: newcomer.engines["echo"].has_room)
+                async with call(newcomer) as client:
+                    await client.wait_for("connected")
+            again.process.send_signal(signal.SIGTERM)
+            assert await again.wait_exit() == 0
+        assert not talking.closed.is_set()
+
+
+async def test_a_media_server_of_a_pool_without_engines_is_ready_and_tells_when_to_come_back(tmp_path: Path) -> None:
+    """Its readiness is what brings it the clients for whom an engine is started."""
+    shelf = Shelf()
+    async with pool({"echo": Terms(0, 1)}, shelf) as here, media_server(here.address, tmp_path) as server:
+        url = url_of(server)
+        assert (await get_json(f"{url}/readyz"))[0] == 200
+        retry_after_s = await assert_turned_away(url, "engine_starting")
+        assert retry_after_s in {29, 30}
+        await until(lambda: shelf.started == 1)
+        options = ("--engine-name", "echo-1/1", "--pool", here.address)
+        async with engine_process(tmp_path, *ECHO, *options):
+            await server.engines["echo"].wait_ready()
+            async with call(server) as client:
+                await client.wait_for("connected")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--min", "3"), "--max of dialogue"),
+        (("--pool-listen", "192.0.2.1:1"), "Cannot listen"),
+    ],
+)
+async def test_what_cannot_be_started_says_why(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    async with pool_process(tmp_path, *options) as here:
+        assert await here.wait_exit() == 1
+        assert any(said in line for line in here.log), here.log
