@@ -43,13 +43,19 @@ class Nginx:
         return (self.directory / "voice.log").read_text()
 
 
+def nginx_before(server_port: int, where: Path) -> contextlib.AbstractAsyncContextManager[Nginx]:
+    """As ``docs/deploy.md`` has it."""
+    return nginx_with(_documented(server_port, where), where)
+
+
 @contextlib.asynccontextmanager
-async def nginx_before(server_port: int, where: Path) -> AsyncIterator[Nginx]:
-    """Runs inside, and has ended after it."""
+async def nginx_with(text: str, where: Path) -> AsyncIterator[Nginx]:
+    """Runs inside, and has ended after it; ``{port}`` in ``text`` is where it listens."""
     nginx = Nginx(_free_port(), where)
     config = where / "nginx.conf"
     paths = "\n".join(f"{name}_temp_path {where}/{name};" for name in _PATHS)
-    config.write_text(_AROUND.format(where=where, paths=paths, voice=_documented(nginx.port, server_port, where)))
+    voice = text.replace("{port}", str(nginx.port))
+    config.write_text(_AROUND.format(where=where, paths=paths, voice=voice))
     process = await asyncio.create_subprocess_exec(
         *("nginx", "-p", str(where), "-c", str(config), "-e", str(where / "error.log")),
         stdout=asyncio.subprocess.DEVNULL,
@@ -64,13 +70,13 @@ async def nginx_before(server_port: int, where: Path) -> AsyncIterator[Nginx]:
         await process.wait()
 
 
-def _documented(port: int, server_port: int, where: Path) -> str:
+def _documented(server_port: int, where: Path) -> str:
     """The block of the documentation, with the location that it has in a comment."""
     found = re.search(r"```nginx\n(.*?)```", _DEPLOY.read_text(), re.DOTALL)
     assert found is not None
     text = re.sub(r"# (location /voice/ )", r"\1", found[1])
     for documented, here in (
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+        ("listen 443 ssl;", "listen 127.0.0.1:{port};"),
         ("server_name voice.example.org;", "server_name localhost;"),
         ("127.0.0.1:8080", f"127.0.0.1:{server_port}"),
         ("/var/log/nginx/", f"{where}/"),
