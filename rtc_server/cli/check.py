@@ -5,18 +5,28 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rtc_server import bundled
+from rtc_server.cluster import probe as pool_probe
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine import probe
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.errors import ConfigError, ModelLoadError, NoEngine
 from rtc_server.models.kyutai.options import KyutaiOptions
-from rtc_server.services import DIALOGUE, ECHO, TRANSCRIBE, plan, remote_engines, resolve_model, resolve_stt
+from rtc_server.services import (
+    DIALOGUE,
+    ECHO,
+    TRANSCRIBE,
+    plan,
+    pooled_services,
+    remote_engines,
+    resolve_model,
+    resolve_stt,
+)
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
 from rtc_server.usage import invocation
@@ -51,8 +61,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "coturn (NAT traversal for clients in other networks)",
         "On Debian: apt-get install coturn. Not needed on one machine or one LAN.",
     )
-    elsewhere = remote_engines(settings)
-    yield from _engines(elsewhere, settings)
+    remote, pooled = remote_engines(settings), pooled_services(settings)
+    yield from _elsewhere(remote, pooled, settings)
+    elsewhere = {*remote, *pooled}
     model = resolve_model(settings, hardware.cuda_devices())
     if TRANSCRIBE not in elsewhere:
         yield _stt(settings.stt, resolve_stt(settings, ECHO if DIALOGUE in elsewhere else model))
@@ -61,20 +72,26 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _fit(settings)
 
 
-def _engines(addresses: Mapping[str, str], settings: Settings) -> Iterator[Finding]:
-    """Those of ``--engine-at``: whether each answers, and what it has."""
-    if not addresses:
+def _elsewhere(remote: Mapping[str, str], pooled: Sequence[str], settings: Settings) -> Iterator[Finding]:
+    """Engines of ``--engine-at`` and the pool: whether each answers, and what it has."""
+    if not remote and not pooled:
         return
     try:
         key = ClusterKey.read(Path(settings.cluster_key))
     except ConfigError as error:
         yield Finding(False, error.message, error.hint, vital=True)
         return
-    for service, address in addresses.items():
-        try:
-            yield Finding(True, f"{service} at {address}: {probe.ask(address, key)}")
-        except NoEngine as error:
-            yield Finding(False, f"{service}: {error.message}", error.hint, vital=True)
+    for service, address in remote.items():
+        yield _asked(service, address, probe.ask, key)
+    if pooled:
+        yield _asked("engines in the pool", settings.pool, pool_probe.ask, key)
+
+
+def _asked(what: str, address: str, ask: Callable[[str, ClusterKey], object], key: ClusterKey) -> Finding:
+    try:
+        return Finding(True, f"{what} at {address}: {ask(address, key)}")
+    except NoEngine as error:
+        return Finding(False, f"{what}: {error.message}", error.hint, vital=True)
 
 
 def _package(name: str) -> Finding:

@@ -6,10 +6,11 @@ Loads neither a model nor the media plane: a health check runs every few seconds
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.cluster_key import ClusterKey, KeyPair
 from rtc_server.engine.messages import (
     PROTOCOL,
     FromEngine,
@@ -28,7 +29,6 @@ from rtc_server.engine.messages import (
     Ping,
     Pong,
     Ready,
-    ToEngine,
     decode_from_engine,
     encode,
 )
@@ -56,25 +56,47 @@ class EngineReport:
 def ask(address: str, key: ClusterKey, wait_s: float = WAIT_S) -> EngineReport:
     """Greet the engine at ``HOST:PORT``, count its slots, and leave. Blocks for up to three times ``wait_s``. Raises
     NoEngine, which says what is wrong."""
-    _require_listener(address, wait_s)
+    with connected(address, key.engine.public, key.node, wait_s, "rtc-server engine --engine-listen") as link:
+        ready = answer(link, encode(Hello(PROTOCOL)), lambda raw: _ready(address, decode_from_engine(raw)), wait_s)
+        pong = None if ready is None else answer(link, encode(Ping()), _pong, wait_s)
+        link.send(encode(Goodbye()))
+        if ready is None or pong is None:
+            raise NoEngine(
+                f"The engine at {address} does not answer.",
+                "Its model may be loading yet: its own log says so, and when that has ended.",
+            )
+        return EngineReport(ready, pong.elsewhere)
+
+
+@contextlib.contextmanager
+def connected(address: str, server: bytes, own: KeyPair, wait_s: float, starts_it: str) -> Iterator[zmq.Socket[bytes]]:
+    """A socket to what has the key ``server`` and listens at ``address``. ``starts_it``: the command, up to where it is
+    to listen. Raises NoEngine, which says why there is no connection."""
+    _require_listener(address, wait_s, starts_it)
     with zmq.Context() as context, context.socket(zmq.DEALER) as link:
-        prepare_dealer(link, key.engine.public, key.node)
+        prepare_dealer(link, server, own)
         link.linger = PARTING_MS
         with link.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED) as handshakes:
             link.connect(f"tcp://{address}")
             _require_handshake(address, handshakes, wait_s)
-            ready = _asked(link, Hello(PROTOCOL), lambda message: _ready(address, message), wait_s)
-            pong = None if ready is None else _asked(link, Ping(), _pong, wait_s)
-            link.send(encode(Goodbye()))
-            if ready is None or pong is None:
-                raise NoEngine(
-                    f"The engine at {address} does not answer.",
-                    "Its model may be loading yet: its own log says so, and when that has ended.",
-                )
-            return EngineReport(ready, pong.elsewhere)
+            yield link
 
 
-def _require_listener(address: str, wait_s: float) -> None:
+def answer(
+    link: zmq.Socket[bytes], question: bytes, read: Callable[[bytes], _Answer | None], wait_s: float
+) -> _Answer | None:
+    """The first message in which ``read`` sees the answer; None if none comes."""
+    link.send(question)
+    until_s = time.monotonic() + wait_s
+    while link.poll(max(0, int((until_s - time.monotonic()) * 1000))):
+        with contextlib.suppress(msgspec.DecodeError):
+            found = read(link.recv())
+            if found is not None:
+                return found
+    return None
+
+
+def _require_listener(address: str, wait_s: float, starts_it: str) -> None:
     """Raise NoEngine, in the system's words, where there is nothing to connect to."""
     host, _, port = address.rpartition(":")
     try:
@@ -86,35 +108,21 @@ def _require_listener(address: str, wait_s: float) -> None:
     except OSError as error:
         raise NoEngine(
             f"{address} cannot be reached: {error.strerror}.",
-            f"Start an engine there: rtc-server engine --engine-listen 0.0.0.0:{port} --cluster-key FILE",
+            f"Start it there: {starts_it} 0.0.0.0:{port} --cluster-key FILE",
         ) from None
 
 
 def _require_handshake(address: str, handshakes: zmq.Socket[Any], wait_s: float) -> None:
     if not handshakes.poll(int(wait_s * 1000)):
-        raise NoEngine(f"What listens at {address} is no engine: it says nothing.", "Is it the engine's port?")
+        raise NoEngine(
+            f"What listens at {address} says nothing: it is none of this cluster's.", "Is it the right port?"
+        )
     event: Any = recv_monitor_message(handshakes)
     if event["event"] & HANDSHAKE_FAILED:
         raise NoEngine(
-            f"What listens at {address} ends the handshake: it has another cluster key, or is no engine.",
+            f"What listens at {address} ends the handshake: it has another cluster key, or is something else.",
             "Give it and this machine the same file as --cluster-key.",
         )
-
-
-def _asked(
-    link: zmq.Socket[bytes], question: ToEngine, found: Callable[[FromEngine], _Answer | None], wait_s: float
-) -> _Answer | None:
-    """The first message in which ``found`` sees the answer; None if none comes."""
-    link.send(encode(question))
-    until_s = time.monotonic() + wait_s
-    while link.poll(max(0, int((until_s - time.monotonic()) * 1000))):
-        try:
-            answer = found(decode_from_engine(link.recv()))
-        except msgspec.DecodeError:
-            continue
-        if answer is not None:
-            return answer
-    return None
 
 
 def _ready(address: str, message: FromEngine) -> Ready | None:
@@ -126,12 +134,13 @@ def _ready(address: str, message: FromEngine) -> Ready | None:
     return message if isinstance(message, Ready) else None
 
 
-def _pong(message: FromEngine) -> Pong | None:
+def _pong(raw: bytes) -> Pong | None:
+    message = decode_from_engine(raw)
     return message if isinstance(message, Pong) else None
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0 for an engine that can be used, 1 for one that cannot, 2 for a wrong command line."""
+def main(arguments: Sequence[str], ask: Callable[[str, ClusterKey], object] = ask) -> int:
+    """Exit status: 0 for one that can be used, 1 for one that cannot, 2 for a wrong command line."""
     try:
         address, key_file = arguments
     except ValueError:

@@ -106,7 +106,7 @@ def test_an_engine_elsewhere_that_does_not_answer_fails_the_check(tmp_path: Path
     text, can_run = check.report(settings)
     assert not can_run
     assert f"missing  transcribe: {address} cannot be reached" in text
-    assert "hint: Start an engine there" in text
+    assert "hint: Start it there: rtc-server engine" in text
     assert "--stt" not in text
 
 

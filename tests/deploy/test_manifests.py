@@ -3,7 +3,9 @@ probes that are answered, times that fit each other, and nothing that a pod does
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,13 +18,15 @@ from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.cli.engine import SHARED
 from rtc_server.cli.main import _parser
-from rtc_server.config import EngineSettings, RelaySettings, Settings
+from rtc_server.cluster import probe as pool_probe
+from rtc_server.config import EngineSettings, PoolSettings, RelaySettings, Settings
 from rtc_server.engine import probe
-from rtc_server.services import plan, remote_engines
+from rtc_server.services import plan, pool_address, pooled_services, remote_engines
 from rtc_server.turn import coturn
 from rtc_server.turn.ice_servers import parse_uri
 from tests.conftest import started
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, Pod, of_kind, pods, resources
+from tests.support.pools import pool
 from tests.support.served import served
 from tests.support.server_process import ROOT
 
@@ -30,6 +34,8 @@ ALL = pytest.mark.parametrize("pod", pods(), ids=lambda pod: f"{pod.overlay}-{po
 MEDIA = pytest.mark.parametrize(
     "pod", [pod for pod in pods() if pod.name == "media"], ids=lambda pod: f"{pod.overlay}-{pod.name}"
 )
+POOLED = [pod.overlay for pod in pods() if pod.name == "pool"]
+PROBED = {"engine": probe.__name__, "pool": pool_probe.__name__}
 ENGINES = [pod for pod in pods() if pod.name == "engine"]
 OTHERS_VARIABLES = {"HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR", "POD_INDEX", "HOST_IP"}
 CLOSING_S = 15
@@ -48,6 +54,10 @@ def engine_of(pod: Pod) -> EngineSettings:
     return config.engine_from_arguments(_parser().parse_args(pod.container["args"]), pod.settings_environment)
 
 
+def pool_of(pod: Pod) -> PoolSettings:
+    return config.pool_from_arguments(_parser().parse_args(pod.container["args"]), pod.settings_environment)
+
+
 def port_range(text: str) -> tuple[int, int]:
     low, high = map(int, text.split("-"))
     return low, high
@@ -59,7 +69,11 @@ def test_it_runs_a_command_with_settings_that_command_has(pod: Pod) -> None:
     arguments = _parser().parse_args(pod.container["args"])
     assert set(pod.environment) <= OTHERS_VARIABLES | set(pod.settings_environment)
     of_engines = {*SHARED, *EngineSettings.__dataclass_fields__}
-    its_own = {"engine": of_engines, "turn": {*RelaySettings.__dataclass_fields__, "turn_secret_file", "public_ip"}}
+    its_own = {
+        "engine": of_engines,
+        "pool": {*PoolSettings.__dataclass_fields__, "cluster_key"},
+        "turn": {*RelaySettings.__dataclass_fields__, "turn_secret_file", "public_ip"},
+    }
     fields = its_own.get(arguments.command, set(Settings.__dataclass_fields__))
     assert {name.removeprefix(config.ENV_PREFIX).lower() for name in pod.settings_environment} <= fields
     settings_of(pod)
@@ -107,7 +121,9 @@ async def test_probes_of_media_nodes_are_answered(pod: Pod, tmp_path: Path) -> N
             "RTC_SERVER_TURN_SECRET_FILE": str(key_file(tmp_path)),
             "RTC_SERVER_DRAIN_S": "0",
         }
-        server = Server(config.from_arguments(_parser().parse_args(["serve"]), pod.settings_environment | here))
+        environment = pod.settings_environment | here
+        environment.pop("RTC_SERVER_POOL", None)
+        server = Server(config.from_arguments(_parser().parse_args(["serve"]), environment))
         async with started(server), aiohttp.ClientSession() as http:
 
             async def answers(name: str) -> int:
@@ -131,33 +147,64 @@ def test_engines_listen_where_media_nodes_look_for_them(pod: Pod) -> None:
     assert own.engine_listen.startswith("0.0.0.0:")
     (media,) = [each for each in pods() if (each.overlay, each.name) == (pod.overlay, "media")]
     (service,) = [each for each in of_kind(pod.overlay, "Service") if each["metadata"]["name"] == "engine"]
+    if pod.overlay in POOLED:
+        return
     assert remote_engines(settings_of(media)) == {own.engine_service: f"{service['metadata']['name']}:{port}"}
     assert service["spec"]["publishNotReadyAddresses"], "one that drains has conversations"
-    secrets = [
-        [volume["secret"]["secretName"] for volume in each.spec["volumes"] if volume["name"] == "cluster"]
-        for each in (media, pod)
-    ]
-    assert secrets[0] == secrets[1] != []
     assert any(spec.service == own.engine_service for spec in plan(settings_of(pod), cuda_devices=1))
 
 
-@pytest.mark.parametrize("pod", ENGINES, ids=lambda pod: pod.overlay)
-def test_probes_of_engines_are_answered(pod: Pod, tmp_path: Path) -> None:
-    own = engine_of(pod)
+@pytest.mark.parametrize("overlay", POOLED)
+def test_engines_and_media_nodes_find_their_pool(overlay: str) -> None:
+    (found,) = [each for each in pods() if (each.overlay, each.name) == (overlay, "pool")]
+    (service,) = [each for each in of_kind(overlay, "Service") if each["metadata"]["name"] == "pool"]
+    (port,) = service["spec"]["ports"]
+    listened = int(pool_of(found).pool_listen.rpartition(":")[2])
+    assert ([each["containerPort"] for each in found.container["ports"]], port["targetPort"]) == ([listened], "pool")
+    for name in ("media", "engine"):
+        (user,) = [each for each in pods() if (each.overlay, each.name) == (overlay, name)]
+        assert pool_address(settings_of(user)) == f"pool:{port['port']}"
+    (media,) = [each for each in pods() if (each.overlay, each.name) == (overlay, "media")]
+    assert not remote_engines(settings_of(media))
+    assert pooled_services(settings_of(media)) == ("dialogue",)
+    assert of_kind(overlay, "Deployment")[0]["spec"]["strategy"] == {"type": "Recreate"}, "two would each know half"
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "one-node"])
+def test_all_have_one_cluster_key(overlay: str) -> None:
+    """From one secret; the relay alone has nothing to do with it."""
+    secrets = {
+        (volume["secret"]["secretName"], settings_of(pod).cluster_key)
+        for pod in pods()
+        if pod.overlay == overlay and pod.name != "relay"
+        for volume in pod.spec["volumes"]
+        if volume["name"] == "cluster"
+    }
+    assert secrets == {("rtc-server-cluster", "/run/secrets/rtc-server-cluster/cluster.key")}
+
+
+@pytest.mark.parametrize("pod", [pod for pod in pods() if pod.name in PROBED], ids=lambda pod: pod.overlay)
+async def test_probes_of_engines_and_pools_are_answered(pod: Pod, tmp_path: Path) -> None:
+    listen = {"engine": engine_of(pod).engine_listen, "pool": pool_of(pod).pool_listen}[pod.name]
     for name in ("startup", "readiness", "liveness"):
         checked = pod.container[f"{name}Probe"]
         python, dash_m, module, address, key = checked["exec"]["command"]
-        assert (python, dash_m, module) == ("python", "-m", probe.__name__)
-        assert address == own.engine_listen.replace("0.0.0.0", "127.0.0.1")
+        assert (python, dash_m, module) == ("python", "-m", PROBED[pod.name])
+        assert address == listen.replace("0.0.0.0", "127.0.0.1")
         assert key == settings_of(pod).cluster_key
         assert checked["timeoutSeconds"] >= 2 * probe.WAIT_S
-    with served() as engine:
-        assert probe.main([engine.address, str(key_file(tmp_path))]) == 0
+    async with pool() as here:
+        with served() as engine:
+            asked = {"engine": engine.address, "pool": here.address}[pod.name]
+            command = [sys.executable, "-m", PROBED[pod.name], asked, str(key_file(tmp_path))]
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            assert await process.wait() == 0
 
 
 @ALL
 def test_a_pod_has_longer_than_its_drain(pod: Pod) -> None:
-    if pod.name == "relay":
+    if pod.name in ("relay", "pool"):
+        assert "lifecycle" not in pod.container, "it knows no drain"
         return
     settings = settings_of(pod)
     pause = pod.container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -202,7 +249,7 @@ def test_a_pod_may_do_nothing_that_it_does_not_need(pod: Pod) -> None:
 @ALL
 def test_files_that_settings_name_are_mounted_from_secrets(pod: Pod) -> None:
     volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
-    claims = {"models"} if (pod.overlay, pod.name) == ("gpu", "engine") else set()
+    claims = {"models"} if pod.name == "engine" else set()
     mounts = {mount["mountPath"]: mount for mount in pod.container["volumeMounts"]}
     assert {mount["name"] for mount in mounts.values()} == set(volumes) | claims
     for name, value in pod.environment.items():
@@ -233,7 +280,7 @@ def test_a_policy_lets_in_what_it_listens_for(pod: Pod) -> None:
     for policy in policies:
         selected = policy["spec"]["podSelector"].get("matchLabels")
         if selected and selected.items() <= pod.labels.items():
-            for rule in policy["spec"]["ingress"]:
+            for rule in policy["spec"].get("ingress", ()):
                 for port in rule["ports"]:
                     let_in.update(
                         (port["protocol"], number)
@@ -247,9 +294,10 @@ def test_a_policy_lets_in_what_it_listens_for(pod: Pod) -> None:
     assert set(let_in) == wanted
 
 
-def test_media_and_relay_share_what_they_must() -> None:
-    (media,) = [pod for pod in pods() if (pod.overlay, pod.name) == ("gpu", "media")]
-    (relay,) = [pod for pod in pods() if (pod.overlay, pod.name) == ("gpu", "relay")]
+@pytest.mark.parametrize("overlay", [pod.overlay for pod in pods() if pod.name == "relay"])
+def test_media_and_relay_share_what_they_must(overlay: str) -> None:
+    (media,) = [pod for pod in pods() if (pod.overlay, pod.name) == (overlay, "media")]
+    (relay,) = [pod for pod in pods() if (pod.overlay, pod.name) == (overlay, "relay")]
     assert settings_of(media).turn_secret_file == settings_of(relay).turn_secret_file
     assert {parse_uri(url).port for url in settings_of(media).turn_urls} == {relay_of(relay).turn_port}
     (a, b), (c, d) = port_range(settings_of(media).udp_ports), port_range(relay_of(relay).turn_relay_ports)
@@ -257,6 +305,20 @@ def test_media_and_relay_share_what_they_must() -> None:
     for name in ("startup", "readiness", "liveness"):
         command = relay.container[f"{name}Probe"]["exec"]["command"]
         assert command == ["turnutils_stunclient", "-p", str(relay_of(relay).turn_port), "127.0.0.1"]
+
+
+@pytest.mark.parametrize("pod", ENGINES, ids=lambda pod: pod.overlay)
+def test_an_engine_may_reach_what_it_has_to(pod: Pod) -> None:
+    """Names, the hub, and its pool: nothing else is let out."""
+    out = {
+        (port["protocol"], port["port"])
+        for policy in of_kind(pod.overlay, "NetworkPolicy")
+        if policy["spec"]["podSelector"].get("matchLabels") == {"app.kubernetes.io/name": "engine"}
+        for rule in policy["spec"].get("egress", ())
+        for port in rule["ports"]
+    }
+    wanted = {("UDP", 53), ("TCP", 53), ("TCP", 443)}
+    assert out == (wanted | {("TCP", 7800)} if pod.overlay in POOLED else wanted)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

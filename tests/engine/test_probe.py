@@ -65,7 +65,7 @@ def test_it_is_another_cluster() -> None:
 
 def test_it_is_no_engine() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "is no engine" in wrong(f"127.0.0.1:{silent.getsockname()[1]}").message
+        assert "says nothing" in wrong(f"127.0.0.1:{silent.getsockname()[1]}").message
 
 
 def test_its_model_is_loading() -> None:
