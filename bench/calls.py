@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server under one load. ``cpu_share``: of one core, for each session."""
+    """One server under one load. ``cpu_share``: of one core, for each session. ``memory_bytes``: at its end."""
 
     cpu_share: float
+    memory_bytes: float
     load: LoadResult
 
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"Median (least–most) of {arguments.rounds} rounds of {arguments.seconds:g} s each, the servers in turn; "
             f"the connecting times: of all {arguments.rounds * arguments.sessions} calls.",
             "CPU: user and system time of the server's process and its children, 100 % being one core.",
+            "Memory: of the same, what they share counted once.",
             "Delay: from a packet's leaving the client to the arrival of the same sound; of all packets of a round. "
             "The client has no jitter buffer and its codec is accounted for.",
         ],
@@ -72,7 +74,7 @@ async def _one(server: RunningServer, arguments: argparse.Namespace) -> Round:
     began, cpu = time.monotonic(), server.cpu_s()
     await asyncio.sleep(arguments.seconds)
     used, lasted = server.cpu_s() - cpu, time.monotonic() - began
-    return Round(used / lasted / arguments.sessions, await load.stop())
+    return Round(used / lasted / arguments.sessions, server.memory_bytes(), await load.stop())
 
 
 Cell = Callable[[System, Sequence[Round]], str]
@@ -100,6 +102,7 @@ def _less_frame(value: Callable[[LoadResult], float]) -> Callable[[System, Round
 
 _ROWS: Sequence[tuple[str, Cell]] = (
     ("server CPU per session", _each(lambda _, one: one.cpu_share, "%", 100, 1)),
+    ("server memory, all sessions", _each(lambda _, one: one.memory_bytes, "MiB", 2**-20)),
     ("added delay, p50", _each(lambda _, one: one.load.p50_s, "ms", 1000)),
     ("added delay, p99", _each(lambda _, one: one.load.p99_s, "ms", 1000)),
     ("added delay less the 80 ms frame, p50", _each(_less_frame(lambda load: load.p50_s), "ms", 1000)),

@@ -49,11 +49,18 @@ class RunningServer:
 
     def cpu_s(self, children: bool = True) -> float:
         """CPU time of the server so far, in seconds, and of all its ``children``: engines are such."""
+        return self._sum(cpu_s_of, children)
+
+    def memory_bytes(self) -> float:
+        """What the server and all its children hold in memory, what they share counted once (proportional set size)."""
+        return self._sum(lambda process: float(process.memory_full_info().pss), children=True)
+
+    def _sum(self, of: Callable[[psutil.Process], float], children: bool) -> float:
         root = psutil.Process(self._process.pid)
         total = 0.0
         for process in (root, *(root.children(recursive=True) if children else ())):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += cpu_s_of(process)
+                total += of(process)
         return total
 
 
