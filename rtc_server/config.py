@@ -273,7 +273,16 @@ class PoolSettings:
     pool_listen: str = _setting(
         "127.0.0.1:7800", "HOST:PORT that engines and media nodes connect to; 0.0.0.0:7800 for all that have the key"
     )
-    services: tuple[str, ...] = _setting(("dialogue",), "services whose engines the pool starts")
+    ray_address: str = _setting(
+        "",
+        "HOST:PORT of a Ray cluster on whose machines the pool starts engines, 'auto' for the one that this machine is "
+        "in, 'local' for this machine alone; empty: engines are started by others, with --pool",
+        may_be_empty=True,
+    )
+    gpus: float | None = _setting(
+        None, "GPUs of an engine on Ray, or a part of one; -1: 1, and none for a model on the CPU", 0, 64, unset=-1
+    )
+    services: tuple[str, ...] = _setting(("dialogue",), "services whose engines the pool starts on Ray")
     min: tuple[str, ...] = _setting(("0",), "engines of a service that there are at least, as N or SERVICE=N,...")
     max: tuple[str, ...] = _setting(("1",), "engines of a service that there are at most, as N or SERVICE=N,...")
     spare_slots: tuple[str, ...] = _setting(("0",), "slots kept free for those who come next, as N or SERVICE=N,...")

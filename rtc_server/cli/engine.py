@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Final
@@ -52,7 +53,7 @@ def run(settings: Settings, own: EngineSettings) -> int:
         )
     key = ClusterKey.read(Path(settings.cluster_key))
     pool = pool_address(settings)
-    spec = _planned(settings, own.engine_service)
+    spec = planned(settings, own.engine_service)
     check_models([spec])
     descriptors.raise_limit()  # a stranger's connection takes one for as long as a handshake may last
     announcer: Announcer | None = None
@@ -75,8 +76,10 @@ def run(settings: Settings, own: EngineSettings) -> int:
     return 0
 
 
-def _planned(settings: Settings, service: str) -> EngineSpec:
-    spec = next((spec for spec in plan(settings, hardware.cuda_devices()) if spec.service == service), None)
+def planned(settings: Settings, service: str) -> EngineSpec:
+    """The engine of ``service`` by the settings of its model. Raises ConfigError if there is none."""
+    own = dataclasses.replace(settings, pool="")  # which a server would leave the model to
+    spec = next((spec for spec in plan(own, hardware.cuda_devices()) if spec.service == service), None)
     if spec is None:
         option = "--stt" if service == "transcribe" else "--model"
         raise ConfigError(f"There is no model for {service}.", hint=f"Name one with {option}.")

@@ -1,0 +1,93 @@
+"""A Ray cluster of this machine alone: a head, and nodes with a pretended GPU each, all in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from lab.program import Program, without_settings
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+"""Of all that use the cluster."""
+
+
+def environment() -> dict[str, str]:
+    return without_settings({**os.environ, **ENVIRONMENT})
+
+
+class RayCluster(Program):
+    """``address``: of its head, once it is ready."""
+
+    address = ""
+
+    async def wait_ready(self, timeout_s: float = 120.0) -> None:
+        self.address = (await self.wait_said(r"ready at (\S+)", timeout_s))[1]
+
+    async def clear(self) -> None:
+        """End what runs on it."""
+        await self._do("clear", "cleared")
+
+    async def _do(self, command: str, done: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n".encode())
+        await self.process.stdin.drain()
+        await self.wait_said(done, 60)
+
+
+@contextlib.asynccontextmanager
+async def ray_cluster(nodes: int) -> AsyncIterator[RayCluster]:
+    """Ready; at the end nothing of it is left."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lab.ray_cluster", str(nodes)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    cluster = RayCluster(process)
+    try:
+        await cluster.wait_ready()
+        yield cluster
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it shuts the nodes down
+        try:
+            await cluster.wait_exit(60)
+        finally:
+            await cluster.kill()
+
+
+def _run(count: int) -> None:
+    ray: Any = importlib.import_module("ray")
+    small = {"object_store_memory": 80_000_000}
+    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, **small}
+    cluster = importlib.import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(count):
+        cluster.add_node(num_cpus=4, num_gpus=1, **small)
+    print(f"ready at {cluster.address}", flush=True)  # noqa: T201 - read by the one that started it
+    for command in sys.stdin:
+        if command.strip() == "clear":
+            _clear(ray, cluster.address)
+            print("cleared", flush=True)  # noqa: T201
+    cluster.shutdown()
+
+
+def _clear(ray: Any, address: str) -> None:
+    ray.init(address, log_to_driver=False)
+    for each in ray.util.list_named_actors(all_namespaces=True):
+        ray.kill(ray.get_actor(each["name"], each["namespace"]), no_restart=True)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    _run(int(sys.argv[1]))
