@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 _POLL_S: Final = 0.005
@@ -17,3 +17,14 @@ async def until(condition: Callable[[], object], what: str = "the condition", ti
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what}")
         await asyncio.sleep(_POLL_S)
+
+
+async def until_told(
+    ask: Callable[[], Awaitable[object]], what: str = "the answer", timeout_s: float = 60.0, every_s: float = 0.05
+) -> None:
+    """Ask another process again and again, until what it says is true. Raises AssertionError as :func:`until` does."""
+    deadline = time.monotonic() + timeout_s
+    while not await ask():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        await asyncio.sleep(every_s)

@@ -56,7 +56,9 @@ from rtc_server.web.handshakes import Handshakes
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.listening import BACKLOG, check, listen
 from rtc_server.web.routes import add_routes
+from rtc_server.web.siblings import SIBLINGS
 from rtc_server.webrtc.gateway import WebRtc
+from rtc_server.worker import Shared, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,9 @@ def build_app(server: Server) -> web.Application:
     app[page.FILES] = page.files()
     for module in modules:
         add_routes(app, module.routes)
+    if server.shared is not None:
+        app[SIBLINGS] = server.shared.siblings
+        app.middlewares.append(server.shared.siblings.forward)
     security_headers = _SECURITY_HEADERS | ({"Strict-Transport-Security": _HSTS} if server.settings.tls_cert else {})
 
     async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -116,8 +121,10 @@ class Server:
         settings: Settings,
         limits: ConnectionLimits | None = None,
         make_engines: Callable[[Settings, Metrics], Mapping[str, Engine]] = make_engines,
+        worker: Worker | None = None,
     ) -> None:
-        """``make_engines``: the engines by service, the default service first.
+        """``make_engines``: the engines by service, the default service first. ``worker``: which of the server's media
+        processes this is; None: there is one.
         Raises ConfigError for settings with which no server can or should start."""
         self.settings = settings
         self.limits = limits or ConnectionLimits.of_this_process()
@@ -129,8 +136,11 @@ class Server:
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
-        self.admission = Admission(self.engines, settings, self.lag, self.files)
-        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioner())
+        self.shared = None if worker is None else Shared(worker, settings, self.access)
+        elsewhere = None if self.shared is None else self.shared.places
+        self.admission = Admission(self.engines, settings, self.lag, self.files, elsewhere)
+        number = 0 if worker is None else worker.place.index
+        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioner(), number)
         self.webrtc = WebRtc(self.registry, settings)
         self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
         self.uploads = Uploads(self.admission, settings)
@@ -150,7 +160,7 @@ class Server:
         assert self._runner.server is not None
         connections = Connections(self._runner.server, self.limits, self.access.proxies, self.files)
         try:
-            bound = await listen(self.settings.host, self.settings.port)
+            bound = await self._listen(connections)
         except ConfigError:
             await self._runner.cleanup()
             raise
@@ -163,6 +173,12 @@ class Server:
         for engine in self._all_engines():
             engine.start()
         self.uploads.start()
+
+    async def _listen(self, connections: Connections) -> list[socket.socket]:
+        if self.shared is None:
+            return await listen(self.settings.host, self.settings.port)
+        await self.shared.start(connections)
+        return self.shared.listeners()
 
     def _make_captioner(self) -> Captioner | None:
         engine = captions_engine(self.settings, self.engines)
@@ -213,6 +229,8 @@ class Server:
                 listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.shared is not None:
+            await self.shared.close()
 
 
 def _read_keys(settings: Settings) -> Authenticator | None:
@@ -256,6 +274,12 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     descriptors.raise_limit()
     server = Server(settings)
     stop, hurry = asyncio.Event(), asyncio.Event()
+    on_signals(stop, hurry, server.reload)
+    await run(server, stop, hurry, announce)
+
+
+def on_signals(stop: asyncio.Event, hurry: asyncio.Event, reload: Callable[[], None]) -> None:
+    """From now on a signal that ends programs sets ``stop``, and another one ``hurry``."""
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
@@ -263,7 +287,11 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    loop.add_signal_handler(signal.SIGHUP, on_signal if os.isatty(0) else server.reload)
+    loop.add_signal_handler(signal.SIGHUP, on_signal if os.isatty(0) else reload)
+
+
+async def run(server: Server, stop: asyncio.Event, hurry: asyncio.Event, announce: Callable[[Server], None]) -> None:
+    """Run ``server`` until ``stop`` is set; ``hurry`` cuts the drain short. Raises ConfigError, ModelLoadError."""
     await server.start()
     try:
         await _until_stopped(server, stop, announce)

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
 
+_MAX_WORKERS: Final = 64
 _LAST_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -83,6 +84,9 @@ class Settings:
     node: str = _setting("0", "name of this node; the first part of session ids")
     log_level: LogLevel = _setting("info", "how much to log")
     uvloop: bool = _setting(True, "run on uvloop")
+    workers: str = _setting(
+        "1", "media processes that share the port, the limits and the engines; auto: one for each core"
+    )
 
     model: str = _setting(
         "auto",
@@ -207,6 +211,8 @@ class Settings:
         _check(self)
         if not re.fullmatch(r"[A-Za-z0-9._]{1,32}", self.node):
             raise ConfigError("--node must be 1 to 32 letters, digits, dots or underscores.")
+        if self.workers != "auto" and self.workers not in map(str, range(1, _MAX_WORKERS + 1)):
+            raise ConfigError(f"--workers {self.workers!r} is neither auto nor a number from 1 to {_MAX_WORKERS}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
         if bool(self.tls_cert) != bool(self.tls_key):

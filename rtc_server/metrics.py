@@ -5,9 +5,11 @@ Metrics live in a registry of their own, so that two servers in one process (tes
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -141,3 +143,29 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Merged:
+    """What several processes have to tell, as one registry's."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Metric] = {}
+
+    def add(self, worker: int, text: bytes) -> None:
+        for family in text_string_to_metric_families(text.decode()):
+            known = Metric(family.name, family.documentation, family.type)
+            kept = self._families.setdefault(family.name, known)
+            for sample in family.samples:
+                kept.add_sample(sample.name, {"worker": str(worker), **sample.labels}, sample.value)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families.values()
+
+
+def merged(texts: Mapping[int, bytes]) -> bytes:
+    """What :meth:`Metrics.render` has made in several processes, as one text, in which each sample has a further label,
+    ``worker``."""
+    registry = _Merged()
+    for worker, text in sorted(texts.items()):
+        registry.add(worker, text)
+    return generate_latest(registry)  # collect() is all that it asks for

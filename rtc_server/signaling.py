@@ -23,6 +23,7 @@ from rtc_server.protocols.events import OfferOptions, ServerEvent
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.siblings import SIBLINGS
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import WebRtc, connection_of
 
@@ -58,9 +59,15 @@ _decoder: Final = msgspec.json.Decoder(OfferRequest)
 
 
 @routes.add("POST", "/api/offer", Policy(is_offer=True))
-async def offer(request: web.Request) -> web.Response:
+async def offer(request: web.Request) -> web.StreamResponse:
     webrtc, visitor = request.app[WEBRTC], visitor_of(request)
     body = await _read_offer(request)
+    siblings = request.app.get(SIBLINGS)
+    if siblings is not None:
+        resumed = body.resume
+        passed_on = siblings.spread(request) if resumed is None else siblings.pass_on(request, resumed.session)
+        if (answered := await passed_on) is not None:
+            return answered
     if body.resume is None:
         options = OfferOptions() if body.options is msgspec.UNSET else body.options
         answer = await webrtc.open(body.sdp, body.service, options, visitor)
@@ -91,7 +98,7 @@ def location_of(request: web.Request, path: str) -> str:
     return "../" * (request.rel_url.raw_path.count("/") - 1) + path.removeprefix("/")
 
 
-@routes.get("/api/sessions/{id}", Policy())
+@routes.get("/api/sessions/{id}", Policy(session="id"))
 async def session(request: web.Request) -> web.Response:
     registry, session_id = request.app[REGISTRY], request.match_info["id"]
     try:
@@ -110,7 +117,7 @@ async def session(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/api/sessions/{id}/events", Policy(query_token=True))
+@routes.get("/api/sessions/{id}/events", Policy(query_token=True, session="id"))
 async def session_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (HTML, section 9.2), for those who have no data channel."""
     followed = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
@@ -152,13 +159,13 @@ async def _send_events(
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-@routes.add("DELETE", "/api/sessions/{id}", Policy(when_crowded=True))
+@routes.add("DELETE", "/api/sessions/{id}", Policy(when_crowded=True, session="id"))
 async def end_session(request: web.Request) -> web.Response:
     await request.app[REGISTRY].end(request.match_info["id"], visitor_of(request))
     return web.Response(status=204)
 
 
-@routes.add("PATCH", "/api/sessions/{id}", Policy())
+@routes.add("PATCH", "/api/sessions/{id}", Policy(session="id"))
 async def more_candidates(request: web.Request) -> web.Response:
     found = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
     return await take_candidates(request, connection_of(found), (trickle.SDPFRAG_TYPE, _JSON))

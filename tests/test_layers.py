@@ -24,6 +24,7 @@ LEVELS: list[set[str]] = [
     {"webrtc"},
     {"signaling", "client"},
     {"endpoints"},
+    {"worker"},
     {"app"},
     {"cli"},
     {"__main__"},

@@ -21,10 +21,10 @@ _KEY_HOLDER: Final = "key/"
 
 
 class EphemeralKeys:
-    """Makes and verifies them. The secret that signs them is this process's own: none outlives it."""
+    """Makes and verifies them. ``secret``: signs them; of this server's processes, and gone with them."""
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._secret = secrets.token_bytes(32) if secret is None else secret
 
     def issue(self, principal: Principal, now: float, ttl_s: float, service: str | None = None) -> tuple[str, int]:
         """A key that acts for ``principal``, and when it expires: no later than what that came in with. ``service``:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, get_args
 
 from rtc_server import __version__, config
 from rtc_server.app import serve
-from rtc_server.cli import auth, engine, pool, transcribe, turn
+from rtc_server.cli import auth, engine, pool, running, transcribe, turn, workers
 from rtc_server.cli.announce import announce
 from rtc_server.cli.check import report
 from rtc_server.cli.stoppable import StoppedError, until_stopped
@@ -30,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except StartupError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        running.explain(error)
         return 1
 
 
@@ -60,17 +57,8 @@ def _run_on_settings(command: str, settings: Settings, arguments: argparse.Names
 
 def _settings(arguments: argparse.Namespace, **defaults: Any) -> Settings:
     settings = config.from_arguments(arguments, **defaults)
-    _configure_logging(settings)
+    running.configure_logging(settings)
     return settings
-
-
-def _configure_logging(settings: Settings) -> None:
-    level = settings.log_level.upper()
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if level != "DEBUG":
-        # At INFO they log the addresses of peers, and of ours.
-        for name in ("aioice", "aiortc"):
-            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _parser() -> Parser:
@@ -112,15 +100,8 @@ def _add_file_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(settings: Settings) -> int:
-    run = asyncio.run
-    if settings.uvloop:
-        try:
-            import uvloop  # noqa: PLC0415 - not on every platform
-        except ImportError:
-            logging.getLogger(__name__).info("uvloop is not installed: running without it")
-        else:
-            run = uvloop.run
-    run(serve(settings, announce))
+    work = serve(settings, announce) if workers.count_of(settings) == 1 else workers.serve(settings)
+    running.run(work, settings)
     return 0
 
 

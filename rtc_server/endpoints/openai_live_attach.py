@@ -80,7 +80,7 @@ class Attached(SocketTransport):
             self.say(live.refusal(error))
 
 
-@routes.get(f"{PATH}/{{session}}/attach", Policy(), head=False)
+@routes.get(f"{PATH}/{{session}}/attach", Policy(session="session"), head=False)
 async def attach(request: web.Request) -> web.WebSocketResponse:
     """Raises UnknownSession, also for a session that is not OpenAI Live's over WebRTC; ServerFull."""
     session = request.app[REGISTRY].get(session_id(request), visitor_of(request))

@@ -39,7 +39,7 @@ def expires_at(request: web.Request, visitor: Visitor) -> float:
     return time.time() + request.app[REGISTRY].admission.longest_s(visitor)
 
 
-@routes.add("POST", PATH, Policy(is_offer=True, max_body_bytes=MAX_CALL_BYTES))
+@routes.add("POST", PATH, Policy(is_offer=True, spread=True, max_body_bytes=MAX_CALL_BYTES))
 async def call(request: web.Request) -> web.Response:
     """Raises UnsupportedMediaType, BadEvent, UnknownModel, and what :meth:`WebRtc.open` does."""
     if request.content_type != _JSON:
@@ -67,7 +67,7 @@ async def call(request: web.Request) -> web.Response:
     )
 
 
-@routes.add("POST", f"{PATH}/{{session}}/hangup", Policy(when_crowded=True))
+@routes.add("POST", f"{PATH}/{{session}}/hangup", Policy(when_crowded=True, session="session"))
 async def hang_up(request: web.Request) -> web.Response:
     """Raises UnknownSession."""
     await request.app[REGISTRY].end(session_id(request), visitor_of(request))

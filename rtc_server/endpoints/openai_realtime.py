@@ -142,7 +142,7 @@ class RealtimeTransport(SocketTransport):
             self._feeding = None
 
 
-@routes.get("/v1/realtime", Policy(), head=False)
+@routes.get("/v1/realtime", Policy(session="call_id"), head=False)
 async def realtime(request: web.Request) -> web.WebSocketResponse:
     """One socket's life."""
     socket = session_socket(request, MAX_MESSAGE_BYTES)

@@ -127,7 +127,7 @@ class Sideband(SocketTransport):
         raise AssertionError("it has no sound")
 
 
-@routes.add("POST", PATH, Policy(is_offer=True, max_body_bytes=MAX_CALL_BYTES))
+@routes.add("POST", PATH, Policy(is_offer=True, spread=True, max_body_bytes=MAX_CALL_BYTES))
 async def call(request: web.Request) -> web.Response:
     """Raises UnsupportedMediaType, BadEvent, UnknownModel, and what :meth:`WebRtc.open` does."""
     sdp, session = read_call(request.headers.get(hdrs.CONTENT_TYPE, ""), await request.read())
@@ -151,7 +151,7 @@ async def call(request: web.Request) -> web.Response:
     )
 
 
-@routes.add("POST", f"{PATH}/{{call}}/hangup", Policy(when_crowded=True))
+@routes.add("POST", f"{PATH}/{{call}}/hangup", Policy(when_crowded=True, session="call"))
 async def hang_up(request: web.Request) -> web.Response:
     """Raises UnknownSession."""
     await request.app[REGISTRY].end(without_prefix(request.match_info["call"], CALL_PREFIX), visitor_of(request))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,13 +16,14 @@ from rtc_server.config import speaking_command
 from rtc_server.endpoints.ice_servers import servers_for_anybody
 from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import MemoryUse, ModelInfo
-from rtc_server.metrics import CONTENT_TYPE, Metrics
+from rtc_server.metrics import CONTENT_TYPE, Metrics, merged
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
 from rtc_server.sessions.captioner import Captioner
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
 from rtc_server.web.routes import Policy, Routes, Who
+from rtc_server.web.siblings import SIBLINGS, Siblings, came_from_sibling
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 STARTED_AT: Final = web.AppKey("started_at", float)
@@ -49,29 +53,19 @@ async def readyz(request: web.Request) -> web.Response:
 
 @routes.get("/status", _OPERATORS)
 async def status(request: web.Request) -> web.Response:
-    registry = request.app[REGISTRY]
-    admission = registry.admission
-    return web.json_response(
-        {
-            "version": __version__,
-            "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
-            "draining": admission.draining,
-            "sessions": {str(state): count for state, count in registry.count_by_state().items()},
-            "loop": {
-                "lag_p50_ms": round(admission.lag.window.quantile(0.5) * 1000, 1),
-                "lag_p95_ms": round(admission.lag.window.quantile(0.95) * 1000, 1),
-                "crowded": admission.lag.window.crowded,
-            },
-            "captions": _captions_status(registry.captioner),
-            "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
-        },
-        headers=NO_STORE,
-    )
+    told, siblings = _status(request), _siblings(request)
+    if siblings is not None:
+        others = {index: json.loads(text) for index, text in (await siblings.ask(request)).items()}
+        told = _status_of_all({siblings.place.index: told, **others}, siblings.place.index)
+    return web.json_response(told, headers=NO_STORE)
 
 
 @routes.get("/metrics", _OPERATORS)
 async def metrics(request: web.Request) -> web.Response:
-    return web.Response(body=request.app[METRICS].render(), headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
+    body, siblings = request.app[METRICS].render(), _siblings(request)
+    if siblings is not None:
+        body = merged({siblings.place.index: body, **await siblings.ask(request)})
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
 
 
 @routes.get("/api/config", Policy(Who.ANYONE))
@@ -96,6 +90,43 @@ async def config(request: web.Request) -> web.Response:
         },
         headers=NO_STORE,
     )
+
+
+def _siblings(request: web.Request) -> Siblings | None:
+    """The other processes of this server, if it has any and none of them asks."""
+    return None if came_from_sibling(request) else request.app.get(SIBLINGS)
+
+
+def _status(request: web.Request) -> dict[str, Any]:
+    """Of this process."""
+    registry = request.app[REGISTRY]
+    admission = registry.admission
+    return {
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - request.app[STARTED_AT]),
+        "draining": admission.draining,
+        "sessions": {str(state): count for state, count in registry.count_by_state().items()},
+        "loop": {
+            "lag_p50_ms": round(admission.lag.window.quantile(0.5) * 1000, 1),
+            "lag_p95_ms": round(admission.lag.window.quantile(0.95) * 1000, 1),
+            "crowded": admission.lag.window.crowded,
+        },
+        "captions": _captions_status(registry.captioner),
+        "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
+    }
+
+
+def _status_of_all(told: Mapping[int, dict[str, Any]], own: int) -> dict[str, Any]:
+    """What this process tells, with the counts of all, and beside it what each tells."""
+    sessions: Counter[str] = Counter()
+    for each in told.values():
+        sessions.update(each["sessions"])
+    engines = {
+        name: engine | {"slots_used": sum(each["engines"][name]["slots_used"] for each in told.values())}
+        for name, engine in told[own]["engines"].items()
+    }
+    workers = {str(index): each for index, each in sorted(told.items())}
+    return told[own] | {"sessions": dict(sessions), "engines": engines, "workers": workers}
 
 
 def _no_model_notice() -> dict[str, str]:

@@ -24,8 +24,10 @@ from rtc_server.webrtc.gateway import Answer, connection_of, listener_of
 
 SDP_TYPE: Final = "application/sdp"
 
-_OFFER: Final = Policy(is_offer=True)
-_ENDS: Final = Policy(when_crowded=True)
+_OFFER: Final = Policy(is_offer=True, spread=True)
+_LISTEN: Final = Policy(is_offer=True, session="session")
+_OF_ONE: Final = Policy(session="session")
+_ENDS: Final = Policy(when_crowded=True, session="session")
 _OPTIONS: Final = Policy(accept_post=SDP_TYPE)
 
 routes = Routes(errors=Envelope.PROBLEM)
@@ -39,19 +41,19 @@ async def publish(request: web.Request) -> web.Response:
     return _created(request, answer, f"/whip/{service}/{answer.resource}")
 
 
-@routes.add("POST", "/whep/{session}", _OFFER)
+@routes.add("POST", "/whep/{session}", _LISTEN)
 async def play(request: web.Request) -> web.Response:
     session, visitor = request.match_info["session"], visitor_of(request)
     answer = await request.app[WEBRTC].listen(await _read_sdp(request), session, visitor)
     return _created(request, answer, f"/whep/{answer.resource}")
 
 
-@routes.add("PATCH", "/whip/{service}/{session}", Policy())
+@routes.add("PATCH", "/whip/{service}/{session}", _OF_ONE)
 async def more_candidates(request: web.Request) -> web.Response:
     return await take_candidates(request, _published(request), (SDPFRAG_TYPE,))
 
 
-@routes.add("PATCH", "/whep/{session}/{listener}", Policy())
+@routes.add("PATCH", "/whep/{session}/{listener}", _OF_ONE)
 async def more_candidates_of_a_listener(request: web.Request) -> web.Response:
     session = request.app[REGISTRY].get(request.match_info["session"], visitor_of(request))
     return await take_candidates(request, listener_of(session, request.match_info["listener"]), (SDPFRAG_TYPE,))

@@ -28,6 +28,7 @@ from rtc_server.errors import (
     TooManySessions,
     UnknownService,
 )
+from rtc_server.sessions.places import Elsewhere, Nowhere
 from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
 
@@ -87,10 +88,15 @@ class Guest:
 
 class Admission:
     """``engines``: by service name; the first is the default service. ``lag``: of the loop that all this runs in,
-    measured by its owner."""
+    measured by its owner. ``elsewhere``: the places of the server's other processes."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], settings: Settings, lag: LoopLag, files: Descriptors | None = None
+        self,
+        engines: Mapping[str, Engine],
+        settings: Settings,
+        lag: LoopLag,
+        files: Descriptors | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.engines = dict(engines)
         self.default_service = next(iter(self.engines))
@@ -98,6 +104,7 @@ class Admission:
         self.draining = False
         self._files = files or Descriptors()
         self._settings = settings
+        self._elsewhere = Nowhere() if elsewhere is None else elsewhere
         self._present: set[Admitted] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -149,6 +156,7 @@ class Admission:
         self._enter(session)
 
     def leave(self, one: Admitted) -> None:
+        self._elsewhere.leave(one)
         self._present.discard(one)
         if not self._present:
             self._empty.set()
@@ -208,6 +216,7 @@ class Admission:
 
     def _enter(self, one: Admitted) -> None:
         self._present.add(one)
+        self._elsewhere.enter(one)
         self._empty.clear()
 
     def _admit(self, service: str, visitor: Visitor) -> Engine:
@@ -223,9 +232,10 @@ class Admission:
         return engine
 
     def _check_limits(self, visitor: Visitor) -> None:
-        if len(self._present) >= self._settings.max_sessions:
+        if len(self._present) + len(self._elsewhere) >= self._settings.max_sessions:
             raise self.full(None)
-        if len(self._of(visitor.address)) >= self._settings.sessions_per_address:
+        held = len(self._of(visitor.address)) + self._elsewhere.count_of(visitor.address)
+        if held >= self._settings.sessions_per_address:
             raise TooManySessions
         self._check_room()
         if self._present:  # without sessions, refusing one helps no other
@@ -250,6 +260,7 @@ class Admission:
     def _check_connecting(self, engine: Engine, visitor: Visitor) -> None:
         """Clients that only connect, and never are connected, must not keep others from coming."""
         connecting = [one.service for one in self._of(visitor.address) if one.connecting]
+        connecting += self._elsewhere.connecting_of(visitor.address)
         slots = 0 if engine.info is None else engine.info.slots
         most = self._settings.connecting_per_address or _MOST_CONNECTING
         of_service = self._settings.connecting_per_address or max(1, slots // 2)

@@ -43,7 +43,7 @@ _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REF
 
 class Registry:
     """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks; ``captioner``: writes down what
-    they say in a conversation."""
+    they say in a conversation. ``worker``: which of the server's media processes this is."""
 
     def __init__(
         self,
@@ -52,12 +52,14 @@ class Registry:
         metrics: Metrics,
         detector: Engine | None = None,
         captioner: Captioner | None = None,
+        worker: int = 0,
     ) -> None:
         self.admission = admission
         self.captioner = captioner
         self._detector = detector
         self._settings = settings
         self._metrics = metrics
+        self._worker = worker
         self._sessions: dict[str, Session] = {}
         self._by_former_id: dict[str, Session] = {}
         """Those that were another media node's, by the id that they had there."""
@@ -148,7 +150,7 @@ class Registry:
 
     def _enter(self, engine: Engine, options: OfferOptions, visitor: Visitor, resumable: bool) -> Session:
         session = Session(
-            SessionId(self._settings.node, worker=0),
+            SessionId(self._settings.node, self._worker),
             engine,
             options,
             self._settings,

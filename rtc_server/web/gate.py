@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -39,6 +39,7 @@ from rtc_server.web.bodies import read_body
 from rtc_server.web.cors import add_cors_headers, check_origin, is_preflight, preflight_answer
 from rtc_server.web.limits import Connection
 from rtc_server.web.routes import Handler, Policy, Who, policy_of
+from rtc_server.web.siblings import address_from_sibling, came_from_sibling
 
 REQUEST_TIMEOUT_S: Final = 10.0
 """For all of a request to arrive: ``docs/protocol.md``, section 1."""
@@ -61,6 +62,13 @@ def visitor_of_a_socket(request: web.Request) -> Visitor:
     return replace(visitor, principal=visitor.principal.of_a_socket(now))
 
 
+class OfferBuckets(Protocol):
+    """How many offers each address has made."""
+
+    def wait_s(self, name: str, now: float) -> float:
+        """0: one more may pass now, and is counted. Else the seconds until one may."""
+
+
 @dataclass(slots=True)
 class Access:
     """All that the access control goes by. ``authenticator``: None lets every client in; it is replaced when its file
@@ -69,7 +77,7 @@ class Access:
     authenticator: Authenticator | None
     origins: Origins
     proxies: Proxies
-    offers: Buckets
+    offers: OfferBuckets
     hosts: Hosts = field(default_factory=lambda: Hosts(any_name=True))
     ephemeral: EphemeralKeys = field(default_factory=EphemeralKeys)
     request_timeout_s: float = REQUEST_TIMEOUT_S
@@ -89,24 +97,27 @@ class Access:
         arrived_at = _begin(request, self.clock)
         policy = policy_of(request)
         try:
-            address = counted_by(
-                self.proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []))
-            )
+            sibling = came_from_sibling(request)  # which has let it in
+            address = address_from_sibling(request) if sibling else self._address_of(request)
             request[_VISITOR] = Visitor(NOBODY, address)
-            _check_host(request, self.hosts)
-            if not policy.any_origin:
+            if not sibling:
+                _check_host(request, self.hosts)
+            if not policy.any_origin and not sibling:
                 check_origin(request, self.origins)
             if _is_surplus(request) and not policy.when_crowded:
                 raise TooManyConnections
             if is_preflight(request):
                 return preflight_answer(request, policy)
-            if policy.is_offer:
+            if policy.is_offer and not sibling:
                 self._count_offer(address)
             request[_VISITOR] = Visitor(self._principal_of(request, policy), address)
             await read_body(request, policy, arrived_at + self.request_timeout_s - self.clock())
             return await handler(request)
         finally:
             _end(request)
+
+    def _address_of(self, request: web.Request) -> str:
+        return counted_by(self.proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", [])))
 
     def _count_offer(self, address: str) -> None:
         wait_s = math.ceil(self.offers.wait_s(address, self.clock()))
@@ -147,17 +158,22 @@ def make_access(
     local = is_loopback(settings.host)
     if not (settings.auth or settings.allow_anonymous):
         _refuse_open_door(settings, local)
-    per_minute = settings.offers_per_minute
     public = parse_public_url(settings.public_url) if settings.public_url else None
     hosts = _hosts(settings, local, public)
     return Access(
         authenticator=authenticator,
         origins=Origins(settings.allow_origins, hosts, public),
         proxies=Proxies(settings.trusted_proxies),
-        offers=Buckets(per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2), _MAX_ADDRESSES),
+        offers=Buckets(*offers_allowed(settings), _MAX_ADDRESSES),
         hosts=hosts,
         request_timeout_s=request_timeout_s,
     )
+
+
+def offers_allowed(settings: Settings) -> tuple[float, int]:
+    """Of one address: how many a second in the long run, and how many at once."""
+    per_minute = settings.offers_per_minute
+    return per_minute / _MINUTE_S, max(_MIN_BURST, per_minute // 2)
 
 
 def _hosts(settings: Settings, local: bool, public: PublicUrl | None) -> Hosts:

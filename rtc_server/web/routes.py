@@ -40,7 +40,8 @@ class Policy:
     ``streams_body``: its handler reads the body as it comes, with bounds of its own. ``query_token``: a ``GET`` may
     carry its credential in the address, as an ``EventSource`` does, which sends no headers of the page's.
     ``accept_post``: the media type that its resource takes, which answers to preflights name. ``max_body_bytes``: of a
-    body that is read before its handler.
+    body that is read before its handler. ``session``: what the path, or the query, calls the id of the session that a
+    request is about. ``spread``: opens a session, which any of the server's processes can have.
     """
 
     who: Who = Who.KNOWN
@@ -51,6 +52,8 @@ class Policy:
     query_token: bool = False
     accept_post: str | None = None
     max_body_bytes: int = MAX_BODY_BYTES
+    session: str | None = None
+    spread: bool = False
 
 
 UNROUTED: Final = Policy()

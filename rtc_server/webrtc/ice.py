@@ -50,7 +50,7 @@ class MediaAddresses:
     @classmethod
     def from_settings(cls, settings: Settings) -> MediaAddresses:
         """Raises ConfigError."""
-        addresses = cls(_parse_ports(settings.udp_ports), settings.interfaces)
+        addresses = cls(parse_ports(settings.udp_ports), settings.interfaces)
         if not addresses.hosts():
             found = ", ".join(sorted({adapter.nice_name for adapter in ifaddr.get_adapters()}))
             raise ConfigError("--interfaces names none of this machine's.", hint=f"It has: {found}.")
@@ -96,7 +96,8 @@ def _machine_addresses() -> Iterator[tuple[str, str]]:
                 yield adapter.nice_name, ip.ip[0]
 
 
-def _parse_ports(text: str) -> PortRange | None:
+def parse_ports(text: str) -> PortRange | None:
+    """The ports of ``--udp-ports``; None for any. Raises ConfigError."""
     if not text:
         return None
     match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)

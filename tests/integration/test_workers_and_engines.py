@@ -1,0 +1,67 @@
+"""Several media processes and the engine that they share: what becomes of conversations when one of them dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.pico.phrases import NUMBERS
+from lab.waiting import until, until_told
+from rtc_server.client import VoiceClient
+from tests.support.calls import get_json, text_of
+from tests.support.script import Speaker
+from tests.support.server_process import ServerProcess, server_process
+from tests.support.workers import media_processes, shared_engines, worker_of
+
+pytestmark = pytest.mark.alone
+
+PICO = ("--workers", "2", "--model", "pico", "--slots", "2", "--stt", "none", "--allow-slow", "--vad", "off")
+
+
+async def ask(client: VoiceClient, speaker: Speaker, question: str, answer: str) -> None:
+    before = len(text_of(client))
+    speaker.say(question)
+    await until(lambda: answer in text_of(client)[before:], answer)
+
+
+async def is_ready(server: ServerProcess) -> bool:
+    """In both processes."""
+    _, told = await get_json(f"{server.url}/status")
+    return [each["engines"]["dialogue"]["state"] for each in told["workers"].values()] == ["ready", "ready"]
+
+
+async def test_one_model_for_all_and_what_it_remembers_outlives_the_process() -> None:
+    """Two clients, one in each process, talk with one model. One process is killed while the model counts in it: its
+    client comes back at the same address and hears the rest, and the other hears nothing of it."""
+    async with server_process(*PICO) as server:
+        await server.wait_ready(60)
+        assert len(shared_engines(server)) == 1
+        speakers = Speaker(), Speaker()
+        async with VoiceClient(server.url, speakers[0]) as counts, VoiceClient(server.url, speakers[1]) as talks:
+            for client in (counts, talks):
+                await client.wait_for("connected")
+            assert {worker_of(str(client.session)) for client in (counts, talks)} == {0, 1}
+            await ask(talks, speakers[1], "what is three plus four", "that is seven")
+            await ask(counts, speakers[0], "count to twelve", NUMBERS[7])
+            media_processes(server)[worker_of(str(counts.session))].kill()
+            await counts.resume()
+            await until(lambda: NUMBERS[12] in text_of(counts), "the rest")
+            assert text_of(counts).split() == NUMBERS[1:13]
+            await ask(talks, speakers[1], "what is two plus two", "that is four")
+            assert not [event for event in talks.events if event["type"] == "error"]
+
+
+async def test_an_engine_that_is_killed_comes_back_for_all_processes() -> None:
+    """At the same address; the conversations in it are told."""
+    async with server_process(*PICO) as server:
+        await server.wait_ready(60)
+        async with VoiceClient(server.url) as first, VoiceClient(server.url) as second:
+            for client in (first, second):
+                await client.wait_for("connected")
+            shared_engines(server)[0].kill()
+            for client in (first, second):
+                assert (await client.wait_for("error", code="engine_failed"))["retryable"]
+        await until_told(lambda: is_ready(server), "the engine")
+        speaker = Speaker()
+        async with VoiceClient(server.url, speaker) as client:
+            await client.wait_for("connected")
+            await ask(client, speaker, "what is three plus four", "that is seven")
