@@ -12,6 +12,7 @@ _NAMES = (
         "captions",
         "doors",
         "loss",
+        "pool",
         "matrix",
         "engine",
         "floor",

@@ -9,8 +9,21 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import psutil
+
 from lab.engine_process import key_file
 from lab.program import Program, without_settings
+
+
+def hosted_engines(directory: Path) -> list[psutil.Process]:
+    """Engines that a pool started on a machine of its own accord, with this directory's key."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if "rtc_server.cli.hosted" in command and str(key_file(directory)) in command:
+                found.append(process)
+    return found
 
 
 class PoolProcess(Program):

@@ -240,6 +240,23 @@ async def test_while_an_engine_starts_clients_are_told_when_it_will_be_there() -
                 await node.engine.open(Ear())
 
 
+async def test_two_hundred_who_open_at_once_have_as_many_engines_started_as_there_may_be() -> None:
+    shelf = Shelf()
+    async with pool({"fake": Terms(0, 3)}, shelf) as here, media_node(here.address) as node:
+        await node.engine.wait_settled()
+        opened = await asyncio.gather(*(node.engine.open(Ear()) for _ in range(200)), return_exceptions=True)
+        assert {type(each) for each in opened} == {EngineStarting}
+        assert node.engine.waiting() == 200
+        await until(lambda: shelf.started == 1, "how many slots an engine has, the first one tells")
+        with served(slots=2, pool=here.address, name="fake-1"):
+            await until(lambda: shelf.started == 3)
+            await node.engine.wait_ready()
+            streams = [await node.engine.open(Ear()) for _ in range(2)]
+            assert node.engine.waiting() == 198
+            assert len({stream.slot for stream in streams}) == 2
+        assert shelf.started == 3
+
+
 async def test_captions_start_no_engine() -> None:
     shelf = Shelf()
     async with pool({"fake": Terms(0, 1)}, shelf) as here, media_node(here.address) as node:

@@ -11,12 +11,11 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil
 import pytest
 import pytest_asyncio
 
 from lab.engine_process import key_file
-from lab.pool_process import PoolProcess, pool_process
+from lab.pool_process import PoolProcess, hosted_engines, pool_process
 from lab.ray_cluster import RayCluster, environment, ray_cluster
 from lab.sound.tones import Ear
 from lab.waiting import until
@@ -60,17 +59,6 @@ async def media_server(pool_at: str, directory: Path) -> AsyncIterator[Server]:
         await server.stop(0)
 
 
-def engines(directory: Path) -> list[psutil.Process]:
-    """Processes of engines that were given this directory's key."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if "rtc_server.cli.hosted" in command and str(key_file(directory)) in command:
-                found.append(process)
-    return found
-
-
 @contextlib.asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[VoiceClient]:
     """A client that waits until there is an engine."""
@@ -89,17 +77,17 @@ async def test_from_zero_to_engines_and_back(ray: RayCluster, tmp_path: Path) ->
     the engines go as well."""
     async with pool_on(ray, tmp_path, "--max", "2", "--idle-s", "2", listen="127.0.0.1:0") as pool:  # noqa: SIM117
         async with media_server(pool.address, tmp_path) as server:
-            assert engines(tmp_path) == []
+            assert hosted_engines(tmp_path) == []
             await assert_turned_away(url_of(server), "engine_starting")
             async with connected(server):
-                assert len(engines(tmp_path)) == 1
+                assert len(hosted_engines(tmp_path)) == 1
                 await assert_turned_away(url_of(server), "engine_starting")
                 async with connected(server):
-                    both = engines(tmp_path)
+                    both = hosted_engines(tmp_path)
                     assert len(both) == 2
                     assert len({each.environ()["RAY_RAYLET_PID"] for each in both}) == 2, "one GPU, one engine"
                     await assert_turned_away(url_of(server), "server_full")
-            await until(lambda: engines(tmp_path) == [], "they are stopped", PATIENCE_S)
+            await until(lambda: hosted_engines(tmp_path) == [], "they are stopped", PATIENCE_S)
             retry_after_s = await assert_turned_away(url_of(server), "engine_starting")
             assert retry_after_s < 30, "measured"
     await ray.clear()
@@ -112,13 +100,13 @@ async def test_what_is_killed_is_replaced(ray: RayCluster, tmp_path: Path) -> No
             killed = []
             for victim in ("engine", "its host"):
                 async with connected(server) as client:
-                    (engine,) = engines(tmp_path)
+                    (engine,) = hosted_engines(tmp_path)
                     killed.append(engine)
                     (engine if victim == "engine" else engine.parent()).kill()
                     await until(lambda client=client: has_failed(client), f"{victim} is missed", 15)
                     await until(lambda engine=engine: not engine.is_running(), "it ends with its host", 15)
             async with connected(server) as client:
-                assert not {each.pid for each in engines(tmp_path)} & {engine.pid for engine in killed}
+                assert not {each.pid for each in hosted_engines(tmp_path)} & {engine.pid for engine in killed}
                 assert not has_failed(client)
     await ray.clear()
 
@@ -128,16 +116,16 @@ async def test_a_pool_that_is_killed_leaves_its_engines_and_finds_them_again(ray
         first = await stack.enter_async_context(pool_on(ray, tmp_path, "--min", "1", listen="127.0.0.1:0"))
         server = await stack.enter_async_context(media_server(first.address, tmp_path))
         talking = await stack.enter_async_context(connected(server))
-        (engine,) = engines(tmp_path)
+        (engine,) = hosted_engines(tmp_path)
         os.kill(first.process.pid, signal.SIGKILL)
         await first.process.wait()
         async with pool_on(ray, tmp_path, "--max", "1", "--idle-s", "2", listen=first.address) as again:
             await assert_turned_away(url_of(server), "server_full")
-            assert engines(tmp_path) == [engine]
+            assert hosted_engines(tmp_path) == [engine]
             assert not has_failed(talking)
             assert not talking.closed.is_set()
             await talking.close()
-            await until(lambda: engines(tmp_path) == [], "it is its pool's again", PATIENCE_S)
+            await until(lambda: hosted_engines(tmp_path) == [], "it is its pool's again", PATIENCE_S)
             again.process.send_signal(signal.SIGTERM)
             assert await again.wait_exit() == 0
     await ray.clear()

@@ -1,0 +1,185 @@
+"""``python -m bench pool``: how long clients wait for an engine of a pool on Ray: the first of a pool that has none,
+another one when theirs was killed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soxr
+import uvloop
+
+from bench.quiet import errors_only
+from bench.table import publish
+from lab.engine_process import key_file
+from lab.pool_process import hosted_engines, pool_process
+from lab.ray_cluster import RayCluster, environment, ray_cluster
+from lab.sound.tones import VOICED_DBFS, Ear, tone
+from lab.speech import espeak
+from lab.speech.spoken import Voice
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+from rtc_server.client import MICROPHONE_HZ, OfferRefused, VoiceClient
+from rtc_server.config import Settings
+
+HELP = "how long clients wait for an engine: of a pool that has none, and after theirs was killed"
+
+_PATIENCE_S: Final = 120.0
+_AGAIN_S: Final = 0.1
+"""Between the offers of a client that is told to come back: how long it takes, not how long it is told to wait."""
+_HEARD_DBFS: Final = -45.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5, help="of each")
+
+
+@dataclass(slots=True)
+class Measured:
+    """Seconds. From zero: from the first offer. ``told``: Retry-After of that offer. Killed: from the kill."""
+
+    told: list[float] = field(default_factory=list)
+    connected: list[float] = field(default_factory=list)
+    heard: list[float] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+
+
+@errors_only("rtc_server")
+def run(arguments: argparse.Namespace) -> None:
+    measured = uvloop.run(_measure(arguments.rounds))
+    publish(
+        "An engine of a pool on Ray",
+        ["", "p50", "p95", "longest"],
+        [[label, *_cells(values(measured))] for label, values in _ROWS],
+        [
+            f"{arguments.rounds} rounds of each, one after the other; all on one machine: Ray's head, a node, the "
+            "pool, the engines, the media server and the client. A client that is told to come back asks again every "
+            f"{_AGAIN_S * 1000:.0f} ms. The killed engine is echo, with another one that stands by."
+        ],
+    )
+
+
+async def _measure(rounds: int) -> Measured:
+    measured = Measured()
+    with tempfile.TemporaryDirectory() as name:
+        async with ray_cluster(nodes=1) as ray:
+            pico = ("--services", "dialogue", "--model", "pico", "--idle-s", "1")
+            async with _served(ray, Path(name), "dialogue", *pico) as url:
+                for number in range(rounds):
+                    print(f"from zero, round {number + 1}", file=sys.stderr)
+                    await until(lambda: not hosted_engines(Path(name)), "no engine", _PATIENCE_S)
+                    await _from_zero(url, measured)
+            await ray.clear()
+            echo = ("--services", "echo", "--model", "echo", "--echo-slots", "1", "--idle-s", "1")
+            spare = ("--min", "1", "--max", "3", "--spare-slots", "1")
+            async with _served(ray, Path(name), "echo", *echo, *spare) as url:
+                for number in range(rounds):
+                    print(f"killed, round {number + 1}", file=sys.stderr)
+                    await until(lambda: len(hosted_engines(Path(name))) == 1, "one engine", _PATIENCE_S)
+                    await _killed(url, Path(name), measured)
+    return measured
+
+
+@contextlib.asynccontextmanager
+async def _served(ray: RayCluster, directory: Path, service: str, *options: str) -> AsyncIterator[str]:
+    """The URL of a media server whose engines are those of a pool on ``ray``."""
+    arguments = ("--ray-address", ray.address, "--gpus", "0", *options)
+    async with pool_process(directory, *arguments, environment=environment()) as pool:
+        await pool.wait_ready()
+        own = {"pool": pool.address, "pool_services": (service,), "cluster_key": str(key_file(directory))}
+        server = Server(Settings(port=0, model="echo", stt="none", drain_s=0, offers_per_minute=1_000_000, **own))  # type: ignore[arg-type]
+        await server.start()
+        try:
+            await server.wait_ready()
+            yield f"http://127.0.0.1:{server.port}"
+        finally:
+            await server.stop(0)
+
+
+async def _from_zero(url: str, into: Measured) -> None:
+    ear, microphone = Ear(), _Greeting()
+    began = time.monotonic()
+    async with _connected(url, microphone, ear) as (_, told_s):
+        into.told.append(told_s)
+        into.connected.append(time.monotonic() - began)
+        microphone.begin()
+        await ear.until_level(above=_HEARD_DBFS, window_s=0.08)
+        into.heard.append(time.monotonic() - began)
+
+
+async def _killed(url: str, directory: Path, into: Measured) -> None:
+    (victim,) = hosted_engines(directory)
+    async with _connected(url, tone(440), Ear()) as (client, _):
+        await until(lambda: len(hosted_engines(directory)) == 2, "one that stands by", _PATIENCE_S)
+        await asyncio.sleep(3)  # until it is ready, and known
+        began = time.monotonic()
+        victim.kill()
+        await client.wait_for("error", code="engine_failed")
+        into.lost.append(time.monotonic() - began)
+    ear = Ear()
+    async with _connected(url, tone(440), ear):
+        await ear.until_level(above=VOICED_DBFS, window_s=0.08)
+        into.back.append(time.monotonic() - began)
+
+
+@contextlib.asynccontextmanager
+async def _connected(
+    url: str, microphone: Callable[[int], FloatArray], ear: Ear
+) -> AsyncIterator[tuple[VoiceClient, float]]:
+    """A client, as soon as it is let in, and the first Retry-After that it was told; 0 for none."""
+    told_s: float | None = None
+    deadline = time.monotonic() + _PATIENCE_S
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            client = VoiceClient(url, microphone, on_voice=ear)
+            try:
+                await stack.enter_async_context(client)
+                break
+            except OfferRefused as refused:
+                if time.monotonic() > deadline:
+                    raise
+                told_s = refused.retry_after_s if told_s is None else told_s
+                await asyncio.sleep(_AGAIN_S)
+        await client.wait_for("connected")
+        yield client, told_s or 0.0
+
+
+class _Greeting:
+    """A microphone that says "hello" from :meth:`begin` on."""
+
+    def __init__(self) -> None:
+        pcm = espeak.speak("hello", Voice("en-us+m7", 160)).pcm
+        self._pcm = np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32)
+        self._at = self._pcm.size
+
+    def begin(self) -> None:
+        self._at = 0
+
+    def __call__(self, samples: int) -> FloatArray:
+        pcm = self._pcm[self._at : self._at + samples]
+        self._at += samples
+        return np.pad(pcm, (0, samples - len(pcm)))
+
+
+def _cells(values: Sequence[float]) -> list[str]:
+    return [f"{value:.2f} s" for value in (*np.percentile(values, [50, 95]), max(values))]
+
+
+_ROWS: Final[Sequence[tuple[str, Callable[[Measured], Sequence[float]]]]] = (
+    ("no engine: offer → Retry-After told", lambda measured: measured.told),
+    ("no engine: offer → connected (Pico)", lambda measured: measured.connected),
+    ('no engine: offer → first sound (Pico, greeted with "hello")', lambda measured: measured.heard),
+    ("engine killed → client told", lambda measured: measured.lost),
+    ("engine killed → sound of the next conversation", lambda measured: measured.back),
+)
