@@ -19,8 +19,10 @@ COPY turn/turnserver.conf turn/turnserver.conf
 # model that comes with it, a CPU build will do:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu -t rtc-server .
 ARG PIP_EXTRA_INDEX_URL=""
+# For engines on a Ray cluster: --build-arg EXTRAS=[cluster].
+ARG EXTRAS=""
 # moshi's own pins would hold back torch, aiohttp and numpy.
-RUN pip install --no-cache-dir . && pip install --no-cache-dir --no-deps moshi==0.2.13
+RUN pip install --no-cache-dir ".${EXTRAS}" && pip install --no-cache-dir --no-deps moshi==0.2.13
 
 USER rtc
 ENV HF_HOME=/models PYTHONUNBUFFERED=1

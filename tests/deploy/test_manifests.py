@@ -323,7 +323,11 @@ def test_an_engine_may_reach_what_it_has_to(pod: Pod) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_selects_pods_finds_them(overlay: str) -> None:
-    labels = [pod.labels for pod in pods() if pod.overlay == overlay]
+    labels = [pod.labels for pod in pods() if pod.overlay == overlay] + [
+        {**group["template"]["metadata"]["labels"], "ray.io/cluster": cluster["metadata"]["name"]}
+        for cluster in of_kind(overlay, "RayCluster")
+        for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"])
+    ]
     for resource in resources(overlay):
         spec = resource.get("spec", {})
         selector = spec.get("selector") or spec.get("podSelector")
@@ -351,6 +355,6 @@ def test_every_file_is_used_by_an_overlay() -> None:
         text = (directory / "kustomization.yaml").read_text()
         files = {path.name for path in directory.iterdir()} - {"kustomization.yaml"}
         assert files == set(re.findall(r"- (?:path: )?([\w-]+\.(?:yaml|env))$", text, re.MULTILINE))
-    used = "".join((path / "kustomization.yaml").read_text() for path in (KUBERNETES / "overlays").iterdir())
+    used = "".join(path.read_text() for path in KUBERNETES.rglob("kustomization.yaml"))
     for component in (KUBERNETES / "components").iterdir():
-        assert f"../../components/{component.name}" in used
+        assert re.search(rf"- \.\./(\.\./components/)?{component.name}$", used, re.MULTILINE), component.name
