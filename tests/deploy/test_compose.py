@@ -24,9 +24,10 @@ from rtc_server import config
 from rtc_server.app import Server
 from rtc_server.cli.main import _parser
 from rtc_server.client import VoiceClient
+from rtc_server.cluster import probe as pool_probe
 from rtc_server.config import ENV_PREFIX, EngineSettings, RelaySettings, Settings
 from rtc_server.engine import probe
-from rtc_server.services import remote_engines
+from rtc_server.services import pool_address, pooled_services
 from rtc_server.turn import coturn
 from tests.conftest import UNLIMITED, need_commands, started
 from tests.support.nginx import nginx_with
@@ -39,6 +40,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 NGINX = (DIRECTORY / "nginx.conf").read_text()
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "rtc-server"}
 MEDIA = ("media-a", "media-b")
+ENGINES = ("engine-a", "engine-b")
 GIVEN = {
     "TURN_HOST": "turn.example.org",
     "PUBLIC_IP": "198.51.100.7/10.0.0.7",
@@ -65,8 +67,8 @@ def settings_of(name: str) -> Settings:
     return config.from_arguments(_parser().parse_args(SERVICES[name]["command"]), environment_of(name))
 
 
-def engine_settings() -> EngineSettings:
-    return config.engine_from_arguments(_parser().parse_args(["engine"]), environment_of("engine"))
+def engine_settings(name: str) -> EngineSettings:
+    return config.engine_from_arguments(_parser().parse_args(SERVICES[name]["command"]), environment_of(name))
 
 
 def seconds(text: str) -> int:
@@ -110,20 +112,25 @@ def test_media_nodes_differ_in_what_they_must_and_in_nothing_else() -> None:
     assert relay == RelaySettings().turn_relay_ports
 
 
-def test_all_find_the_engine() -> None:
-    own = engine_settings()
-    for name in MEDIA:
-        assert remote_engines(settings_of(name)) == {own.engine_service: own.engine_listen}
-        assert settings_of(name).cluster_key == settings_of("engine").cluster_key
-    command = SERVICES["engine"]["healthcheck"]["test"]
-    assert command == ["CMD", "python", "-m", probe.__name__, own.engine_listen, settings_of("engine").cluster_key]
+def test_all_find_the_pool_and_engines_do_not_take_each_others_port() -> None:
+    pool = config.pool_from_arguments(_parser().parse_args(["pool"]), environment_of("pool"))
+    for name in (*MEDIA, *ENGINES):
+        assert pool_address(settings_of(name)) == pool.pool_listen
+        assert settings_of(name).cluster_key == settings_of("pool").cluster_key
+    listening = {"pool": pool.pool_listen, **{name: engine_settings(name).engine_listen for name in ENGINES}}
+    assert len(set(listening.values())) == len(listening)
+    for name, address in listening.items():
+        module = (pool_probe if name == "pool" else probe).__name__
+        command = SERVICES[name]["healthcheck"]["test"]
+        assert command == ["CMD", "python", "-m", module, address, settings_of(name).cluster_key]
+    assert {engine_settings(name).engine_service for name in ENGINES} == set(pooled_services(settings_of(MEDIA[0])))
 
 
 def test_they_end_one_after_the_other() -> None:
-    """Though they are told in the same moment: each within what Docker gives it, the engine last."""
-    for name in (*MEDIA, "engine"):
+    """Though they are told in the same moment: each within what Docker gives it, the engines last."""
+    for name in (*MEDIA, *ENGINES):
         assert seconds(SERVICES[name]["stop_grace_period"]) >= settings_of(name).drain_s + CLOSING_S
-    assert settings_of("engine").drain_s > max(settings_of(name).drain_s for name in MEDIA)
+    assert all(settings_of(engine).drain_s > settings_of(media).drain_s for engine in ENGINES for media in MEDIA)
 
 
 def test_no_secret_is_checked_in() -> None:
