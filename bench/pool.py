@@ -75,25 +75,25 @@ async def _measure(rounds: int) -> Measured:
     with tempfile.TemporaryDirectory() as name:
         async with ray_cluster(nodes=1) as ray:
             pico = ("--services", "dialogue", "--model", "pico", "--idle-s", "1")
-            async with _served(ray, Path(name), "dialogue", *pico) as url:
+            async with _served(ray, Path(name), "dialogue", *pico) as server:
                 for number in range(rounds):
                     print(f"from zero, round {number + 1}", file=sys.stderr)
                     await until(lambda: not hosted_engines(Path(name)), "no engine", _PATIENCE_S)
-                    await _from_zero(url, measured)
+                    await _from_zero(_url(server), measured)
             await ray.clear()
             echo = ("--services", "echo", "--model", "echo", "--echo-slots", "1", "--idle-s", "1")
             spare = ("--min", "1", "--max", "3", "--spare-slots", "1")
-            async with _served(ray, Path(name), "echo", *echo, *spare) as url:
+            async with _served(ray, Path(name), "echo", *echo, *spare) as server:
                 for number in range(rounds):
                     print(f"killed, round {number + 1}", file=sys.stderr)
                     await until(lambda: len(hosted_engines(Path(name))) == 1, "one engine", _PATIENCE_S)
-                    await _killed(url, Path(name), measured)
+                    await _killed(server, Path(name), measured)
     return measured
 
 
 @contextlib.asynccontextmanager
-async def _served(ray: RayCluster, directory: Path, service: str, *options: str) -> AsyncIterator[str]:
-    """The URL of a media server whose engines are those of a pool on ``ray``."""
+async def _served(ray: RayCluster, directory: Path, service: str, *options: str) -> AsyncIterator[Server]:
+    """A media server whose engines are those of a pool on ``ray``."""
     arguments = ("--ray-address", ray.address, "--gpus", "0", *options)
     async with pool_process(directory, *arguments, environment=environment()) as pool:
         await pool.wait_ready()
@@ -102,9 +102,13 @@ async def _served(ray: RayCluster, directory: Path, service: str, *options: str)
         await server.start()
         try:
             await server.wait_ready()
-            yield f"http://127.0.0.1:{server.port}"
+            yield server
         finally:
             await server.stop(0)
+
+
+def _url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
 
 
 async def _from_zero(url: str, into: Measured) -> None:
@@ -118,17 +122,17 @@ async def _from_zero(url: str, into: Measured) -> None:
         into.heard.append(time.monotonic() - began)
 
 
-async def _killed(url: str, directory: Path, into: Measured) -> None:
+async def _killed(server: Server, directory: Path, into: Measured) -> None:
     (victim,) = hosted_engines(directory)
-    async with _connected(url, tone(440), Ear()) as (client, _):
+    async with _connected(_url(server), tone(440), Ear()) as (client, _):
         await until(lambda: len(hosted_engines(directory)) == 2, "one that stands by", _PATIENCE_S)
-        await asyncio.sleep(3)  # until it is ready, and known
+        await until(lambda: server.engines["echo"].has_room, "it is ready, and known", _PATIENCE_S)
         began = time.monotonic()
         victim.kill()
         await client.wait_for("error", code="engine_failed")
         into.lost.append(time.monotonic() - began)
     ear = Ear()
-    async with _connected(url, tone(440), ear):
+    async with _connected(_url(server), tone(440), ear):
         await ear.until_level(above=VOICED_DBFS, window_s=0.08)
         into.back.append(time.monotonic() - began)
 

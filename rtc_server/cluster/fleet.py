@@ -80,8 +80,9 @@ class Fleet:
 
     def heard(self, beat: Beat, now: float) -> None:
         """An engine has said that it is there."""
-        if beat.life in self._gone:
-            return  # said before it ended, and overtaken
+        if beat.life in self._gone:  # said before it ended, and overtaken; or it lives on beside what took its place
+            self._gone[beat.life] = now
+            return
         engine = self._engines.get(beat.name)
         if engine is None:
             if len(self._engines) >= MAX_ENGINES:

@@ -144,7 +144,7 @@ class PooledEngine:
     def require_ready(self) -> None:
         """Raises EngineUnavailable; EngineStarting when there is no engine, and one is started for this client."""
         if not any(member.usable for member in self._members.values()):
-            raise self._refusal()
+            raise self._refusal(full=False)
 
     async def wait_settled(self) -> None:
         """Until the pool has answered, and an engine that it names as well."""
@@ -160,15 +160,22 @@ class PooledEngine:
         """Take a slot: at the fullest engine that has room. Raises ServerFull if all have none and there will be no
         more of them, EngineStarting, EngineUnavailable. ``spare``: only lent, as by one engine; none is started for
         it."""
-        for member in self._in_order(spare):
+        asked: set[_Member] = set()
+        full = False
+        while member := next((each for each in self._in_order(spare) if each not in asked), None):
+            asked.add(member)
             try:
                 stream = await member.client.open(listener, spare)
-            except (ServerFull, EngineUnavailable):
+            except ServerFull:
+                full = True
+            except EngineUnavailable:
                 continue
-            if not spare:
-                self._waiting.served()
-            return stream
-        raise ServerFull if spare else self._refusal()
+            else:
+                if not spare:
+                    self._waiting.served()
+                return stream
+        full = full or len(asked) < len(self._clients(usable=True))
+        raise ServerFull if spare else self._refusal(full)
 
     async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream:
         """Go on in the slot that is locked with the digest of ``key``, wherever it is: an engine that drains is asked
@@ -265,15 +272,15 @@ class PooledEngine:
             return None
         return max(0.0, self._starts_in_s - self._directory.age_s)
 
-    def _refusal(self) -> ServerError:
-        """What a client is told that gets no slot. It counts as waiting from now on."""
+    def _refusal(self, full: bool) -> ServerError:
+        """What a client is told that gets no slot: there are engines, and all are ``full``, or there is none. It counts
+        as waiting from now on."""
         another_in_s = self._another_in_s()
-        usable = bool(self._clients(usable=True))
         error: ServerError
         if another_in_s is not None:
             error = EngineStarting(min(_MAX_RETRY_S, max(1, math.ceil(another_in_s))))
         else:
-            error = ServerFull() if usable else EngineUnavailable()
+            error = ServerFull() if full else EngineUnavailable()
         self._waiting.refused(error.retry_after_s or 0, self._clock())
         self._directory.ask_soon()
         return error

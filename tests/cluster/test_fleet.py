@@ -120,6 +120,17 @@ def test_another_process_of_the_same_name_means_that_the_first_has_ended() -> No
     assert (lives(fleet, 1), fleet.roster(1).gone) == (["a2"], ["a1"])
 
 
+def test_a_process_that_was_given_up_and_lives_on_does_not_come_back() -> None:
+    """Whatever ran it was started again elsewhere: of two processes with one name, the new one is the engine."""
+    fleet = Fleet({})
+    fleet.heard(beat(), 0)
+    for now in range(1, 200):
+        fleet.heard(beat(life="a2"), now)
+        fleet.heard(beat(), now + 0.5)
+        fleet.forget(now + 0.5)
+        assert (lives(fleet, now + 0.5), fleet.roster(now + 0.5).gone) == (["a2"], ["a1"])
+
+
 def test_one_that_drained_and_ended_is_not_counted_any_more() -> None:
     fleet = Fleet({SERVICE: Terms(0, 1)})
     fleet.launched(SERVICE, ["a"], 0)

@@ -13,8 +13,8 @@ import pytest
 
 from lab.waiting import until
 from rtc_server.cluster.directory import Directory
-from rtc_server.cluster.messages import EVERY_S, PROTOCOL
-from rtc_server.cluster.policy import Terms
+from rtc_server.cluster.messages import EVERY_S, PROTOCOL, Beat
+from rtc_server.cluster.policy import Phase, Terms
 from rtc_server.cluster.pooled import PooledEngine
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
@@ -33,7 +33,7 @@ from rtc_server.metrics import Metrics
 from tests.cluster.test_pool import Shelf
 from tests.support.engines import Ear, frame
 from tests.support.fake_models import GatedModel
-from tests.support.pools import pool
+from tests.support.pools import Node, pool
 from tests.support.served import KEY, served
 
 
@@ -255,6 +255,18 @@ async def test_two_hundred_who_open_at_once_have_as_many_engines_started_as_ther
             assert node.engine.waiting() == 198
             assert len({stream.slot for stream in streams}) == 2
         assert shelf.started == 3
+
+
+async def test_an_engine_that_is_not_there_is_not_full() -> None:
+    """Its machine is gone, and no one has noticed yet."""
+    async with pool() as here, Node.at(here.address) as asking:
+        with served() as engine:
+            await asking.say(Beat(PROTOCOL, "one", "one", "fake", engine.address, Phase.READY, 2))
+            async with media_node(here.address, 1) as node:
+                engine.stop()
+                with pytest.raises(EngineUnavailable) as told:
+                    await node.engine.open(Ear())
+                assert told.value.code == "engine_unavailable"
 
 
 async def test_captions_start_no_engine() -> None:

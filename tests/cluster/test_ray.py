@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -22,6 +23,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
+from rtc_server.engine.supervisor import EngineState
 from tests.conftest import ON_ONE_LOOP
 from tests.support.script import Speaker
 from tests.support.trouble import assert_turned_away, url_of
@@ -50,7 +52,8 @@ async def pool_on(ray: RayCluster, directory: Path, *options: str, listen: str) 
 @contextlib.asynccontextmanager
 async def media_server(pool_at: str, directory: Path) -> AsyncIterator[Server]:
     key = str(key_file(directory))
-    server = Server(Settings(port=0, pool=pool_at, pool_services=("echo",), model="echo", cluster_key=key, drain_s=0))
+    own: dict[str, Any] = {"pool": pool_at, "pool_services": ("echo",), "cluster_key": key}
+    server = Server(Settings(port=0, model="echo", drain_s=0, max_lag_ms=100_000, **own))
     await server.start()
     try:
         await server.wait_ready()
@@ -104,7 +107,9 @@ async def test_what_is_killed_is_replaced(ray: RayCluster, tmp_path: Path) -> No
                     killed.append(engine)
                     (engine if victim == "engine" else engine.parent()).kill()
                     await until(lambda client=client: has_failed(client), f"{victim} is missed", 15)
-                    await until(lambda engine=engine: not engine.is_running(), "it ends with its host", 15)
+                    await until(
+                        lambda engine=engine: engine not in hosted_engines(tmp_path), "it ends with its host", 15
+                    )
             async with connected(server) as client:
                 assert not {each.pid for each in hosted_engines(tmp_path)} & {engine.pid for engine in killed}
                 assert not has_failed(client)
@@ -128,4 +133,23 @@ async def test_a_pool_that_is_killed_leaves_its_engines_and_finds_them_again(ray
             await until(lambda: hosted_engines(tmp_path) == [], "it is its pool's again", PATIENCE_S)
             again.process.send_signal(signal.SIGTERM)
             assert await again.wait_exit() == 0
+    await ray.clear()
+
+
+async def test_a_machine_that_is_gone_is_not_waited_for(ray: RayCluster, tmp_path: Path) -> None:
+    """Another engine is started when nothing has been heard of it for three seconds. The last test here: the cluster
+    has a machine less from now on."""
+    async with pool_on(ray, tmp_path, "--min", "1", listen="127.0.0.1:0") as pool:  # noqa: SIM117
+        async with media_server(pool.address, tmp_path) as server:
+            async with connected(server):
+                (engine,) = hosted_engines(tmp_path)
+                host = engine.parent()
+                assert host is not None
+                for pid in (int(engine.environ()["RAY_RAYLET_PID"]), host.pid):
+                    os.kill(pid, signal.SIGKILL)
+                await until(lambda: engine not in hosted_engines(tmp_path), "it goes with its machine")
+            await until(lambda: server.engines["echo"].state is not EngineState.READY, "it is missed")
+            async with connected(server):
+                (another,) = hosted_engines(tmp_path)
+                assert another.pid != engine.pid
     await ray.clear()

@@ -33,7 +33,7 @@ ECHO = ("--engine-service", "echo", "--echo-slots", "1")
 @contextlib.asynccontextmanager
 async def media_server(pool_at: str, directory: Path, **settings: Any) -> AsyncIterator[Server]:
     key = str(key_file(directory))
-    settings = {"pool_services": ("echo",), "model": "echo", "stt": "none", **settings}
+    settings = {"pool_services": ("echo",), "model": "echo", "stt": "none", "max_lag_ms": 100_000, **settings}
     server = Server(Settings(port=0, pool=pool_at, cluster_key=key, drain_s=0, **settings))
     await server.start()
     try:
