@@ -15,6 +15,7 @@ _NAMES = (
         "pool",
         "matrix",
         "engine",
+        "killed",
         "floor",
         "browser",
         "quality",

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
+from rtc_server.errors import ServerFull
 from rtc_server.web.routes import Handler, policy_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ _OF_THE_SOCKET: Final = frozenset(
     {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
 )
 _FORWARDED_FOR: Final = "X-Forwarded-For"
+_OURS_TO_SAY: Final = _HOP_BY_HOP | {"content-length", _FORWARDED_FOR.lower()}
+"""Of a request's headers, those that are not the client's any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,11 @@ class Siblings:
             return await self._pass_on(request, index)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             logger.info("worker %d is not there", index)
-            return None
+        except aiohttp.WSServerHandshakeError as refused:
+            if refused.status == ServerFull.http_status:
+                raise ServerFull from None
+            # It has no such session: what is said of that here is the same.
+        return None
 
     async def ask(self, request: web.Request) -> dict[int, bytes]:
         """What the others answer to a ``GET`` that this process answers as well: by their numbers, without those that
@@ -149,7 +157,7 @@ class Siblings:
         async with self._client(owner).request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
-            response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+            response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, _HOP_BY_HOP))
             await response.prepare(request)
             async for part in answer.content.iter_any():
                 await response.write(part)
@@ -159,10 +167,7 @@ class Siblings:
     async def _pass_on_socket(self, request: web.Request, owner: int) -> web.StreamResponse:
         offered = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
         protocols = [each.strip() for each in offered.split(",") if each.strip()]
-        headers = {
-            name: value for name, value in self._headers_of(request).items() if name.lower() not in _OF_THE_SOCKET
-        }
-        headers.pop(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
+        headers = _without(self._headers_of(request), _OF_THE_SOCKET)
         url = f"http://worker{request.rel_url.raw_path_qs}"
         async with self._client(owner).ws_connect(
             url, headers=headers, protocols=protocols, max_msg_size=_MAX_MESSAGE_BYTES, autoping=False
@@ -181,11 +186,11 @@ class Siblings:
             await near.close(code=far.close_code or aiohttp.WSCloseCode.GOING_AWAY)
             return near
 
-    def _headers_of(self, request: web.Request) -> dict[str, str]:
+    def _headers_of(self, request: web.Request) -> CIMultiDict[str]:
         """What goes on with a request: all but what is of its connection; and what address it is counted by."""
-        kept = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        kept.pop(hdrs.CONTENT_LENGTH, None)
-        return kept | {_FORWARDED_FOR: self._address_of(request)}
+        headers = _without(request.headers, _OURS_TO_SAY)
+        headers[_FORWARDED_FOR] = self._address_of(request)
+        return headers
 
     async def _ask(self, request: web.Request, index: int) -> bytes | None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -216,9 +221,9 @@ async def _copy(
     await target.close(code=source.close_code or aiohttp.WSCloseCode.GOING_AWAY)
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of an answer."""
-    return {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+def _without(headers: Mapping[str, str], names: Collection[str]) -> CIMultiDict[str]:
+    """All headers, those that come twice as well, but for ``names``, in lower case."""
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in names)
 
 
 SIBLINGS: Final = web.AppKey("siblings", Siblings)

@@ -92,6 +92,16 @@ export async function whyEnded(id) {
   }
 }
 
+/** Whether the server answers, and has no such session: the process that had it is gone. */
+export async function isUnknown(id) {
+  try {
+    await request(sessionPath(id), { timeout_ms: LOOK_TIMEOUT_MS });
+    return false;
+  } catch (failure) {
+    return failure.code === 'unknown_session';
+  }
+}
+
 /** `DELETE /api/sessions/{id}`, as a backstop: it may outlive the page, and it never fails. */
 export async function deleteSession(id) {
   try {

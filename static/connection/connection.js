@@ -1,7 +1,7 @@
 // Owns one connection: RTCPeerConnection, POST /api/offer, the data channel `text`, and their end.
 // It knows neither the page nor the user, and never tries again: that is conversation/conversation.js.
 
-import { deleteSession, postOffer, whyEnded } from './api.js';
+import { deleteSession, isUnknown, postOffer, whyEnded } from './api.js';
 import { Failure } from './errors.js';
 import { untilItFlows } from './flow.js';
 import { Gathering, hasRelay, relayFailure } from './gathering.js';
@@ -235,7 +235,7 @@ export class Connection {
     if (connectionState === 'connected' && !this.#connected) {
       this.#connected = true;
       this.#watch = new Watch(this.pc, {
-        ask: (id) => this.send({ type: 'ping', id }),
+        ask: (id) => this.#ask(id),
         doubtful: (doubtful) => this.#on.unstable(doubtful),
         dead: () => this.#lose(new Failure('peer_lost')),
       });
@@ -245,6 +245,13 @@ export class Connection {
     } else if (connectionState === 'disconnected') {
       this.#watch?.demand();
     }
+  }
+
+  /** Both ways: where the path is dead nothing comes back, and where the server's process is, another one answers. */
+  async #ask(id) {
+    this.send({ type: 'ping', id });
+    const unknown = await isUnknown(this.#id);
+    if (unknown && !this.#closed) this.#lose(new Failure('peer_lost'));
   }
 
   async #flow() {

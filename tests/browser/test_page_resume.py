@@ -67,6 +67,19 @@ async def test_a_dead_path_is_replaced_within_seconds(browser: Browser, server: 
         await expect(transcript).to_have_count(1)
 
 
+async def test_a_session_that_its_server_does_not_know_is_not_waited_for(browser: Browser, server: Server) -> None:
+    """Where nothing comes any more the page asks by HTTP: if another process answers, the one that had the session is
+    gone, and the page comes back before it would have told its user of an unstable connection."""
+    async with paths_to(server) as paths, talking(browser, paths.url) as page:
+        session = await session_of(page)
+        unknown = {"error": {"code": "unknown_session", "message": "No such session.", "retryable": False}}
+        await page.route("**/api/sessions/*", lambda route: route.fulfill(status=404, json=unknown))
+        paths.cut()
+        await wait_for_loss(page)
+        assert await events_of(page, "unstable") == []
+        await expect_resumed(page, server, session)
+
+
 async def test_the_user_is_told_that_the_conversation_goes_on(browser: Browser, server: Server) -> None:
     """While the network is away: in the page, and to those who hear it. What is muted meanwhile stays so."""
     async with paths_to(server) as paths, talking(browser, paths.url) as page:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from yarl import URL
 
 from lab.waiting import until, until_told
 from rtc_server.access import credentials
@@ -137,6 +138,32 @@ async def test_a_socket_beside_a_call_of_another_process() -> None:
                     await beside.send("session.update", session={"instructions": f"Be kind, {number}."})
                     told = await beside.comes("session.updated")
                     assert told["session"]["instructions"] == f"Be kind, {number}."
+        for worker in (0, 1) * (FRESH // 4):
+            async with aiohttp.ClientSession() as http:
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await http.ws_connect(f"{server.url}/v1/realtime?call_id=rtc_0-{worker}-{'x' * 22}")
+                assert refused.value.status == 404
+
+
+async def test_an_answer_is_the_same_whichever_process_makes_it() -> None:
+    """Headers that come several times, pages of other origins, and bodies that are refused included."""
+    options = ("--stun-urls", "stun:a.example,stun:b.example", "--allow-origins", "https://app.example")
+    async with workers(*options) as server, offering() as body:
+        headers = {"Content-Type": "application/sdp", "Origin": "https://app.example"}
+        made = set()
+        for _ in range(FRESH // 2):
+            async with (
+                aiohttp.ClientSession() as http,
+                http.post(f"{server.url}/whip/echo", data=body["sdp"], headers=headers) as answer,
+            ):
+                assert answer.status == 201
+                assert len(answer.headers.getall("Link")) == 2
+                assert answer.headers.getall("Access-Control-Allow-Origin") == ["https://app.example"]
+                made.add(answer.headers["Location"].rpartition("/")[2].split("-")[1])
+                resource = answer.url.join(URL(answer.headers["Location"]))
+            async with aiohttp.ClientSession() as http, http.patch(resource, data="x", headers=headers) as refused:
+                assert (refused.status, refused.content_type) == (415, "application/problem+json")
+        assert made == {"0", "1"}
 
 
 async def test_limits_are_of_the_server() -> None:
@@ -274,7 +301,7 @@ async def test_a_port_that_is_taken_is_not_shared() -> None:
 async def test_strangers_cannot_say_where_they_come_from() -> None:
     """Only what comes by the processes' own sockets is believed; and what an id names is a number of ours or none."""
     async with workers("--sessions-per-address", "1") as server, talking(server, 1):
-        async with offering() as body, aiohttp.ClientSession(headers={"X-Forwarded-For": "198.51.100.7"}) as http:
+        async with offering() as body, aiohttp.ClientSession(headers={"x-forwarded-for": "198.51.100.7"}) as http:
             for _ in range(FRESH // 2):
                 async with http.post(f"{server.url}/api/offer", json=body) as response:
                     assert (await response.json())["error"]["code"] == "too_many_sessions"
