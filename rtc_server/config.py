@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import os
 import re
@@ -352,6 +353,12 @@ SECRETS_ELSEWHERE: Final = {
 """What to say of secrets on the command line, by the option that they do not have."""
 
 
+@functools.cache
+def _types(of: type) -> dict[str, Any]:
+    """Of each of its fields."""
+    return get_type_hints(of)
+
+
 def add_arguments(
     parser: argparse.ArgumentParser,
     of: type[Settings] | type[RelaySettings] | type[EngineSettings] | type[PoolSettings] = Settings,
@@ -359,7 +366,7 @@ def add_arguments(
 ) -> None:
     """One option for each setting, or for those that are named in ``only``."""
     group: argparse._ActionsContainer = parser
-    types = get_type_hints(of)
+    types = _types(of)  # type: ignore[arg-type]  # a class has a hash, whatever its instances have
     for spec in dataclasses.fields(of):
         if spec.name in _GROUPS and only is None:
             group = parser.add_argument_group(_GROUPS[spec.name])
@@ -420,7 +427,7 @@ def _from_arguments(
 ) -> AnySettings:
     environment = os.environ if environment is None else environment
     refuse_unknown(environment, map(variable, (*(name for kind in _KINDS for name in _names(kind)), *RENAMED)))
-    types = get_type_hints(of)
+    types = _types(of)  # type: ignore[arg-type]  # a class has a hash, whatever its instances have
     values = dict(defaults)
     for spec in dataclasses.fields(of):
         source, value = _given(spec.name, option, lambda name: getattr(arguments, name, None))
