@@ -50,9 +50,9 @@ _REHEARSAL: Final = Recipe(
     phrases=1,
     phrases_each=8,
     adapt=adapt.Plan(steps=2, reader=1, batch=2),
-    codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64, thin=8),
+    codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64, thin=64),
     files=1,
-    conversations=8,
+    conversations=4,
     language=language.Plan(steps=2, batch=4),
     transcription=replace(transcription.PLAN, steps=2, batch=4),
 )

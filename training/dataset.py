@@ -7,7 +7,6 @@ numbers and can grow while a training reads it. Knows no loss.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -156,9 +155,13 @@ class Sources:
     bank: Path
 
 
+def _path(directory: Path, seed: int) -> Path:
+    return directory / f"conversations-{seed:06d}.npz"
+
+
 def make_file(directory: Path, sources: Sources, seed: int, count: int = CONVERSATIONS) -> Path:
     """The first ``count`` conversations of ``seed``, unless they are there."""
-    path = directory / f"conversations-{seed:06d}.npz"
+    path = _path(directory, seed)
     if path.exists():
         return path
     directory.mkdir(parents=True, exist_ok=True)
@@ -167,8 +170,8 @@ def make_file(directory: Path, sources: Sources, seed: int, count: int = CONVERS
         words, vocabulary = heard_words(), {word: index for index, word in enumerate(phrases.vocabulary())}
         playwright = Playwright(seed, bank)
         texts, owns, persons, heards, saids = [], [], [], [], []
-        for _ in range(math.ceil(count / _BATCH)):
-            scenes = [playwright.scene() for _ in range(_BATCH)]
+        for begun in range(0, count, _BATCH):
+            scenes = [playwright.scene() for _ in range(min(_BATCH, count - begun))]
             own.prepare([(one.text, one.frames) for scene in scenes for one in scene.uttered])
             heard = np.stack([playwright.heard(scene) for scene in scenes])
             persons.append(codec.semantic_latents(mimi, torch.from_numpy(heard)[:, None]).numpy().astype(np.float16))
@@ -217,7 +220,9 @@ def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
 
 def make(directory: Path, sources: Sources, seeds: range, count: int = CONVERSATIONS) -> None:
     """The files of ``seeds``, ``count`` conversations each, as many at a time as there are processors."""
-    wanted = [(directory, sources, seed, count) for seed in seeds]
+    wanted = [(directory, sources, seed, count) for seed in seeds if not _path(directory, seed).exists()]
+    if not wanted:
+        return
     with get_context("spawn").Pool(min(len(wanted), os.cpu_count() or 1), _one_thread) as pool:
         pool.starmap(make_file, wanted, chunksize=1)
 
