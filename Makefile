@@ -13,8 +13,9 @@ ARGS ?=
 # Processes that share the tests, a file to each at a time: tests/support/shares.py. Tests mostly wait, so there is one more
 # than cores on a small machine. With 0 there is none but pytest's.
 WORKERS ?= 3
-# Threads of torch that wait for each other sleep, and leave the core to the other worker.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Threads of torch that wait for each other sleep, and leave the core to the other worker. What hundreds of child processes
+# import is compiled once, whatever the environment says.
+PYTEST := OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 FESTIVAL := /usr/share/festival/voices
 # WebRTC clients that others wrote, for tests.
 CLIENTS := tests/foreign/js

@@ -28,7 +28,7 @@ from tests.support.log_watch import (  # noqa: F401
     pytest_testnodedown,
     pytest_unconfigure,
 )
-from tests.support.shares import pytest_xdist_make_scheduler  # noqa: F401
+from tests.support.shares import pytest_runtest_logstart, pytest_xdist_make_scheduler  # noqa: F401
 
 # Slow, shared cores: an example that takes long says nothing of the code.
 settings.register_profile("default", deadline=None)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.shares import ALONE, Shares
+from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, Shares
 
 _INSTRUMENTS = ("lab.sound.card", "lab.sound.likeness")
 SOLO = sorted(ALONE)[:2]
@@ -20,6 +23,7 @@ TESTS = [
     *(f"tests/training/test_long.py::test_{n}" for n in range(9)),
     f"{SOLO[1]}::test_only",
     "tests/models/test_single.py::test_only",
+    "tests/browser/test_last.py::test_only",
     *(f"tests/test_{n}.py::test_only" for n in range(6)),
 ]
 
@@ -126,27 +130,56 @@ def _hears(path: Path) -> bool:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("tests", [TESTS, [test for test in TESTS if file_of(test) not in ALONE]], ids=["all", "none"])
-def test_everything_runs_once_and_some_of_it_alone(tests: list[str], workers: int, seed: int) -> None:
+def test_everything_runs_once_and_what_hears_a_file_at_a_time(tests: list[str], workers: int, seed: int) -> None:
     run, dice = Run(tests, workers), random.Random(seed)
+    gave_way: set[str] = set()
     while run.busy:
-        running = {file_of(tests[worker.running]) for worker in run.busy if worker.running is not None}
-        assert len(running) == 1 or not running & ALONE, running
+        running = {
+            worker.gateway.id: file_of(tests[worker.running]) for worker in run.busy if worker.running is not None
+        }
+        hears = ALONE & set(running.values())
+        assert len(hears) <= 1, running
+        assert not hears or {file.split("/")[1] for file in set(running.values()) - hears} <= set(COMPUTE), running
+        gave_way |= {worker for worker, file in running.items() if file not in ALONE}
+        assert not any(running.get(worker) in ALONE for worker in gave_way), "it is a nice one by now"
         run.step(dice)
     assert sorted(test for test, _ in run.done) == sorted(tests)
-    first = [file_of(test) for test, _ in run.done if file_of(test) in ALONE]
-    assert {file_of(test) for test, _ in run.done[: len(first)]} == set(first)
     where = {(file_of(test), worker) for test, worker in run.done}
     assert len(where) == len({file_of(test) for test in tests}), "a file is in one worker"
     assert len({worker for _, worker in where}) == workers
 
 
-def test_the_longest_rooms_come_first() -> None:
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_hears_is_not_begun_twice_where_there_is_nothing_else(workers: int) -> None:
+    tests = [test for test in TESTS if file_of(test) in ALONE]
+    run, dice = Run(tests, workers), random.Random(0)
+    while run.busy:
+        assert len(run.busy) == 1
+        run.step(dice)
+    assert sorted(test for test, _ in run.done) == sorted(tests)
+
+
+def test_what_computes_comes_before_what_waits() -> None:
     run, dice = Run(TESTS, 1), random.Random(0)
     while run.busy:
         run.step(dice)
     order = list(dict.fromkeys(file_of(test) for test, _ in run.done))
     assert set(order[:2]) == set(SOLO)
-    assert set(order[2:4]) == {"tests/training/test_long.py", "tests/models/test_single.py"}
+    assert order[2:4] == ["tests/training/test_long.py", "tests/models/test_single.py"]
+    assert order[-1] == "tests/browser/test_last.py"
+
+
+def test_a_worker_gives_way_from_its_first_test_on_that_hears_nothing() -> None:
+    """In a process of its own: niceness does not come back."""
+    begun = [f"{SOLO[0]}::test_x", "tests/test_x.py::test_x", "tests/test_y.py::test_y"]
+    program = (
+        "import os; from tests.support.shares import pytest_runtest_logstart as begins\n"
+        f"for test in {begun!r}: begins(test); print(os.nice(0), os.getsid(0) == os.getpid())"
+    )
+    worker = {**os.environ, "PYTEST_XDIST_WORKER": "gw0"}
+    done = subprocess.run([sys.executable, "-c", program], env=worker, capture_output=True, text=True, check=True)
+    before, after = os.nice(0), min(19, os.nice(0) + GIVES_WAY)
+    assert done.stdout.splitlines() == [f"{before} False", f"{after} True", f"{after} True"]
 
 
 @pytest.mark.parametrize("seed", range(2))

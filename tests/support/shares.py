@@ -1,11 +1,14 @@
-"""How a run with several workers (``pytest -n 2 --dist loadfile``) is shared out: what has to have the machine to
-itself comes first, then the rooms that take longest, one file after the other to the worker that is free.
+"""How a run with several workers (``pytest -n 3 --dist loadfile``) is shared out. What hears sound as it comes goes to
+the first worker, a file at a time. What only computes runs beside it and gives way: see :data:`GIVES_WAY`. All else
+comes after these.
 
 Knows files, not tests: the tests of a file run in one worker, in their order.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,20 +19,29 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _ROOT: Final = Path(__file__).parents[2]
-_MARK: Final = "pytest.mark.alone"
+
+
 ALONE: Final = frozenset(
-    path.relative_to(_ROOT).as_posix() for path in (_ROOT / "tests").glob("*/test_*.py") if _MARK in path.read_text()
+    path.relative_to(_ROOT).as_posix()
+    for path in (_ROOT / "tests").glob("*/test_*.py")
+    if "pytest.mark.alone" in path.read_text()
 )
-"""Files that measure sound as it comes, or speak with a model that answers as it hears: work beside them would change
-what they hear, and they say so by a mark. All else holds on a machine that has other work."""
-LONGEST_FIRST: Final = ("browser", "integration", "foreign", "training", "models", "lab", "bench")
-"""Rooms that are not to be begun when the others are done."""
+"""Files that measure sound as it comes, or speak with a model that answers as it hears: two at a time would change what
+they hear, and they say so by a mark. All else holds on a machine that has other work."""
+GIVES_WAY: Final = 15
+"""The niceness of a worker from its first test on that hears nothing. It gets a thirtieth of a core that one that hears
+wants as well."""
+COMPUTE: Final = ("training", "models", "test_wheel.py", "test_log_watch.py", "lab")
+"""Rooms, and files at the top, that take long and compute in a worker or in its children: they may give way."""
+WAIT: Final = ("browser", "foreign", "integration")
+"""Rooms that wait for browsers and programs, each a while at most: they come last, those with the longest files first.
+Browsers are sessions of their own, which give way to nothing."""
 
 _NEEDED: Final = 2
 
 
 class Shares(LoadFileScheduling):
-    """While files of :data:`ALONE` are left, one worker runs them and the others wait."""
+    """While files of :data:`ALONE` are left, the first worker runs them, and the others what computes, or wait."""
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
         waited = self._is_alone
@@ -41,17 +53,20 @@ class Shares(LoadFileScheduling):
     def _reschedule(self, node: WorkerController) -> None:
         super()._reschedule(node)
         # A worker begins a test when it knows the next one.
-        if self.workqueue and self._may_have_more(node) and self._pending_of(self.assigned_work[node]) < _NEEDED:
+        if self._files_for(node) and self._pending_of(self.assigned_work[node]) < _NEEDED:
             self._reschedule(node)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if self._may_have_more(node):
-            self.workqueue.move_to_end(min(self.workqueue, key=_turn), last=False)
+        files = self._files_for(node)
+        if files:
+            self.workqueue.move_to_end(min(files, key=_turn), last=False)
             super()._assign_work_unit(node)
 
-    def _may_have_more(self, node: WorkerController) -> bool:
+    def _files_for(self, node: WorkerController) -> list[str]:
         willing = [each for each in self.nodes if not each.shutting_down]
-        return node in (willing[:1] if self._is_alone else willing)
+        if node in willing[1:] and self._is_alone:
+            return [file for file in self.workqueue if file not in ALONE and _room(file) in COMPUTE]
+        return list(self.workqueue) if node in willing else []
 
     @property
     def _is_alone(self) -> bool:
@@ -59,16 +74,35 @@ class Shares(LoadFileScheduling):
         return any(not all(files.get(file, {}).values()) for files in left for file in ALONE)
 
 
-def _turn(file: str) -> int:
-    if file in ALONE:
-        return -1
-    room = file.removeprefix("tests/").partition("/")[0]
-    return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+def _room(file: str) -> str:
+    return file.removeprefix("tests/").partition("/")[0]
 
 
-# What pytest-xdist calls, where it is asked for: tests/conftest.py takes it in.
+def _turn(file: str) -> tuple[bool, int]:
+    room = _room(file)
+    if room in COMPUTE:
+        return file not in ALONE, COMPUTE.index(room) - len(COMPUTE)
+    return file not in ALONE, WAIT.index(room) + 1 if room in WAIT else 0
+
+
+# What pytest and pytest-xdist call, where it is asked for: tests/conftest.py takes it in.
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
     return Shares(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """In a worker: what hears is over here."""
+    if "PYTEST_XDIST_WORKER" in os.environ and nodeid.partition("::")[0] not in ALONE and os.getsid(0) != os.getpid():
+        _give_way()
+
+
+def _give_way() -> None:
+    """Linux may share a machine out among sessions before it looks at niceness within one (sched(7), autogroup): as a
+    session of its own, which is as nice."""
+    os.setsid()
+    os.nice(GIVES_WAY)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(GIVES_WAY))
