@@ -63,7 +63,7 @@ def another_value(name: str) -> tuple[str, Any]:
     if TYPES[name] is float:
         value = default + 1.5 if default + 1.5 <= FIELDS[name].metadata["high"] else FIELDS[name].metadata["high"]
         return str(value), value
-    text = {"device": "cuda:3", "node": "eu_1.a"}.get(name, "somewhere")
+    text = {"device": "cuda:3", "node": "eu_1.a", "workers": "3"}.get(name, "somewhere")
     return text, text
 
 
