@@ -7,11 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from lab.engine_process import key_file
 from lab.waiting import until
 from rtc_server.cluster.host import EngineHost, HostSpec
 from tests.support.pools import Node, RunningPool, pool
 
+pytestmark = pytest.mark.slow
 ENGINE = ("rtc_server.cli.hosted", "engine", "--engine-listen", "127.0.0.1:0", "--engine-service", "echo")
 
 
