@@ -28,6 +28,8 @@ from tests.conftest import need_commands, running_server
 from tests.support.orphans import alive
 from tests.support.server_process import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRANSPORTS = ("udp", "tcp", "tls")
 
 

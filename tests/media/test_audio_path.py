@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.audio_path import Heard, Network, send_through
 
+pytestmark = pytest.mark.slow
+
 CLEAN = Network()
 
 

@@ -13,6 +13,8 @@ from lab.inputs.files import encode, noise
 from tests.support.scribe import numbered
 from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, post, serving
 
+pytestmark = pytest.mark.slow
+
 
 async def test_json(server: Held) -> None:
     status, headers, text = await post(server.url, WORDS)

@@ -26,6 +26,8 @@ from tests.conftest import running_server
 from tests.support.scribe import numbered
 from tests.support.uploads import EVENTS, WORDS, Held, code_of, post, serving, stream
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 
