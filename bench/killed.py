@@ -16,7 +16,7 @@ import psutil
 from playwright.async_api import Page
 
 from bench.table import publish, spread
-from lab.browsers.chromium import chromium, give_mouth, opened_page, say, start_talking
+from lab.browsers.chromium import chromium, give_mouth, say, start_talking, visited_page
 from lab.pico.phrases import NUMBERS
 from lab.program import Program, without_settings
 from lab.speech import espeak
@@ -65,7 +65,7 @@ async def _measure(rounds: int) -> Times:
     async with _server() as (process, url), chromium() as browser:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
-            async with opened_page(browser, "about:blank") as page:
+            async with visited_page(browser, "about:blank", tolerate=["Failed to load resource"]) as page:
                 await give_mouth(page)
                 await page.goto(url)
                 await start_talking(page)
