@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from rtc_server import __version__, config
 from rtc_server.app import serve
-from rtc_server.cli import auth, engine, pool, running, transcribe, turn, workers
+from rtc_server.cli import auth, engine, pool, process_group, running, transcribe, turn
 from rtc_server.cli.announce import announce
 from rtc_server.cli.check import report
 from rtc_server.cli.stoppable import StoppedError, until_stopped
@@ -100,7 +100,7 @@ def _add_file_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(settings: Settings) -> int:
-    work = serve(settings, announce) if workers.count_of(settings) == 1 else workers.serve(settings)
+    work = serve(settings, announce) if process_group.count_of(settings) == 1 else process_group.serve(settings)
     running.run(work, settings)
     return 0
 

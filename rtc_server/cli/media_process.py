@@ -1,5 +1,5 @@
-"""One media process of a server that has several: ``python -m rtc_server.cli.worker``, started by
-:mod:`rtc_server.cli.workers`.
+"""One media process of a server that has several: ``python -m rtc_server.cli.media_process``, started by
+:mod:`rtc_server.cli.process_group`.
 
 It reads one line of JSON from its standard input, and then a word for each thing that it is to do; at its end it stops.
 """

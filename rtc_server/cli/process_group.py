@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from rtc_server.app import Server, on_signals
-from rtc_server.cli import worker
+from rtc_server.cli import media_process
 from rtc_server.config import Settings
 from rtc_server.engine import shared
 from rtc_server.engine.cluster_key import ClusterKey
@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
         key_file, secret = _key(settings, directory)
         create_shared(directory, count, settings)
         made = {name: SharedEngine(spec, secret) for name, spec in _engines(settings).items()}
-        await _House(settings, bound, directory, key_file, parts, made).run()
+        await _ProcessGroup(settings, bound, directory, key_file, parts, made).run()
     except* StartupError as group:
         error = group.exceptions[0]
         assert isinstance(error, StartupError)
@@ -111,7 +111,7 @@ def _engines(settings: Settings) -> dict[str, ChildSpec]:
 
 
 @dataclass(slots=True)
-class _House:
+class _ProcessGroup:
     """The processes of one server. ``parts``: the UDP ports of each media process."""
 
     settings: Settings
@@ -127,7 +127,7 @@ class _House:
 
     async def run(self) -> None:
         stop, hurry = asyncio.Event(), asyncio.Event()
-        on_signals(stop, hurry, lambda: self._tell(worker.RELOAD))
+        on_signals(stop, hurry, lambda: self._tell(media_process.RELOAD))
         async with asyncio.TaskGroup() as group:
             # Where an engine listens is known before the first media process starts; its model may take its time.
             first = {name: await engine.start() for name, engine in self.engines.items()}
@@ -148,11 +148,11 @@ class _House:
         finally:
             self.stopping = True
         logger.info("stopping")
-        self._tell(worker.STOP)
+        self._tell(media_process.STOP)
         hurried = asyncio.create_task(hurry.wait(), name="hurry")
         ended = asyncio.ensure_future(asyncio.wait(media))
         await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
-        self._tell(worker.HURRY)
+        self._tell(media_process.HURRY)
         hurried.cancel()
         await ended
         await asyncio.gather(*(engine.close() for engine in self.engines.values()))
@@ -168,7 +168,7 @@ class _House:
             return process
 
         try:
-            await self._keep(f"worker {index}", await start(), start, worker.CANNOT_START)
+            await self._keep(f"worker {index}", await start(), start, media_process.CANNOT_START)
         finally:
             if (process := self.workers.pop(index, None)) is not None:
                 await process.end(self.settings.drain_s + _CLOSE_S)
@@ -217,7 +217,7 @@ class _House:
         )
         announces = index == 0 and not self.announced
         self.announced = self.announced or announces
-        process = ChildProcess("rtc_server.cli.worker", pass_fds=listeners)
-        line = worker.FirstLine(own, index, len(self.parts), str(self.directory), self.key, listeners, announces)
+        process = ChildProcess("rtc_server.cli.media_process", pass_fds=listeners)
+        line = media_process.FirstLine(own, index, len(self.parts), str(self.directory), self.key, listeners, announces)
         process.tell(msgspec.json.encode(line) + b"\n")
         return process
