@@ -43,6 +43,13 @@ def create_shared(directory: Path, workers: int, settings: Settings) -> None:
     SharedFile.create(_shared_in(directory), size).close()
 
 
+def free_places(directory: Path, index: int, workers: int, settings: Settings) -> None:
+    """Free the places that a process held which has ended: it may not have come to that."""
+    file = SharedFile(_shared_in(directory))
+    SharedPlaces(file, index, workers, settings.max_sessions, SERVICES, shared_buckets.SIZE).close()
+    file.close()
+
+
 class Shared:
     """What ``worker`` shares. Its offers, and the keys that it makes for a short time, are all processes' from now
     on."""

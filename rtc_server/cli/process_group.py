@@ -18,6 +18,7 @@ import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,7 @@ from rtc_server.system import descriptors, hardware
 from rtc_server.system.child_process import ChildProcess
 from rtc_server.web.listening import check, listen
 from rtc_server.webrtc.ice import parse_ports
-from rtc_server.worker import create_shared
+from rtc_server.worker import create_shared, free_places
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,8 @@ class _ProcessGroup:
             return process
 
         try:
-            await self._keep(f"worker {index}", await start(), start, media_process.CANNOT_START)
+            places_freed = partial(free_places, self.directory, index, len(self.parts), self.settings)
+            await self._keep(f"worker {index}", await start(), start, media_process.CANNOT_START, places_freed)
         finally:
             if (process := self.workers.pop(index, None)) is not None:
                 await process.end(self.settings.drain_s + _CLOSE_S)
@@ -181,18 +183,26 @@ class _ProcessGroup:
             await engine.close()
 
     async def _keep(
-        self, name: str, process: ChildProcess | None, start: Callable[[], Awaitable[ChildProcess]], hopeless: int
+        self,
+        name: str,
+        process: ChildProcess | None,
+        start: Callable[[], Awaitable[ChildProcess]],
+        hopeless: int,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start a process again whenever it has ended, until the server stops. Raises StartupError for one that has no
-        hope (its exit status says so, and its log why)."""
-        failures, loop = 0, asyncio.get_running_loop()
+        """Start a process again whenever it has ended, until the server stops. Raises StartupError for one that never
+        began and has no hope (its exit status says so, and its log why); one that takes another's place may have some:
+        a file that cannot be read now may be mended."""
+        first, failures, loop = True, 0, asyncio.get_running_loop()
         while True:
             began = loop.time()
             status = -1 if process is None else await process.wait()
+            ended()
             if self.stopping:
                 return
-            if status == hopeless:
+            if first and status == hopeless:
                 raise StartupError(f"There is no server without {name}.")
+            first = False
             failures = 0 if loop.time() - began > _LIVED_S else failures + 1
             logger.error("%s ended with status %d: starting it again", name, status)
             await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S)) - 1] if failures else 0)

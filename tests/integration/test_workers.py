@@ -265,6 +265,23 @@ async def test_keys_are_read_again_by_all_and_what_one_makes_opens_the_others(tm
             assert not await opens(server, short)
 
 
+async def test_a_process_that_cannot_take_anothers_place_yet_costs_no_other(tmp_path: Path) -> None:
+    """The file of keys was broken meanwhile. Once it is mended, the process is there."""
+    key, keys = credentials.new_key(), tmp_path / "keys.toml"
+    good = f'[[keys]]\nname = "a"\nhash = "{credentials.hash_of(key)}"\n'
+    keys.write_text(good)
+    async with server_process(*ECHO, "--auth", str(keys)) as server:
+        await server.wait_ready()
+        await until(lambda: len(workers_of.media_processes(server)) == 2)
+        keys.write_text("nothing like it")
+        workers_of.media_processes(server)[1].kill()
+        await until(lambda: any("ended with status 3" in line for line in server.log), "its refusal")
+        for _ in range(FRESH):
+            assert await opens(server, key)
+        keys.write_text(good)
+        await until(lambda: len(workers_of.media_processes(server)) == 2, "its return")
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
