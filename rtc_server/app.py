@@ -160,7 +160,7 @@ class Server:
         assert self._runner.server is not None
         connections = Connections(self._runner.server, self.limits, self.access.proxies, self.files)
         try:
-            bound = await self._listen(connections)
+            bound = await self._listen()
         except ConfigError:
             await self._runner.cleanup()
             raise
@@ -173,11 +173,12 @@ class Server:
         for engine in self._all_engines():
             engine.start()
         self.uploads.start()
+        if self.shared is not None:
+            self.shared.start(connections, self.wait_ready)
 
-    async def _listen(self, connections: Connections) -> list[socket.socket]:
+    async def _listen(self) -> list[socket.socket]:
         if self.shared is None:
             return await listen(self.settings.host, self.settings.port)
-        await self.shared.start(connections)
         return self.shared.listeners()
 
     def _make_captioner(self) -> Captioner | None:

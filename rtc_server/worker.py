@@ -7,7 +7,9 @@ that they share, and the socket by which they pass requests on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,8 @@ from rtc_server.web.gate import Access, offers_allowed, visitor_of
 from rtc_server.web.limits import Connections
 from rtc_server.web.siblings import Siblings, WorkerPlace
 
+_READY_S: Final = 3.0
+"""For engines that run already, which is all that a process in another's place has to wait for."""
 _REFRESH_S: Final = 0.25
 """Clients that were connecting, and are there by now, are told to the others so often."""
 
@@ -65,30 +69,39 @@ class Shared:
         access.offers = SharedBuckets(*offers_allowed(settings), self._file, worker.key)
         access.ephemeral = EphemeralKeys(worker.key)
         self._server: asyncio.Server | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def listeners(self) -> list[socket.socket]:
         """The port's sockets."""
         return [socket.socket(fileno=descriptor) for descriptor in self._worker.listeners]
 
-    async def start(self, connections: Connections) -> None:
-        """Listen for what the others pass on."""
-        place, loop = self._worker.place, asyncio.get_running_loop()
-        bound = _bind(Path(place.socket_path(place.index)))
-        self._server = await loop.create_unix_server(
-            lambda: connections.admitted(connections.enter_sibling()), sock=bound
-        )
-        self._refreshing = asyncio.create_task(self._refresh(), name="places")
+    def start(self, connections: Connections, wait_ready: Callable[[], Awaitable[None]]) -> None:
+        """Listen for what the others pass on, as soon as the engines can be asked: until then, those who come back to a
+        process that was killed are taken over by any other, and not told by the one in its place to wait."""
+        self._tasks = [
+            asyncio.create_task(self._listen(connections, wait_ready), name="siblings"),
+            asyncio.create_task(self._refresh(), name="places"),
+        ]
 
     async def close(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         await self.siblings.close()
         self.places.close()
         self._file.close()
+
+    async def _listen(self, connections: Connections, wait_ready: Callable[[], Awaitable[None]]) -> None:
+        with contextlib.suppress(Exception):  # why there is no engine, its own watch tells
+            async with asyncio.timeout(_READY_S):
+                await wait_ready()
+        place, loop = self._worker.place, asyncio.get_running_loop()
+        bound = _bind(Path(place.socket_path(place.index)))
+        self._server = await loop.create_unix_server(
+            lambda: connections.admitted(connections.enter_sibling()), sock=bound
+        )
 
     async def _refresh(self) -> None:
         while True:

@@ -130,14 +130,13 @@ class Admission:
         return engine
 
     def admit_back(self, visitor: Visitor) -> list[Engine]:
-        """The engines in which a session of theirs may be that was another media node's.
+        """The engines in which a session of theirs may be that was another media node's; not all may be ready.
 
         Raises Draining, ServerFull, TooManySessions, TooManyConnections, Overloaded.
         """
         self.require_open()
         self._check_limits(visitor)
-        usable = [name for name, engine in self.engines.items() if engine.ready and visitor.principal.may_use(name)]
-        return [self.engines[name] for name in usable]
+        return [engine for name, engine in self.engines.items() if visitor.principal.may_use(name)]
 
     def admit_beside(self) -> None:
         """One more connection beside a session that is there, as of a client that listens to it. It takes no place: a

@@ -111,7 +111,8 @@ class Registry:
         """A session for its client to come back to. One that is not here, and whose slot an engine keeps that is shared
         with the media node where it was, is taken over from there, with another id.
 
-        Raises UnknownSession, Draining, and what :meth:`Admission.admit_back` does.
+        Raises UnknownSession, EngineUnavailable while not all engines can be asked, Draining, and what
+        :meth:`Admission.admit_back` does.
         """
         self.admission.require_open()
         try:
@@ -134,11 +135,16 @@ class Registry:
             taking.exception()  # its clients were told, if they waited
 
     async def _take_over(self, engines: Sequence[Engine], session_id: str, token: str, visitor: Visitor) -> Session:
+        all_asked = True
         for engine in engines:
+            if not engine.ready:
+                all_asked = False
+                continue
             session = self._enter(engine, OfferOptions(), visitor, resumable=True)
             try:
                 await session.take_over(session_id, token)
-            except (ResumeRefused, EngineUnavailable):  # it is not in this engine's slots
+            except (ResumeRefused, EngineUnavailable) as error:  # it is not in this engine's slots, as far as is known
+                all_asked = all_asked and isinstance(error, ResumeRefused)
                 await session.end(EndReason.REFUSED)
             except BaseException:  # cancelled included: what the session took must go back
                 await session.end(EndReason.REFUSED)
@@ -146,6 +152,8 @@ class Registry:
             else:
                 self._by_former_id[session_id] = session
                 return session
+        if not all_asked:  # a client that is told that there is no such session begins another one
+            raise EngineUnavailable
         raise UnknownSession
 
     def _enter(self, engine: Engine, options: OfferOptions, visitor: Visitor, resumable: bool) -> Session:

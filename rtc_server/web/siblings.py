@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from rtc_server.errors import ServerFull
+from rtc_server.errors import EngineUnavailable, ServerFull
 from rtc_server.web.routes import Handler, policy_of
 
 logger = logging.getLogger(__name__)
@@ -110,19 +110,24 @@ class Siblings:
         return await self._pass_to(request, self.owner_of(session_id))
 
     async def spread(self, request: web.Request) -> web.StreamResponse | None:
-        """The answer of the process that has the fewest sessions to an offer; None if this one might as well."""
+        """The answer of the process that has the fewest sessions to an offer; None if this one might as well, or has
+        to: the other one is not ready, or has no room."""
         held = self._held()
         fewest = min(range(len(held)), key=lambda index: held[index])
-        return await self._pass_to(request, fewest if held[fewest] < held[self.place.index] else None)
+        index = fewest if held[fewest] < held[self.place.index] else None
+        return await self._pass_to(request, index, unless=EngineUnavailable.http_status)
 
-    async def _pass_to(self, request: web.Request, index: int | None) -> web.StreamResponse | None:
+    async def _pass_to(
+        self, request: web.Request, index: int | None, unless: int | None = None
+    ) -> web.StreamResponse | None:
+        """Its answer; None if it does not answer, or with the status ``unless``."""
         if index is None or came_from_sibling(request):
             return None
         try:
             if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
                 return await self._pass_on_socket(request, index)
-            return await self._pass_on(request, index)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return await self._pass_on(request, index, unless)
+        except aiohttp.ClientConnectionError:
             logger.info("worker %d is not there", index)
         except aiohttp.WSServerHandshakeError as refused:
             if refused.status == ServerFull.http_status:
@@ -150,18 +155,24 @@ class Siblings:
             )
         return self._clients[index]
 
-    async def _pass_on(self, request: web.Request, owner: int) -> web.StreamResponse:
+    async def _pass_on(self, request: web.Request, owner: int, unless: int | None) -> web.StreamResponse | None:
         body = await request.read() or None
         headers = self._headers_of(request)
         url = f"http://worker{request.rel_url.raw_path_qs}"
         async with self._client(owner).request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
+            if answer.status == unless:
+                return None
             response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, _HOP_BY_HOP))
             await response.prepare(request)
-            async for part in answer.content.iter_any():
-                await response.write(part)
-            await response.write_eof()
+            try:
+                async for part in answer.content.iter_any():
+                    await response.write(part)
+                await response.write_eof()
+            except aiohttp.ClientError:  # it has died while it answered: its client hears of that in the same way
+                if request.transport is not None:
+                    request.transport.abort()
             return response
 
     async def _pass_on_socket(self, request: web.Request, owner: int) -> web.StreamResponse:
