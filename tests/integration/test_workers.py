@@ -198,7 +198,12 @@ async def test_a_process_that_is_killed_is_replaced_and_the_others_do_not_notice
         lives, dies = sorted(clients, key=worker_of)
         victim = workers_of.media_processes(server)[worker_of(dies)]
         heard = sum(event["type"] == "stats" for event in lives.events)
+        for _ in range(FRESH):  # the other one keeps its connection to it
+            assert (await get_json(session_url(server, dies)))[0] == 200
         victim.kill()
+        for _ in range(FRESH):
+            status, told = await get_json(session_url(server, dies))
+            assert (status, told["error"]["code"]) == (404, "unknown_session")
         await until_told(lambda: both_answer(server))
         assert workers_of.media_processes(server)[worker_of(dies)].pid != victim.pid
         await until(lambda: sum(event["type"] == "stats" for event in lives.events) > heard + 1, "figures")
