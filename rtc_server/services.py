@@ -282,6 +282,11 @@ def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> Engi
 def _link_maker(spec: EngineSpec, settings: Settings) -> Callable[[], EngineLink]:
     if spec.in_process:
         return lambda: LocalLink(lambda: make_model(spec.factory, spec.options), spec.real_time)
-    log_level = getattr(logging, settings.log_level.upper())
-    child = ChildSpec(spec.factory, spec.options, spec.real_time, log_level, spec.niceness)
+    child = child_spec(spec, settings)
     return lambda: ProcessLink(child)
+
+
+def child_spec(spec: EngineSpec, settings: Settings) -> ChildSpec:
+    """The engine as a process of its own."""
+    log_level = getattr(logging, settings.log_level.upper())
+    return ChildSpec(spec.factory, spec.options, spec.real_time, log_level, spec.niceness)

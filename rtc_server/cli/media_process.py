@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from rtc_server.cli.announce import announce
 from rtc_server.config import Settings
 from rtc_server.errors import StartupError
 from rtc_server.system import descriptors
-from rtc_server.system.child_process import answer_to_parent_alone
+from rtc_server.system.child_process import answer_to_parent_alone, read_first_line
 from rtc_server.web.siblings import WorkerPlace
 from rtc_server.worker import Worker
 
@@ -48,7 +47,10 @@ class FirstLine(msgspec.Struct, frozen=True):
 def main() -> int:
     """The process."""
     answer_to_parent_alone()
-    told = msgspec.json.decode(_read_line(), type=FirstLine)
+    line = read_first_line()
+    if not line:
+        return 0
+    told = msgspec.json.decode(line, type=FirstLine)
     running.configure_logging(told.settings, f"worker {told.index} ")
     descriptors.raise_limit()
     try:
@@ -87,17 +89,6 @@ async def _obey(stop: asyncio.Event, hurry: asyncio.Event, reload: Callable[[], 
                     stop.set()
     stop.set()
     hurry.set()
-
-
-def _read_line() -> bytes:
-    """Unbuffered: what comes behind it is for the event loop."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(sys.stdin.fileno(), 1)
-        if not byte:
-            sys.exit(0)
-        line += byte
-    return line
 
 
 if __name__ == "__main__":

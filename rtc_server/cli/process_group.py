@@ -33,7 +33,7 @@ from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.process import ChildSpec
 from rtc_server.engine.shared import SharedEngine
 from rtc_server.errors import ConfigError, StartupError
-from rtc_server.services import ECHO, check_models, plan
+from rtc_server.services import ECHO, child_spec, plan
 from rtc_server.system import descriptors, hardware
 from rtc_server.system.child_process import ChildProcess
 from rtc_server.web.listening import check, listen
@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
     descriptors.raise_limit()
     count = count_of(settings)
     parts = _ports_of(settings, count)
-    Server(settings)  # raises what is wrong with the settings, once and here
+    Server(settings)  # raises what is wrong with the settings, or missing of the models, once and here
     bound = await listen(settings.host, settings.port)
     directory = Path(tempfile.mkdtemp(prefix="rtc-server-"))
     try:
@@ -104,11 +104,9 @@ def _key(settings: Settings, directory: Path) -> tuple[Path, bytes]:
 
 
 def _engines(settings: Settings) -> dict[str, ChildSpec]:
-    """The engines that all media processes use, by service; an echo needs none. Raises ModelLoadError."""
+    """The engines that all media processes use, by service; an echo needs none. Their models are known to be there."""
     specs = [spec for spec in plan(settings, hardware.cuda_devices()) if spec.service != ECHO]
-    check_models(specs)
-    level = getattr(logging, settings.log_level.upper())
-    return {spec.service: ChildSpec(spec.factory, spec.options, spec.real_time, level, spec.niceness) for spec in specs}
+    return {spec.service: child_spec(spec, settings) for spec in specs}
 
 
 @dataclass(slots=True)

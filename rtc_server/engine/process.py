@@ -40,10 +40,11 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
+from rtc_server.engine.model import StreamingModel
 from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.realtime import Clocks, RealTime
 from rtc_server.system import memory
-from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone
+from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone, read_first_line
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +64,39 @@ class ChildSpec:
     """What is added to this process's: how far it steps back where cores are few (``nice``, POSIX)."""
 
 
-class FirstLine(msgspec.Struct, frozen=True):
-    """What the child reads: a :class:`ChildSpec`, and the addresses that it connects to."""
+class PackedSpec(msgspec.Struct, frozen=True):
+    """A :class:`ChildSpec` on its way to the child."""
 
     factory: str
     options: PackedOptions
     real_time: RealTime
     log_level: int
     niceness: int
+
+    @staticmethod
+    def of(spec: ChildSpec) -> PackedSpec:
+        return PackedSpec(spec.factory, pack(spec.options), spec.real_time, spec.log_level, spec.niceness)
+
+    def settle(self) -> None:
+        """Be as nice as it says, and log."""
+        os.nice(self.niceness)
+        logging.basicConfig(level=self.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
+
+    def load(self) -> StreamingModel:
+        """Make the model. Raises ModelLoadError."""
+        return make_model(self.factory, unpack(self.options))
+
+
+class FirstLine(msgspec.Struct, frozen=True):
+    """What the child reads: what it runs, and the addresses that it connects to."""
+
+    spec: PackedSpec
     inbox: str
     outbox: str
 
     @staticmethod
     def of(spec: ChildSpec, inbox: str, outbox: str) -> FirstLine:
-        return FirstLine(spec.factory, pack(spec.options), spec.real_time, spec.log_level, spec.niceness, inbox, outbox)
+        return FirstLine(PackedSpec.of(spec), inbox, outbox)
 
 
 class ProcessLink:
@@ -228,24 +248,14 @@ class ChildPort:
 def main() -> int:
     """The child process. Its exit status is 0 after Stop, 2 if the model could not be loaded."""
     answer_to_parent_alone()
-    # One unbuffered line: a buffered reader would hide the end of the pipe from the poller.
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(sys.stdin.fileno(), 1)
-        if not byte:
-            return 0
-        line += byte
+    line = read_first_line()
+    if not line:
+        return 0
     told = msgspec.json.decode(line, type=FirstLine)
-    os.nice(told.niceness)
-    logging.basicConfig(level=told.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
+    told.spec.settle()
     port = ChildPort(told.inbox, told.outbox)
     try:
-        loaded = serve(
-            lambda: make_model(told.factory, unpack(told.options)),
-            port,
-            Clocks(time.monotonic, time.thread_time),
-            told.real_time,
-        )
+        loaded = serve(told.spec.load, port, Clocks(time.monotonic, time.thread_time), told.spec.real_time)
         if not loaded:
             port.wait_for_end()  # so that the reason is read before the exit is seen
     finally:

@@ -18,14 +18,12 @@ from typing import Final
 import msgspec
 
 from rtc_server.engine.cluster_key import ClusterKey
-from rtc_server.engine.factory import PackedOptions, make_model, pack, unpack
 from rtc_server.engine.messages import Stop
-from rtc_server.engine.process import ChildSpec
-from rtc_server.engine.realtime import RealTime
+from rtc_server.engine.process import ChildSpec, PackedSpec
 from rtc_server.engine.served import ServedPort, serve_nodes
 from rtc_server.errors import ModelLoadError
 from rtc_server.system import descriptors
-from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone
+from rtc_server.system.child_process import ChildProcess, answer_to_parent_alone, read_first_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +36,7 @@ _CLOSE_S: Final = 5.0
 class _FirstLine(msgspec.Struct, frozen=True):
     """What the child reads. ``tell``: the descriptor on which it says where it listens."""
 
-    factory: str
-    options: PackedOptions
-    real_time: RealTime
-    log_level: int
-    niceness: int
+    spec: PackedSpec
     secret: bytes
     address: str
     tell: int
@@ -66,16 +60,7 @@ class SharedEngine:
         reading, writing = os.pipe()
         try:
             self._process = ChildProcess("rtc_server.engine.shared", pass_fds=(writing,))
-            line = _FirstLine(
-                self._spec.factory,
-                pack(self._spec.options),
-                self._spec.real_time,
-                self._spec.log_level,
-                self._spec.niceness,
-                self._secret,
-                self.address,
-                writing,
-            )
+            line = _FirstLine(PackedSpec.of(self._spec), self._secret, self.address, writing)
             self._process.tell(msgspec.json.encode(line) + b"\n")
         finally:
             os.close(writing)
@@ -100,16 +85,18 @@ def _read_all(descriptor: int) -> str:
 def main() -> int:
     """The child process."""
     answer_to_parent_alone()
-    told = msgspec.json.decode(sys.stdin.buffer.readline(), type=_FirstLine)
-    os.nice(told.niceness)
-    logging.basicConfig(level=told.log_level, format="%(asctime)s %(levelname)s engine %(name)s: %(message)s")
+    line = read_first_line()
+    if not line:
+        return 0
+    told = msgspec.json.decode(line, type=_FirstLine)
+    told.spec.settle()
     descriptors.raise_limit()
     port = ServedPort(told.address, ClusterKey.of(told.secret))
     os.write(told.tell, port.address.encode())
     os.close(told.tell)
     threading.Thread(target=_end_with_input, args=(port,), name="parent", daemon=True).start()
     try:
-        serve_nodes(lambda: make_model(told.factory, unpack(told.options)), port, told.real_time)
+        serve_nodes(told.spec.load, port, told.spec.real_time)
     except ModelLoadError as error:
         logger.error("the model cannot be loaded: %s %s", error.message, error.hint or "")
         return CANNOT_BE_LOADED

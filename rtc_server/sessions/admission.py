@@ -28,7 +28,7 @@ from rtc_server.errors import (
     TooManySessions,
     UnknownService,
 )
-from rtc_server.sessions.places import Elsewhere, Nowhere
+from rtc_server.sessions.places import Elsewhere, Nowhere, Place
 from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
 
@@ -41,17 +41,8 @@ _MOST_CONNECTING: Final = 8
 _CONNECTING_RETRY_S: Final = 3
 
 
-class Admitted(Protocol):
-    """What holds a place. ``connecting``: it does, and its client has not been there yet."""
-
-    @property
-    def visitor(self) -> Visitor: ...
-
-    @property
-    def service(self) -> str: ...
-
-    @property
-    def connecting(self) -> bool: ...
+class Admitted(Place, Protocol):
+    """What holds a place, and is told when the server ends."""
 
     def frees_s(self) -> float | None:
         """Seconds until its place is given away, if its client does not come back. None: its client is there."""

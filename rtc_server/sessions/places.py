@@ -24,7 +24,7 @@ _THERE: Final = 2
 
 
 class Place(Protocol):
-    """What is told of one: see :class:`rtc_server.sessions.admission.Admitted`."""
+    """What holds one. ``connecting``: it does, and its client has not been there yet."""
 
     @property
     def visitor(self) -> Visitor: ...

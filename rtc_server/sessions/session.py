@@ -170,8 +170,7 @@ class Session:
         await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
         self.refuse_if_ending()
         self.presence.expect(token)
-        self._slot_digest = hashlib.sha256(key).digest()
-        self._leave_memo()  # the same key opens once more, until its client has another: this node may die as well
+        self._lock(key)  # the same key opens once more, until its client has another: this node may die as well
         self._open_captions()
         self._begin("taken over")
 
@@ -349,23 +348,23 @@ class Session:
         self.end(reason)
 
     def on_token(self, token: str) -> None:
-        key = memo.slot_key(token, self.id.text, self.visitor.principal.name)
-        self._slot_digest = hashlib.sha256(key).digest()
-        self._leave_memo()
+        self._lock(memo.slot_key(token, self.id.text, self.visitor.principal.name))
 
     async def look_beside(self) -> None:
-        await self._look_beside()
+        """What is looked at twice a second, whether the client is there or not."""
+        await self.listeners.look()
+        if not self._memo.covers(self.outbox.last):
+            self._leave_memo()
 
     def _begin(self, how: str) -> None:
         self._limit()
         self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
         logger.info("session %s: %s, service %s", self.id.log_id, how, self.service)
 
-    async def _look_beside(self) -> None:
-        """What is looked at twice a second, whether the client is there or not."""
-        await self.listeners.look()
-        if not self._memo.covers(self.outbox.last):
-            self._leave_memo()
+    def _lock(self, key: bytes) -> None:
+        """Let another media node take the session over by ``key``, in place of an earlier one."""
+        self._slot_digest = hashlib.sha256(key).digest()
+        self._leave_memo()
 
     def _leave_memo(self) -> None:
         """Leave with the engine what another media node has to know, if it may take the session over."""
@@ -472,7 +471,7 @@ class Session:
                 looked_at = now
                 if self.user_audio.captions is not None:
                     self.user_audio.captions.look(now)
-                await self._look_beside()
+                await self.look_beside()
                 transport = self.presence.transport
                 if transport is None or transport.silent_s(now) > self._settings.peer_timeout_s:
                     self.presence.lose_path()

@@ -114,6 +114,18 @@ def _blocked(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def read_first_line() -> bytes:
+    """What the parent says first, to its end; empty if it is gone before that. Unbuffered: what comes behind it, and
+    the end of the pipe, are for those who wait for its descriptor."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
 def answer_to_parent_alone() -> None:
     """To be called first in a child process."""
     for number in _GROUP_SIGNALS:
