@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import psutil
 from playwright.async_api import Page
 
 from bench.table import publish, spread
 from lab.browsers.chromium import chromium, give_mouth, say, start_talking, visited_page
+from lab.media_processes import media_processes, worker_of
 from lab.pico.phrases import NUMBERS
 from lab.program import Program, without_settings
 from lab.speech import espeak
@@ -77,7 +77,7 @@ async def _measure(rounds: int) -> Times:
 
 async def _kill_and_wait(page: Page, process: Program, times: Times) -> None:
     session = str(await page.evaluate("window.__voice.sessionId"))
-    victim = _media_process(process.process.pid, int(session.split("-")[1]))
+    victim = media_processes(process.process.pid)[worker_of(session)]
     before = len(str(await page.evaluate(_TRANSCRIPT)).split())
     victim.kill()
     killed_at = time.monotonic()
@@ -92,14 +92,6 @@ async def _kill_and_wait(page: Page, process: Program, times: Times) -> None:
     said = str(await page.evaluate(_TRANSCRIPT)).split()
     if said[0] != NUMBERS[1] or len(set(said)) < len(said):
         raise AssertionError(f"the model did not count on: {said}")
-
-
-def _media_process(host: int, number: int) -> psutil.Process:
-    for child in psutil.Process(host).children():
-        paths = [each.laddr for each in child.net_connections("unix") if isinstance(each.laddr, str)]
-        if any(path.endswith(f"/worker-{number}") for path in paths):
-            return child
-    raise AssertionError(f"there is no media process {number}")
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ from bench.table import publish
 from lab.engine_process import key_file
 from lab.pool_process import hosted_engines, pool_process
 from lab.ray_cluster import RayCluster, environment, ray_cluster
+from lab.serving import started
 from lab.sound.tones import VOICED_DBFS, Ear, tone
 from lab.speech import espeak
 from lab.speech.spoken import Voice
@@ -99,12 +100,8 @@ async def _served(ray: RayCluster, directory: Path, service: str, *options: str)
         await pool.wait_ready()
         own = {"pool": pool.address, "pool_services": (service,), "cluster_key": str(key_file(directory))}
         server = Server(Settings(port=0, model="echo", stt="none", drain_s=0, offers_per_minute=1_000_000, **own))  # type: ignore[arg-type]
-        await server.start()
-        try:
-            await server.wait_ready()
+        async with started(server):
             yield server
-        finally:
-            await server.stop(0)
 
 
 def _url(server: Server) -> str:

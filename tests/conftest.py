@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
+from lab.serving import started
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import parse
@@ -28,6 +28,7 @@ from tests.support.log_watch import (  # noqa: F401
     pytest_testnodedown,
     pytest_unconfigure,
 )
+from tests.support.missing import skip_but_in_ci
 from tests.support.shares import pytest_runtest_logstart, pytest_xdist_make_scheduler  # noqa: F401
 
 # Slow, shared cores: an example that takes long says nothing of the code.
@@ -58,12 +59,8 @@ StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 def need_commands(*commands: str) -> None:
     """Skip the test where a program is missing, saying which; in CI, where everything can be installed, fail."""
     missing = [command for command in commands if shutil.which(command) is None]
-    if not missing:
-        return
-    reason = f"needs {', '.join(missing)} (make system installs it, or says how)"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if missing:
+        skip_but_in_ci(f"needs {', '.join(missing)} (make system installs it, or says how)")
 
 
 @contextlib.asynccontextmanager
@@ -84,17 +81,6 @@ async def server_with(links: Mapping[str, Callable[[], EngineLink]], *arguments:
     )
     async with started(server):
         yield server
-
-
-@contextlib.asynccontextmanager
-async def started(server: Server) -> AsyncIterator[None]:
-    """Ready inside; stopped without grace at the end."""
-    await server.start()
-    try:
-        await server.wait_ready()
-        yield
-    finally:
-        await server.stop(0.0)
 
 
 @pytest.fixture

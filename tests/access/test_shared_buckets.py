@@ -66,8 +66,8 @@ def test_many_names_push_out_the_oldest_and_no_other_limit_falls(two: tuple[Shar
 
 def test_a_process_that_is_killed_while_it_counts_leaves_the_lock(path: Path) -> None:
     holds = (
-        "import sys, time, pathlib; from rtc_server.system.shared_file import SharedFile\n"
-        "with SharedFile(pathlib.Path(sys.argv[1])).locked():\n  print('held', flush=True); time.sleep(60)"
+        "import sys, signal, pathlib; from rtc_server.system.shared_file import SharedFile\n"
+        "with SharedFile(pathlib.Path(sys.argv[1])).locked():\n  print('held', flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", holds, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from lab.browsers.chromium import give_mouth, say, spy_on, start_talking, visited_page, wait_for_events, wait_for_state
 from lab.engine_process import engine_process, key_file
+from lab.media_processes import worker_of
 from lab.pico.phrases import NUMBERS
 from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands
@@ -17,7 +18,7 @@ from tests.support.resume_page import BACK_MS, SAME, TOLERATED, session_of
 from tests.support.script import spoken
 from tests.support.server_process import server_process
 from tests.support.tcp_forward import forwarding
-from tests.support.workers import media_processes, worker_of
+from tests.support.workers import media_processes
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 

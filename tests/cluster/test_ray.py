@@ -6,6 +6,7 @@ All is real but for the GPUs: a head, two nodes, the pool, the engines and a med
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import pytest_asyncio
 from lab.engine_process import key_file
 from lab.pool_process import PoolProcess, hosted_engines, pool_process
 from lab.ray_cluster import RayCluster, environment, ray_cluster
+from lab.serving import started
 from lab.sound.tones import Ear
 from lab.waiting import until
 from rtc_server.app import Server
@@ -25,10 +27,12 @@ from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
 from rtc_server.engine.supervisor import EngineState
 from tests.conftest import ON_ONE_LOOP
+from tests.support.missing import skip_but_in_ci
 from tests.support.script import Speaker
-from tests.support.trouble import assert_turned_away, url_of
+from tests.support.trouble import assert_turned_away, has_failed, url_of
 
-pytest.importorskip("ray", reason="the package ray is not installed: pip install 'rtc-server[cluster]'")
+if importlib.util.find_spec("ray") is None:
+    skip_but_in_ci("needs the package ray: pip install 'rtc-server[cluster]'")
 pytestmark = [pytest.mark.slow, pytest.mark.alone, ON_ONE_LOOP]
 PATIENCE_S = 60.0
 
@@ -54,12 +58,8 @@ async def media_server(pool_at: str, directory: Path) -> AsyncIterator[Server]:
     key = str(key_file(directory))
     own: dict[str, Any] = {"pool": pool_at, "pool_services": ("echo",), "cluster_key": key}
     server = Server(Settings(port=0, model="echo", drain_s=0, max_lag_ms=100_000, **own))
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with started(server):
         yield server
-    finally:
-        await server.stop(0)
 
 
 @contextlib.asynccontextmanager
@@ -69,10 +69,6 @@ async def connected(server: Server) -> AsyncIterator[VoiceClient]:
     async with VoiceClient(url_of(server), Speaker(), on_voice=Ear()) as client:
         await client.wait_for("connected")
         yield client
-
-
-def has_failed(client: VoiceClient) -> bool:
-    return any(event["type"] == "error" and event["code"] == "engine_failed" for event in client.events)
 
 
 async def test_from_zero_to_engines_and_back(ray: RayCluster, tmp_path: Path) -> None:

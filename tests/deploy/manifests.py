@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from rtc_server.config import ENV_PREFIX
+from tests.support.missing import skip_but_in_ci
 from tests.support.server_process import ROOT
 
 Resource = dict[str, Any]
@@ -30,7 +30,7 @@ def kubectl() -> str:
         return str(beside)
     found = shutil.which("kubectl")
     if found is None:
-        pytest.skip("needs kubectl, which the tests' tools bring on Linux", allow_module_level=True)
+        skip_but_in_ci("needs kubectl, which the tests' tools bring on Linux")
     return found
 
 

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from lab.engine_process import key_file
+from lab.serving import started
 from rtc_server import config
 from rtc_server.app import Server
 from rtc_server.cli.main import _parser
@@ -29,7 +30,7 @@ from rtc_server.config import ENV_PREFIX, EngineSettings, RelaySettings, Setting
 from rtc_server.engine import probe
 from rtc_server.services import pool_address, pooled_services
 from rtc_server.turn import coturn
-from tests.conftest import UNLIMITED, need_commands, started
+from tests.conftest import UNLIMITED, need_commands
 from tests.support.nginx import nginx_with
 from tests.support.served import served
 from tests.support.server_process import ROOT

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from lab.engine_process import key_file
+from lab.serving import started
 from rtc_server import __version__, config
 from rtc_server.access import credentials
 from rtc_server.app import Server
@@ -24,7 +25,6 @@ from rtc_server.engine import probe
 from rtc_server.services import plan, pool_address, pooled_services, remote_engines
 from rtc_server.turn import coturn
 from rtc_server.turn.ice_servers import parse_uri
-from tests.conftest import started
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, Pod, of_kind, pods, resources
 from tests.support.pools import pool
 from tests.support.served import served

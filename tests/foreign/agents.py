@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from lab import environments
+from tests.support.missing import skip_but_in_ci
 
 ENVIRONMENT: Final = Path(__file__).parent.parent.parent / ".venv-agents"
 """Beside the project's own, and not among the tests: what walks through those must not find it."""
@@ -22,7 +20,7 @@ def need_agents() -> Path:
     """The environment's Python. Skips the test, or in CI fails it, where there is none."""
     if not environments.holds(ENVIRONMENT, REQUIREMENTS):
         reason = f"needs {', '.join(REQUIREMENTS)} in an environment of their own (make clients makes it)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_but_in_ci(reason)
     return environments.python_in(ENVIRONMENT)
 
 

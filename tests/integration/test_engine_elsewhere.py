@@ -17,6 +17,7 @@ import pytest
 
 from lab.engine_process import EngineProcess, engine_process, key_file
 from lab.pico.phrases import NUMBERS
+from lab.serving import started
 from lab.sound.tones import Ear
 from lab.waiting import until
 from rtc_server.app import Server
@@ -40,12 +41,8 @@ async def media_server(engine: EngineProcess, directory: Path, service: str) -> 
     settings: dict[str, Any] = {"dialogue": {"stt": "none"}, "echo": {"model": "echo"}}[service]
     key, at = str(key_file(directory)), (f"{service}={engine.address}",)
     server = Server(Settings(port=0, engine_at=at, cluster_key=key, drain_s=0, **settings))
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with started(server):
         yield server
-    finally:
-        await server.stop(0)
 
 
 def talk_to(server: Server, *, service: str | None = None, speaker: Speaker) -> VoiceClient:

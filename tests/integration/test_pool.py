@@ -12,6 +12,7 @@ import pytest
 
 from lab.engine_process import engine_process, key_file
 from lab.pool_process import pool_process
+from lab.serving import started
 from lab.sound.tones import Ear
 from lab.waiting import until
 from rtc_server.app import Server
@@ -24,7 +25,7 @@ from tests.conftest import ON_ONE_LOOP
 from tests.support.calls import get_json
 from tests.support.pools import Node, pool
 from tests.support.script import Speaker
-from tests.support.trouble import assert_turned_away, url_of
+from tests.support.trouble import assert_turned_away, has_failed, url_of
 
 pytestmark = [pytest.mark.alone, ON_ONE_LOOP]
 ECHO = ("--engine-service", "echo", "--echo-slots", "1")
@@ -35,20 +36,12 @@ async def media_server(pool_at: str, directory: Path, **settings: Any) -> AsyncI
     key = str(key_file(directory))
     settings = {"pool_services": ("echo",), "model": "echo", "stt": "none", "max_lag_ms": 100_000, **settings}
     server = Server(Settings(port=0, pool=pool_at, cluster_key=key, drain_s=0, **settings))
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with started(server):
         yield server
-    finally:
-        await server.stop(0)
 
 
 def call(server: Server) -> VoiceClient:
     return VoiceClient(url_of(server), Speaker(), on_voice=Ear())
-
-
-def has_failed(client: VoiceClient) -> bool:
-    return any(event["type"] == "error" and event["code"] == "engine_failed" for event in client.events)
 
 
 async def test_engines_that_are_started_by_hand_are_found_and_taken_in_turn(tmp_path: Path) -> None:

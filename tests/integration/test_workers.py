@@ -16,12 +16,14 @@ import psutil
 import pytest
 from yarl import URL
 
+from lab import media_processes
 from lab.waiting import until, until_told
 from rtc_server.access import credentials
 from rtc_server.client import OfferRefused, VoiceClient
 from tests.conftest import ON_ONE_LOOP
 from tests.support import workers as workers_of
 from tests.support.calls import get_json, offering
+from tests.support.gate import bearer
 from tests.support.openai_calls import realtime_call
 from tests.support.openai_realtime import realtime_client
 from tests.support.orphans import alive
@@ -59,7 +61,7 @@ async def sessions_by_worker(server: ServerProcess) -> dict[str, int]:
 
 def worker_of(client: VoiceClient) -> int:
     assert client.session is not None
-    return workers_of.worker_of(client.session)
+    return media_processes.worker_of(client.session)
 
 
 @contextlib.asynccontextmanager
@@ -285,10 +287,6 @@ async def test_a_process_that_cannot_take_anothers_place_yet_costs_no_other(tmp_
             assert await opens(server, key)
         keys.write_text(good)
         await until(lambda: len(workers_of.media_processes(server)) == 2, "its return")
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 async def opens(server: ServerProcess, key: str) -> bool:

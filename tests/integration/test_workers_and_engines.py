@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from lab.media_processes import worker_of
 from lab.pico.phrases import NUMBERS
 from lab.waiting import until, until_told
 from rtc_server.client import VoiceClient
 from tests.support.calls import get_json, text_of
 from tests.support.script import Speaker
 from tests.support.server_process import ServerProcess, server_process
-from tests.support.workers import media_processes, shared_engines, worker_of
+from tests.support.workers import media_processes, shared_engines
 
 pytestmark = pytest.mark.alone
 

@@ -30,3 +30,8 @@ async def assert_turned_away(url: str, code: str) -> int:
 
 def count_of(client: VoiceClient, kind: str) -> int:
     return sum(event["type"] == kind for event in client.events)
+
+
+def has_failed(client: VoiceClient) -> bool:
+    """Whether it was told that its engine is gone."""
+    return any(event["type"] == "error" and event["code"] == "engine_failed" for event in client.events)
