@@ -233,6 +233,11 @@ class Allocation:
             return await self._inbox.received.get()
 
 
+_MISMATCH: Final = 437
+_PORTS: Final = 5
+"""Ports of the client's own that are tried."""
+
+
 @contextlib.asynccontextmanager
 async def allocated(
     url: str, username: str | None, password: str | None, trust: Path | None = None
@@ -241,27 +246,40 @@ async def allocated(
 
     Raises ``stun.TransactionFailed``, whose response has the error's code.
     """
+    for tries_left in reversed(range(_PORTS)):
+        protocol = await _turn_client(url, username, password, trust)
+        try:
+            try:
+                relayed = await protocol.connect()
+            except stun.TransactionFailed as error:
+                # The port was another allocation's a moment ago, and coturn keeps that for a second after its end: the
+                # client tries another port (RFC 8656, section 7.4).
+                if error.response.error_code == _MISMATCH and tries_left:
+                    continue
+                raise
+            yield Allocation(protocol, relayed)
+            await protocol.delete()
+            return
+        finally:
+            if protocol.refresh_task is not None:
+                protocol.refresh_task.cancel()
+            protocol.transport.close()
+
+
+async def _turn_client(
+    url: str, username: str | None, password: str | None, trust: Path | None
+) -> TurnClientUdpProtocol | TurnClientTcpProtocol:
     uri = parse_uri(url)
     loop = asyncio.get_running_loop()
     arguments = ((uri.host, uri.port), username, password, 600, 500)
-    transport: asyncio.Transport | asyncio.DatagramTransport
-    protocol: TurnClientUdpProtocol | TurnClientTcpProtocol
     if uri.transport == "udp":
-        transport, protocol = await loop.create_datagram_endpoint(
+        _, datagrams = await loop.create_datagram_endpoint(
             lambda: TurnClientUdpProtocol(*arguments), remote_addr=(uri.host, uri.port)
         )
-    else:
-        context = ssl.create_default_context(cafile=trust) if uri.scheme == "turns" else None
-        transport, protocol = await loop.create_connection(
-            lambda: TurnClientTcpProtocol(*arguments), uri.host, uri.port, ssl=context
-        )
-    try:
-        yield Allocation(protocol, await protocol.connect())
-        await protocol.delete()
-    finally:
-        if protocol.refresh_task is not None:
-            protocol.refresh_task.cancel()
-        transport.close()
+        return datagrams
+    context = ssl.create_default_context(cafile=trust) if uri.scheme == "turns" else None
+    _, stream = await loop.create_connection(lambda: TurnClientTcpProtocol(*arguments), uri.host, uri.port, ssl=context)
+    return stream
 
 
 @contextlib.asynccontextmanager
