@@ -151,6 +151,11 @@ async def say_goodbye(
             await socket.close(code=code, message=reason.encode())
     except (TimeoutError, ConnectionError):
         abort(request)
+    else:
+        # aiohttp's own time limit for the client's answer may end first. It closes the transport then, which waits, for
+        # ever, until the client has read what lies in the buffer.
+        if request.transport is not None and request.transport.get_write_buffer_size():
+            abort(request)
 
 
 def abort(request: web.Request) -> None:

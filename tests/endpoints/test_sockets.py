@@ -1,4 +1,5 @@
-"""What every WebSocket endpoint does alike: how a client that sends without a pause shares the event loop."""
+"""What every WebSocket endpoint does alike: how a client that sends without a pause shares the event loop, and how one
+that does not read is left."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import WSMessage, WSMsgType
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from rtc_server.endpoints.sockets import Turn, receive_data
+from lab.waiting import until
+from rtc_server.endpoints.sockets import Turn, make_socket, receive_data, say_goodbye
 
 MESSAGES = 500
 
@@ -79,3 +81,42 @@ async def test_a_client_gives_way_by_the_time_it_takes(message_s: float, rounds:
         await working
     least, most = rounds
     assert least <= others <= most
+
+
+@pytest.mark.parametrize("answer_s", [0.05, 5.0], ids=["aiohttp's limit ends first", "ours ends first"])
+async def test_nothing_is_kept_for_a_client_that_does_not_read(answer_s: float) -> None:
+    """Its connection ends with its handler, although what it ought to read lies in the buffer."""
+    requests: list[web.Request] = []
+    ended = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        requests.append(request)
+        response = make_socket(request, 100, answer_s)
+        await response.prepare(request)
+        assert request.transport is not None
+        while not request.transport.get_write_buffer_size():  # as much as the system takes
+            await response.send_bytes(bytes(1000))
+        await say_goodbye(request, response, 5.0 if answer_s < 1 else 0.05, WSCloseCode.OK, "")
+        ended.set()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        reader, writer = await asyncio.open_connection(host, port, limit=1)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        async with asyncio.timeout(20):
+            await ended.wait()
+            await until(lambda: requests[0].transport is None, "the end of the connection")
+        assert not reader.at_eof(), "it has not read to the end"
+        writer.transport.abort()
+    finally:
+        await runner.cleanup()
