@@ -110,6 +110,10 @@ class Settings:
         "write down the user's own words beside a dialogue, in slots of --stt that no client asks for; auto: where "
         "there is such a model",
     )
+    translate: str = _setting(
+        "auto",
+        "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade'",
+    )
     stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
     slots: int | None = _setting(
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0

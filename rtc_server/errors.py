@@ -240,6 +240,30 @@ class Draining(Unavailable):
     message = "The server is shutting down. Try again in a few seconds."
 
 
+class UnsupportedPair(BadRequest):
+    code = "unsupported_pair"
+    http_status = 422
+    message = "This server does not translate between these languages."
+
+
+class UtteranceTooLong(BadRequest):
+    code = "utterance_too_long"
+    http_status = 413
+    message = "What is to be translated is longer than it may be. Say it in parts."
+
+
+class TranslationLate(Unavailable):
+    """It was not there by its deadline, and is not computed any more."""
+
+    code = "translation_late"
+    message = "The translation took too long. Try again in a few seconds."
+
+
+class TranslationFailed(ServerError):
+    code = "translation_failed"
+    message = "This could not be translated."
+
+
 class EngineFailed(ServerError):
     code = "engine_failed"
     http_status = 503

@@ -20,6 +20,7 @@ _STEP_BUCKETS_S: Final = (
 )
 _DEPTH_BUCKETS_S: Final = (0.0, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48)
 _FIRST_AUDIO_BUCKETS_S: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+_TRANSLATION_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 
 
 class Metrics:
@@ -140,6 +141,22 @@ class Metrics:
             registry=r,
         )
         self.engine_restarts = Counter("rtc_engine_restarts", "Engine processes restarted.", ["service"], registry=r)
+
+        self.translations = Counter(
+            "rtc_translations",
+            "Utterances that were to be translated, by what became of them: done, or the code of an error.",
+            ["outcome"],
+            registry=r,
+        )
+        self.translation_seconds = Histogram(
+            "rtc_translation_seconds",
+            "From an utterance to its translation, with its voice if one was wanted.",
+            buckets=_TRANSLATION_BUCKETS_S,
+            registry=r,
+        )
+        self.translations_waiting = Gauge(
+            "rtc_translations_waiting", "Utterances that wait to be translated, or are being translated.", registry=r
+        )
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

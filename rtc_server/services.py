@@ -29,6 +29,9 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
+from rtc_server.translation import cascade
+from rtc_server.translation.client import Translator
+from rtc_server.translation.process import TranslatorLink, TranslatorSpec
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
 
@@ -50,7 +53,7 @@ _CUDA_SLOTS: Final = 8
 _CPU_STT_SLOTS: Final = 4
 _CUDA_STT_SLOTS: Final = 64
 _NICENESS: Final = 5
-"""Of a model that writes down on cores on which another one talks."""
+"""Of a model that writes down, or translates, on cores on which another one talks."""
 _KYUTAI_FACTORY: Final = "rtc_server.models.kyutai.fit:load_if_it_fits"
 _KYUTAI_PACKAGES: Final = ("moshi", "torch", "sentencepiece", "safetensors", "huggingface_hub")
 
@@ -259,6 +262,28 @@ def _remote_makers(settings: Settings) -> dict[str, Callable[[], EngineLink]]:
         return {}
     key = ClusterKey.read(Path(settings.cluster_key))
     return {service: partial(RemoteLink, address, key) for service, address in addresses.items()}
+
+
+def resolve_translator(settings: Settings) -> str:
+    """Resolve ``--translate``; empty for none."""
+    if settings.translate != "auto":
+        return "" if settings.translate == "none" else settings.translate
+    return cascade.NAME if cascade.is_there() else ""
+
+
+def make_translator(settings: Settings, metrics: Metrics) -> Translator | None:
+    """The translator of utterances, not started yet; None for none. Raises ConfigError."""
+    name = resolve_translator(settings)
+    if not name:
+        return None
+    if name != cascade.NAME:
+        raise ConfigError(
+            f"--translate {name}: there is no such translator.{did_you_mean(name, ('auto', 'none', cascade.NAME))}"
+        )
+    spec = TranslatorSpec(
+        cascade.FACTORY, cascade.CascadeOptions(), getattr(logging, settings.log_level.upper()), _NICENESS
+    )
+    return Translator(lambda: TranslatorLink(spec), metrics)
 
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:

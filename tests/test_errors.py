@@ -52,7 +52,7 @@ def example(kind: type[ServerError]) -> ServerError:
 
 
 def test_the_table_is_read() -> None:
-    assert len(table()) == 39
+    assert len(table()) == 43
     assert table()["server_full"] == ("503", True)
     assert table()["bad_message"] == (NO_STATUS, False)
 

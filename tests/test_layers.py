@@ -19,6 +19,7 @@ LEVELS: list[set[str]] = [
     {"protocols", "system", "usage"},
     {"config", "access", "engine", "media"},
     {"models", "decoding", "tracks", "turn", "web", "cluster"},
+    {"translation"},
     {"services", "transcription"},
     {"sessions"},
     {"webrtc"},
@@ -168,6 +169,7 @@ def test_the_engine_never_imports_the_media_stack(path: Path) -> None:
         ("rtc_server.app", {"torch", "moshi", "ray"}),
         ("rtc_server.engine.process", {"aiohttp", "aiortc", "torch"}),
         ("rtc_server.decoding.nursery", {"aiohttp", "aiortc", "torch"}),
+        ("rtc_server.translation.process", {"aiohttp", "aiortc", "torch"}),
     ],
 )
 def test_what_a_plane_loads(module: str, forbidden: set[str]) -> None:

@@ -77,7 +77,13 @@ class EngineClient:
         self.on_stall: OnStall = lambda stalled, listeners: None
         self._metrics = metrics
         metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
-        owner = EngineOwner(self._on_message, self._on_stall, self._on_lost, lambda: (self._timed_step_s, *self._steps))
+        owner = EngineOwner(
+            self._on_message,
+            self._on_stall,
+            self._on_lost,
+            steps_s=lambda: (self._timed_step_s, *self._steps),
+            tells_ready=lambda message: isinstance(message, Ready),
+        )
         self._supervisor = Supervisor(service, make_link, metrics, owner, stall_timeout_s)
         self._streams: dict[int, EngineStream] = {}
         self._spare: list[EngineStream] = []

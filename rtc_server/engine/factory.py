@@ -37,33 +37,39 @@ class PackedOptions(msgspec.Struct, frozen=True):
     values: msgspec.Raw
 
 
-def pack(options: ModelOptions) -> PackedOptions:
-    """``options`` for another process, whose :func:`unpack` has to find their class by name."""
+def pack(options: object) -> PackedOptions:
+    """``options``, a dataclass of plain values, for another process, whose :func:`unpack` has to find their class by
+    name."""
     kind = type(options)
     return PackedOptions(f"{kind.__module__}:{kind.__qualname__}", msgspec.Raw(msgspec.json.encode(options)))
 
 
-def unpack(packed: PackedOptions) -> ModelOptions:
-    """Unpack options. Raises msgspec.ValidationError for values that are not of the types that the class declares."""
-    options: ModelOptions = msgspec.json.decode(packed.values, type=_find(packed.kind))
-    return options
+def unpack(packed: PackedOptions) -> Any:
+    """Unpack options. Raises msgspec.ValidationError for values that are not of the types that the class declares. Any:
+    what its name tells of it."""
+    return msgspec.json.decode(packed.values, type=_find(packed.kind))
 
 
 def make_model(factory: str, options: ModelOptions) -> StreamingModel:
+    """A streaming model, by :func:`make`. Raises ModelLoadError."""
+    model: StreamingModel = make(factory, options)
+    return model
+
+
+def make(factory: str, options: object) -> Any:
     """Call ``factory`` (``module:function``) with ``options``. Raises ModelLoadError, also for a package that the model
     wants and this machine does not have.
 
     ``factory`` comes from the composition root, never from a request.
     """
     try:
-        model: StreamingModel = _find(factory)(options)
+        return _find(factory)(options)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package == __name__.partition(".")[0]:
             raise
         name = getattr(options, "model", factory.partition(":")[0])  # echo and the like have but one
         raise invocation.lacks(name, package) from error
-    return model
 
 
 def _find(name: str) -> Any:

@@ -13,10 +13,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from rtc_server.engine.link import EngineLink
-from rtc_server.engine.messages import FromEngine, LoadFailed, Ping, Ready, ToEngine
+from rtc_server.engine.link import Link
+from rtc_server.engine.messages import LoadFailed, Ping
 from rtc_server.engine.pulse import Pulse, quiet_s
 from rtc_server.errors import ModelLoadError
 from rtc_server.metrics import Metrics
@@ -24,6 +24,8 @@ from rtc_server.system.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
 
+To = TypeVar("To")
+From = TypeVar("From")
 STALL_TIMEOUT_S: Final = 20.0
 """Silence after which an engine is killed, for it will not come back."""
 _LOOK_S: Final = 0.25
@@ -44,30 +46,31 @@ class EngineState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOwner:
+class EngineOwner(Generic[From]):
     """What a supervisor tells and asks. All are called on the event loop; none may block or raise.
 
     ``on_message``: what the engine says, but for why it cannot be loaded. ``on_stall``: True when a loaded engine falls
     silent, False when it goes on. ``on_lost``: it has ended, and what was in it is gone. ``steps_s``: how long its last
-    steps took, and the one that was timed.
+    steps took, and the one that was timed. ``tells_ready``: whether a message says that its model is loaded.
     """
 
-    on_message: Callable[[FromEngine], None]
+    on_message: Callable[[From], None]
     on_stall: Callable[[bool], None]
     on_lost: Callable[[], None]
     steps_s: Callable[[], Iterable[float]]
+    tells_ready: Callable[[From], bool]
 
 
-class Supervisor:
+class Supervisor(Generic[To, From]):
     """Of ``service``. ``make_link`` makes the link of each (re)start; an engine that is silent for longer than
     ``stall_timeout_s`` ends. ``failure``: why there is no engine and never will be."""
 
     def __init__(
         self,
         service: str,
-        make_link: Callable[[], EngineLink],
+        make_link: Callable[[], Link[To, From]],
         metrics: Metrics,
-        owner: EngineOwner,
+        owner: EngineOwner[From],
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         self.state = EngineState.LOADING
@@ -78,7 +81,7 @@ class Supervisor:
         self._metrics = metrics
         self._owner = owner
         self._stall_timeout_s = stall_timeout_s
-        self._link: EngineLink | None = None
+        self._link: Link[To, From] | None = None
         self._task: asyncio.Task[None] | None = None
         self._pulse = Pulse(0.0)
         self._settled = asyncio.Event()
@@ -121,7 +124,7 @@ class Supervisor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def send(self, message: ToEngine) -> bool:
+    def send(self, message: To | Ping) -> bool:
         """Never blocks; False if the engine did not take it, or there is none."""
         return self._link is not None and self._link.send(message)
 
@@ -191,13 +194,13 @@ class Supervisor:
         logger.warning("engine %s has not answered for %.1f s", self._service, silent_s)
         self._owner.on_stall(True)
 
-    def _on_message(self, message: FromEngine) -> None:
+    def _on_message(self, message: From | LoadFailed) -> None:
         self._answered()
         if isinstance(message, LoadFailed):
             self._on_load_failed(message)
             return
         self._owner.on_message(message)
-        if isinstance(message, Ready):
+        if self._owner.tells_ready(message):
             self._become_ready()
             self._settled.set()
 

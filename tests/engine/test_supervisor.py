@@ -250,7 +250,7 @@ async def test_a_hanging_engine_is_killed_and_started_again(
     no_restart_pause: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not hear that it should stop."""
-    monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("rtc_server.engine.child_link._CLOSE_TIMEOUT_S", 0.1)
     async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.4)) as client:
         pid = await hung(client)
         await until(lambda: client.ready)
@@ -264,7 +264,7 @@ async def test_a_close_while_a_hanging_engine_is_being_ended_leaves_no_process(
     monkeypatch: pytest.MonkeyPatch, private_directory: Path
 ) -> None:
     """The server is stopped in the seconds that the hanging engine is given."""
-    monkeypatch.setattr("rtc_server.engine.process._CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("rtc_server.engine.child_link._CLOSE_TIMEOUT_S", 0.5)
     async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.1)) as client:
         pid = await hung(client)
         assert psutil.pid_exists(pid)

@@ -1,0 +1,52 @@
+"""Programs are run within limits of time and output, and take what they have started along."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rtc_server.translation.programs import ProgramError, run
+
+
+def test_text_goes_in_and_bytes_come_out() -> None:
+    assert run(["cat"], "-v ä\n$(id)") == "-v ä\n$(id)".encode()
+
+
+def test_lone_surrogates_do_not_stop_a_text() -> None:
+    assert run(["cat"], "a\ud800b") == b"a?b"
+
+
+def test_one_that_does_not_read_is_no_trouble() -> None:
+    assert run(["echo", "hello"], "x" * 60_000) == b"hello\n"
+
+
+def test_one_that_writes_without_end_is_cut_off() -> None:
+    assert run(["yes"], most_bytes=1000) == b"y\n" * 500
+
+
+def test_one_that_hangs_is_killed_with_what_it_has_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    begun = time.monotonic()
+    with pytest.raises(ProgramError, match="sh ended with status -9"):
+        run(["sh", "-c", f"sleep 1000 & echo $! $$ > {pids}; cat > /dev/null; wait"], limit_s=0.5)
+    assert time.monotonic() - begun < 60
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("command", [["no-such-program"], ["false"], ["sh", "-c", "kill -9 $$"]])
+def test_one_that_cannot_do_it_is_an_error(command: list[str]) -> None:
+    with pytest.raises(ProgramError):
+        run(command, "x")
+
+
+def test_no_descriptor_is_left() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        run(["cat"], "x")
+        with pytest.raises(ProgramError):
+            run(["false"], "x")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
