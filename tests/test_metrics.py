@@ -63,7 +63,7 @@ def test_the_process_wide_registry_is_left_alone() -> None:
 def test_labels_never_name_a_person_an_address_or_a_session() -> None:
     """Only these, whose values are few."""
     labels = {label for each in all_of(Metrics()).values() for label in each._labelnames}
-    assert labels == {"state", "service", "reason", "code", "direction", "kind", "quantile", "endpoint"}
+    assert labels == {"state", "service", "reason", "code", "direction", "kind", "quantile", "endpoint", "outcome"}
 
 
 def test_the_buckets_of_a_step_straddle_the_frame() -> None:
