@@ -16,6 +16,7 @@ from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine import probe
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.errors import ConfigError, ModelLoadError, NoEngine
+from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.services import (
     DIALOGUE,
@@ -193,17 +194,25 @@ def _model(asked: str, model: str) -> Finding:
     what = f"--model {asked} runs {model}"
     if model == ECHO:
         return Finding(False, what, f"echo is no speech model: {_how_to_get_one()}.")
-    directory = bundled.directory_of(model)
-    if directory is None:
-        return Finding(True, what)
+    if bundled.directory_of(model) is None:
+        return Finding(True, what + _heard(model))
     missing = ", ".join(bundled.missing_files(model))
-    lacks = f", but this installation lacks {missing} of it" if missing else ", which comes with the server"
+    lacks = (
+        f", but this installation lacks {missing} of it" if missing else ", which comes with the server" + _heard(model)
+    )
     return Finding(not missing, what + lacks, invocation.install_anew(model))
 
 
 def _stt(asked: str, model: str) -> Finding:
-    what = f"--stt {asked} runs {model}" if model else "no --stt model: nothing is transcribed"
+    what = f"--stt {asked} runs {model}{_heard(model)}" if model else "no --stt model: nothing is transcribed"
     return Finding(bool(model), what, "To transcribe: --stt kyutai/stt-1b-en_fr, or a local directory.")
+
+
+def _heard(model: str) -> str:
+    """The languages that it hears, where that is known without loading it."""
+    directory = bundled.directory_of(model) or Path(model).expanduser()
+    languages = languages_of(model, read_about(directory) if directory.is_dir() else About())
+    return f" (hears {', '.join(languages)})" if languages else ""
 
 
 def _how_to_get_one() -> str:

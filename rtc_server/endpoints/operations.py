@@ -169,6 +169,7 @@ def _engine_status(engine: Engine) -> dict[str, Any]:
         "state": engine.state,
         "model": info.name if info else None,
         "device": info.device if info else None,
+        "languages": info.languages if info else None,
         "slots": info.slots if info else None,
         "slots_used": engine.slots_used,
         "step_p50_ms": _rounded(engine.step_p50_ms),

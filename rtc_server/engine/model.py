@@ -59,6 +59,7 @@ class ModelInfo:
     makes audio and text. Of a model that transcribes: ``delay_s``, by which it writes after it has heard;
     ``prefix_s``, the silence that it wants before the first word; ``pause_heads``, how many probabilities of a
     pause it gives with each frame.
+    ``languages``: those that it hears, as primary subtags of BCP 47 (``en``), its own first; empty: not known.
     Where its makers say more of it: ``notice``, what each of its users should know; ``hint``, a command that
     goes with that; ``examples``, what to say to it. All of it for people's eyes.
     """
@@ -75,6 +76,7 @@ class ModelInfo:
     notice: str = ""
     hint: str = ""
     examples: tuple[Example, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
-"""Reads ``about.json`` of a checkpoint directory: the model's notice, and phrases to try.
+"""Reads ``about.json`` of a checkpoint directory: the model's notice, phrases to try, and the languages that it hears.
 
-Owns the file's format and its bounds. What it says is shown to people, never run; a file that is not as
-``docs/protocol.md`` has it counts as none, for a model can do without.
+Owns the file's format and its bounds, and which languages the published models hear that have no such file. What it
+says is shown to people, never run; a file that is not as ``docs/protocol.md`` has it counts as none, for a model can do
+without.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,11 @@ MAX_BYTES: Final = 65_536
 _Topic = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
 _Phrase = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
 _Sentences = Annotated[str, msgspec.Meta(max_length=400)]
+_Language = Annotated[str, msgspec.Meta(pattern="^[a-z]{2,3}$")]
+_KYUTAI_STT: Final = re.compile(r"(?:.*/)?stt-[\d.]+b-([a-z]{2}(?:_[a-z]{2})*)(?:-.*)?")
+"""Kyutai's names of models that transcribe (``kyutai/stt-1b-en_fr``) end in their languages."""
+_KYUTAI_OTHERS: Final = {"moshiko": "en", "moshika": "en", "hibiki-1b": "fr", "hibiki-2b": "fr"}
+"""What its other models hear: Moshi English, Hibiki French."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class About:
     notice: str = ""
     hint: str = ""
     examples: tuple[Example, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 class _Example(msgspec.Struct, frozen=True):
@@ -47,6 +55,7 @@ class _File(msgspec.Struct, frozen=True):
     notice: _Sentences = ""
     hint: _Sentences = ""
     examples: Annotated[list[_Example], msgspec.Meta(max_length=24)] = []
+    languages: Annotated[list[_Language], msgspec.Meta(max_length=100)] = []
 
     def strings(self) -> Iterator[str]:
         yield from (self.notice, self.hint)
@@ -81,4 +90,15 @@ def parse_about(raw: bytes) -> About:
             # It goes to terminals, too.
             raise ValueError("a text has space around it or control characters in it")
     examples = tuple(Example(each.topic, tuple(each.say)) for each in file.examples)
-    return About(file.notice, file.hint, examples)
+    return About(file.notice, file.hint, examples, tuple(file.languages))
+
+
+def languages_of(name: str, about: About) -> tuple[str, ...]:
+    """The languages that the model with the public ``name`` hears: those that ``about`` tells, else those that its
+    name does; empty where neither does."""
+    if about.languages:
+        return about.languages
+    if found := _KYUTAI_STT.fullmatch(name):
+        return tuple(found[1].split("_"))
+    base = name.rpartition("/")[2]
+    return next(((language,) for start, language in _KYUTAI_OTHERS.items() if base.startswith(f"{start}-")), ())

@@ -59,6 +59,15 @@ def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tm
     assert reported(Settings()).startswith("ok       --model auto runs pico, which comes with the server")
 
 
+def test_it_says_which_languages_a_model_hears(tmp_path: Path) -> None:
+    tiny = write_tiny_checkpoint(tmp_path / "tiny")
+    assert "hears" not in reported(Settings(model=str(tiny)))
+    (tiny / "about.json").write_text('{"languages": ["en", "pt"]}')
+    assert reported(Settings(model=str(tiny))).splitlines()[0].endswith("(hears en, pt)")
+    (line,) = lines_with("--stt", Settings(stt="kyutai/stt-1b-en_fr"))
+    assert line == "ok       --stt kyutai/stt-1b-en_fr runs kyutai/stt-1b-en_fr (hears en, fr)"
+
+
 def test_without_its_weights_the_sound_check_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bundled, "_DIRECTORIES", {"pico": tmp_path})
     said = reported(Settings())

@@ -21,7 +21,9 @@ EXAMPLES = (Example("Count", ("count to ten", "stop")), Example("Greet it", ("he
 
 def told(hint: str) -> CountingModel:
     model = CountingModel(2)
-    model.info = dataclasses.replace(model.info, notice="It is small.", hint=hint, examples=EXAMPLES)
+    model.info = dataclasses.replace(
+        model.info, notice="It is small.", hint=hint, examples=EXAMPLES, languages=("en", "fr")
+    )
     return model
 
 
@@ -30,6 +32,7 @@ async def test_a_model_that_tells_of_itself(hint: str) -> None:
     links = {"dialogue": lambda: LocalLink(lambda: told(hint)), "echo": lambda: LocalLink(lambda: EchoModel(1))}
     async with server_with(links) as server:
         _, config = await get_json(f"http://127.0.0.1:{server.port}/api/config")
+        _, status = await get_json(f"http://127.0.0.1:{server.port}/status")
     assert config["notice"] is None
     dialogue, echo = config["services"]
     assert dialogue["notice"] == {"code": "model", "message": "It is small.", "hint": hint or None}
@@ -38,6 +41,10 @@ async def test_a_model_that_tells_of_itself(hint: str) -> None:
         {"topic": "Greet it", "say": ["hello"]},
     ]
     assert (echo["notice"], echo["examples"]) == (None, [])
+    assert {name: engine["languages"] for name, engine in status["engines"].items()} == {
+        "dialogue": ["en", "fr"],
+        "echo": [],
+    }
 
 
 async def test_without_a_model_it_says_how_to_get_one(server: Server, base_url: str) -> None:

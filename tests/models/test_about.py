@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.model import Example
-from rtc_server.models.about import FILE_NAME, MAX_BYTES, About, parse_about, read_about
+from rtc_server.models.about import FILE_NAME, MAX_BYTES, About, languages_of, parse_about, read_about
 
 PHRASES = {"topic": "Count", "say": ["count to ten", "stop", "go on"]}
 
@@ -24,10 +24,11 @@ def raw(**content: Any) -> bytes:
 
 
 def test_all_that_it_can_say(tmp_path: Path) -> None:
-    content = raw(notice="It is small.", hint="make serve", examples=[PHRASES, {"topic": "Größe", "say": ["é"]}])
+    examples_told = [PHRASES, {"topic": "Größe", "say": ["é"]}]
+    content = raw(notice="It is small.", hint="make serve", examples=examples_told, languages=["en", "yue"])
     (tmp_path / FILE_NAME).write_bytes(content)
     examples = (Example("Count", ("count to ten", "stop", "go on")), Example("Größe", ("é",)))
-    assert read_about(tmp_path) == About("It is small.", "make serve", examples)
+    assert read_about(tmp_path) == About("It is small.", "make serve", examples, ("en", "yue"))
 
 
 @pytest.mark.parametrize("content", [raw(), raw(later=["something"]), raw(notice="", hint="", examples=[])])
@@ -55,6 +56,11 @@ BROKEN = [
     raw(notice=" loose"),
     raw(hint="\x1b[2Jmake serve"),
     raw(hint="make serve\nrm -r /"),
+    raw(languages="en"),
+    raw(languages=["EN"]),
+    raw(languages=["pt-BR"]),
+    raw(languages=["en "]),
+    raw(languages=["en"] * 101),
     raw(examples={}),
     raw(examples=["hello"]),
     raw(examples=[PHRASES] * 25),
@@ -89,6 +95,31 @@ def test_one_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     (tmp_path / FILE_NAME).mkdir()
     assert read_about(tmp_path) == About()
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("kyutai/stt-1b-en_fr", ("en", "fr")),
+        ("kyutai/stt-2.6b-en", ("en",)),
+        ("stt-1b-en_fr", ("en", "fr")),
+        ("kyutai/stt-1b-en_fr-candle", ("en", "fr")),
+        ("kyutai/moshiko-pytorch-bf16", ("en",)),
+        ("kyutai/hibiki-1b-pytorch-bf16", ("fr",)),
+        ("kyutai/something-else", ()),
+        ("my-stt-1b-en", ()),
+        ("echo", ()),
+        ("", ()),
+    ],
+)
+def test_languages_of_published_models_are_known_by_name(name: str, languages: tuple[str, ...]) -> None:
+    assert languages_of(name, About()) == languages
+    assert languages_of(name, About(languages=("pt",))) == ("pt",), "what the checkpoint tells goes first"
+
+
+@pytest.mark.parametrize("model", [bundled.PICO, bundled.PICO_STT])
+def test_languages_of_the_bundled_models_are_told(model: str) -> None:
+    assert read_about(bundled.directory_of(model) or Path()).languages == ("en",)
 
 
 @given(st.binary(max_size=200) | st.sampled_from(BROKEN[9:]).flatmap(lambda one: st.sampled_from([one, one[:-1]])))

@@ -32,10 +32,12 @@ def test_a_checkpoint_may_tell_of_itself(moshi_checkpoint: Path, tmp_path: Path)
     directory = tmp_path / "talkative"
     shutil.copytree(moshi_checkpoint, directory)
     examples = [{"topic": "Count", "say": ["count to ten", "stop"]}]
-    (directory / "about.json").write_text(json.dumps({"notice": "It is small.", "hint": "make", "examples": examples}))
+    about = {"notice": "It is small.", "hint": "make", "examples": examples, "languages": ["en", "fr"]}
+    (directory / "about.json").write_text(json.dumps(about))
     info = greedy(directory, 1).info
     assert (info.name, info.notice, info.hint) == ("talkative", "It is small.", "make")
     assert info.examples == (Example("Count", ("count to ten", "stop")),)
+    assert info.languages == ("en", "fr")
 
 
 def test_the_bundled_model_is_known_by_its_name_alone(moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from moshi.utils.compile import no_compile
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.about import About, read_about
+from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import set_kv_dtype
@@ -92,6 +92,7 @@ def _build(
         notice=about.notice,
         hint=about.hint,
         examples=about.examples,
+        languages=languages_of(name, about),
     )
     return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 
