@@ -93,6 +93,7 @@ system: ## Install what the tests of browsers, networks and voices need, where t
 	command -v pulseaudio >/dev/null || missing="$$missing pulseaudio"; \
 	command -v turnserver >/dev/null || missing="$$missing coturn"; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
+	apertium -l 2>/dev/null | grep -q eng-spa || missing="$$missing apertium apertium-eng-spa"; \
 	command -v flite >/dev/null || missing="$$missing flite"; \
 	command -v festival >/dev/null || missing="$$missing festival"; \
 	test -d $(FESTIVAL)/us/cmu_us_slt_arctic_hts || missing="$$missing festvox-us-slt-hts"; \
@@ -138,7 +139,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml Makefile | $(VENV)/bin/python
 	@echo "installing the server (a few minutes the first time)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[rooms]'
 	@$(PIP) --no-deps $(MOSHI)
 	@touch $@
 

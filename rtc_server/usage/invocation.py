@@ -82,13 +82,13 @@ def install_anew(model: str) -> str:
 
 
 def _requirement(package: str) -> str:
-    """This program's own requirement of it, with its bounds."""
+    """This program's own requirement of it, with its bounds, or that of one of its extras."""
     name = package.replace("_", "-").lower()
     try:
         wanted = importlib.metadata.requires(PROGRAM) or []
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         wanted = []
-    plain = (each.partition(";")[0].strip() for each in wanted if "extra ==" not in each)
+    plain = (each.partition(";")[0].strip() for each in sorted(wanted, key=lambda each: "extra ==" in each))
     return next((each for each in plain if re.split(r"[^A-Za-z0-9._-]", each)[0].lower() == name), name)
 
 

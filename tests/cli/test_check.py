@@ -12,6 +12,8 @@ from rtc_server.cli import check
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.system import hardware, memory
+from rtc_server.translation import cascade, fast_translate
+from rtc_server.translation.cascade import Parts
 from tests.support.served import served
 
 
@@ -124,3 +126,22 @@ def test_a_cluster_key_that_cannot_be_read_fails_the_check(tmp_path: Path) -> No
     text, can_run = check.report(settings)
     assert not can_run
     assert f"missing  --cluster-key {tmp_path / 'none'} cannot be read" in text
+
+
+def test_it_says_which_languages_can_be_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts({("en", "pt"): str, ("pt", "en"): str, ("en", "es"): str}, {"en": "en-us", "pt": "pt-br"})
+    monkeypatch.setattr(cascade, "find_parts", lambda: parts)
+    monkeypatch.setattr(fast_translate, "installed", lambda: True)
+    assert lines_with("--translate cascade: ", Settings()) == ["ok       --translate cascade: en↔pt, en→es, pt→es"]
+    assert lines_with("Apertium", Settings()) == ["ok       Apertium (en→es)"]
+    assert lines_with("espeak-ng", Settings()) == ["ok       espeak-ng (2 languages have a voice)"]
+
+
+def test_it_says_what_is_missing_to_translate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_translate, "installed", lambda: False)
+    monkeypatch.setattr(cascade, "find_parts", lambda: Parts({}, {}))
+    report = check.report(Settings(translate="cascade"))[0]
+    for missing in ("fast-translate (English and Portuguese)", "Apertium (other pairs", "espeak-ng (voices)"):
+        assert f"missing  {missing}" in report
+    assert "missing  --translate cascade: nothing is translated" in report
+    assert "ok       no translator" in check.report(Settings(translate="none"))[0]

@@ -210,10 +210,9 @@ def test_an_apertium_that_fails_has_no_pairs(tmp_path: Path, monkeypatch: pytest
 
 
 def test_apertium_itself_translates() -> None:
-    """English and Spanish, where that pair is installed; it is no package that CI has to have."""
+    """English and Spanish; with all that is hostile in one text, for it takes a while to start."""
     mode = apertium.modes().get(("en", "es"))
     if mode is None:
-        pytest.skip("needs apertium-eng-spa")
+        skip_but_in_ci("needs apertium-eng-spa")
     assert apertium.translate(mode, "Hello, how are you?").startswith("Hola")
-    for text in HOSTILE:
-        apertium.translate(mode, " ".join(text.split("\n")))
+    assert apertium.translate(mode, " ".join(" ".join(HOSTILE).split()).replace("\0", ""))
