@@ -32,6 +32,12 @@ class Metrics:
         self.sessions = Gauge("rtc_sessions", "Sessions by state.", ["state"], registry=r)
         self.sessions_opened = Counter("rtc_sessions_opened", "Sessions opened.", ["service"], registry=r)
         self.sessions_ended = Counter("rtc_sessions_ended", "Sessions ended.", ["reason"], registry=r)
+        self.sessions_restarted = Counter(
+            "rtc_sessions_restarted",
+            "Times that a session whose engine had died got a slot of another.",
+            ["service"],
+            registry=r,
+        )
         self.sessions_resumed = Counter(
             "rtc_sessions_resumed", "Times that a client came back to its session.", ["service"], registry=r
         )

@@ -165,6 +165,10 @@ const handlers = {
       transcript.begin();
       view.announce(strings.BEGUN_ANEW);
       tell(strings.BEGUN_ANEW);
+    } else if (message.type === 'state' && message.reason === 'restarted') {
+      transcript.begin();
+      view.announce(strings.RESTARTED);
+      tell(strings.RESTARTED);
     } else if (message.type === 'recovered' && banner.code === message.code) {
       banner.hide();
       view.announce(strings.RECOVERED);

@@ -52,6 +52,8 @@ UNLIMITED = (
 )
 """All of a test's clients have one address, and their work is done in the server's loop, or beside it on a machine that
 may have other things to do. Tests of these limits set their own, which win."""
+NO_GRACE = ("--resume-grace-s", "0")
+"""A session waits neither for its client nor for another engine."""
 
 StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 

@@ -8,11 +8,12 @@ which engines there are. An engine decides whether it has a slot, and if it has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +79,7 @@ class PooledEngine:
         self._rosters = 0
         self._changed = asyncio.Event()
         self._waiting = Waiting()
+        self._queued = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._restarts = 0
@@ -149,17 +151,32 @@ class PooledEngine:
     async def wait_settled(self) -> None:
         """Until the pool has answered, and an engine that it names as well."""
         while not self._rosters or (self._members and self._rosters < _SETTLE_ROSTERS and not self._clients(True)):
-            await self._next_roster()
+            await self._change()
 
     async def wait_ready(self) -> None:
         """Until there is an engine that can be used. Safe to cancel; for ever, if there never is."""
         while not self._clients(usable=True):
-            await self._next_roster()
+            await self._change()
 
-    async def open(self, listener: StreamListener, spare: bool = False) -> EngineStream:
+    async def wait_room(self) -> None:
+        """Until there seems to be a slot that is not taken. Safe to cancel; for ever, if there never is."""
+        while not self.has_room:
+            await self._change()
+
+    @contextlib.contextmanager
+    def queued(self) -> Iterator[None]:
+        """A client waits for a slot as long as the context lasts: the pool hears of it."""
+        self._queued += 1
+        self._directory.ask_soon()
+        try:
+            yield
+        finally:
+            self._queued -= 1
+
+    async def open(self, listener: StreamListener, spare: bool = False, queued: bool = False) -> EngineStream:
         """Take a slot: at the fullest engine that has room. Raises ServerFull if all have none and there will be no
         more of them, EngineStarting, EngineUnavailable. ``spare``: only lent, as by one engine; none is started for
-        it."""
+        it. ``queued``: the caller is in :meth:`queued`, and does not count as one that comes back."""
         asked: set[_Member] = set()
         full = False
         while member := next((each for each in self._in_order(spare) if each not in asked), None):
@@ -171,11 +188,11 @@ class PooledEngine:
             except EngineUnavailable:
                 continue
             else:
-                if not spare:
+                if not spare and not queued:
                     self._waiting.served()
                 return stream
         full = full or len(asked) < len(self._clients(usable=True))
-        raise ServerFull if spare else self._refusal(full)
+        raise ServerFull if spare else self._refusal(full, queued)
 
     async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream:
         """Go on in the slot that is locked with the digest of ``key``, wherever it is: an engine that drains is asked
@@ -199,7 +216,7 @@ class PooledEngine:
         await asyncio.gather(*self._closing)
 
     def waiting(self) -> int:
-        return self._waiting.count(self._clock())
+        return self._waiting.count(self._clock()) + self._queued
 
     def on_roster(self, roster: Roster) -> None:
         now = self._clock()
@@ -223,6 +240,7 @@ class PooledEngine:
         if member is None:
             member = self._members[life] = _Member(self._make_client(self.service, listed.address))
             member.client.on_stall = self.on_stall
+            member.client.on_news = self._changed.set
             self._own_metrics()
             member.client.start()
         member.draining = listed.phase is Phase.DRAINING
@@ -272,20 +290,22 @@ class PooledEngine:
             return None
         return max(0.0, self._starts_in_s - self._directory.age_s)
 
-    def _refusal(self, full: bool) -> ServerError:
+    def _refusal(self, full: bool, queued: bool = False) -> ServerError:
         """What a client is told that gets no slot: there are engines, and all are ``full``, or there is none. It counts
-        as waiting from now on."""
+        as waiting from now on, if it does not already."""
         another_in_s = self._another_in_s()
         error: ServerError
         if another_in_s is not None:
             error = EngineStarting(min(_MAX_RETRY_S, max(1, math.ceil(another_in_s))))
         else:
             error = ServerFull() if full else EngineUnavailable()
-        self._waiting.refused(error.retry_after_s or 0, self._clock())
-        self._directory.ask_soon()
+        if not queued:
+            self._waiting.refused(error.retry_after_s or 0, self._clock())
+            self._directory.ask_soon()
         return error
 
-    async def _next_roster(self) -> None:
+    async def _change(self) -> None:
+        """Until the pool or one of the engines has told something."""
         self._changed.clear()
         await self._changed.wait()
 

@@ -8,6 +8,7 @@ Finds the stream that a message is for. That there is an engine is the work of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import statistics
 import time
@@ -75,6 +76,9 @@ class EngineClient:
         self.info: ModelInfo | None = None
         self.memory = MemoryUse()
         self.on_stall: OnStall = lambda stalled, listeners: None
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when there may be a slot that there was not before, or when it is clear that there will be none."""
+        self._news = asyncio.Event()
         self._metrics = metrics
         metrics.slots_used.labels(service).set_function(lambda: self.slots_used)
         owner = EngineOwner(
@@ -83,6 +87,7 @@ class EngineClient:
             self._on_lost,
             steps_s=lambda: (self._timed_step_s, *self._steps),
             tells_ready=lambda message: isinstance(message, Ready),
+            on_unloadable=self._tell_news,
         )
         self._supervisor = Supervisor(service, make_link, metrics, owner, stall_timeout_s)
         self._streams: dict[int, EngineStream] = {}
@@ -167,6 +172,19 @@ class EngineClient:
         """Wait until the engine can be used, for the first time or again. Safe to cancel; for ever, if it never is."""
         await self._supervisor.wait_ready()
 
+    async def wait_room(self) -> None:
+        """Until there seems to be a slot that is not taken. Safe to cancel; for ever, if there never is. Raises
+        EngineFailed if the model cannot be loaded."""
+        while not self.has_room:
+            if self._supervisor.load_failure is not None:
+                raise EngineFailed
+            self._news.clear()
+            await self._news.wait()
+
+    def queued(self) -> contextlib.AbstractContextManager[None]:
+        """A caller waits for a slot as long as the context lasts: one engine has as many slots for that as without."""
+        return contextlib.nullcontext()
+
     def require_ready(self) -> None:
         """Raises EngineUnavailable."""
         if not self.ready:
@@ -184,11 +202,11 @@ class EngineClient:
         self._streams.clear()
         self._spare.clear()
 
-    async def open(self, listener: StreamListener, spare: bool = False) -> EngineStream:
+    async def open(self, listener: StreamListener, spare: bool = False, queued: bool = False) -> EngineStream:
         """Take a slot. Raises ServerFull, EngineUnavailable. When cancelled, the slot goes back.
 
         ``spare``: the slot is only lent. Where all are taken, the next caller that asks for one of its own gets that
-        of the newest such stream, whose listener is told ServerFull.
+        of the newest such stream, whose listener is told ServerFull. ``queued``: the caller is in :meth:`queued`.
         """
         while True:
             try:
@@ -258,6 +276,11 @@ class EngineClient:
             del self._streams[stream.slot]
         if stream in self._spare:
             self._spare.remove(stream)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self.on_news()
 
     def _fail_openings(self) -> None:
         openings, self._openings = self._openings, {}
@@ -269,6 +292,7 @@ class EngineClient:
         if stalled:
             self._fail_openings()
         self.on_stall(stalled, [stream.listener for stream in self._streams.values()])
+        self._tell_news()
 
     def _on_lost(self) -> None:
         self._engines_lost += 1
@@ -295,6 +319,7 @@ class EngineClient:
                 self._on_adopted(message)
             case Pong():
                 self._slots_elsewhere = message.elsewhere
+                self._tell_news()
             case Ready():
                 self._on_ready(message)
             case MemoryChanged():
@@ -321,6 +346,7 @@ class EngineClient:
         self._on_memory(ready.memory)
         self._timed_step_s = ready.step_s
         self.info = info
+        self._tell_news()
         self._metrics.slots.labels(self.service).set(info.slots)
         logger.info("engine %s ready: %s on %s, %d slots", self.service, info.name, info.device, info.slots)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rtc_server.engine.model import MemoryUse, ModelInfo
@@ -65,7 +66,11 @@ class Engine(Protocol):
 
     async def wait_ready(self) -> None: ...
 
-    async def open(self, listener: StreamListener, spare: bool = False) -> EngineStream: ...
+    async def wait_room(self) -> None: ...
+
+    def queued(self) -> AbstractContextManager[None]: ...
+
+    async def open(self, listener: StreamListener, spare: bool = False, queued: bool = False) -> EngineStream: ...
 
     async def adopt(self, key: bytes, listener: StreamListener) -> EngineStream: ...
 

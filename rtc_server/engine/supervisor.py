@@ -52,6 +52,7 @@ class EngineOwner(Generic[From]):
     ``on_message``: what the engine says, but for why it cannot be loaded. ``on_stall``: True when a loaded engine falls
     silent, False when it goes on. ``on_lost``: it has ended, and what was in it is gone. ``steps_s``: how long its last
     steps took, and the one that was timed. ``tells_ready``: whether a message says that its model is loaded.
+    ``on_unloadable``: it cannot be loaded, for the first time or again.
     """
 
     on_message: Callable[[From], None]
@@ -59,11 +60,13 @@ class EngineOwner(Generic[From]):
     on_lost: Callable[[], None]
     steps_s: Callable[[], Iterable[float]]
     tells_ready: Callable[[From], bool]
+    on_unloadable: Callable[[], None] = lambda: None
 
 
 class Supervisor(Generic[To, From]):
     """Of ``service``. ``make_link`` makes the link of each (re)start; an engine that is silent for longer than
-    ``stall_timeout_s`` ends. ``failure``: why there is no engine and never will be."""
+    ``stall_timeout_s`` ends. ``failure``: why there is no engine and never will be; ``load_failure``: why the last one
+    could not be loaded, until one is."""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Supervisor(Generic[To, From]):
     ) -> None:
         self.state = EngineState.LOADING
         self.failure: ModelLoadError | None = None
+        self.load_failure: ModelLoadError | None = None
         self.restarts = 0
         self._service = service
         self._make_link = make_link
@@ -200,7 +204,9 @@ class Supervisor(Generic[To, From]):
             self._on_load_failed(message)
             return
         self._owner.on_message(message)
-        if self._owner.tells_ready(message):
+    silent, False when it goes on. ``on_lost``: it has ended, and what was in it is gone. ``steps_s``: how long its last
+    steps took, and the one that was timed. ``tells_ready``: whether a message says that its model is loaded.
+    ``on_unloadable``: it cannot be loaded, for the first time or again.
             self._become_ready()
             self._settled.set()
 
@@ -218,6 +224,7 @@ class Supervisor(Generic[To, From]):
     def _on_load_failed(self, failed: LoadFailed) -> None:
         if self._settled.is_set():  # it loaded before: the disk or the card may come back
             logger.error("engine %s cannot be loaded again: %s", self._service, failed.message)
+            self._note_failure(ModelLoadError(failed.message, failed.hint))
         else:
             self._give_up(ModelLoadError(failed.message, failed.hint))
         self._ended.set()
@@ -226,3 +233,8 @@ class Supervisor(Generic[To, From]):
         self.failure = failure
         self.state = EngineState.FAILED
         self._settled.set()
+        self._note_failure(failure)
+
+    def _note_failure(self, failure: ModelLoadError) -> None:
+        self.load_failure = failure
+        self._owner.on_unloadable()

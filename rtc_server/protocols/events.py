@@ -99,7 +99,7 @@ class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
 
 class State(msgspec.Struct, frozen=True, tag="state", omit_defaults=True):
     state: Literal["listening", "speaking"]
-    reason: Literal["reset"] | None = None
+    reason: Literal["reset", "restarted"] | None = None
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong"):

@@ -45,7 +45,7 @@ class Intake:
         return True
 
     def reset(self) -> None:
-        """The stream was reset: nothing of the conversation before waits for the new one."""
+        """The model begins: nothing of the conversation before waits for the new one."""
         self._waiting.clear()
         if self._prefix_frames:
             if self._preparing is not None:
@@ -53,6 +53,11 @@ class Intake:
             self._preparing = asyncio.create_task(self._prepare_again(), name="intake")
             self._tasks.add(self._preparing)
             self._preparing.add_done_callback(self._tasks.discard)
+
+    def go_on(self, stream: EngineStream) -> None:
+        """Another stream takes the place of the one there was, whose model is gone."""
+        self._stream = stream
+        self.reset()
 
     async def prepared(self) -> None:
         """Until nothing waits."""

@@ -21,7 +21,8 @@ _MARGIN: Final = RESERVED // 2
 
 class Memo(msgspec.Struct, frozen=True, array_like=True):
     """A session, without what its model remembers. ``last_seq``: no event has a higher number. ``age_s``: since it was
-    opened; ``time_s``: since its media first connected, None if it never did."""
+    opened; ``time_s``: since its media first connected, None if it never did. ``frames_before``: of the microphone,
+    that the slot's model has not heard: an earlier engine has died."""
 
     muted: bool
     stats_interval_ms: StatsInterval
@@ -29,6 +30,7 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
     last_seq: int
     age_s: float
     time_s: float | None
+    frames_before: int = 0
 
     def covers(self, seq: int) -> bool:
         """Whether an event of this number is well below those that another node would use."""

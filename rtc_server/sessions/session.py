@@ -1,9 +1,9 @@
 """One live session: connects a transport to a stream of an engine, and keeps the state between them.
 
-Owns the stream, the session's limits and its events. What becomes of its user's audio is
-:mod:`rtc_server.sessions.user_audio`'s; whether its client is there, and by which transport, is
-:mod:`rtc_server.sessions.presence`'s, and the stream stays while it is not. Knows nothing of how audio travels, of
-HTTP, and of other sessions.
+Owns the session's limits and its events. Its slot, also when the engine dies, is :mod:`rtc_server.sessions.slot`'s;
+what becomes of its user's audio, :mod:`rtc_server.sessions.user_audio`'s; whether its client is there, and by which
+transport, :mod:`rtc_server.sessions.presence`'s, and the slot stays while it is not. Knows nothing of how audio
+travels, of HTTP, and of other sessions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 from rtc_server import audio
 from rtc_server.access.principals import Visitor
@@ -26,6 +26,7 @@ from rtc_server.engine.stream import EngineStream, StreamOutput
 from rtc_server.errors import (
     BadMessage,
     Draining,
+    EngineFailed,
     EngineUnavailable,
     RateLimited,
     ResumeRefused,
@@ -42,6 +43,7 @@ from rtc_server.sessions.memo import Memo
 from rtc_server.sessions.outbox import Outbox
 from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
 from rtc_server.sessions.report import SessionReport
+from rtc_server.sessions.slot import Slot
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
@@ -53,6 +55,7 @@ logger = logging.getLogger(__name__)
 MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
+_FORGOTTEN: Final = "The model failed, and has forgotten what was said. The conversation goes on when another is there."
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
@@ -100,7 +103,7 @@ class Session:
         self._told = SessionReport(metrics, session_id.log_id)
         self._endpoint = ""
         self._voice = ModelVoice()
-        self._stream: EngineStream | None = None
+        self._slot = Slot(engine, self, session_id.log_id, clock)
         self._memo = Memo(options.muted, options.stats_interval_ms, options.captions, 0, 0.0, None)
         """As it was left with the engine."""
         self._slot_digest = b""
@@ -147,8 +150,8 @@ class Session:
 
         Raises ServerFull, EngineUnavailable. When it raises or is cancelled, :meth:`end` releases what was taken.
         """
-        self._stream = await self._engine.open(self)
-        await self.user_audio.open(self._stream, self._engine.info, self._settings, self._detector)
+        stream = await self._slot.open()
+        await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
         self._open_captions()
         self.refuse_if_ending()
 
@@ -160,14 +163,15 @@ class Session:
         releases what was taken.
         """
         key = memo.slot_key(token, session_id, self.visitor.principal.name)
-        stream = self._stream = await self._engine.adopt(key, self)
+        stream = await self._slot.adopt(key)
         known, now = memo.read(stream.opened.memo), self._clock()
         written_at = now - stream.opened.memo_age_s
         self._opened_at = written_at - known.age_s
         self._apply(events.Settings(known.muted, known.stats_interval_ms, known.captions))
         self._captions_wanted = known.captions
         self.outbox.go_on(known.last_seq, None if known.time_s is None else written_at - known.time_s)
-        await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
+        info, before = self._engine.info, known.frames_before
+        await self.user_audio.open(stream, info, self._settings, self._detector, before)
         self.refuse_if_ending()
         self.presence.expect(token)
         self._lock(key)  # the same key opens once more, until its client has another: this node may die as well
@@ -230,7 +234,7 @@ class Session:
 
     def on_audio(self, transport: Transport, pcm: FloatArray, now: float) -> None:
         if self._machine.live and transport is self.presence.transport:
-            self.user_audio.push(pcm, now)
+            self._play_nothing(self.user_audio.push(pcm, now), now)
 
     def on_connected(self, transport: Transport) -> None:
         self.presence.connected(transport)
@@ -296,19 +300,34 @@ class Session:
         if self.user_audio.transcribes:
             self.user_audio.on_model_output(output)
         elif output.text:
-            self.outbox.emit(events.Text(output.text, output.frame * audio.FRAME_MS))
+            self.outbox.emit(events.Text(output.text, self.user_audio.at_ms(output)))
         if not self._machine.live:
             return
         self._stats.frame_out(output.pcm, output.engine_s)
         if output.pcm is not None:
             now = self._clock()
-            if self.presence.transport is not None:
-                self.presence.transport.play(output.pcm, now)
-            self.listeners.play(output.pcm, now)
+            self._play(output.pcm, now)
             self._follow_voice(now)
 
     def on_engine_error(self, error: ServerError) -> None:
-        self.end(EndReason.ENGINE_FAILED, error)
+        patience_s, begun = self._settings.resume_grace_s, self._run_task is not None
+        if not self._slot.replaceable(error) or not begun or patience_s <= 0:
+            self.end(EndReason.ENGINE_FAILED, error)
+        elif self._end_task is None:
+            self.warn(EngineFailed(_FORGOTTEN))
+            self.user_audio.lose_model()
+            self._be_quiet()
+            self._slot.wait(patience_s)
+
+    def on_slot(self, stream: EngineStream) -> None:
+        self.user_audio.renew_model(stream)
+        self._leave_memo()
+        self.recovered(EngineFailed())
+        self._emit_state("restarted")
+        self._metrics.sessions_restarted.labels(self.service).inc()
+
+    def on_no_slot(self) -> None:
+        self.end(EndReason.ENGINE_FAILED)
 
     def refuse_if_ending(self) -> None:
         """The engine may have died, or the server begun to stop, while the session waited."""
@@ -369,10 +388,17 @@ class Session:
     def _leave_memo(self) -> None:
         """Leave with the engine what another media node has to know, if it may take the session over."""
         microphone, last_seq = self.user_audio.microphone, self.outbox.last + memo.RESERVED
-        age_s, wanted = self.age_ms / 1000, self._captions_wanted
-        self._memo = Memo(microphone.muted, self._stats_interval_ms, wanted, last_seq, age_s, self.outbox.time_s)
-        if self._slot_digest and self._stream is not None:
-            self._stream.lock(self._slot_digest, memo.write(self._memo))
+        self._memo = Memo(
+            microphone.muted,
+            self._stats_interval_ms,
+            self._captions_wanted,
+            last_seq,
+            self.age_ms / 1000,
+            self.outbox.time_s,
+            self.user_audio.frames_before,
+        )
+        if self._slot_digest:
+            self._slot.lock(self._slot_digest, memo.write(self._memo))
 
     def _open_captions(self) -> None:
         info = self._engine.info
@@ -400,6 +426,19 @@ class Session:
             loop.call_later(limit_s, self.end, EndReason.TIME_LIMIT),
         ]
 
+    def _play(self, pcm: FloatArray, now: float) -> None:
+        if self.presence.transport is not None:
+            self.presence.transport.play(pcm, now)
+        self.listeners.play(pcm, now)
+
+    def _play_nothing(self, frames: int, now: float) -> None:
+        """A frame of the microphone that no model hears is answered by silence: for some protocols that is what tells the
+        time."""
+        info = self._engine.info
+        if self._slot.stream is None and info is not None and info.speaks:
+            for _ in range(frames):
+                self._play(audio.silence(audio.FRAME_SAMPLES), now)
+
     def _follow_voice(self, now: float) -> None:
         event, quiet_s = self._voice.follow(self._stats.level_out_dbfs, now)
         if quiet_s is not None:
@@ -408,9 +447,8 @@ class Session:
             self._machine.apply(event)
             self._emit_state()
 
-    def _emit_state(self, reset: bool = False) -> None:
-        state = "speaking" if self.state is SessionState.SPEAKING else "listening"
-        self.outbox.emit(events.State(state, "reset" if reset else None))  # type: ignore[arg-type]
+    def _emit_state(self, reason: Literal["reset", "restarted"] | None = None) -> None:
+        self.outbox.emit(events.State("speaking" if self.state is SessionState.SPEAKING else "listening", reason))
 
     def _apply(self, settings: events.Settings) -> None:
         if settings.muted is not None:
@@ -424,16 +462,25 @@ class Session:
         self._leave_memo()
 
     def _reset(self) -> None:
-        if not self._machine.live or self._stream is None:
+        if not self._machine.live:
             return
-        self._stream.reset()
+        self._slot.reset()
         self.user_audio.reset()
+        self._leave_memo()
+        self._be_quiet(reset=True)
+
+    def _be_quiet(self, reset: bool = False) -> None:
+        """The model says no more of what it was saying. ``reset``: because its client wants a new conversation."""
+        self._voice.clear()
+        if not self._machine.live:
+            return
         if self.presence.transport is not None:
             self.presence.transport.clear()
         self.listeners.clear()
-        self._voice.clear()
+        spoke = self.state is SessionState.SPEAKING
         self._machine.apply(SessionEvent.RESET)
-        self._emit_state(reset=True)
+        if spoke or reset:
+            self._emit_state("reset" if reset else None)
 
     async def _run(self) -> None:
         try:
@@ -491,7 +538,7 @@ class Session:
         if transport is not None and transport.deadline is not None:
             transport.poll(now)
         else:
-            self.user_audio.poll(now)
+            self._play_nothing(self.user_audio.poll(now), now)
 
     def _report(self, figures: TransportFigures) -> None:
         """A period ends: its figures go out."""
@@ -517,12 +564,12 @@ class Session:
             self._on_ended(self)
 
     async def _release(self, reason: EndReason, error: ServerError | None) -> None:
+        await self._slot.stop_waiting()
         if self.outbox.began:
             await self.user_audio.flush_words()
         if self._finished:
             await self.user_audio.answered()
-        if self._stream is not None:
-            self._stream.close()  # the next client need not wait for the last words of this one
+        self._slot.close()  # the next client need not wait for the last words of this one
         if self.user_audio.captions is not None:
             await self.user_audio.captions.finish()
         if error is not None:

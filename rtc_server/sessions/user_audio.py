@@ -49,8 +49,10 @@ class UserAudio:
         self._stream: EngineStream | None = None
         self._intake: Intake | None = None
         self._hearing: Hearing | None = None
-        self._frames_before = 0
-        """Of the microphone, heard while the session was another media node's."""
+        self._frames = 0
+        """Of the microphone, since the conversation began."""
+        self.frames_before = 0
+        """Those of them that the model has not heard: they came before another took its place."""
         self._all_said = False
         """What is heard from now on is not for the model any more."""
 
@@ -60,17 +62,25 @@ class UserAudio:
         return self._hearing is not None and self._hearing.transcribes
 
     async def open(
-        self, stream: EngineStream, info: ModelInfo | None, settings: Settings, detector: Engine | None
+        self,
+        stream: EngineStream,
+        info: ModelInfo | None,
+        settings: Settings,
+        detector: Engine | None,
+        frames_before: int = 0,
     ) -> None:
         """Write to ``stream`` from now on, first what its model wants before the microphone, unless it has heard that
-        already. A client of an echo hears no more of its speech than itself, unless the settings say so."""
+        already. ``frames_before``: of a conversation that was another media node's, those that the model has not
+        heard. A client of an echo hears no more of its speech than itself, unless the settings say so."""
         self._stream = stream
+        self.frames_before = frames_before
         prefix_frames = 0
+        self._frames = frames_before + stream.opened.heard
         if info is not None and (info.kind is not ServiceKind.ECHO or settings.vad == "on"):
             self._hearing = Hearing(info, settings, self._emit, self._on_speech)
             prefix_frames = self._hearing.prefix_frames
-            self._frames_before = max(0, stream.opened.heard - prefix_frames)
-            self._hearing.go_on(self._frames_before)
+            self._frames = frames_before + max(0, stream.opened.heard - prefix_frames)
+            self._hearing.go_on(self._frames, frames_before)
             await self._hearing.open(detector)
         self._intake = Intake(stream, prefix_frames)
         await self._intake.prepare(stream.opened.heard)
@@ -78,24 +88,43 @@ class UserAudio:
     def caption(self, captioner: Captioner, wanted: bool, log_id: str, now: float) -> None:
         """Have the words written down beside the conversation: its client is not kept waiting for that."""
         self.captions = Captions(captioner, wanted, self._emit, log_id)
-        self.captions.go_on(self._frames_before)
+        self.captions.go_on(self._frames)
         self.captions.look(now)
 
-    def push(self, pcm: FloatArray, now: float) -> None:
-        """Samples at 24 kHz that came from the client."""
-        self._hear(self.microphone.push(pcm, now))
+    def push(self, pcm: FloatArray, now: float) -> int:
+        """Samples at 24 kHz that came from the client. Returns how many frames they complete."""
+        return self._hear(self.microphone.push(pcm, now))
 
-    def poll(self, now: float) -> None:
-        """Silence for what is overdue: see :meth:`MicrophoneTimeline.poll`."""
-        self._hear(self.microphone.poll(now))
+    def poll(self, now: float) -> int:
+        """Silence for what is overdue: see :meth:`MicrophoneTimeline.poll`. Returns how many frames that is."""
+        return self._hear(self.microphone.poll(now))
 
     def on_model_output(self, output: StreamOutput) -> None:
         """What a transcribing model has written of a frame."""
         if self._hearing is not None:
             self._hearing.on_model_output(output)
 
+    def at_ms(self, output: StreamOutput) -> int:
+        """Up to where the model had heard the microphone when it made this."""
+        return (self.frames_before + output.frame) * audio.FRAME_MS
+
+    def lose_model(self) -> None:
+        """The model is gone. What the microphone hears goes to the others that listen, until :meth:`renew_model`."""
+        if self._hearing is not None:
+            self._hearing.lose_model()
+
+    def renew_model(self, stream: EngineStream) -> None:
+        """Write to ``stream``, whose model has heard nothing yet. Times count on."""
+        self._stream = stream
+        self.frames_before = self._frames
+        if self._hearing is not None:
+            self._hearing.renew_model()
+        if self._intake is not None:
+            self._intake.go_on(stream)
+
     def reset(self) -> None:
         """A new conversation, for which the stream was reset: times begin at 0 again."""
+        self._frames = self.frames_before = 0
         if self._intake is not None:
             self._intake.reset()
         if self._hearing is not None:
@@ -132,11 +161,13 @@ class UserAudio:
             if part is not None:
                 await part.close()
 
-    def _hear(self, frames: list[FloatArray]) -> None:
+    def _hear(self, frames: list[FloatArray]) -> int:
         for frame in frames:
+            self._frames += 1
             taken = self._intake is not None and not self._all_said and self._intake.push(frame)
             self._stats.frame_in(frame, taken)
             if self._hearing is not None:
                 self._hearing.on_frame(frame)
             if self.captions is not None:
                 self.captions.on_frame(frame)
+        return len(frames)

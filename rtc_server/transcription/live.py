@@ -53,6 +53,7 @@ class Hearing:
         self._reopening: asyncio.Task[None] | None = None
         self._frames: int
         self._frames_before: int
+        self._model_before_ms: int
         self._words: WordAssembler
         self._voice: VoiceTracker
         self._heads: HeadTracker | None
@@ -82,9 +83,11 @@ class Hearing:
         except ServerError as error:
             self._lost(error)
 
-    def go_on(self, frames: int) -> None:
-        """So many frames of the microphone were heard before: times count on from there."""
+    def go_on(self, frames: int, model_before: int = 0) -> None:
+        """So many frames of the microphone were heard before: times count on from there. ``model_before``: those of
+        them that the model has not heard."""
         self._frames = self._frames_before = frames
+        self._model_before_ms = model_before * FRAME_MS
         self._heard_ms = frames * FRAME_MS
 
     def on_frame(self, pcm: FloatArray) -> None:
@@ -101,7 +104,7 @@ class Hearing:
         for made in self._words.push(output.frame, output.mark, output.text):
             self._emit_word(made)
         if self._heads is not None:
-            self._heard_ms = round(self._words.time_s(output.frame) * 1000)
+            self._heard_ms = self._model_before_ms + round(self._words.time_s(output.frame) * 1000)
             self._tell(self._heads.push(self._heard_ms, output.pauses, wrote))
 
     def on_output(self, output: StreamOutput) -> None:
@@ -115,12 +118,21 @@ class Hearing:
 
     def finish(self) -> None:
         """Nothing more will be heard: the word and the turn that are open end."""
+        self.lose_model()
+        if self._heads is None and self.transcribes:
+            self._tell(self._voice.finish(self._heard_ms))
+
+    def lose_model(self) -> None:
+        """The model is gone: what it was writing ends. A detector goes on."""
         for made in self._words.finish():
             self._emit_word(made)
         if self._heads is not None:
             self._tell(self._heads.finish(self._heard_ms))
-        elif self.transcribes:
-            self._tell(self._voice.finish(self._heard_ms))
+
+    def renew_model(self) -> None:
+        """Another model begins to hear here: its frames count from one again."""
+        self._begin_model()
+        self._model_before_ms = self._frames * FRAME_MS
 
     def reset(self) -> None:
         """A new conversation: times begin at 0 again."""
@@ -157,17 +169,22 @@ class Hearing:
                 self._stream, self._frames_before = stream, self._frames
 
     def _begin(self) -> None:
-        settings, info = self._settings, self._info
-        self._frames = self._frames_before = 0
+        settings = self._settings
+        self._frames = self._frames_before = self._model_before_ms = 0
         self._heard_ms = 0
-        self._words = WordAssembler(info.delay_s, self.prefix_frames * FRAME_MS / 1000)
         self._voice = VoiceTracker(settings.vad_threshold, settings.vad_hangover_ms, settings.turn_ms)
+        self._begin_model()
+
+    def _begin_model(self) -> None:
+        settings, info = self._settings, self._info
+        self._words = WordAssembler(info.delay_s, self.prefix_frames * FRAME_MS / 1000)
         heads = self.transcribes and info.pause_heads > 0
         self._heads = HeadTracker(settings.pause_threshold) if heads else None
 
     def _emit_word(self, made: Word | WordEnd) -> None:
         if isinstance(made, Word):
-            self._emit(events.Word(made.text, round(made.start_s * 1000), round(made.end_s * 1000)))
+            start_ms, end_ms = round(made.start_s * 1000), round(made.end_s * 1000)
+            self._emit(events.Word(made.text, self._model_before_ms + start_ms, self._model_before_ms + end_ms))
 
     def _tell(self, made: list[SpeechEvent]) -> None:
         for event in made:

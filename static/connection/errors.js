@@ -233,8 +233,8 @@ const TABLE = {
   },
   engine_failed: {
     title: 'The model stopped working',
-    text: 'It failed in mid-conversation and is being restarted.',
-    todo: 'Try again in a minute.',
+    text: 'It failed in mid-conversation, and has forgotten what was said. Another one takes its place.',
+    todo: 'Wait a moment: it goes on by itself.',
     again: 'auto',
   },
   unknown_session: {

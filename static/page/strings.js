@@ -73,6 +73,7 @@ export const BEGUN_ANEW = 'A new conversation begins.';
 export const PAUSED_DETAIL = 'Paused by a call or by another app. It goes on by itself afterwards.';
 export const ENDING = 'This conversation ends in one minute.';
 export const RECOVERED = 'The model answers again.';
+export const RESTARTED = 'The model had to begin again: it has forgotten what was said. Just go on talking.';
 
 /** Until the server ends the conversation, as on a clock. */
 export function countdown(left_s) {

@@ -115,6 +115,24 @@ async def test_a_model_that_falls_silent_and_goes_on(browser: Browser) -> None:
         await wait_for_state(page, "listening", "speaking")
 
 
+async def test_a_model_that_dies_and_the_next_one_that_knows_nothing(browser: Browser) -> None:
+    """The page says both, by itself, and stays in its conversation: the same connection, the same session."""
+    async with (
+        running_server("--model", "echo", "--engine", "process") as server,
+        visited_page(browser, local_url(server)) as page,
+    ):
+        await start_talking(page)
+        (session,) = server.registry
+        psutil.Process(server.engines["echo"].pid).kill()
+        await expect_message(page, "engine_failed", "stopped working", "forgotten", "by itself")
+        await expect(page.get_by_test_id("retry")).to_be_hidden()
+        await expect(page.get_by_test_id("message")).to_be_hidden(timeout=20_000)
+        await expect(page.get_by_test_id("state-detail")).to_contain_text("has forgotten what was said")
+        await wait_for_state(page, "speaking")
+        assert list(server.registry) == [session]
+        assert server.metrics.sessions_resumed.labels("echo")._value.get() == 0
+
+
 async def test_a_model_that_is_not_ready(browser: Browser, server: Server) -> None:
     async with (
         visited_page(browser, local_url(server), tolerate=[FAILED_REQUEST]) as page,

@@ -129,6 +129,8 @@ async def test_an_engine_that_is_killed_is_said_and_comes_back(tmp_path: Path) -
             async with engine_process(tmp_path, *options, listen=engine.address) as again:
                 await again.wait_ready()
                 assert (await client.wait_for("error", code="engine_failed"))["retryable"]
+                await client.wait_for("state", reason="restarted")
+                assert not client.closed.is_set()
                 await server.engines["echo"].wait_ready()
                 async with talk_to(server, speaker=Speaker()) as other:
                     await other.wait_for("connected")

@@ -29,8 +29,8 @@ from tests.support.trouble import assert_turned_away, count_of, url_of
 pytestmark = pytest.mark.slow
 
 
-async def test_an_engine_that_is_killed_costs_its_conversations_and_comes_back() -> None:
-    """The client is told, readiness goes and returns, the next conversation is as good as any."""
+async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on() -> None:
+    """By the same connection: the client is told, readiness goes and returns, and so does the sound."""
     ear = Ear()
     async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
         url = url_of(server)
@@ -43,14 +43,21 @@ async def test_an_engine_that_is_killed_costs_its_conversations_and_comes_back()
             os.kill(pid, signal.SIGKILL)
             error = await client.wait_for("error", code="engine_failed")
             assert error["retryable"] is True
-            await client.wait_for("disconnected", reason="engine_failed")
-            await asyncio.wait_for(client.closed.wait(), 10)
-            assert [event["type"] for event in client.events][-2:] == ["error", "disconnected"]
             status, body = await get_json(f"{url}/readyz")
             assert (status, body["status"]) in [(503, "engine restarting"), (503, "engine loading")]
             with pytest.raises(OfferRefused) as refused:
                 await VoiceClient(url).__aenter__()
             assert (refused.value.status, refused.value.code) == (503, "engine_unavailable")
+            await client.wait_for("state", 20, reason="restarted")
+            kinds = [event["type"] for event in client.events if event["type"] not in ("stats", "state")]
+            assert kinds == ["connected", "error", "recovered"]
+            await ear.hear(0.5)
+            await ear.until_voice()
+            told = (await get_json(f"{url}/api/sessions/{client.session}"))[1]
+            assert told["state"] in ("listening", "speaking")
+            assert told["stats"]["frames_out"] < told["stats"]["frames_in"]
+            assert not client.closed.is_set()
+            assert server.engines["echo"].slots_used == 1
         await until_ready(url)
         await assert_serves(url)
         assert server.engines["echo"].pid != pid
@@ -93,8 +100,7 @@ async def _kill_engine(server: Server, service: str) -> None:
         pid = server.engines[service].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await client.wait_for("disconnected", reason="engine_failed")
-    await until(lambda: server.engines[service].ready, "the engine's return", 20)
+        await client.wait_for("state", 20, reason="restarted")
 
 
 async def test_an_engine_that_hangs_is_told_of_and_goes_on() -> None:
@@ -177,7 +183,7 @@ async def test_an_engine_whose_step_raises_is_restarted() -> None:
             Broken.broken = True
             error = await client.wait_for("error", code="engine_failed")
             assert "on purpose" not in error["message"]
-            await client.wait_for("disconnected", reason="engine_failed")
+            await client.wait_for("recovered", code="engine_failed")
         await until_ready(url_of(server))
         await assert_serves(url_of(server))
 

@@ -20,7 +20,7 @@ from rtc_server.endpoints.socket_transport import SocketTransport
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
-from tests.conftest import running_server, server_with
+from tests.conftest import NO_GRACE, running_server, server_with
 from tests.integration.test_moshi import Tone
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
@@ -169,7 +169,7 @@ async def test_a_model_that_is_not_loaded_says_so() -> None:
 
 async def test_a_model_that_dies_ends_it_with_a_reason() -> None:
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}, *NO_GRACE) as server,
         live_client(at(server), Tone(440)) as client,
     ):
         assert await closed(client) == aiohttp.WSCloseCode.INTERNAL_ERROR

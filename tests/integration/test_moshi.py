@@ -20,8 +20,9 @@ from rtc_server.endpoints import moshi as endpoint
 from rtc_server.endpoints import socket_transport
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.moshi import MOSHI, QUILLMAN, TRANSCRIPT, Kind
-from tests.conftest import UNLIMITED, running_server, server_with
+from tests.conftest import NO_GRACE, UNLIMITED, running_server, server_with
 from tests.support.asr import asr_server
+from tests.support.engines import Loads
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.moshi import moshi_client
@@ -227,12 +228,26 @@ async def test_a_server_that_stops_says_goodbye() -> None:
 
 async def test_an_engine_that_dies_ends_it_with_a_reason() -> None:
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}, *NO_GRACE) as server,
         moshi_client(chat(server)) as client,
     ):
         await until(lambda: client.socket.closed, "the close")
         assert client.socket.close_code == aiohttp.WSCloseCode.INTERNAL_ERROR
         assert client.kinds()[-1] == Kind.ERROR
+
+
+async def test_a_socket_stays_open_when_another_engine_takes_the_place_of_one_that_died() -> None:
+    """Its client is told in a sentence, and hears the other without another handshake."""
+    loads = Loads(lambda: DyingModel(1), lambda: CountingModel(1))
+    async with (
+        server_with({"dialogue": lambda: LocalLink(loads)}) as server,
+        leaves_nothing(server),
+        moshi_client(chat(server), Tone(440)) as client,
+    ):
+        await until(lambda: Kind.ERROR in client.kinds(), "a sentence")
+        await until(lambda: client.text.count(" 12 ") == 1, "words of the other")
+        assert client.kinds().count(Kind.HANDSHAKE) == 1
+        assert not client.socket.closed
 
 
 async def test_there_is_no_ws_unless_it_is_asked_for(base_url: str) -> None:

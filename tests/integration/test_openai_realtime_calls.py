@@ -15,7 +15,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.engine.local import LocalLink
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
-from tests.conftest import server_with
+from tests.conftest import NO_GRACE, server_with
 from tests.support.calls import offering
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
@@ -80,7 +80,7 @@ async def test_too_many_bad_events_end_it(counting: Server) -> None:
 
 async def test_an_engine_that_dies() -> None:
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}, *NO_GRACE) as server,
         realtime_call(server) as caller,
     ):
         assert (await caller.comes("error"))["error"]["code"] == "engine_failed"

@@ -20,7 +20,7 @@ from rtc_server.endpoints import socket_transport
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES
 from rtc_server.sessions.session import MAX_BAD_MESSAGES
-from tests.conftest import running_server, server_with
+from tests.conftest import NO_GRACE, running_server, server_with
 from tests.integration.test_moshi import Tone
 from tests.support.fake_models import DyingModel
 from tests.support.leftovers import leaves_nothing
@@ -176,7 +176,7 @@ async def test_a_server_that_stops() -> None:
 
 async def test_an_engine_that_dies() -> None:
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1))}, *NO_GRACE) as server,
         realtime_client(url(server)) as client,
     ):
         assert await client.listened() == aiohttp.WSCloseCode.INTERNAL_ERROR

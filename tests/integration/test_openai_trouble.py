@@ -22,9 +22,10 @@ from rtc_server.app import Server
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from tests.conftest import UNLIMITED, running_server, server_with
+from tests.conftest import NO_GRACE, UNLIMITED, running_server, server_with
 from tests.integration.test_openai_realtime_admission import refused
 from tests.support.calls import offering
+from tests.support.engines import Loads
 from tests.support.fake_models import CountingModel, DyingModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.live import live_client
@@ -186,7 +187,7 @@ each_call = pytest.mark.parametrize("name", CALLERS)
 @each_call
 async def test_a_call_whose_model_dies_is_told(name: str) -> None:
     async with (
-        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}) as server,
+        server_with({"dialogue": lambda: LocalLink(lambda: DyingModel(1, at=25))}, *NO_GRACE) as server,
         CALLERS[name](server) as caller,
     ):
         error = (await caller.comes("error"))["error"]
@@ -194,6 +195,31 @@ async def test_a_call_whose_model_dies_is_told(name: str) -> None:
         if name == "live":
             assert (await caller.comes("session.closed"))["reason"] == "connection_lost"
         await until(lambda: len(server.registry) == 0, "the end")
+
+
+def written(caller: Caller) -> str:
+    deltas = "session.output_transcript.delta", "response.output_audio_transcript.delta"
+    return " ".join(event["delta"] for event in caller.events if event["type"] in deltas)
+
+
+@each_call
+async def test_a_call_goes_on_with_another_model_when_its_own_dies(name: str) -> None:
+    """In words that each protocol has: a response that failed, news. No client takes it for the end."""
+    loads = Loads(lambda: DyingModel(1, at=25), lambda: CountingModel(1))
+    async with (
+        server_with({"dialogue": lambda: LocalLink(loads)}) as server,
+        leaves_nothing(server),
+        CALLERS[name](server) as caller,
+    ):
+        if name == "live":
+            assert (await caller.comes("error"))["error"]["code"] == "engine_failed"
+            await until(lambda: [each["code"] for each in caller.all("info")][-1:] == ["conversation_restarted"])
+        else:
+            assert (await caller.comes("response.done"))["response"]["status"] == "failed"
+        await until(lambda: written(caller).count(" 12") == 2, "words of the other")
+        assert server.engines["dialogue"].restarts == 1
+        if name == "realtime":
+            assert "error" not in caller.types
 
 
 @each_call

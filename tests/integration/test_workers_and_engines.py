@@ -6,7 +6,7 @@ import pytest
 
 from lab.media_processes import worker_of
 from lab.pico.phrases import NUMBERS
-from lab.waiting import until, until_told
+from lab.waiting import until
 from rtc_server.client import VoiceClient
 from tests.support.calls import get_json, text_of
 from tests.support.script import Speaker
@@ -52,16 +52,19 @@ async def test_one_model_for_all_and_what_it_remembers_outlives_the_process() ->
 
 
 async def test_an_engine_that_is_killed_comes_back_for_all_processes() -> None:
-    """At the same address; the conversations in it are told."""
+    """At the same address; the conversations in it are told, and go on with it."""
     async with server_process(*PICO) as server:
         await server.wait_ready(60)
-        async with VoiceClient(server.url) as first, VoiceClient(server.url) as second:
+        speaker = Speaker()
+        async with VoiceClient(server.url, speaker) as first, VoiceClient(server.url) as second:
             for client in (first, second):
                 await client.wait_for("connected")
             shared_engines(server)[0].kill()
             for client in (first, second):
                 assert (await client.wait_for("error", code="engine_failed"))["retryable"]
-        await until_told(lambda: is_ready(server), "the engine")
+            for client in (first, second):
+                await client.wait_for("state", 60, reason="restarted")
+            await ask(first, speaker, "what is two plus two", "that is four")
         speaker = Speaker()
         async with VoiceClient(server.url, speaker) as client:
             await client.wait_for("connected")

@@ -144,6 +144,16 @@ def echo_child(slots: int = 2) -> EngineClient:
     return child("rtc_server.models.echo:load", SlotOptions(slots))
 
 
+class Loads:
+    """What each start of an engine loads: one of ``loads`` after the other, and the last from then on."""
+
+    def __init__(self, *loads: Callable[[], StreamingModel]) -> None:
+        self._loads = list(loads)
+
+    def __call__(self) -> StreamingModel:
+        return (self._loads.pop(0) if len(self._loads) > 1 else self._loads[0])()
+
+
 KINDS = {
     "thread": lambda slots: local(lambda: CountingModel(slots)),
     "process": lambda slots: child(f"{FAKES}:counting", FakeOptions(slots)),

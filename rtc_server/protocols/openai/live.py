@@ -277,6 +277,9 @@ class LiveSession:
                 told = [self._event("error", None, error={"type": "server_error", "code": code, "message": sentence})]
             case events.Recovered(code):
                 told = [self._event("info", None, code=f"{code}_over", message="The conversation goes on.")]
+            case events.State(_, "restarted"):
+                sentence = "Another model goes on: it does not know what was said."
+                told = [self._event("info", None, code="conversation_restarted", message=sentence)]
             case events.Ending(reason, in_ms):
                 told = [self._event("info", None, code=reason, message=f"The session ends in {in_ms // 1000} s.")]
             case events.Stats():

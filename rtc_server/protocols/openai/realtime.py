@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
-from rtc_server.errors import ServerError
+from rtc_server.errors import EngineFailed, ServerError
 from rtc_server.protocols import events
 from rtc_server.protocols.openai import realtime_events as client
 from rtc_server.protocols.openai import realtime_items
@@ -40,7 +40,7 @@ PATIENCE_S: Final = 8.0
 _PREROLL_FRAMES: Final = 2
 """Kept of the time before the voice is known to be one."""
 _MAX_PENDING_CHARS: Final = 4096
-_SURVIVED: Final = ("draining", "engine_stalled")
+_SURVIVED: Final = ("draining", "engine_stalled", "engine_failed")
 """Codes of what a session goes on after: clients such as Pipecat's take every error for its end."""
 _FAULTS: Final = ("engine_failed", "internal")
 _MAX_METADATA_BYTES: Final = 16 * 1024
@@ -189,8 +189,14 @@ class RealtimeConversation:
                 self.on_speech_ended(at_ms, now)
             case events.Word(text, start_ms, _):
                 self.on_user_word(text, start_ms, now)
+            case events.Error(
+                "engine_failed"
+            ):  # another one may take its place, and remembers nothing of this response
+                self._break_off()
             case events.Error() if event.code not in _SURVIVED:
                 self._fail(event.code, event.message)
+            case events.Disconnected("engine_failed"):
+                self._fail("engine_failed", EngineFailed.message)
             case events.Disconnected("time_limit"):
                 self._fail("session_expired", "The session has lasted as long as it may.")
             case _:
@@ -452,10 +458,15 @@ class RealtimeConversation:
         self._say("conversation.item.added", previous_item_id=before, item=item)
         self._say("conversation.item.done", previous_item_id=before, item=item)
 
+    def _break_off(self) -> None:
+        """The model says no more of what it was saying."""
+        self._voice = self._gated = False
+        self._pending_text = ""
+        self._finish("failed")
+
     def _fail(self, code: str, message: str) -> None:
         """A failure that ends the session."""
-        if self._response is not None:
-            self._finish("failed")
+        self._finish("failed")
         kind = "server_error" if code in _FAULTS else "invalid_request_error"
         error = {"type": kind, "code": code, "message": message, "param": None, "event_id": None}
         self._say("error", error=error)
