@@ -432,7 +432,7 @@ class Session:
         self.listeners.play(pcm, now)
 
     def _play_nothing(self, frames: int, now: float) -> None:
-        """A frame of the microphone that no model hears is answered by silence: for some protocols that is what tells the
+        """A frame of the microphone that no model hears is answered by silence: in some protocols the voice tells the
         time."""
         info = self._engine.info
         if self._slot.stream is None and info is not None and info.speaks:
