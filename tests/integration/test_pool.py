@@ -45,8 +45,8 @@ def call(server: Server) -> VoiceClient:
 
 
 async def test_engines_that_are_started_by_hand_are_found_and_taken_in_turn(tmp_path: Path) -> None:
-    """A media server knows one address. Its clients go where there is room; an engine that is killed costs its own, and
-    those who come then go to the other."""
+    """A media server knows one address. Its clients go where there is room; an engine that is killed costs its own what
+    it remembers, and they go on at the other when that has room."""
     async with pool_process(tmp_path) as here, contextlib.AsyncExitStack() as stack:
         await here.wait_ready()
         options = (*ECHO, "--pool", here.address, "--engine-name")
@@ -66,10 +66,12 @@ async def test_engines_that_are_started_by_hand_are_found_and_taken_in_turn(tmp_
         async with Node.at(here.address) as host:  # what runs an engine on a machine says so at once
             await host.say(Gone("one/1"))
             await until(lambda: any(has_failed(client) for client in (first, second)))
-        left = second if has_failed(first) else first
+        lost, left = (first, second) if has_failed(first) else (second, first)
         assert not has_failed(left)
         await assert_turned_away(url_of(server), "server_full")
         await left.close()
+        await lost.wait_for("state", reason="restarted")
+        await lost.close()
         await until(lambda: server.engines["echo"].has_room)
         async with call(server) as third:
             await third.wait_for("connected")

@@ -61,7 +61,7 @@ async def test_an_engine_that_is_killed_comes_back_for_all_processes() -> None:
                 await client.wait_for("connected")
             shared_engines(server)[0].kill()
             for client in (first, second):
-                assert (await client.wait_for("error", code="engine_failed"))["retryable"]
+                assert (await client.wait_for("error", 60, code="engine_failed"))["retryable"]
             for client in (first, second):
                 await client.wait_for("state", 60, reason="restarted")
             await ask(first, speaker, "what is two plus two", "that is four")
