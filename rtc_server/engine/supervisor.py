@@ -204,9 +204,8 @@ class Supervisor(Generic[To, From]):
             self._on_load_failed(message)
             return
         self._owner.on_message(message)
-    silent, False when it goes on. ``on_lost``: it has ended, and what was in it is gone. ``steps_s``: how long its last
-    steps took, and the one that was timed. ``tells_ready``: whether a message says that its model is loaded.
-    ``on_unloadable``: it cannot be loaded, for the first time or again.
+        if self._owner.tells_ready(message):
+            self.load_failure = None
             self._become_ready()
             self._settled.set()
 
