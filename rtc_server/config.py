@@ -112,7 +112,8 @@ class Settings:
     )
     translate: str = _setting(
         "auto",
-        "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade'",
+        "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade', or a hub "
+        "repository or local directory of SeamlessM4T v2",
     )
     stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
     slots: int | None = _setting(

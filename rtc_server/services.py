@@ -29,9 +29,10 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
-from rtc_server.translation import cascade
+from rtc_server.translation import cascade, seamless_options
 from rtc_server.translation.client import Translator
 from rtc_server.translation.process import TranslatorLink, TranslatorSpec
+from rtc_server.translation.seamless_options import SeamlessOptions
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
 
@@ -88,11 +89,16 @@ def resolve_stt(settings: Settings, model: str) -> str:
     return bundled.PICO_STT if model == bundled.PICO and bundled.is_complete(bundled.PICO_STT) else ""
 
 
+def resolve_device(settings: Settings, cuda_devices: int) -> str:
+    """Resolve ``--device auto``."""
+    return settings.device if settings.device != "auto" else ("cuda" if cuda_devices else "cpu")
+
+
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     """The engines to start here, the default service first. ``echo`` is always there: it is the sound check."""
     remote = {*remote_engines(settings), *pooled_services(settings)}
     model = ECHO if DIALOGUE in remote else resolve_model(settings, cuda_devices)
-    device = settings.device if settings.device != "auto" else ("cuda" if cuda_devices else "cpu")
+    device = resolve_device(settings, cuda_devices)
     on_cpu = device == "cpu"
     specs = []
     if model != ECHO:
@@ -272,17 +278,33 @@ def resolve_translator(settings: Settings) -> str:
 
 
 def make_translator(settings: Settings, metrics: Metrics) -> Translator | None:
-    """The translator of utterances, not started yet; None for none. Raises ConfigError."""
+    """The translator of utterances, not started yet; None for none. Raises ModelLoadError for what can be known to be
+    missing by now."""
     name = resolve_translator(settings)
     if not name:
         return None
-    if name != cascade.NAME:
-        raise ConfigError(
-            f"--translate {name}: there is no such translator.{did_you_mean(name, ('auto', 'none', cascade.NAME))}"
+    if name == cascade.NAME:
+        return _translator(cascade.FACTORY, cascade.CascadeOptions(), settings, metrics)
+    check_translator(name)
+    device = resolve_device(settings, hardware.cuda_devices())
+    return _translator(seamless_options.FACTORY, SeamlessOptions(name, device, settings.threads), settings, metrics)
+
+
+def check_translator(name: str) -> None:
+    """Raise ModelLoadError for a translator that is neither bundled, nor a directory, nor like a hub repository, or
+    that wants a package which is not here."""
+    if name.count("/") != 1 and not Path(name).expanduser().exists():
+        raise ModelLoadError(
+            f"{name} is neither a directory nor a hub repository.{did_you_mean(name, ('auto', 'none', cascade.NAME))}",
+            f"Give {cascade.NAME}, a directory, or a hub repository such as {seamless_options.LARGE}.",
         )
-    spec = TranslatorSpec(
-        cascade.FACTORY, cascade.CascadeOptions(), getattr(logging, settings.log_level.upper()), _NICENESS
-    )
+    for package in seamless_options.PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise invocation.lacks(name, package)
+
+
+def _translator(factory: str, options: object, settings: Settings, metrics: Metrics) -> Translator:
+    spec = TranslatorSpec(factory, options, getattr(logging, settings.log_level.upper()), _NICENESS)
     return Translator(lambda: TranslatorLink(spec), metrics)
 
 

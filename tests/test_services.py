@@ -12,7 +12,7 @@ from rtc_server import bundled, services
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
-from rtc_server.errors import ConfigError
+from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.services import (
@@ -26,7 +26,7 @@ from rtc_server.services import (
     resolve_model,
 )
 from rtc_server.system import hardware
-from rtc_server.translation import cascade
+from rtc_server.translation import cascade, seamless_options
 from tests.support.fake_models import CountingModel
 
 
@@ -294,3 +294,18 @@ def test_a_translator_is_made_where_there_is_something_to_make_it_of(monkeypatch
     monkeypatch.setattr(cascade, "is_there", lambda: False)
     assert make_translator(Settings(), Metrics()) is None
     assert make_translator(Settings(translate="cascade"), Metrics()) is not None
+
+
+def test_a_translator_that_there_is_not_is_refused_before_a_process_starts(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"casade is neither.*Did you mean cascade") as caught:
+        make_translator(Settings(translate="casade"), Metrics())
+    assert "facebook/seamless-m4t-v2-large" in str(caught.value.hint)
+    assert make_translator(Settings(translate=str(tmp_path)), Metrics()) is not None
+
+
+def test_a_translator_whose_package_is_missing_is_refused_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(seamless_options, "PACKAGES", ("no_such_package",))
+    with pytest.raises(ModelLoadError, match="wants the package no_such_package"):
+        make_translator(Settings(translate=str(tmp_path)), Metrics())

@@ -22,6 +22,7 @@ from rtc_server.services import (
     DIALOGUE,
     ECHO,
     TRANSCRIBE,
+    check_translator,
     plan,
     pooled_services,
     remote_engines,
@@ -31,7 +32,7 @@ from rtc_server.services import (
 )
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
-from rtc_server.translation import cascade, fast_translate
+from rtc_server.translation import cascade, fast_translate, seamless_options
 from rtc_server.translation.routes import reachable
 from rtc_server.usage import invocation
 
@@ -84,6 +85,16 @@ def _translation(settings: Settings) -> Iterator[Finding]:
         yield Finding(settings.translate == "none", "no translator: nothing is translated", _how_to_translate())
     elif name == cascade.NAME:
         yield from _cascade()
+    else:
+        yield _seamless(name)
+
+
+def _seamless(name: str) -> Finding:
+    try:
+        check_translator(name)
+    except ModelLoadError as error:
+        return Finding(False, f"--translate {name}: {error.message}", error.hint)
+    return Finding(True, f"--translate {name}. {seamless_options.NOTICE}")
 
 
 def _cascade() -> Iterator[Finding]:

@@ -183,6 +183,8 @@ class Translator:
                 self.info = message.info
                 counts = len(message.info.pairs), len(message.info.speaks)
                 logger.info("translator ready: %s, %d pairs of languages, %d voices", message.info.name, *counts)
+                if message.info.notice:
+                    logger.info("translator: %s", message.info.notice)
             case Done():
                 translation = Translation(message.text, message.original, unpack_pcm(message.pcm))
                 self._settle(message.number, lambda answer: answer.set_result(translation))

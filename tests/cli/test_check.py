@@ -145,3 +145,10 @@ def test_it_says_what_is_missing_to_translate(monkeypatch: pytest.MonkeyPatch) -
         assert f"missing  {missing}" in report
     assert "missing  --translate cascade: nothing is translated" in report
     assert "ok       no translator" in check.report(Settings(translate="none"))[0]
+
+
+def test_it_says_under_which_licence_seamless_is(tmp_path: Path) -> None:
+    assert "non-commercial" in "".join(
+        lines_with(f"ok       --translate {tmp_path}", Settings(translate=str(tmp_path)))
+    )
+    assert lines_with("missing  --translate nosuch: nosuch is neither", Settings(translate="nosuch"))
