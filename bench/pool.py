@@ -1,5 +1,5 @@
-"""``python -m bench pool``: how long clients wait for an engine of a pool on Ray: the first of a pool that has none,
-another one when theirs was killed."""
+"""``python -m bench pool``: how long clients wait for an engine: the first of a pool on Ray that has none, and for the
+next sound when theirs was killed, in a pool with another one that stands by, and where there is one engine alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import psutil
 import soxr
 import uvloop
 
@@ -39,10 +40,12 @@ _PATIENCE_S: Final = 120.0
 _AGAIN_S: Final = 0.1
 """Between the offers of a client that is told to come back: how long it takes, not how long it is told to wait."""
 _HEARD_DBFS: Final = -45.0
+_WINDOW_S: Final = 0.08
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=5, help="of each")
+    parser.add_argument("--rounds", type=int, default=5, help="from zero")
+    parser.add_argument("--kills", type=int, default=20, help="engines that are killed, of each kind")
 
 
 @dataclass(slots=True)
@@ -54,24 +57,27 @@ class Measured:
     heard: list[float] = field(default_factory=list)
     lost: list[float] = field(default_factory=list)
     back: list[float] = field(default_factory=list)
+    alone_ready: list[float] = field(default_factory=list)
+    alone_back: list[float] = field(default_factory=list)
 
 
 @errors_only("rtc_server")
 def run(arguments: argparse.Namespace) -> None:
-    measured = uvloop.run(_measure(arguments.rounds))
+    measured = uvloop.run(_measure(arguments.rounds, arguments.kills))
     publish(
-        "An engine of a pool on Ray",
+        "An engine that is waited for",
         ["", "p50", "p95", "longest"],
         [[label, *_cells(values(measured))] for label, values in _ROWS],
         [
-            f"{arguments.rounds} rounds of each, one after the other; all on one machine: Ray's head, a node, the "
-            "pool, the engines, the media server and the client. A client that is told to come back asks again every "
-            f"{_AGAIN_S * 1000:.0f} ms. The killed engine is echo, with another one that stands by."
+            f"{arguments.rounds} rounds from zero, {arguments.kills} kills of each kind, one after the other; all on "
+            "one machine: Ray's head, a node, the pool, engines, media server and client. A client that is told "
+            f"to come back asks again every {_AGAIN_S * 1000:.0f} ms. Of the pool, the killed engine is echo, with "
+            "another one that stands by; the single one is Pico. The sound comes by the same connection."
         ],
     )
 
 
-async def _measure(rounds: int) -> Measured:
+async def _measure(rounds: int, kills: int) -> Measured:
     measured = Measured()
     with tempfile.TemporaryDirectory() as name:
         async with ray_cluster(nodes=1) as ray:
@@ -85,10 +91,12 @@ async def _measure(rounds: int) -> Measured:
             echo = ("--services", "echo", "--model", "echo", "--echo-slots", "1", "--idle-s", "1")
             spare = ("--min", "1", "--max", "3", "--spare-slots", "1")
             async with _served(ray, Path(name), "echo", *echo, *spare) as server:
-                for number in range(rounds):
-                    print(f"killed, round {number + 1}", file=sys.stderr)
+                while len(measured.back) < kills:
+                    print(f"killed, round {len(measured.back) + 1}", file=sys.stderr)
                     await until(lambda: len(hosted_engines(Path(name))) == 1, "one engine", _PATIENCE_S)
-                    await _killed(server, Path(name), measured)
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it was about to be stopped: not that one
+                        await _killed(server, Path(name), measured)
+    await _alone(kills, measured)
     return measured
 
 
@@ -121,17 +129,44 @@ async def _from_zero(url: str, into: Measured) -> None:
 
 async def _killed(server: Server, directory: Path, into: Measured) -> None:
     (victim,) = hosted_engines(directory)
-    async with _connected(_url(server), tone(440), Ear()) as (client, _):
+    ear = Ear()
+    async with _connected(_url(server), tone(440), ear) as (client, _):
         await until(lambda: len(hosted_engines(directory)) == 2, "one that stands by", _PATIENCE_S)
         await until(lambda: server.engines["echo"].has_room, "it is ready, and known", _PATIENCE_S)
         began = time.monotonic()
         victim.kill()
         await client.wait_for("error", code="engine_failed")
         into.lost.append(time.monotonic() - began)
-    ear = Ear()
-    async with _connected(_url(server), tone(440), ear):
-        await ear.until_level(above=VOICED_DBFS, window_s=0.08)
+        await client.wait_for("state", _PATIENCE_S, reason="restarted")
+        await _sound(ear, VOICED_DBFS)
         into.back.append(time.monotonic() - began)
+        await until(lambda: len(hosted_engines(directory)) == 2, "one in the place of that", _PATIENCE_S)
+
+
+async def _alone(kills: int, into: Measured) -> None:
+    """One engine, which is started again. The model of the next sound is greeted as soon as it is there."""
+    server = Server(Settings(port=0, model="pico", stt="none", drain_s=0, offers_per_minute=1_000_000))
+    async with started(server):
+        for number in range(kills):
+            print(f"alone, round {number + 1}", file=sys.stderr)
+            engine, ear, microphone = server.engines["dialogue"], Ear(), _Greeting()
+            await engine.wait_ready()
+            async with _connected(_url(server), microphone, ear) as (client, _):
+                assert engine.pid is not None
+                began = time.monotonic()
+                psutil.Process(engine.pid).kill()
+                await client.wait_for("state", _PATIENCE_S, reason="restarted")
+                into.alone_ready.append(time.monotonic() - began)
+                microphone.begin()
+                await _sound(ear, _HEARD_DBFS)
+                into.alone_back.append(time.monotonic() - began)
+
+
+async def _sound(ear: Ear, above_dbfs: float) -> None:
+    """Until something is heard, of what comes from now on."""
+    until_samples = ear.samples + round(_WINDOW_S * MODEL_RATE_HZ)
+    await until(lambda: ear.samples >= until_samples, "the voice's time", _PATIENCE_S)
+    await ear.until_level(above=above_dbfs, window_s=_WINDOW_S)
 
 
 @contextlib.asynccontextmanager
@@ -181,6 +216,8 @@ _ROWS: Final[Sequence[tuple[str, Callable[[Measured], Sequence[float]]]]] = (
     ("no engine: offer → Retry-After told", lambda measured: measured.told),
     ("no engine: offer → connected (Pico)", lambda measured: measured.connected),
     ('no engine: offer → first sound (Pico, greeted with "hello")', lambda measured: measured.heard),
-    ("engine killed → client told", lambda measured: measured.lost),
-    ("engine killed → sound of the next conversation", lambda measured: measured.back),
+    ("engine of a pool killed → client told", lambda measured: measured.lost),
+    ("engine of a pool killed → next sound", lambda measured: measured.back),
+    ("single engine killed → model there again (Pico)", lambda measured: measured.alone_ready),
+    ('single engine killed → next sound (Pico, greeted with "hello")', lambda measured: measured.alone_back),
 )

@@ -203,6 +203,8 @@ class Settings:
         "off", "what /ws is: off; quillman: Ogg in, voice and text out; transcript: Ogg in, the words as text out"
     )
     resume_grace_s: float = _setting(30.0, "seconds that a session whose path died waits for its client", 0, 3600)
+    wait_s: float = _setting(120.0, "seconds that a session waits for a model that starts, if its client asks", 0, 3600)
+    max_waiting: int = _setting(32, "sessions that wait so at a time", 0, 100_000)
     max_session_s: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
     max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)

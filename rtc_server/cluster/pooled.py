@@ -21,7 +21,7 @@ from rtc_server.cluster.directory import Directory
 from rtc_server.cluster.messages import Listed, Roster
 from rtc_server.cluster.policy import Phase, Room, order
 from rtc_server.cluster.waiting import Waiting
-from rtc_server.engine.client import EngineClient
+from rtc_server.engine.client import MAX_RETRY_S, EngineClient
 from rtc_server.engine.engine import OnStall
 from rtc_server.engine.model import MemoryUse, ModelInfo
 from rtc_server.engine.stream import EngineStream, StreamListener
@@ -35,7 +35,6 @@ _MISSING_S: Final = 10.0
 """An engine that the pool does not name any more, and that is not in use, is let go after so long: a pool that was
 started again names them all within seconds."""
 _ASK_FULL: Final = 2
-_MAX_RETRY_S: Final = 60
 _SETTLE_ROSTERS: Final = 10
 """At the start, engines that are named have so many seconds to answer before the server says that it is ready."""
 MakeClient = Callable[[str, str], EngineClient]
@@ -130,6 +129,16 @@ class PooledEngine:
     @property
     def has_room(self) -> bool:
         return any(client.has_room for client in self._clients(usable=True))
+
+    @property
+    def coming(self) -> bool:
+        """Whether there will be another engine."""
+        return self._another_in_s() is not None
+
+    @property
+    def starts_in_s(self) -> float | None:
+        """In how many seconds there will be another engine; None if there will be none, or that is not known."""
+        return self._another_in_s()
 
     @property
     def step_p50_ms(self) -> float | None:
@@ -296,7 +305,7 @@ class PooledEngine:
         another_in_s = self._another_in_s()
         error: ServerError
         if another_in_s is not None:
-            error = EngineStarting(min(_MAX_RETRY_S, max(1, math.ceil(another_in_s))))
+            error = EngineStarting(min(MAX_RETRY_S, max(1, math.ceil(another_in_s))))
         else:
             error = ServerFull() if full else EngineUnavailable()
         if not queued:

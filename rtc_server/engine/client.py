@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import statistics
 import time
 from collections import deque
@@ -54,6 +55,7 @@ from rtc_server.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S: Final = 5.0
+MAX_RETRY_S: Final = 60
 _RECENT_STEPS: Final = 64
 
 
@@ -147,6 +149,16 @@ class EngineClient:
         return self.ready and self.info is not None and self.slots_taken < self.info.slots
 
     @property
+    def coming(self) -> bool:
+        """Whether there is no engine just now, and one is being started."""
+        return self._supervisor.coming
+
+    @property
+    def starts_in_s(self) -> float | None:
+        """In how many seconds it will be there; None if it is not coming, or that is not known."""
+        return self._supervisor.starts_in_s
+
+    @property
     def step_p50_ms(self) -> float | None:
         """Median of the last steps, once there are enough to mean something."""
         if len(self._steps) < _RECENT_STEPS // 2:
@@ -186,9 +198,12 @@ class EngineClient:
         return contextlib.nullcontext()
 
     def require_ready(self) -> None:
-        """Raises EngineUnavailable."""
+        """Raises EngineUnavailable, with the time after which it will be ready, where that is known."""
         if not self.ready:
-            raise EngineUnavailable
+            error = EngineUnavailable()
+            if (starts_in_s := self.starts_in_s) is not None:
+                error.retry_after_s = min(MAX_RETRY_S, max(1, math.ceil(starts_in_s)))
+            raise error
 
     async def abandon(self) -> None:
         """The engine is known to have ended: tell its streams, and close."""

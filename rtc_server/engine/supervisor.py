@@ -80,6 +80,8 @@ class Supervisor(Generic[To, From]):
         self.failure: ModelLoadError | None = None
         self.load_failure: ModelLoadError | None = None
         self.restarts = 0
+        self._started_at = 0.0
+        self._start_took_s: float | None = None
         self._service = service
         self._make_link = make_link
         self._metrics = metrics
@@ -99,6 +101,18 @@ class Supervisor(Generic[To, From]):
     @property
     def loaded(self) -> bool:
         return self.state in (EngineState.READY, EngineState.STALLED)
+
+    @property
+    def coming(self) -> bool:
+        """Whether an engine is being started, and nothing is known that stands in its way."""
+        return self.state in (EngineState.LOADING, EngineState.RESTARTING) and self.load_failure is None
+
+    @property
+    def starts_in_s(self) -> float | None:
+        """In how many seconds it will be there, by what the last start took; None if it is not coming, or the first."""
+        if not self.coming or self._start_took_s is None:
+            return None
+        return max(0.0, self._start_took_s - (time.monotonic() - self._started_at))
 
     @property
     def pid(self) -> int | None:
@@ -157,6 +171,7 @@ class Supervisor(Generic[To, From]):
         self._pulse = Pulse(min(_LOOK_S, self._stall_timeout_s / 4))
         link = self._make_link()
         self._link = link
+        self._started_at = time.monotonic()
         try:
             await link.start(self._on_message, self._ended.set)
             while not self._ended.is_set() and self._alive():
@@ -206,6 +221,7 @@ class Supervisor(Generic[To, From]):
         self._owner.on_message(message)
         if self._owner.tells_ready(message):
             self.load_failure = None
+            self._start_took_s = time.monotonic() - self._started_at
             self._become_ready()
             self._settled.set()
 

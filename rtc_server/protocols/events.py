@@ -33,6 +33,8 @@ class OfferOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     muted: bool = False
     stats_interval_ms: StatsInterval = 1000
     captions: bool = True
+    wait: bool = False
+    """For a model that starts, on a connection that is there already."""
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset", forbid_unknown_fields=True):
@@ -88,6 +90,12 @@ class Connected(msgspec.Struct, frozen=True, tag="connected"):
     speaks: bool
     writes: bool
     resumed: bool = False
+
+
+class Starting(msgspec.Struct, frozen=True, tag="starting"):
+    """The model is being started; in ``eta_ms``, as far as is known, it will be there."""
+
+    eta_ms: int | None
 
 
 class Text(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
@@ -188,7 +196,9 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 
 Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted
-ServerEvent = Connected | Text | State | Heard | Captions | Pong | Error | Recovered | Ending | Disconnected | Stats
+ServerEvent = (
+    Connected | Starting | Text | State | Heard | Captions | Pong | Error | Recovered | Ending | Disconnected | Stats
+)
 
 
 def encode_event(event: ServerEvent, time_ms: float, seq: int | None = None) -> str:

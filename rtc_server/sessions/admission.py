@@ -39,6 +39,8 @@ _FILES_OF_A_SESSION: Final = 2
 _MOST_CONNECTING: Final = 8
 """Of one address, of all services: people in one office who all begin in the same seconds."""
 _CONNECTING_RETRY_S: Final = 3
+_MOST_WAITING: Final = 8
+"""Of one address."""
 
 
 class Admitted(Place, Protocol):
@@ -66,6 +68,11 @@ class Guest:
     @property
     def service(self) -> str:
         return self.engine.service
+
+    @property
+    def awaits_slot(self) -> bool:
+        """It is refused where a session may wait."""
+        return False
 
     def frees_s(self) -> None:
         """It never does: its client is there as long as it is."""
@@ -109,16 +116,25 @@ class Admission:
         if self.draining:
             raise Draining
 
-    def admit(self, service: str | None, visitor: Visitor) -> Engine:
-        """The engine of a session that may be opened now. ``service``: None is the default.
+    def admit(self, service: str | None, visitor: Visitor, wait: bool = False) -> Engine:
+        """The engine of a session that may be opened now. ``service``: None is the default. ``wait``: there may be no
+        engine yet, if one is coming.
 
         Raises Draining, UnknownService, Forbidden, EngineUnavailable, ServerFull, TooManySessions,
         TooManyConnections, Overloaded, RateLimited.
         """
-        engine = self._admit(self.default_service if service is None else service, visitor)
+        engine = self._admit(self.default_service if service is None else service, visitor, wait)
         self._check_connecting(engine, visitor)
         self._check_pace(engine)
         return engine
+
+    def may_wait(self, engine: Engine, visitor: Visitor) -> bool:
+        """Whether a session may wait for a slot of ``engine``, which has none: one is coming, and not too many wait."""
+        waiting = [one.visitor.address for one in self._present if one.awaits_slot]
+        everywhere = len(waiting) + self._elsewhere.awaiting()
+        of_address = waiting.count(visitor.address) + self._elsewhere.awaiting_of(visitor.address)
+        room = everywhere < self._settings.max_waiting and of_address < _MOST_WAITING
+        return engine.coming and room and self._settings.wait_s > 0
 
     def admit_back(self, visitor: Visitor) -> list[Engine]:
         """The engines in which a session of theirs may be that was another media node's; not all may be ready.
@@ -209,7 +225,7 @@ class Admission:
         self._elsewhere.enter(one)
         self._empty.clear()
 
-    def _admit(self, service: str, visitor: Visitor) -> Engine:
+    def _admit(self, service: str, visitor: Visitor, wait: bool = False) -> Engine:
         """The door, of sessions and of all else that takes a slot."""
         self.require_open()
         engine = self.engines.get(service)
@@ -217,7 +233,8 @@ class Admission:
             raise UnknownService(tuple(self.engines))
         if not visitor.principal.may_use(service):
             raise Forbidden
-        engine.require_ready()
+        if not (wait and engine.coming):
+            engine.require_ready()
         self._check_limits(visitor)
         return engine
 

@@ -76,7 +76,7 @@ class Outbox:
         """Number it if it counts, keep it, and tell it. Nothing is said after the close."""
         if self._closed:
             return
-        seq = None if isinstance(event, events.Stats | events.Pong) else self._log.last + 1
+        seq = None if isinstance(event, events.Stats | events.Pong | events.Starting) else self._log.last + 1
         text = events.encode_event(event, self._time_ms(), seq)
         if seq is not None:
             self._log.add(seq, text, event)
@@ -84,11 +84,11 @@ class Outbox:
         if self.channel is not None and self.channel.channel_open and self.channel.send(text, event):
             self._sent = self._sent if seq is None else seq
 
-    def greet(self, connected: events.Connected) -> None:
+    def greet(self, greeting: events.Connected | events.Starting) -> None:
         """The first message on a channel that has just opened, and what its client has missed."""
         if self.channel is None:
             return
-        self.channel.send(events.encode_event(connected, self._time_ms()), connected)
+        self.channel.send(events.encode_event(greeting, self._time_ms()), greeting)
         for number, missed, _ in self._log.since(self.seen):
             if self.channel.send(missed, None):
                 self._sent = number

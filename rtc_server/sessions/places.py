@@ -21,10 +21,12 @@ _ROW: Final = np.dtype([("address", "<u8"), ("service", "<u4"), ("state", "<u4")
 _FREE: Final = 0
 _CONNECTING: Final = 1
 _THERE: Final = 2
+_AWAITS_SLOT: Final = 3
 
 
 class Place(Protocol):
-    """What holds one. ``connecting``: it does, and its client has not been there yet."""
+    """What holds one. ``connecting``: it does, and its client has not been there yet. ``awaits_slot``: there is
+    no model for it yet."""
 
     @property
     def visitor(self) -> Visitor: ...
@@ -34,6 +36,9 @@ class Place(Protocol):
 
     @property
     def connecting(self) -> bool: ...
+
+    @property
+    def awaits_slot(self) -> bool: ...
 
 
 class Elsewhere(Protocol):
@@ -57,6 +62,12 @@ class Elsewhere(Protocol):
     def connecting_of(self, address: str) -> list[str]:
         """The services of those of them whose clients have not been there yet."""
 
+    def awaiting(self) -> int:
+        """For a model that starts."""
+
+    def awaiting_of(self, address: str) -> int:
+        """Those of them of clients of this address."""
+
 
 class Nowhere:
     """There is one process."""
@@ -75,6 +86,12 @@ class Nowhere:
 
     def connecting_of(self, address: str) -> list[str]:
         return []
+
+    def awaiting(self) -> int:
+        return 0
+
+    def awaiting_of(self, address: str) -> int:
+        return 0
 
 
 def size(workers: int, most: int) -> int:
@@ -123,6 +140,12 @@ class SharedPlaces:
         rows = self._others_of(address)
         return [self._services[row["service"]] for row in rows if row["state"] == _CONNECTING]
 
+    def awaiting(self) -> int:
+        return int(np.count_nonzero(self._others()["state"] == _AWAITS_SLOT))
+
+    def awaiting_of(self, address: str) -> int:
+        return int(np.count_nonzero(self._others_of(address)["state"] == _AWAITS_SLOT))
+
     def held(self) -> list[int]:
         """By each of the processes, this one included."""
         return [int(np.count_nonzero(rows["state"])) for rows in self._rows]
@@ -145,4 +168,6 @@ def _number_of(address: str) -> int:
 
 
 def _state_of(place: Place) -> int:
+    if place.awaits_slot:
+        return _AWAITS_SLOT
     return _CONNECTING if place.connecting else _THERE

@@ -84,13 +84,14 @@ class Registry:
     def opening(
         self, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True
     ) -> AbstractAsyncContextManager[Session]:
-        """A session with its slot, for an endpoint to attach a transport to and to start, before the context ends. If
-        that fails or is cancelled, the session ends and what it took goes back.
+        """A session with its slot, or one that waits for it if its client asks for that, for an endpoint to attach a
+        transport to and to start, before the context ends. If that fails or is cancelled, the session ends and what it
+        took goes back.
 
         Raises at once what :meth:`Admission.admit` does, so that an endpoint can look at what the client sent in
         between: nothing may be awaited before the context is entered. There it raises ServerFull, EngineUnavailable.
         """
-        return self._opening(self.admission.admit(service, visitor), options, visitor, resumable)
+        return self._opening(self.admission.admit(service, visitor, options.wait), options, visitor, resumable)
 
     @contextlib.asynccontextmanager
     async def _opening(
@@ -98,7 +99,12 @@ class Registry:
     ) -> AsyncIterator[Session]:
         session = self._enter(engine, options, visitor, resumable)
         try:
-            await session.open()
+            try:
+                await session.open(options.wait)
+            except EngineUnavailable:
+                if not options.wait or not self.admission.may_wait(engine, visitor):
+                    raise
+                session.wait_for_slot()
             yield session
         except BaseException as error:  # cancelled included: what the session took must go back
             await session.end(EndReason.REFUSED)

@@ -44,6 +44,7 @@ from rtc_server.sessions.outbox import Outbox
 from rtc_server.sessions.presence import LOOK_INTERVAL_S, Connect, Presence, Resumed
 from rtc_server.sessions.report import SessionReport
 from rtc_server.sessions.slot import Slot
+from rtc_server.sessions.starting import StartingNotice
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionId, SessionMachine, SessionState
 from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
@@ -56,6 +57,7 @@ MESSAGES_PER_S: Final = 20
 MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
 _FORGOTTEN: Final = "The model failed, and has forgotten what was said. The conversation goes on when another is there."
+_NOT_IN_TIME: Final = "The model that this conversation waited for did not come. Try again in a few seconds."
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
@@ -106,6 +108,9 @@ class Session:
         self._slot = Slot(engine, self, session_id.log_id, clock)
         self._memo = Memo(options.muted, options.stats_interval_ms, options.captions, 0, 0.0, None)
         """As it was left with the engine."""
+        self.awaits_slot = False
+        """Whether there has been no slot for it yet."""
+        self._starting = StartingNotice(engine, clock)
         self._slot_digest = b""
         """Of the key by which another media node may take the session over; empty: none may."""
         self._detector = detector
@@ -145,15 +150,17 @@ class Session:
         """When its place is given away, if its client does not come back. None: its client is there."""
         return self.presence.waits_s() if self.state is SessionState.WAITING else None
 
-    async def open(self) -> None:
-        """Take a slot of the engine.
+    async def open(self, waits: bool = False) -> None:
+        """Take a slot of the engine. ``waits``: if there is none, :meth:`wait_for_slot` may follow.
 
         Raises ServerFull, EngineUnavailable. When it raises or is cancelled, :meth:`end` releases what was taken.
         """
-        stream = await self._slot.open()
-        await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
-        self._open_captions()
+        await self._begin_hearing(await self._slot.open(waits))
         self.refuse_if_ending()
+
+    def wait_for_slot(self) -> None:
+        """There is no slot yet: once the session is started, it takes one as soon as it can."""
+        self.awaits_slot = True
 
     async def take_over(self, session_id: str, token: str) -> None:
         """Take the slot of a session that was another media node's by that id, and wait for its client, which has
@@ -187,6 +194,8 @@ class Session:
         once; None for one that cannot be resumed. Raises EngineUnavailable if it is ending already."""
         self.refuse_if_ending()
         self._begin(f"opened, {self.transport.name}")
+        if self.awaits_slot:
+            self._slot.wait(self._settings.wait_s)
         return self.presence.next_token()
 
     async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
@@ -241,12 +250,14 @@ class Session:
 
     def on_channel_open(self, transport: Transport) -> None:
         info = self._engine.info
-        if self._end_task is not None or info is None or transport is not self.presence.transport:
+        if self._end_task is not None or transport is not self.presence.transport:
             return
-        connected = events.Connected(
-            self.id.text, self.service, info.name, info.speaks, info.writes, self.presence.resumed
-        )
-        self.outbox.greet(connected)
+        if self.awaits_slot:
+            self.outbox.greet(self._starting.tell())
+        elif info is not None:
+            self.outbox.greet(
+                events.Connected(self.id.text, self.service, info.name, info.speaks, info.writes, self.presence.resumed)
+            )
 
     def on_channel_closed(self, transport: Transport) -> None:
         if transport is self.presence.transport and self._machine.live:
@@ -310,7 +321,7 @@ class Session:
             self._follow_voice(now)
 
     def on_engine_error(self, error: ServerError) -> None:
-        patience_s, begun = self._settings.resume_grace_s, self._run_task is not None
+        patience_s, begun = self._settings.resume_grace_s, self._run_task is not None and not self.awaits_slot
         if not self._slot.replaceable(error) or not begun or patience_s <= 0:
             self.end(EndReason.ENGINE_FAILED, error)
         elif self._end_task is None:
@@ -319,7 +330,15 @@ class Session:
             self._be_quiet()
             self._slot.wait(patience_s)
 
-    def on_slot(self, stream: EngineStream) -> None:
+    async def on_slot(self, stream: EngineStream) -> None:
+        if self.awaits_slot:
+            await self._begin_hearing(stream)
+            self.awaits_slot = False
+            self._leave_memo()
+            if self.presence.transport is not None and self.presence.transport.channel_open:
+                self.outbox.seen = self.outbox.last  # while it waited
+                self.on_channel_open(self.presence.transport)
+            return
         self.user_audio.renew_model(stream)
         self._leave_memo()
         self.recovered(EngineFailed())
@@ -327,7 +346,10 @@ class Session:
         self._metrics.sessions_restarted.labels(self.service).inc()
 
     def on_no_slot(self) -> None:
-        self.end(EndReason.ENGINE_FAILED)
+        if self.awaits_slot:
+            self.end(EndReason.ENGINE_UNAVAILABLE, EngineUnavailable(_NOT_IN_TIME))
+        else:
+            self.end(EndReason.ENGINE_FAILED)
 
     def refuse_if_ending(self) -> None:
         """The engine may have died, or the server begun to stop, while the session waited."""
@@ -372,6 +394,8 @@ class Session:
     async def look_beside(self) -> None:
         """What is looked at twice a second, whether the client is there or not."""
         await self.listeners.look()
+        if self.awaits_slot and self._starting.changed:
+            self.outbox.emit(self._starting.tell())
         if not self._memo.covers(self.outbox.last):
             self._leave_memo()
 
@@ -379,6 +403,10 @@ class Session:
         self._limit()
         self._run_task = asyncio.create_task(self._run(), name=f"session-{self.id.log_id}")
         logger.info("session %s: %s, service %s", self.id.log_id, how, self.service)
+
+    async def _begin_hearing(self, stream: EngineStream) -> None:
+        await self.user_audio.open(stream, self._engine.info, self._settings, self._detector)
+        self._open_captions()
 
     def _lock(self, key: bytes) -> None:
         """Let another media node take the session over by ``key``, in place of an earlier one."""

@@ -29,7 +29,7 @@ _LOSSES_WITHIN_S: Final = 60.0
 class SlotOwner(StreamListener, Protocol):
     """What a slot tells its session. Called on the event loop; must not block."""
 
-    def on_slot(self, stream: EngineStream) -> None:
+    async def on_slot(self, stream: EngineStream) -> None:
         """The slot that was waited for is there, with a model that has heard nothing yet."""
 
     def on_no_slot(self) -> None:
@@ -51,9 +51,9 @@ class Slot:
         self._lost_at: deque[float] = deque(maxlen=_MOST_LOSSES)
         self._waiting: asyncio.Task[None] | None = None
 
-    async def open(self) -> EngineStream:
-        """Take a slot now. Raises ServerFull, EngineUnavailable."""
-        self.stream = await self._engine.open(self._owner)
+    async def open(self, waits: bool = False) -> EngineStream:
+        """Take a slot now. Raises ServerFull, EngineUnavailable. ``waits``: :meth:`wait` follows if there is none."""
+        self.stream = await self._engine.open(self._owner, queued=waits)
         return self.stream
 
     async def adopt(self, key: bytes) -> EngineStream:
@@ -101,7 +101,7 @@ class Slot:
             async with asyncio.timeout(patience_s):
                 self.stream = await self._take()
             logger.info("session %s: a slot after %.1f s", self._log_id, self._clock() - since)
-            self._owner.on_slot(self.stream)
+            await self._owner.on_slot(self.stream)
         except (TimeoutError, EngineFailed):
             logger.info("session %s: no slot in %.1f s", self._log_id, self._clock() - since)
             self._owner.on_no_slot()

@@ -70,6 +70,8 @@ class EndReason(enum.StrEnum):
     HANDSHAKE_FAILED = "handshake_failed"
     """The media path came up, but client and server could not agree on keys."""
     ENGINE_FAILED = "engine_failed"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    """The model that the session waited for did not come."""
     SERVER_SHUTDOWN = "server_shutdown"
     TIME_LIMIT = "time_limit"
     PROTOCOL_ABUSE = "protocol_abuse"

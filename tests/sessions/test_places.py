@@ -22,6 +22,7 @@ class Held:
     address: str = "192.0.2.1"
     service: str = "dialogue"
     connecting: bool = False
+    awaits_slot: bool = False
 
     @property
     def visitor(self) -> Visitor:
@@ -57,6 +58,7 @@ def test_each_counts_what_the_others_hold(processes: Processes) -> None:
     assert [a.count_of("192.0.2.1"), b.count_of("192.0.2.1"), c.count_of("192.0.2.1")] == [1, 1, 2]
     assert a.connecting_of("2001:db8::/64") == ["echo"]
     assert a.connecting_of("192.0.2.2") == []
+    assert (a.awaiting(), a.awaiting_of("192.0.2.2")) == (0, 0)
     assert [one.held() for one in (a, b, c)] == [[1, 3, 0]] * 3
     for place in held:
         b.leave(place)
@@ -71,6 +73,15 @@ def test_a_client_that_is_there_connects_no_more(processes: Processes) -> None:
     place.connecting = False
     a.refresh()
     assert (b.connecting_of(place.address), b.count_of(place.address)) == ([], 1)
+
+
+def test_a_session_that_waits_for_a_model_is_counted_as_such_until_there_is_one(processes: Processes) -> None:
+    a, b, place = processes.start(0), processes.start(1), Held(connecting=True, awaits_slot=True)
+    a.enter(place)
+    assert (b.awaiting(), b.awaiting_of(place.address), b.awaiting_of("192.0.2.9")) == (1, 1, 0)
+    place.awaits_slot = False
+    a.refresh()
+    assert (b.awaiting(), b.awaiting_of(place.address), len(b)) == (0, 0, 1)
 
 
 def test_what_a_process_held_that_was_killed_is_free_when_another_takes_its_place(processes: Processes) -> None:
@@ -97,4 +108,5 @@ def test_one_process_has_no_others() -> None:
     nowhere.enter(Held())
     nowhere.leave(Held())
     nowhere.refresh()
+    assert (nowhere.awaiting(), nowhere.awaiting_of("192.0.2.1")) == (0, 0)
     assert (len(nowhere), nowhere.count_of("192.0.2.1"), nowhere.connecting_of("192.0.2.1")) == (0, 0, [])

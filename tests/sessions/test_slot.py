@@ -22,7 +22,7 @@ class Owner(Ear):
         super().__init__()
         self.told: list[EngineStream | None] = []
 
-    def on_slot(self, stream: EngineStream) -> None:
+    async def on_slot(self, stream: EngineStream) -> None:
         self.told.append(stream)
 
     def on_no_slot(self) -> None:
