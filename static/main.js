@@ -18,6 +18,7 @@ import { Banner } from './page/banner.js';
 import { Ending } from './page/ending.js';
 import { KeyForm } from './page/keyform.js';
 import { Meters } from './page/meter.js';
+import { Starting } from './page/starting.js';
 import * as strings from './page/strings.js';
 import { Tabs } from './page/tabs.js';
 import { Transcript } from './page/transcript.js';
@@ -47,6 +48,7 @@ const view = new View();
 const transcript = new Transcript(view.transcript.log, view.transcript.empty);
 const banner = new Banner(view.message, view.start, (waiting) => view.waiting(waiting || transcribing.busy));
 const ending = new Ending(view.ending);
+const starting = new Starting(showDetail);
 const interruptions = new Interruptions({ paused: showPaused, over: goOn });
 const meters = new Meters((interrupted) => interruptions.note('context', interrupted));
 const awake = new Awake();
@@ -119,7 +121,9 @@ const handlers = {
     if (state === 'connecting') connectedBefore = false;
     if (state === 'connecting') banner.hide();
     if (state === 'reconnecting') view.figures(null);
-    if (state === 'listening' && from !== 'speaking') {
+    if (state !== 'starting') starting.stop();
+    if (from === 'starting' && state === 'listening') showLoaded();
+    if (state === 'starting' || (state === 'listening' && from !== 'speaking')) {
       banner.hide();
       awake.hold();
     }
@@ -156,6 +160,9 @@ const handlers = {
       connectedBefore = true;
       greet();
       describeWords(message.writes);
+    } else if (message.type === 'starting') {
+      starting.tell(message.eta_ms);
+      view.announce(starting.sentence);
     } else if (message.type === 'text' && typeof message.delta === 'string') {
       transcript.add(message.delta, message.at_ms ?? message.time_ms);
     } else if (message.type === 'captions') {
@@ -276,6 +283,7 @@ function showDetail() {
   if (state === 'connecting' || state === 'reconnecting' || state === 'ended') return;
   if (interruptions.paused) view.detail(strings.PAUSED_DETAIL);
   else if (unstable) view.detail(strings.UNSTABLE_DETAIL);
+  else if (state === 'starting') view.detail(starting.sentence);
   else if (news) view.detail(news);
   else view.detail(conversation.muted ? strings.MUTED_DETAIL : liveDetail(state));
 }
@@ -314,6 +322,15 @@ function showConfig(config) {
   view.offerCaptions(service?.captions === true, view.captions.checked);
   if (service?.ready) describeWords(service.writes);
   return service;
+}
+
+/** What there was to know of a service before its model was there is out of date. */
+async function showLoaded() {
+  try {
+    showConfig(await fetchConfig());
+  } catch {
+    // The conversation goes on: what the page says of the server stays as it is.
+  }
 }
 
 async function showDevices() {

@@ -409,7 +409,7 @@ def test_every_number_with_a_unit_says_it() -> None:
     """A setting that is a time, a size or a rate says its unit in its name; what has none is a count or a share."""
     units = ("_s", "_ms", "_mb", "_bps", "_per_minute")
     assert {name for name in NUMBERS if not name.endswith(units)} == {
-        *("port", "seed", "threads", "context", "slots", "stt_slots", "echo_slots", "max_sessions"),
+        *("port", "seed", "threads", "context", "slots", "stt_slots", "echo_slots", "max_sessions", "max_waiting"),
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address"),
     }

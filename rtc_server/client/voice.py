@@ -74,9 +74,11 @@ class MicrophoneTrack(MediaStreamTrack):
 class VoiceClient:
     """One conversation. Use it as an asynchronous context manager.
 
-    ``events``: what the server has said, oldest first, bounded. ``on_voice``: called with each block of the
-    server's voice: 80 ms of mono float32 at 24 kHz, at the pace of real time from the moment it is connected.
-    ``token``: a key or token for a server that wants one. ``ice_servers``: relays, for networks that need one.
+    ``options``: of the offer; ``{"wait": True}``: a server whose model is being started answers at once, and says
+    ``connected`` when it is there. ``events``: what the server has said, oldest first, bounded. ``on_voice``: called
+    with each block of the server's voice: 80 ms of mono float32 at 24 kHz, at the pace of real time from the moment
+    it is connected. ``token``: a key or token for a server that wants one. ``ice_servers``: relays, for networks that
+    need one.
     """
 
     def __init__(

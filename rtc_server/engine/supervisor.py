@@ -80,7 +80,8 @@ class Supervisor(Generic[To, From]):
         self.failure: ModelLoadError | None = None
         self.load_failure: ModelLoadError | None = None
         self.restarts = 0
-        self._started_at = 0.0
+        self._starts_at = 0.0
+        """When the start that is under way began, or will begin."""
         self._start_took_s: float | None = None
         self._service = service
         self._make_link = make_link
@@ -112,7 +113,7 @@ class Supervisor(Generic[To, From]):
         """In how many seconds it will be there, by what the last start took; None if it is not coming, or the first."""
         if not self.coming or self._start_took_s is None:
             return None
-        return max(0.0, self._start_took_s - (time.monotonic() - self._started_at))
+        return max(0.0, self._start_took_s - (time.monotonic() - self._starts_at))
 
     @property
     def pid(self) -> int | None:
@@ -163,7 +164,9 @@ class Supervisor(Generic[To, From]):
                 return
             self.restarts += 1
             self._metrics.engine_restarts.labels(self._service).inc()
-            await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
+            pause_s = _RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)]
+            self._starts_at = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
 
     async def _run_engine(self) -> bool:
         """One life of the engine; returns whether it ever was ready."""
@@ -171,7 +174,7 @@ class Supervisor(Generic[To, From]):
         self._pulse = Pulse(min(_LOOK_S, self._stall_timeout_s / 4))
         link = self._make_link()
         self._link = link
-        self._started_at = time.monotonic()
+        self._starts_at = time.monotonic()
         try:
             await link.start(self._on_message, self._ended.set)
             while not self._ended.is_set() and self._alive():
@@ -190,6 +193,7 @@ class Supervisor(Generic[To, From]):
     def _lose_engine(self) -> None:
         if self.failure is None:
             self.state = EngineState.RESTARTING
+            self._starts_at = time.monotonic()
             logger.error("engine %s ended: restarting it", self._service)
         self._owner.on_lost()
 
@@ -221,7 +225,7 @@ class Supervisor(Generic[To, From]):
         self._owner.on_message(message)
         if self._owner.tells_ready(message):
             self.load_failure = None
-            self._start_took_s = time.monotonic() - self._started_at
+            self._start_took_s = time.monotonic() - self._starts_at
             self._become_ready()
             self._settled.set()
 

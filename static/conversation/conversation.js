@@ -15,10 +15,12 @@ import { Ticket } from './ticket.js';
 
 const TRANSITIONS = {
   idle: ['connecting'],
-  connecting: ['listening', 'ended'],
-  listening: ['speaking', 'reconnecting', 'ended'],
+  connecting: ['starting', 'listening', 'ended'],
+  // Connected, to a server whose model is on its way.
+  starting: ['listening', 'reconnecting', 'ended'],
+  listening: ['starting', 'speaking', 'reconnecting', 'ended'],
   speaking: ['listening', 'reconnecting', 'ended'],
-  reconnecting: ['listening', 'ended'],
+  reconnecting: ['starting', 'listening', 'ended'],
   ended: ['connecting'],
 };
 const LIVE = new Set(['listening', 'speaking']);
@@ -178,7 +180,7 @@ export class Conversation {
     signal.throwIfAborted();
     this.#connectedAt_ms = performance.now();
     this.#takeTicket();
-    this.#move('listening');
+    this.#move(this.#serverState === 'starting' ? 'starting' : 'listening');
     // The model may have begun while the microphone did.
     if (this.#serverState === 'speaking') this.#move('speaking');
     this.#watchStats(attempt);
@@ -186,8 +188,7 @@ export class Conversation {
 
   /** What differs from the server's defaults. */
   #options() {
-    const options = { ...(this.#muted && { muted: true }), ...(!this.#wish.captions && { captions: false }) };
-    return Object.keys(options).length ? options : undefined;
+    return { wait: true, ...(this.#muted && { muted: true }), ...(!this.#wish.captions && { captions: false }) };
   }
 
   #patience(config, left_ms, tries) {
@@ -258,6 +259,7 @@ export class Conversation {
     if (message.type === 'connected' && (this.#muted || message.resumed)) {
       this.#connection.send({ type: 'settings', muted: this.#muted, captions: this.#wish.captions });
     }
+    if (message.type === 'starting' || message.type === 'connected') this.#await(message.type === 'starting');
     if (message.type === 'stats') this.#serverStats = message;
     if (message.type === 'state' && LIVE.has(message.state)) {
       this.#serverState = message.state;
@@ -269,10 +271,19 @@ export class Conversation {
     }
   }
 
+  /** Whether there is a model yet. What it does comes later than that it is there. */
+  #await(starting) {
+    if (starting) this.#serverState = 'starting';
+    else if (this.#serverState === 'starting') this.#serverState = 'listening';
+    const state = starting ? 'starting' : 'listening';
+    if (this.#state === (starting ? 'listening' : 'starting')) this.#move(state);
+  }
+
   #lost(failure) {
     if (this.#connection.over) this.#forgetSession();
     const said = explain(failure);
     if (failure.code === 'bye') this.#finish({ by: 'server' });
+    else if (failure.code === 'engine_unavailable') this.#finish({ failure: said });
     else if (said.again === 'auto') this.#recover(failure);
     else this.#finish({ failure: said });
   }

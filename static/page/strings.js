@@ -4,6 +4,7 @@
 export const STATES = {
   idle: { word: 'Idle', detail: 'Ready when you are.' },
   connecting: { word: 'Connecting', detail: 'One moment…' },
+  starting: { word: 'Starting', detail: 'The model is starting.' },
   listening: { word: 'Listening', detail: 'Just talk. You can interrupt at any time.' },
   speaking: { word: 'Speaking', detail: 'You can talk over it.' },
   reconnecting: { word: 'Reconnecting', detail: 'The connection was lost.' },
@@ -26,6 +27,13 @@ export const PHASES = {
   route: 'Finding a way for the audio.',
   sound: 'Connected. Waiting for the microphone’s first sound.',
 };
+
+/** In place of a server's "come back later". @param {number|null} left_s  null: not known */
+export function starting(left_s) {
+  if (left_s === null) return 'The model is starting. You can talk as soon as it is there.';
+  if (left_s <= 0) return 'The model is starting. It should be there any moment.';
+  return `The model is starting, about ${left_s} ${left_s === 1 ? 'second' : 'seconds'}.`;
+}
 
 export const MUTED_DETAIL = 'You are muted: the model hears silence.';
 export const UNSTABLE_DETAIL = 'The connection is unsteady.';

@@ -139,7 +139,7 @@ async def test_the_switch_holds_for_this_conversation_and_the_next(browser: Brow
         await expect(switch).to_be_checked()
         async with page.expect_request("**/api/offer") as offered:
             await start_talking(page)
-        assert "options" not in (await offered.value).post_data_json
+        assert (await offered.value).post_data_json["options"] == {"wait": True}
         session = await call_of(page, server)
         heard: list[str] = []
 
@@ -157,7 +157,7 @@ async def test_the_switch_holds_for_this_conversation_and_the_next(browser: Brow
         await expect(switch).not_to_be_checked()
         async with page.expect_request("**/api/offer") as offered:
             await start_talking(page)
-        assert (await offered.value).post_data_json["options"] == {"captions": False}
+        assert (await offered.value).post_data_json["options"] == {"wait": True, "captions": False}
 
 
 async def test_where_no_words_of_the_user_come_the_page_is_as_it_was(browser: Browser, server: Server) -> None:

@@ -64,6 +64,25 @@ async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on()
         assert (await get_json(f"{url}/status"))[1]["engines"]["echo"]["restarts"] == 1
 
 
+async def test_a_client_that_waits_for_an_engine_that_starts_is_connected_before_it_is_there() -> None:
+    """It is told how long the start before has taken, and talks in the session that it has."""
+    ear = Ear()
+    async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
+        url, engine = url_of(server), server.engines["echo"]
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: engine.coming, "another start")
+        async with VoiceClient(url, tone(440), options={"wait": True}, on_voice=ear) as client:
+            starting = await client.wait_for("starting")
+            assert starting["eta_ms"] > 0
+            assert client.pc.connectionState == "connected"
+            assert await assert_turned_away(url, "engine_unavailable") <= 60
+            connected = await client.wait_for("connected", 20)
+            assert connected["session"] == client.session
+            await ear.until_voice()
+            assert engine.slots_used == 1
+
+
 async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
     """Two services, each with an engine: a conversation with the other one does not notice."""
     child = ChildSpec("rtc_server.models.echo:load", SlotOptions(4))

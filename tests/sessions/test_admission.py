@@ -165,9 +165,9 @@ async def test_an_offer_is_asked_for_once_and_before_it_is_read(monkeypatch: pyt
     asked: list[str | None] = []
     admit = Admission.admit
 
-    def counting(at: Admission, service: str | None, visitor: Visitor) -> Engine:
+    def counting(at: Admission, service: str | None, visitor: Visitor, wait: bool = False) -> Engine:
         asked.append(service)
-        return admit(at, service, visitor)
+        return admit(at, service, visitor, wait)
 
     monkeypatch.setattr(Admission, "admit", counting)
     async with admission() as at:
