@@ -164,6 +164,15 @@ async def test_a_process_that_is_killed_fails_what_is_in_it_and_comes_back() -> 
         assert translator.restarts == 1
 
 
+async def test_a_ctrl_c_in_the_terminal_is_not_the_translators_to_handle() -> None:
+    async with running(fake()) as translator:
+        assert translator.pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(translator.pid, number)
+        assert await outcome(translator, said("abc")) == "cba"
+        assert translator.restarts == 0
+
+
 async def test_a_translator_is_not_ready_before_it_is_loaded() -> None:
     translator = fake()
     translator.start()
