@@ -76,7 +76,7 @@ async def test_it_connects_at_once_and_talks_when_there_is_a_model() -> None:
     async with loading(gate) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        assert transport.events == [{"type": "starting", "eta_ms": None, "time_ms": 0}]
+        assert [(event["type"], event["eta_ms"]) for event in transport.events] == [("starting", None)]
         assert (session.state, session.awaits_slot) == (SessionState.LISTENING, True)
         say(session, transport)
         session.on_command(transport, Ping("mine"))
@@ -232,10 +232,10 @@ async def test_what_an_engine_took_to_start_is_what_is_told_of_the_next() -> Non
         async with registry_of(engine) as made:
             transport = HandTransport()
             await opened(made, transport)
-            assert 41_000 < transport.events[0]["eta_ms"] <= 42_000
+            assert 40_000 < transport.events[0]["eta_ms"] <= 42_500, "with the pause before it"
             with pytest.raises(EngineUnavailable) as refused:
                 made.opening(None, OfferOptions(), VISITOR)
-            assert refused.value.retry_after_s == 42
+            assert refused.value.retry_after_s in (41, 42, 43)
             gate.set()
             await until(lambda: "connected" in kinds(transport), "the model")
             assert engine.starts_in_s is None
