@@ -8,15 +8,18 @@ import { forgetKey, takeKeyFromAddress } from './connection/auth.js';
 import { asFailure, explain, Failure } from './connection/errors.js';
 import { onWakeup } from './connection/wakeups.js';
 import { Conversation, isActive } from './conversation/conversation.js';
-import { list, remember, remembered } from './conversation/devices.js';
+import { remembered } from './conversation/devices.js';
 import { Interruptions } from './conversation/interruptions.js';
 import { Journal } from './conversation/journal.js';
 import { checkBrowser } from './conversation/microphone.js';
 import { Playback } from './conversation/playback.js';
 import { Awake } from './page/awake.js';
 import { Banner } from './page/banner.js';
+import { Countdown } from './page/countdown.js';
+import { DeviceLists } from './page/devicelists.js';
 import { Ending } from './page/ending.js';
 import { KeyForm } from './page/keyform.js';
+import { Levels } from './page/levels.js';
 import { Meters } from './page/meter.js';
 import { Starting } from './page/starting.js';
 import * as strings from './page/strings.js';
@@ -27,11 +30,6 @@ import { Transcribing } from './transcription/transcribing.js';
 import { isWord } from './transcription/upload.js';
 
 const NOT_READY_POLL_MS = 5_000;
-// Even a quiet room is louder than this; less for so long is a microphone that is off.
-const DEAD_DBFS = -85;
-// A picture of the meters with each of the screen's would be half of all that a page in conversation computes.
-const LEVELS_EVERY_MS = 40;
-const DEAD_AFTER_MS = 6_000;
 // Long enough to be seen by eyes that were elsewhere.
 const NEWS_MS = 8_000;
 
@@ -52,6 +50,7 @@ const starting = new Starting(showDetail);
 const interruptions = new Interruptions({ paused: showPaused, over: goOn });
 const meters = new Meters((interrupted) => interruptions.note('context', interrupted));
 const awake = new Awake();
+const retry = new Countdown();
 const journal = new Journal();
 const playback = new Playback(view.playback, {
   blocked: (blocked) => { view.hear.hidden = !blocked; },
@@ -80,13 +79,7 @@ let connectedBefore = false;
 let greeting = '';
 let news = '';
 let newsTimer = 0;
-let heardMicrophone = false;
 let lackShownIn = '';
-let retryTimer = 0;
-let frame = 0;
-let levels = 0;
-let microphoneId = wish.deviceId;
-let speakerId = remembered('speaker');
 
 const conversation = new Conversation(wish, (type, detail) => {
   // A configuration holds TURN credentials: not for the support's eyes.
@@ -100,6 +93,13 @@ const conversation = new Conversation(wish, (type, detail) => {
   },
 });
 journal.publish(conversation, transcript);
+const levels = new Levels(meters, {
+  active: () => isActive(conversation.state),
+  open: () => isLive() && !conversation.muted,
+  level: (name, share, now_ms) => view.level(name, share, now_ms),
+  silence: (silent) => view.silence(silent ? strings.SILENT_MICROPHONE : ''),
+});
+const devices = new DeviceLists(view.devices, playback, conversation.capture);
 const tabs = new Tabs(view.views, { view: query.get('view'), service: wish.service }, {
   shown: () => view.state(conversation.state, isActive(conversation.state)),
   chosen() {
@@ -112,7 +112,7 @@ const handlers = {
     view.state(state, isActive(state));
     tabs.lock(isActive(state));
     transcribing.state(state, isActive(state));
-    clearInterval(retryTimer);
+    retry.stop();
     unstable = false;
     if (!isLive()) tell('');
     if (state === 'ended') ended(by, failure);
@@ -132,14 +132,7 @@ const handlers = {
     if (conversation.state === 'connecting') view.detail(strings.PHASES[phase]);
   },
   retrying({ wait_ms, resuming, failure }) {
-    const until_ms = performance.now() + wait_ms;
-    const show = () => {
-      const left_s = Math.max(Math.ceil((until_ms - performance.now()) / 1000), 0);
-      view.detail(strings.retrying(failure.title, left_s, resuming));
-    };
-    clearInterval(retryTimer);
-    retryTimer = setInterval(show, 500);
-    show();
+    retry.start(wait_ms, (left_s) => view.detail(strings.retrying(failure.title, left_s, resuming)));
     view.announce(`${strings.RECONNECTING} ${resuming ? strings.PROSPECT.resuming : strings.PROSPECT.begins}`);
   },
   unstable(detail) {
@@ -193,9 +186,8 @@ const handlers = {
   config: showConfig,
   figures: (all) => view.figures(all),
   async microphone({ deviceId }) {
-    microphoneId = deviceId;
-    heardMicrophone = false;
-    await showDevices();
+    levels.another();
+    await devices.opened(deviceId);
   },
 };
 
@@ -333,50 +325,13 @@ async function showLoaded() {
   }
 }
 
-async function showDevices() {
-  try {
-    view.microphoneList(await list('microphone'), microphoneId);
-    if (!playback.routable) return;
-    const speakers = await list('speaker');
-    // One that is unplugged is not forgotten: it is taken again when it is back.
-    const there = speakers.some(({ id }) => id === speakerId);
-    view.speakerList(speakers, speakerId);
-    await playback.route(there ? speakerId : '');
-  } catch {
-    // The system's default stays on offer.
-  }
-}
-
 function start() {
   if (transcribing.busy || askedForKey(start)) return;
   // All of it in the click: sound that begins later may otherwise stay blocked.
   meters.open();
   playback.unlock();
   conversation.start();
-  drawLevels();
-}
-
-function drawLevels() {
-  let before_ms = performance.now();
-  let heard_ms = before_ms;
-  const draw = (now_ms) => {
-    const active = isActive(conversation.state);
-    const elapsed_s = Math.max(now_ms - before_ms, 0) / 1000;
-    before_ms = now_ms;
-    const microphone = meters.read('mic', elapsed_s);
-    view.level('mic', microphone.share, now_ms);
-    view.level('voice', meters.read('voice', elapsed_s).share, now_ms);
-    if (!active) return;
-
-    // One that was heard is not off: some send nothing at all between phrases.
-    heardMicrophone ||= microphone.dbfs > DEAD_DBFS;
-    if (!isLive() || conversation.muted || !meters.running || heardMicrophone) heard_ms = now_ms;
-    view.silence(now_ms - heard_ms > DEAD_AFTER_MS ? strings.SILENT_MICROPHONE : '');
-    levels = setTimeout(() => { frame = requestAnimationFrame(draw); }, LEVELS_EVERY_MS);
-  };
-  clearTimeout(levels);
-  cancelAnimationFrame(frame);
-  frame = requestAnimationFrame(draw);
+  levels.start();
 }
 
 function lackOfBrowser() {
@@ -424,32 +379,16 @@ view.connect({
     meters.open();
     playback.resume();
   },
-  choose: (deviceId) => {
-    microphoneId = deviceId;
-    remember('microphone', deviceId);
-    conversation.capture.choose(deviceId);
-  },
   captions(wanted) {
     conversation.setCaptions(wanted);
     view.offerCaptions(serverService?.captions === true, wanted);
     if (serverService?.ready) describeWords(serverService.writes);
-  },
-  async route(deviceId) {
-    if (await playback.route(deviceId)) {
-      speakerId = deviceId;
-      remember('speaker', deviceId);
-    }
-    showDevices();
   },
 });
 window.addEventListener('pagehide', () => conversation.end({ leaving: true }));
 window.addEventListener('hashchange', () => {
   takeKeyFromAddress();
   keyForm.want(auth);
-});
-navigator.mediaDevices?.addEventListener?.('devicechange', () => {
-  showDevices();
-  conversation.capture.check();
 });
 onWakeup(goOn, new AbortController().signal);
 
@@ -459,5 +398,5 @@ view.state('idle', false);
 view.detail(strings.STATES.idle.detail);
 view.start.disabled = false;
 showServer();
-showDevices();
+devices.show();
 showLack();

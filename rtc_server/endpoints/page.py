@@ -1,4 +1,4 @@
-"""The page and its files."""
+"""The pages and their files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rtc_server.web.routes import Policy, Routes, Who
 
 FILES: Final = web.AppKey("files", dict[str, Path])
 _INDEX: Final = "index.html"
+_ROOMS: Final = "rooms.html"
 
 # The page's own files hold nothing: behind a proxy that keeps Host to itself, the page must be able to say so.
 _PAGE: Final = Policy(Who.ANYONE, any_origin=True)
@@ -34,6 +35,11 @@ def files() -> dict[str, Path]:
 @routes.get("/", _PAGE)
 async def index(request: web.Request) -> web.FileResponse:
     return web.FileResponse(_file(request, _INDEX), headers={"Cache-Control": "no-cache"})
+
+
+@routes.get(f"/{_ROOMS}", _PAGE)
+async def rooms(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(_file(request, _ROOMS), headers={"Cache-Control": "no-cache"})
 
 
 @routes.get("/static/{path:.*}", _PAGE)

@@ -1,5 +1,5 @@
-// Owns the HTTP part of docs/protocol.md: config, offer, candidates, look and delete. Every failure leaves here as a
-// Failure.
+// Owns the HTTP part of docs/protocol.md: config, offer, candidates, look and delete; and how any request is made. Every
+// failure leaves here as a Failure.
 
 import { authorization } from './auth.js';
 import { Failure } from './errors.js';
@@ -13,8 +13,13 @@ const sessionPath = (id) => `api/sessions/${encodeURIComponent(id)}`;
 /** Where the server has `path`: beside this page, which a proxy may show under a path of its own. */
 export const addressOf = (path) => new URL(path, document.baseURI);
 
-/** @returns {Promise<{body: object|null, etag: string|null}>} */
-async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, signal, ...options } = {}) {
+const json = (response) => response.json();
+
+/**
+ * One request to `path`, beside this page. `timeout_ms` and `signal` hold until `read` has read the answer.
+ * @returns {Promise<{body: any, etag: string|null}>} `body`: what `read` makes of the answer; null of one that has none
+ */
+export async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, signal, read = json, ...options } = {}) {
   const timer = new AbortController();
   const abort = () => timer.abort();
   const timeout = setTimeout(abort, timeout_ms);
@@ -24,7 +29,7 @@ async function request(path, { headers = {}, timeout_ms = REQUEST_TIMEOUT_MS, si
     const response = await fetch(addressOf(path), { cache: 'no-store', ...options, headers: all, signal: timer.signal })
       .catch((cause) => { throw new Failure(navigator.onLine === false ? 'offline' : 'unreachable', { cause }); });
     const body = response.status === 204 ? null
-      : await response.json().catch((cause) => { throw new Failure('bad_gateway', { cause }); });
+      : await (response.ok ? read : json)(response).catch((cause) => { throw new Failure('bad_gateway', { cause }); });
     if (!response.ok) throw refusal(response, body, 'Authorization' in all);
     return { body, etag: response.headers.get('ETag') };
   } finally {

@@ -43,11 +43,17 @@ export function forgetKey() {
   }
 }
 
-/** Takes the key out of `#token=…`, and out of sight: an address is copied, photographed and kept in histories. */
+/**
+ * Takes the key out of `#token=…`, and out of sight: an address is copied, photographed and kept in histories. What else
+ * stands there stays.
+ */
 export function takeKeyFromAddress() {
-  const token = new URLSearchParams(location.hash.slice(1)).get('token');
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const token = fragment.get('token');
   if (token === null) return;
-  history.replaceState(history.state, '', location.pathname + location.search);
+  fragment.delete('token');
+  const rest = fragment.size ? `#${fragment}` : '';
+  history.replaceState(history.state, '', location.pathname + location.search + rest);
   useKey(token);
 }
 

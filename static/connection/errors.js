@@ -316,6 +316,38 @@ const TABLE = {
     again: 'user',
   },
 
+  // Rooms.
+  no_rooms: {
+    title: 'This server has no rooms',
+    text: 'Translated rooms need models that hear and translate, and it has none, or its rooms are switched off.',
+    todo: 'For the server’s operator: start it with --rooms on; it then says what is missing.',
+    again: 'never',
+  },
+  unknown_room: {
+    title: 'This room is not there any more',
+    text: 'A room goes when it has been empty for a minute, or its link was not copied whole.',
+    todo: 'Go back to the rooms, and make a new one or choose another.',
+    again: 'never',
+  },
+  unknown_member: {
+    title: 'You have left the room',
+    text: 'The server has not heard of you for a while, or you left in another tab.',
+    todo: 'Join again.',
+    again: 'never',
+  },
+  unknown_language: {
+    title: 'This language is not available here',
+    text: 'The server neither hears nor translates it.',
+    todo: 'Choose another one.',
+    again: 'never',
+  },
+  room_full: {
+    title: 'There is no place left',
+    text: 'The room has as many members as it may have, or the server as many rooms.',
+    todo: 'A place is free as soon as another member leaves.',
+    again: 'user',
+  },
+
   // Files.
   file_not_audio: {
     title: 'This file holds no sound that can be read',

@@ -1,5 +1,5 @@
 // Owns the list of events after which a path may be another than before, or none: the network went or came, the
-// device woke, the page is looked at again.
+// device woke, the page is looked at again; and a wait that they cut short.
 
 /**
  * @param {(what: string) => void} act
@@ -20,5 +20,22 @@ export function onWakeup(act, signal) {
     const before = kind;
     kind = navigator.connection.type;
     return kind === undefined || kind !== before;
+  });
+}
+
+/** Resolves after `ms`, when something suggests that the network is back, or when `signal` aborts: whichever is first. */
+export function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const over = new AbortController();
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      over.abort();
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    onWakeup((what) => { if (what !== 'offline') done(); }, over.signal);
+    signal.addEventListener('abort', done);
+    if (signal.aborted) done();
   });
 }

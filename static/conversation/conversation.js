@@ -6,7 +6,7 @@ import { fetchConfig } from '../connection/api.js';
 import { Connection } from '../connection/connection.js';
 import { asFailure, explain, Failure } from '../connection/errors.js';
 import { figures, readStats } from '../connection/stats.js';
-import { onWakeup } from '../connection/wakeups.js';
+import { pause } from '../connection/wakeups.js';
 import { settled, Trouble } from './backoff.js';
 import { Capture } from './capture.js';
 import { checkBrowser } from './microphone.js';
@@ -35,23 +35,6 @@ const RESUME_REQUEST_MS = 2_500;
 
 export const isActive = (state) => state !== 'idle' && state !== 'ended';
 
-/** Resolves after `ms`, when something suggests that the network is back, or when `signal` aborts: whichever is first. */
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    const over = new AbortController();
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      over.abort();
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    onWakeup((what) => { if (what !== 'offline') done(); }, over.signal);
-    signal.addEventListener('abort', done);
-    if (signal.aborted) done();
-  });
-}
-
 export class Conversation {
   #emit;
   #streams;
@@ -75,7 +58,7 @@ export class Conversation {
   #serverState = 'listening';
 
   /**
-   * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string, captions: boolean}} wish
+   * @param {{service: string, raw: boolean, relayOnly: boolean, deviceId: string, captions: boolean, options?: object}} wish
    * @param {(type: string, detail: object) => void} emit  `detail` is plain data, see the calls below
    * @param {{microphone: (s: MediaStream|null) => void, voice: (s: MediaStream|null) => void}} streams
    */
@@ -117,13 +100,20 @@ export class Conversation {
     this.#wish.service = name;
   }
 
-  async start() {
+  /** Of the next session, beside what the conversation asks for itself: those of docs/protocol.md. */
+  set options(options) {
+    this.#wish.options = options;
+  }
+
+  /** @param {{muted?: boolean}} how  `muted`: the microphone opens, and is not heard until it is told to be */
+  async start({ muted = false } = {}) {
     if (isActive(this.#state)) return;
     this.#call = new AbortController();
     const { signal } = this.#call;
     this.#trouble = null;
     this.#forgetSession();
-    this.#muted = false;
+    this.#muted = muted;
+    this.#capture.mute(muted);
     this.#move('connecting');
     try {
       await this.#open(signal);
@@ -149,6 +139,11 @@ export class Conversation {
   setCaptions(captions) {
     this.#wish.captions = captions;
     if (isActive(this.#state)) this.#connection?.send({ type: 'settings', captions });
+  }
+
+  /** A message of the service's own. @returns {boolean} whether it could be sent */
+  send(message) {
+    return this.#connection?.send(message) ?? false;
   }
 
   reset() {
@@ -188,7 +183,8 @@ export class Conversation {
 
   /** What differs from the server's defaults. */
   #options() {
-    return { wait: true, ...(this.#muted && { muted: true }), ...(!this.#wish.captions && { captions: false }) };
+    const { captions, options } = this.#wish;
+    return { ...options, wait: true, ...(this.#muted && { muted: true }), ...(!captions && { captions: false }) };
   }
 
   #patience(config, left_ms, tries) {

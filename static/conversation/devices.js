@@ -1,4 +1,5 @@
-// Owns the lists of microphones and loudspeakers, and which of them was chosen last. Opens none. Knows no page.
+// Owns the lists of microphones and loudspeakers, and what a device keeps of its user's choices: which of them was chosen
+// last, and the like. Opens none. Knows no page.
 
 // Names that Chromium gives to "whatever the system uses"; the page has its own entry for that.
 const PSEUDO_DEVICES = new Set(['', 'default', 'communications']);
@@ -9,7 +10,7 @@ const KINDS = {
 
 const storageKey = (what) => `voice.${what}`;
 
-/** The id that was chosen last, '' for the system's choice. Storage may be forbidden. @param {'microphone'|'speaker'} what */
+/** What was chosen last, '' for the default; of devices their id. Storage may be forbidden. @param {string} what */
 export function remembered(what) {
   try {
     return localStorage.getItem(storageKey(what)) ?? '';
@@ -18,9 +19,9 @@ export function remembered(what) {
   }
 }
 
-export function remember(what, deviceId) {
+export function remember(what, value) {
   try {
-    if (deviceId) localStorage.setItem(storageKey(what), deviceId);
+    if (value) localStorage.setItem(storageKey(what), value);
     else localStorage.removeItem(storageKey(what));
   } catch {
     // It works for this visit, and is forgotten after it.

@@ -1,5 +1,6 @@
 // Owns the phrases to try with a model: a list by topic, folded where there is little room, absent where there is none.
 
+import { element } from './elements.js';
 import { quoted } from './strings.js';
 
 const ROOMY = '(min-width: 52rem) and (min-height: 30.01rem)';
@@ -27,12 +28,6 @@ export class Examples {
 }
 
 function group({ topic, say }) {
-  const phrases = say.map((phrase) => element('span', quoted(phrase)));
-  return element('div', element('dt', topic), element('dd', ...phrases.flatMap((phrase) => [' ', phrase])));
-}
-
-function element(name, ...contents) {
-  const made = document.createElement(name);
-  made.append(...contents);
-  return made;
+  const phrases = say.map((phrase) => element('span', {}, quoted(phrase)));
+  return element('div', {}, element('dt', {}, topic), element('dd', {}, ...phrases.flatMap((phrase) => [' ', phrase])));
 }

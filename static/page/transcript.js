@@ -1,11 +1,11 @@
 // Owns the transcript's element: the words of the model, and those of the user where they are written down, a line for
 // what is said after a pause, in the order in which it was said; the end is kept in view.
 
+import { isAtEnd } from './controls.js';
 import { newConversation, WHO } from './strings.js';
 import { Utterances } from './utterances.js';
 
 const KEPT_CHARACTERS = 200_000;
-const NEAR_THE_END_PX = 48;
 const PAUSE_MS = 1500;
 
 export class Transcript {
@@ -62,7 +62,7 @@ export class Transcript {
   }
 
   #keepEnd(write) {
-    const atEnd = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR_THE_END_PX;
+    const atEnd = isAtEnd(this.#log);
     write();
     this.#empty.hidden = true;
     this.#forget();

@@ -1,38 +1,21 @@
 // Owns the rest of the page's elements: state, controls, meters, figures, notice. It shows what it is told and
 // reports clicks and keys; it decides nothing.
 
+import { allow, byId, copyButton, isField, whenAllowed } from './controls.js';
 import { Examples } from './examples.js';
+import { LevelBar } from './levelbar.js';
 import { readWords, rememberedSwitch } from './remembered.js';
-import { loudness, milliseconds, modelLine, noCaptions, percent, STATES, TITLES, VIEWS } from './strings.js';
-
-const ARIA_INTERVAL_MS = 500;
-
-const byId = (id) => document.getElementById(id);
-
-/** Unlike `disabled`, this leaves the keyboard's focus where it is. */
-export const allow = (button, allowed) => button.setAttribute('aria-disabled', String(!allowed));
-
-export const whenAllowed = (button, act) => button.addEventListener('click', () => {
-  if (button.getAttribute('aria-disabled') !== 'true') act();
-});
-
-/** After the first entry, which is the system's choice, and is taken for what is not there. */
-function fill(select, devices, chosen) {
-  const [system] = select.options;
-  select.replaceChildren(system, ...devices.map(({ id, label }) => new Option(label, id)));
-  select.value = devices.some(({ id }) => id === chosen) ? chosen : '';
-}
+import { milliseconds, modelLine, noCaptions, percent, STATES, TITLES, VIEWS } from './strings.js';
 
 export class View {
-  #ariaAt_ms = { mic: 0, voice: 0 };
+  #levels = { mic: new LevelBar(byId('meter-mic')), voice: new LevelBar(byId('meter-voice')) };
 
   constructor() {
     this.start = byId('start');
     this.mute = byId('mute');
     this.reset = byId('reset');
     this.hear = byId('hear');
-    this.microphones = byId('mic-select');
-    this.speakers = byId('speaker-select');
+    this.devices = { microphones: byId('mic-select'), speakers: byId('speaker-select'), speakerField: byId('speaker-field') };
     this.playback = byId('playback');
     this.message = {
       box: byId('message'), title: byId('message-title'), text: byId('message-text'), todo: byId('message-todo'),
@@ -45,21 +28,19 @@ export class View {
     this.captions = byId('write-mine');
     this.transcript = { log: byId('transcript'), empty: byId('transcript-empty') };
     readWords(byId('read-words'), [byId('transcript'), byId('captions-log')]);
-    this.#copyButton();
+    copyButton(byId('copy-hint'), byId('notice-hint'));
   }
 
-  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, choose: (id: string) => void, route: (id: string) => void, captions: (wanted: boolean) => void}} on */
+  /** @param {{toggle: () => void, mute: () => void, reset: () => void, hear: () => void, captions: (wanted: boolean) => void}} on */
   connect(on) {
     whenAllowed(this.start, on.toggle);
     whenAllowed(this.mute, on.mute);
     whenAllowed(this.reset, on.reset);
     this.hear.addEventListener('click', on.hear);
     rememberedSwitch(this.captions, 'voice.write-mine', on.captions);
-    this.microphones.addEventListener('change', () => on.choose(this.microphones.value));
-    this.speakers.addEventListener('change', () => on.route(this.speakers.value));
     document.addEventListener('keydown', (event) => {
       if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-      if (event.target.closest?.('input, select, textarea, [contenteditable]')) return;
+      if (isField(event.target)) return;
       if (event.key.toLowerCase() === 'm') on.mute();
       if (event.key === 'Escape') on.end();
     });
@@ -100,16 +81,8 @@ export class View {
 
   /** @param {'mic'|'voice'} name @param {number} share 0 to 1 */
   level(name, share, now_ms) {
-    const meter = byId(`meter-${name}`);
-    meter.style.setProperty('--level', share.toFixed(3));
     byId('orb').style.setProperty(`--${name}`, share.toFixed(3));
-    const value = String(Math.round(share * 100));
-    if (value === meter.getAttribute('aria-valuenow')) return;
-    // Silence is said at once: it may be the last that is heard of a conversation.
-    if (share > 0 && now_ms - this.#ariaAt_ms[name] < ARIA_INTERVAL_MS) return;
-    this.#ariaAt_ms[name] = now_ms;
-    meter.setAttribute('aria-valuenow', value);
-    meter.setAttribute('aria-valuetext', loudness(share));
+    this.#levels[name].show(share, now_ms);
   }
 
   silence(sentence) {
@@ -130,19 +103,10 @@ export class View {
     hint.hidden = reason === null;
   }
 
-  microphoneList(devices, chosen) {
-    fill(this.microphones, devices, chosen);
-  }
-
-  /** Shown only where there is something to choose, and the browser lets the page do it. */
-  speakerList(devices, chosen) {
-    fill(this.speakers, devices, chosen);
-    byId('speaker-field').hidden = devices.length === 0;
-  }
-
   config(config, service) {
     byId('model').textContent = modelLine(service);
     byId('version').textContent = config.version ? `Version ${config.version}.` : '';
+    byId('rooms-link').hidden = !config.services.some(({ name }) => name === 'translate');
     this.examples.show(service?.examples);
     const notice = config.notice ?? service?.notice;
     byId('notice').hidden = !notice;
@@ -165,21 +129,5 @@ export class View {
     for (const part of ['frame', 'network', 'engine', 'playout', 'jitter']) {
       byId(`part-${part}`).textContent = milliseconds(all?.parts[`${part}_ms`]);
     }
-  }
-
-  #copyButton() {
-    const button = byId('copy-hint');
-    button.addEventListener('click', async () => {
-      const code = byId('notice-hint');
-      try {
-        await navigator.clipboard.writeText(code.textContent);
-        button.textContent = 'Copied';
-      } catch {
-        // No clipboard on an insecure origin: select it, so that the keyboard can copy it.
-        getSelection().selectAllChildren(code);
-        button.textContent = 'Selected';
-      }
-      setTimeout(() => { button.textContent = 'Copy'; }, 2_000);
-    });
   }
 }

@@ -2,8 +2,8 @@
 // that the words come from is not this module's; it hears its messages and its states.
 
 import { asFailure, explain, Failure } from '../connection/errors.js';
+import { allow, byId, whenAllowed } from '../page/controls.js';
 import * as strings from '../page/strings.js';
-import { allow, whenAllowed } from '../page/view.js';
 import { clock, FORMATS } from './captions.js';
 import { Paragraphs } from './paragraphs.js';
 import { durationOf, isWord, Upload } from './upload.js';
@@ -15,8 +15,6 @@ const TURN_ENDED_MS = 2_500;
 const DONE_MS = 2_000;
 // Long enough for a browser that asks where to save it.
 const DOWNLOAD_MS = 60_000;
-
-const byId = (id) => document.getElementById(id);
 
 export class Transcribing {
   #on;

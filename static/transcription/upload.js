@@ -3,7 +3,7 @@
 import { addressOf, refusal } from '../connection/api.js';
 import { authorization } from '../connection/auth.js';
 import { Failure } from '../connection/errors.js';
-import { EventStream } from './eventstream.js';
+import { EventStream } from '../connection/eventstream.js';
 
 // The server says something at least every few seconds while it works.
 const SILENCE_MS = 120_000;

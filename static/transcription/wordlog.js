@@ -2,9 +2,9 @@
 // What is finished goes into a log by the paragraph, which is how a screen reader tells it; the paragraph that grows is
 // outside of it. What was rendered again, as earlier words are, is in a third place, and is not told again.
 
+import { isAtEnd } from '../page/controls.js';
 import { clock } from './captions.js';
 
-const NEAR_THE_END_PX = 48;
 // At the end of hours of talk so many words are in the page, more only while the user reads earlier ones.
 export const TAIL_WORDS = 1_500;
 const EARLIER_WORDS = 1_000;
@@ -83,8 +83,7 @@ export class WordLog {
   }
 
   get #atEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#parts.scroll;
-    return !this.#cut && scrollHeight - scrollTop - clientHeight < NEAR_THE_END_PX;
+    return !this.#cut && isAtEnd(this.#parts.scroll);
   }
 
   #append(element, said) {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from typing import Any
 
 import pytest
@@ -33,11 +32,8 @@ from tests.support.looks import (
     ZOOMED,
     properties,
 )
-from tests.support.server_process import ROOT
 
 pytestmark = IN_A_BROWSER
-
-INDEX = ROOT / "static" / "index.html"
 
 _SENTENCES = (
     "Good morning. I have been thinking about what you said, and I believe the sea is the better idea. ",
@@ -112,12 +108,6 @@ async def test_text_stands_out_from_its_ground(browser: Browser, server: Server,
             contrasts = await page.evaluate(CONTRASTS)
             assert len(contrasts) > 20
             assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
-
-
-async def test_every_module_is_loaded_at_once() -> None:
-    """Not one after the other, as each is found in the one before: far from the server that takes seconds."""
-    named = set(re.findall(r'(?:modulepreload" href|script type="module" src)="static/([^"]+)"', INDEX.read_text()))
-    assert named == {path.relative_to(INDEX.parent).as_posix() for path in INDEX.parent.rglob("*.js")}
 
 
 async def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Server) -> None:

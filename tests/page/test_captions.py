@@ -152,14 +152,17 @@ def test_paragraphs(modules: PageModules) -> None:
 def test_server_sent_events(modules: PageModules) -> None:
     """However they are cut in pieces."""
     text = (
-        ': hello\n\nevent: word\ndata: {"text": "a"}\n\n'
+        ': hello\n\nevent: word\nid: 7\ndata: {"text": "a"}\n\n'
         + "data: one\ndata: two\r\n\r\nevent: none\n\nevent: cut\ndata: off"
     )
-    whole = [{"event": "word", "data": '{"text": "a"}'}, {"event": "message", "data": "one\ntwo"}]
+    whole = [
+        {"event": "word", "id": "7", "data": '{"text": "a"}'},
+        {"event": "message", "id": "", "data": "one\ntwo"},
+    ]
     for size in (1, 2, 7, 1000):
         pieces = json.dumps([text[at : at + size] for at in range(0, len(text), size)])
         script = f"const stream = new m.EventStream(); return {pieces}.flatMap((piece) => stream.push(piece));"
-        assert modules.run("transcription/eventstream", script) == whole
+        assert modules.run("connection/eventstream", script) == whole
 
 
 def test_which_service_is_behind_which_view(modules: PageModules) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from tests.support.page_modules import STATIC
 
-ROOMS: Final = ("connection", "conversation", "page", "transcription", "")
+ROOMS: Final = ("connection", "conversation", "page", "transcription", "rooms", "")
 """Lowest first; each may import from those before it, and from itself. The last is ``static/`` with ``main.js``."""
+FIRST: Final = {"index.html": "main.js", "rooms.html": "rooms/main.js"}
+"""Of each page the module that imports the others."""
 _IMPORT: Final = re.compile(r"(?:\bfrom |\bimport\(|^import )'(\.{1,2}/[^']+)'", re.MULTILINE)
 MODULES: Final = sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.js"))
 
@@ -38,7 +40,25 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert list(TopologicalSorter({module: imported_by(module) for module in MODULES}).static_order())
 
 
+def all_imported_by(module: str) -> set[str]:
+    """It, and what it imports by way of others."""
+    found, waiting = {module}, [module]
+    while waiting:
+        further = imported_by(waiting.pop()) - found
+        found |= further
+        waiting += further
+    return found
+
+
 def test_every_module_but_the_first_is_imported() -> None:
     """What no module asks for is loaded for nothing."""
     wanted = set[str]().union(*map(imported_by, MODULES))
-    assert wanted == set(MODULES) - {"main.js"}
+    assert wanted == set(MODULES) - set(FIRST.values())
+
+
+@pytest.mark.parametrize("page", FIRST)
+def test_a_page_loads_all_its_modules_at_once(page: str) -> None:
+    """Not one after the other, as each is found in the one before: far from the server that takes seconds."""
+    text = (STATIC / page).read_text(encoding="utf-8")
+    named = re.findall(r'(?:modulepreload" href|script type="module" src)="static/([^"]+)"', text)
+    assert sorted(named) == sorted(all_imported_by(FIRST[page]))
