@@ -32,6 +32,7 @@ from rtc_server.endpoints import (
     openai_realtime_calls,
     operations,
     page,
+    rooms,
     transcribe,
     whip,
 )
@@ -40,9 +41,20 @@ from rtc_server.engine.engine import Engine
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
-from rtc_server.services import SERVICES, captions_engine, make_detector, make_engines
+from rtc_server.rooms.engine import RoomEngine
+from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.lobby import Lobby
+from rtc_server.services import (
+    ALL_SERVICES,
+    TRANSCRIBE,
+    TRANSLATE,
+    captions_engine,
+    make_detector,
+    make_engines,
+    make_translator,
+)
 from rtc_server.sessions.admission import Admission
-from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.sessions.registry import Registry
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors
@@ -83,7 +95,7 @@ def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     live = (openai_live, openai_live_calls, openai_live_attach)
     openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
-    modules = (signaling, whip, moshi, *openai, asr, transcribe, operations, ice_servers, page)
+    modules = (signaling, whip, moshi, *openai, asr, transcribe, rooms, operations, ice_servers, page)
     longest = max(route.policy.max_body_bytes for module in modules for route in module.routes)
     app = web.Application(client_max_size=longest, middlewares=[errors_middleware])
     server.access.install(app)
@@ -98,6 +110,8 @@ def build_app(server: Server) -> web.Application:
     app[openai_models.CREATED] = int(time.time())
     app[ice_servers.ICE_SERVERS] = IceServers(server.settings)
     app[page.FILES] = page.files()
+    if server.rooms is not None:
+        app[rooms.LOBBY] = server.rooms.lobby
     for module in modules:
         add_routes(app, module.routes)
     if server.shared is not None:
@@ -131,7 +145,9 @@ class Server:
         self.access = make_access(settings, _read_keys(settings), self.limits.head_s)
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
-        self.engines = make_engines(settings, self.metrics)
+        self.engines = dict(make_engines(settings, self.metrics))
+        number = 0 if worker is None else worker.place.index
+        self.rooms = self._make_rooms(number)
         self.model_names = _model_names(settings, self.engines)
         self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
@@ -139,8 +155,7 @@ class Server:
         self.shared = None if worker is None else Shared(worker, settings, self.access)
         elsewhere = None if self.shared is None else self.shared.places
         self.admission = Admission(self.engines, settings, self.lag, self.files, elsewhere)
-        number = 0 if worker is None else worker.place.index
-        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioner(), number)
+        self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioners(), number)
         self.webrtc = WebRtc(self.registry, settings)
         self.asr_sockets = asr.AsrSockets(self.admission, settings, self.metrics)
         self.uploads = Uploads(self.admission, settings)
@@ -181,14 +196,37 @@ class Server:
             return await listen(self.settings.host, self.settings.port)
         return self.shared.listeners()
 
-    def _make_captioner(self) -> Captioner | None:
-        engine = captions_engine(self.settings, self.engines)
-        if engine is None:
+    def _make_rooms(self, number: int) -> RoomEngine | None:
+        """Rooms, as a service among the others, if the settings want them."""
+        engine, settings = self.engines.get(TRANSCRIBE), self.settings
+        if settings.rooms == "off" or (settings.rooms == "auto" and engine is None):
             return None
+        interpreter = Interpreter(make_translator(settings, self.metrics), self.metrics)
+        recognisers = [] if engine is None else [engine]
+        lobby = Lobby(f"{settings.node}-{number}", interpreter, recognisers, self.metrics, settings.max_rooms)
+        rooms = RoomEngine(TRANSLATE, lobby, settings.max_sessions, self.metrics)
+        self.engines[TRANSLATE] = rooms
+        return rooms
+
+    def _make_captioners(self) -> Captioners:
+        engine = captions_engine(self.settings, self.engines)
+        of_dialogues = None if engine is None else self._make_captioner(engine)
+        if self.rooms is None:
+            return Captioners(self.metrics, of_dialogues)
+        of_rooms = [
+            of_dialogues if of_dialogues is not None and each is engine else self._make_captioner(each)
+            for each in self.rooms.lobby.recognisers
+        ]
+        return Captioners(self.metrics, of_dialogues, of_rooms)
+
+    def _make_captioner(self, engine: Engine) -> Captioner:
         return Captioner(engine, self.engines.values(), self.settings, self.lag.window, self.metrics)
 
     def _all_engines(self) -> list[Engine]:
-        return [*self.engines.values(), *([] if self.detector is None else [self.detector])]
+        """In the order in which they are closed: rooms before what they are made of."""
+        rooms = [] if self.rooms is None else [self.rooms]
+        others = [engine for engine in self.engines.values() if engine is not self.rooms]
+        return [*rooms, *others, *([] if self.detector is None else [self.detector])]
 
     async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server | Handshakes:
         if self.certificate is not None:
@@ -240,10 +278,10 @@ def _read_keys(settings: Settings) -> Authenticator | None:
     if not settings.auth:
         return None
     authenticator = keyfile.load(Path(settings.auth))
-    for name in sorted(authenticator.services.difference(SERVICES)):
+    for name in sorted(authenticator.services.difference(ALL_SERVICES)):
         raise ConfigError(
-            f"--auth: there is no service {name[:80]}.{did_you_mean(name, SERVICES)}",
-            hint=f"A server may have: {', '.join(SERVICES)}.",
+            f"--auth: there is no service {name[:80]}.{did_you_mean(name, ALL_SERVICES)}",
+            hint=f"A server may have: {', '.join(ALL_SERVICES)}.",
         )
     return authenticator
 

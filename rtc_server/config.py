@@ -115,6 +115,8 @@ class Settings:
         "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade', or a hub "
         "repository or local directory of SeamlessM4T v2",
     )
+    rooms: Literal["auto", "on", "off"] = _setting("auto", "translated rooms; auto: where a model transcribes")
+    max_rooms: int = _setting(1000, "rooms at a time", 1, 100_000)
     stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
     slots: int | None = _setting(
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0

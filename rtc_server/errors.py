@@ -7,6 +7,7 @@ foreign exception never reaches a peer. The codes are listed in ``docs/protocol.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -82,6 +83,27 @@ class UnknownService(BadRequest):
     def __init__(self, known: tuple[str, ...]) -> None:
         self.known = known
         super().__init__(f"No such service. This server has: {', '.join(known)}.")
+
+
+class UnknownRoom(BadRequest):
+    code = "unknown_room"
+    http_status = 404
+    message = "There is no such room, or all have left it."
+
+
+class UnknownMember(BadRequest):
+    code = "unknown_member"
+    http_status = 403
+    message = "This is no member of the room, or not any more. Join it again."
+
+
+class UnknownLanguage(BadRequest):
+    code = "unknown_language"
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        self.languages = tuple(languages)
+        known = ", ".join(self.languages)
+        super().__init__(f"This language is not spoken in rooms of this server. There are: {known or 'none'}.")
 
 
 class UnknownSession(BadRequest):

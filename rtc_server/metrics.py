@@ -140,6 +140,14 @@ class Metrics:
             "rtc_captions_off", "Times that captions ended or could not be had, by reason.", ["reason"], registry=r
         )
         self.caption_words = Counter("rtc_caption_words", "Words of users told to conversations.", registry=r)
+        self.rooms = Gauge("rtc_rooms", "Rooms.", registry=r)
+        self.room_members = Gauge("rtc_room_members", "Members of rooms.", registry=r)
+        self.room_seconds = Histogram(
+            "rtc_room_seconds",
+            "From the end of what was said in a room to its translation.",
+            buckets=(0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0),
+            registry=r,
+        )
         self.engine_stalls = Counter(
             "rtc_engine_stalls",
             "Times that a loaded engine was silent for longer than is usual.",

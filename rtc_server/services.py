@@ -42,7 +42,10 @@ ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
 TRANSCRIBE: Final = "transcribe"
 SERVICES: Final = (DIALOGUE, TRANSCRIBE, ECHO)
-"""All that a server can have."""
+"""All that an engine can have."""
+TRANSLATE: Final = "translate"
+"""Rooms: what a server puts together of its other services, and of a translator."""
+ALL_SERVICES: Final = (*SERVICES, TRANSLATE)
 DETECTOR: Final = "vad"
 """Not a service: no client asks for it by name."""
 _CPU_SLOTS: Final = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from aiohttp import web
@@ -19,7 +19,7 @@ from rtc_server.errors import (
     UnsupportedMediaType,
 )
 from rtc_server.protocols import trickle
-from rtc_server.protocols.events import OfferOptions, ServerEvent
+from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
@@ -62,14 +62,15 @@ _decoder: Final = msgspec.json.Decoder(OfferRequest)
 async def offer(request: web.Request) -> web.StreamResponse:
     webrtc, visitor = request.app[WEBRTC], visitor_of(request)
     body = await _read_offer(request)
+    options = OfferOptions() if body.options is msgspec.UNSET else body.options
     siblings = request.app.get(SIBLINGS)
     if siblings is not None:
-        resumed = body.resume
-        passed_on = siblings.spread(request) if resumed is None else siblings.pass_on(request, resumed.session)
+        # A session that is resumed is where it was, and a member's is where the room is.
+        place = options.member if body.resume is None else body.resume.session
+        passed_on = siblings.spread(request) if place is None else siblings.pass_on(request, place)
         if (answered := await passed_on) is not None:
             return answered
     if body.resume is None:
-        options = OfferOptions() if body.options is msgspec.UNSET else body.options
         answer = await webrtc.open(body.sdp, body.service, options, visitor)
     elif body.service is not None or body.options is not msgspec.UNSET:
         raise BadRequest("A session that is resumed has its service and its options.")
@@ -132,14 +133,16 @@ async def session_events(request: web.Request) -> web.StreamResponse:
     most_s = visitor_of_a_socket(request).principal.max_session_s
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(most_s), contextlib.aclosing(stream):
-            await _send_events(response, stream)
+            await send_events(response, stream)
     return response
 
 
-async def _send_events(
-    response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str, ServerEvent], None]
+async def send_events(
+    response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str, Any] | tuple[int, str], None]
 ) -> None:
-    async def following() -> tuple[int, str, ServerEvent] | None:
+    """Send each event, a number and a text, as it comes, and signs of life between them."""
+
+    async def following() -> tuple[int, str, Any] | tuple[int, str] | None:
         return await anext(stream, None)
 
     waiting = asyncio.create_task(following(), name="event-stream")

@@ -19,6 +19,7 @@ EXAMPLES: dict[type[ServerError], ServerError] = {
     errors.UnknownService: errors.UnknownService(("echo", "dialogue")),
     errors.MessageTooLarge: errors.MessageTooLarge(4096),
     errors.SessionEnded: errors.SessionEnded("time_limit", "It was open for four hours."),
+    errors.UnknownLanguage: errors.UnknownLanguage(["en", "pt"]),
     errors.StartupError: StartupError("It cannot start.", "Do this."),
     errors.ConfigError: ConfigError("It cannot start.", "Do this."),
     errors.ModelLoadError: ModelLoadError("It cannot start.", "Do this."),
@@ -52,7 +53,7 @@ def example(kind: type[ServerError]) -> ServerError:
 
 
 def test_the_table_is_read() -> None:
-    assert len(table()) == 43
+    assert len(table()) == 46
     assert table()["server_full"] == ("503", True)
     assert table()["bad_message"] == (NO_STATUS, False)
 

@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"config", "access", "engine", "media"},
     {"models", "decoding", "tracks", "turn", "web", "cluster"},
     {"translation"},
-    {"services", "transcription"},
+    {"services", "transcription", "rooms"},
     {"sessions"},
     {"webrtc"},
     {"signaling", "client"},

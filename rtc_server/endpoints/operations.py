@@ -15,11 +15,11 @@ from rtc_server import __version__
 from rtc_server.config import speaking_command
 from rtc_server.endpoints.ice_servers import servers_for_anybody
 from rtc_server.engine.engine import Engine
-from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
 from rtc_server.metrics import CONTENT_TYPE, Metrics, merged
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.services import ECHO
-from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
 from rtc_server.web.routes import Policy, Routes, Who
@@ -71,12 +71,12 @@ async def metrics(request: web.Request) -> web.Response:
 @routes.get("/api/config", Policy(Who.ANYONE))
 async def config(request: web.Request) -> web.Response:
     registry = request.app[REGISTRY]
-    admission, captioner = registry.admission, registry.captioner
+    admission, captioners = registry.admission, registry.captioners
     settings = request.app[SETTINGS]
     return web.json_response(
         {
             "version": __version__,
-            "services": [_service(name, engine, captioner) for name, engine in admission.engines.items()],
+            "services": [_service(name, engine, captioners) for name, engine in admission.engines.items()],
             "default_service": admission.default_service,
             "notice": _no_model_notice() if admission.default_service == ECHO else None,
             "auth": "bearer" if settings.auth else "none",
@@ -111,7 +111,7 @@ def _status(request: web.Request) -> dict[str, Any]:
             "lag_p95_ms": round(admission.lag.window.quantile(0.95) * 1000, 1),
             "crowded": admission.lag.window.crowded,
         },
-        "captions": _captions_status(registry.captioner),
+        "captions": _captions_status(registry.captioners.of_dialogues),
         "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
     }
 
@@ -137,7 +137,7 @@ def _no_model_notice() -> dict[str, str]:
     }
 
 
-def _service(name: str, engine: Engine, captioner: Captioner | None) -> dict[str, Any]:
+def _service(name: str, engine: Engine, captioners: Captioners) -> dict[str, Any]:
     info = engine.info
     if info is None:
         return {"name": name, "ready": False}
@@ -150,7 +150,7 @@ def _service(name: str, engine: Engine, captioner: Captioner | None) -> dict[str
         "ready": engine.ready,
         "speaks": info.speaks,
         "writes": info.writes,
-        "captions": captioner is not None and captioner.serves(info.kind),
+        "captions": info.kind is ServiceKind.DIALOGUE and captioners.of(info, "") is not None,
         "notice": _model_notice(info),
         "examples": [{"topic": example.topic, "say": example.say} for example in info.examples],
     }

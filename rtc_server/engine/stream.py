@@ -18,6 +18,7 @@ from rtc_server.engine.messages import PCM, Close, Frame, Lock, Opened, Output, 
 from rtc_server.engine.model import FloatArray, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import ServerError
+from rtc_server.protocols.events import ClientMessage, ServerEvent
 
 _IN_FLIGHT_FRAMES: Final = 32
 WINDOW_FRAMES: Final = QUEUE_FRAMES
@@ -77,6 +78,16 @@ class EngineStream:
         self._seq = 0
         self._origin = -opened.heard
         self._room = asyncio.Event()
+
+    @property
+    def language(self) -> str:
+        """In which the one who speaks into it speaks, where the engine knows; else empty."""
+        return ""
+
+    def take(self, message: ClientMessage | ServerEvent) -> bool:
+        """A command of the client, or an event of what was heard in its microphone. Whether the engine has a use for
+        it: those of models have none. Raises a ServerError for a command that cannot be obeyed."""
+        return False
 
     @property
     def in_flight(self) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from rtc_server.errors import BadMessage, MessageTooLarge
+from rtc_server.protocols.rooms import RoomCommand, RoomEvent
 
 MAX_MESSAGE_BYTES: Final = 4096
 CHANNEL_LABEL: Final = "text"
@@ -35,6 +36,8 @@ class OfferOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     captions: bool = True
     wait: bool = False
     """For a model that starts, on a connection that is there already."""
+    member: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    """Of a room: the member's token."""
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset", forbid_unknown_fields=True):
@@ -51,7 +54,7 @@ class Bye(msgspec.Struct, frozen=True, tag="bye", forbid_unknown_fields=True):
     """End the session."""
 
 
-ClientMessage = Settings | Reset | Ping | Bye
+ClientMessage = Settings | Reset | Ping | Bye | RoomCommand
 
 _decoder: Final = msgspec.json.Decoder(ClientMessage)
 _encoder: Final = msgspec.json.Encoder()
@@ -61,7 +64,7 @@ def parse_client_message(message: str | bytes) -> ClientMessage:
     """The typed form of one data-channel message.
 
     Raises MessageTooLarge over :data:`MAX_MESSAGE_BYTES`, BadMessage for binary messages and for anything
-    that is not one of the four messages with fields of the right types and ranges.
+    that is not one of these messages with fields of the right types and ranges.
     """
     if isinstance(message, bytes):
         if len(message) > MAX_MESSAGE_BYTES:
@@ -197,7 +200,19 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
 
 Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted
 ServerEvent = (
-    Connected | Starting | Text | State | Heard | Captions | Pong | Error | Recovered | Ending | Disconnected | Stats
+    Connected
+    | Starting
+    | Text
+    | State
+    | Heard
+    | Captions
+    | Pong
+    | Error
+    | Recovered
+    | Ending
+    | Disconnected
+    | Stats
+    | RoomEvent
 )
 
 

@@ -6,12 +6,12 @@ them, is ``sessions.captions``'s.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from rtc_server.config import Settings
 from rtc_server.engine.engine import Engine
-from rtc_server.engine.model import ServiceKind
+from rtc_server.engine.model import ModelInfo, ServiceKind
 from rtc_server.errors import EngineUnavailable, Overloaded, ServerError, ServerFull
 from rtc_server.metrics import Metrics
 from rtc_server.sessions.headroom import Headroom, Load
@@ -42,7 +42,6 @@ class Captioner:
         self._lag = lag
         self._headroom = Headroom()
         self._looked_at: float | None = None
-        metrics.captions.set_function(lambda: self.on)
 
     @property
     def room(self) -> bool:
@@ -73,3 +72,25 @@ class Captioner:
         steps_ms = [each.step_p50_ms or 0.0 for each in self._engines if each.slots_used]
         share = max(steps_ms, default=0.0) / self._settings.max_step_ms
         return Load(self._lag.crowded, self._lag.late_share, share)
+
+
+class Captioners:
+    """All of a server: ``of_dialogues`` writes down what users say to a model, None if none does; ``of_rooms`` what
+    members of rooms say, each in its model's languages."""
+
+    def __init__(
+        self, metrics: Metrics, of_dialogues: Captioner | None = None, of_rooms: Sequence[Captioner] = ()
+    ) -> None:
+        self.of_dialogues = of_dialogues
+        self._of_rooms = of_rooms
+        every = {*of_rooms, *(() if of_dialogues is None else (of_dialogues,))}
+        metrics.captions.set_function(lambda: sum(each.on for each in every))
+
+    def of(self, info: ModelInfo, language: str) -> Captioner | None:
+        """Of a session with the model of ``info``, whose user speaks ``language``, if that is known."""
+        if info.kind is ServiceKind.TRANSLATE:
+            known = (each for each in self._of_rooms if each.engine.info is not None)
+            return next((each for each in known if language in each.engine.info.languages), None)  # type: ignore[union-attr]
+        if self.of_dialogues is not None and self.of_dialogues.serves(info.kind):
+            return self.of_dialogues
+        return None

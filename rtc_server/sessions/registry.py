@@ -31,7 +31,7 @@ from rtc_server.errors import (
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
-from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captioner import Captioners
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId, SessionState
 
@@ -42,8 +42,8 @@ _WANTED_ENDS: Final = frozenset({EndReason.BYE, EndReason.DELETED, EndReason.REF
 
 
 class Registry:
-    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks; ``captioner``: writes down what
-    they say in a conversation. ``worker``: which of the server's media processes this is."""
+    """The sessions that ``admission`` lets in. ``detector``: hears when a user speaks; ``captioners``: write down
+    what they say. ``worker``: which of the server's media processes this is."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Registry:
         settings: Settings,
         metrics: Metrics,
         detector: Engine | None = None,
-        captioner: Captioner | None = None,
+        captioners: Captioners | None = None,
         worker: int = 0,
     ) -> None:
         self.admission = admission
-        self.captioner = captioner
+        self.captioners = captioners or Captioners(metrics)
         self._detector = detector
         self._settings = settings
         self._metrics = metrics
@@ -172,7 +172,7 @@ class Registry:
             visitor,
             resumable,
             self._detector,
-            self.captioner,
+            self.captioners,
             self._forget,
         )
         self._sessions[session.id.text] = session

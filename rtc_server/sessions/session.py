@@ -36,8 +36,9 @@ from rtc_server.errors import (
 from rtc_server.media.microphone import START_PATIENCE_S
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
+from rtc_server.protocols.rooms import RoomCommand, RoomEvent, RoomSettings, Say
 from rtc_server.sessions import memo
-from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captioner import Captioners
 from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.memo import Memo
 from rtc_server.sessions.outbox import Outbox
@@ -80,7 +81,7 @@ class Session:
         visitor: Visitor,
         resumable: bool,
         detector: Engine | None,
-        captioner: Captioner | None,
+        captioners: Captioners,
         on_ended: Callable[[Session], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +89,8 @@ class Session:
         self.id = session_id
         self.service = engine.service
         self.visitor = visitor
+        self.member_token = options.member or ""
+        """Of a room."""
         self.listeners = Listeners(settings, session_id.log_id, clock)
         self._clock = clock
         self._machine = SessionMachine(session_id.log_id)
@@ -100,7 +103,7 @@ class Session:
         self._stats_interval_ms = options.stats_interval_ms
         self.outbox = Outbox(clock)
         self._stats = SessionStats()
-        self.user_audio = UserAudio(self._stats, self.outbox.emit, self._on_speech, now)
+        self.user_audio = UserAudio(self._stats, self._on_heard, self._on_speech, now)
         self.user_audio.microphone.muted = options.muted
         self._told = SessionReport(metrics, session_id.log_id)
         self._endpoint = ""
@@ -114,7 +117,7 @@ class Session:
         self._slot_digest = b""
         """Of the key by which another media node may take the session over; empty: none may."""
         self._detector = detector
-        self._captioner = captioner
+        self._captioners = captioners
         self._captions_wanted = options.captions
         self._finished = False
         self._run_task: asyncio.Task[None] | None = None
@@ -286,8 +289,18 @@ class Session:
                 self.outbox.emit(events.Pong(command.id))
             case events.Bye():
                 self.end(EndReason.BYE)
+            case Say() | RoomSettings():
+                self._pass_on(command)
             case _:
                 assert_never(command)
+
+    def on_room_event(self, event: RoomEvent) -> None:
+        """The room in which its client is a member tells something."""
+        self.outbox.emit(event)
+
+    def on_unseated(self) -> None:
+        """Its client is a member no more, or sits elsewhere."""
+        self.end(EndReason.LEFT)
 
     def on_refused(self, transport: Transport) -> None:
         self._bad_messages += 1
@@ -429,15 +442,37 @@ class Session:
             self._slot.lock(self._slot_digest, memo.write(self._memo))
 
     def _open_captions(self) -> None:
-        info = self._engine.info
-        if self._captioner is not None and info is not None and self._captioner.serves(info.kind):
-            self.user_audio.caption(self._captioner, self._captions_wanted, self.id.log_id, self._clock())
+        info, stream = self._engine.info, self._slot.stream
+        if info is not None and stream is not None:
+            captioner = self._captioners.of(info, stream.language)
+            self.user_audio.caption(captioner, self._captions_wanted, self.id.log_id, self._clock())
+
+    def _on_heard(self, event: events.ServerEvent) -> None:
+        """Something was heard in the microphone."""
+        self.outbox.emit(event)
+        if self._slot.stream is not None:
+            self._slot.stream.take(event)
+
+    def _pass_on(self, command: RoomCommand) -> None:
+        """What a member of a room wants. Captions follow their language."""
+        stream = self._slot.stream
+        if stream is None:
+            return
+        language = stream.language
+        try:
+            if not stream.take(command):
+                raise BadMessage("This is for members of rooms.")
+        except ServerError as error:
+            self.warn(error)
+        if stream.language != language:
+            self._open_captions()
 
     def _on_speech(self, at_ms: int) -> None:
         """The user begins to speak: an interruption, if the model is speaking. An echo is not interrupted by those
-        who make it."""
+        who make it, nor is a room by its members."""
         info = self._engine.info
-        if self.state is SessionState.SPEAKING and info is not None and info.kind is not ServiceKind.ECHO:
+        interrupts = info is not None and info.kind not in (ServiceKind.ECHO, ServiceKind.TRANSLATE)
+        if self.state is SessionState.SPEAKING and interrupts:
             self._voice.interrupt(self._clock())
             self._metrics.interruptions.labels(self.service).inc()
             self.outbox.emit(events.Interrupted(at_ms))

@@ -76,6 +76,8 @@ class EndReason(enum.StrEnum):
     TIME_LIMIT = "time_limit"
     PROTOCOL_ABUSE = "protocol_abuse"
     INTERNAL = "internal"
+    LEFT = "left"
+    """Its client is a member of its room no more, or has another session as one."""
     REFUSED = "refused"
     """It never began: the offer could not be answered. No client is told on a data channel."""
 

@@ -43,6 +43,7 @@ class UserAudio:
         self.microphone = MicrophoneTimeline(now)
         self.captions: Captions | None = None
         """None: this conversation has none, whatever its client wants."""
+        self._former: list[Captions] = []
         self._stats = stats
         self._emit = emit
         self._on_speech = on_speech
@@ -85,8 +86,15 @@ class UserAudio:
         self._intake = Intake(stream, prefix_frames)
         await self._intake.prepare(stream.opened.heard)
 
-    def caption(self, captioner: Captioner, wanted: bool, log_id: str, now: float) -> None:
-        """Have the words written down beside the conversation: its client is not kept waiting for that."""
+    def caption(self, captioner: Captioner | None, wanted: bool, log_id: str, now: float) -> None:
+        """Have the words written down beside the conversation, from now on by ``captioner``: its client is not kept
+        waiting for that."""
+        if self.captions is not None:
+            self.captions.want(False, now)
+            self._former.append(self.captions)
+            self.captions = None
+        if captioner is None:
+            return
         self.captions = Captions(captioner, wanted, self._emit, log_id)
         self.captions.go_on(self._frames)
         self.captions.look(now)
@@ -157,7 +165,7 @@ class UserAudio:
 
     async def close(self) -> None:
         """Give back what was taken beside the model's stream. Idempotent."""
-        for part in (self._intake, self._hearing, self.captions):
+        for part in (self._intake, self._hearing, self.captions, *self._former):
             if part is not None:
                 await part.close()
 

@@ -24,6 +24,8 @@ GOLDEN_EVENTS: list[tuple[events.ServerEvent, str]] = [
         '{"type":"connected","session":"0-0-abc","service":"dialogue","model":"kyutai/moshiko-pytorch-bf16",'
         '"speaks":true,"writes":true,"resumed":false,"time_ms":1234}',
     ),
+    (events.Starting(4200), '{"type":"starting","eta_ms":4200,"time_ms":1234}'),
+    (events.Starting(None), '{"type":"starting","eta_ms":null,"time_ms":1234}'),
     (events.Text(" Grüße 👋"), '{"type":"text","delta":" Grüße 👋","time_ms":1234}'),
     (events.Text(" a", 1520), '{"type":"text","delta":" a","at_ms":1520,"time_ms":1234}'),
     (events.Captions("on"), '{"type":"captions","state":"on","time_ms":1234}'),

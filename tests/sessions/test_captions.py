@@ -19,7 +19,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.admission import Admission
-from rtc_server.sessions.captioner import Captioner
+from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import SessionState
@@ -45,7 +45,7 @@ class Server:
         engines = {"dialogue": self.dialogue, "transcribe": self.stt}
         captioner = Captioner(self.stt, engines.values(), settings, self.lag.window, self.metrics)
         self.admission = Admission(engines, settings, self.lag)
-        self.registry = Registry(self.admission, settings, self.metrics, None, captioner)
+        self.registry = Registry(self.admission, settings, self.metrics, None, Captioners(self.metrics, captioner))
 
     def tick(self, seconds: float, late_s: float) -> None:
         """The loop's lag as it is measured, so many seconds of it at once."""

@@ -27,6 +27,7 @@ from rtc_server.media.jitter import JitterCounts
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.offer import read_offer
+from rtc_server.sessions.captioner import Captioners
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId
 from rtc_server.tracks import EncodedTrack
@@ -230,17 +231,17 @@ class _Run:
             return peers[-1]
 
         session_id = SessionId("0", 0)
-        visitor = Visitor(ANONYMOUS, "192.0.2.1")
+        visitor, metrics = Visitor(ANONYMOUS, "192.0.2.1"), Metrics()
         session = Session(
             session_id,
             engine,
             OfferOptions(),
             self._settings,
-            Metrics(),
+            metrics,
             visitor,
             False,
             None,
-            None,
+            Captioners(metrics),
             lambda _: None,
             clock=loop.time,
         )

@@ -1,0 +1,246 @@
+"""Translated rooms over HTTP: made, listed, joined and left; their messages in writing, as events and as sound.
+
+What happens in a room is :mod:`rtc_server.rooms`'s. Members speak in sessions: ``POST /api/offer`` with their token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import wave
+from collections.abc import AsyncGenerator
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from rtc_server import audio
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+from rtc_server.endpoints.operations import NO_STORE
+from rtc_server.errors import BadRequest, Forbidden, NotFound, ServerFull, UnknownMember, UnsupportedMediaType
+from rtc_server.protocols.rooms import Language, Name, RoomEvent, RoomSettings, Say, Text
+from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.member import Member
+from rtc_server.rooms.room import Room
+from rtc_server.services import TRANSLATE
+from rtc_server.signaling import send_events
+from rtc_server.translation.languages import name_of
+from rtc_server.web.gate import visitor_of, visitor_of_a_socket
+from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.siblings import SIBLINGS, came_from_sibling
+
+LOBBY: Final = web.AppKey("lobby", Lobby)
+TOKEN_HEADER: Final = "Room-Token"  # noqa: S105
+_JSON: Final = "application/json"
+_MOST_READERS: Final = 4
+"""Event streams of one member."""
+_B = TypeVar("_B", bound=msgspec.Struct)
+
+routes = Routes()
+
+
+class NewRoom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /api/rooms``."""
+
+    name: Name | None = None
+    private: bool = False
+
+
+class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /api/rooms/{room}/members``."""
+
+    name: Name
+    language: Language
+
+
+class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /api/rooms/{room}/messages``."""
+
+    text: Text
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``PATCH /api/rooms/{room}/members/me``."""
+
+    name: Name | None = None
+    language: Language | None = None
+
+
+_OF_A_ROOM: Final = Policy(session="room")
+
+
+@routes.get("/api/rooms", Policy())
+async def list_rooms(request: web.Request) -> web.Response:
+    """Of all processes of the server; what can be said and heard is the same in each."""
+    lobby, siblings = _lobby(request), request.app.get(SIBLINGS)
+    rooms = [_listed(room) for room in lobby if not room.private and len(room)]
+    if siblings is not None and not came_from_sibling(request):
+        for text in (await siblings.ask(request)).values():
+            rooms += json.loads(text)["rooms"]
+    interpreter = lobby.interpreter
+    info = None if interpreter.translator is None else interpreter.translator.info
+    languages = [
+        {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in interpreter.speaks}
+        for code in sorted(lobby.languages, key=name_of)
+    ]
+    return web.json_response(
+        {
+            "rooms": rooms,
+            "languages": languages,
+            "pairs": sorted(interpreter.pairs),
+            "notice": None if info is None else info.notice or None,
+        },
+        headers=NO_STORE,
+    )
+
+
+@routes.add("POST", "/api/rooms", Policy(is_offer=True))
+async def create_room(request: web.Request) -> web.Response:
+    body = await _read(request, NewRoom)
+    room = _lobby(request).create(body.name, body.private)
+    return web.json_response(msgspec.to_builtins(room.title), status=201, headers=NO_STORE)
+
+
+@routes.get("/api/rooms/{room}", _OF_A_ROOM)
+async def show_room(request: web.Request) -> web.Response:
+    room = _room(request)
+    members = [{"id": each.id, "name": each.name, "language": each.language} for each in room]
+    return web.json_response(msgspec.to_builtins(room.title) | {"members": members}, headers=NO_STORE)
+
+
+@routes.add("POST", "/api/rooms/{room}/members", Policy(is_offer=True, session="room"))
+async def join_room(request: web.Request) -> web.Response:
+    body = await _read(request, NewMember)
+    member, token = _lobby(request).join(_room(request), body.name, body.language)
+    return web.json_response({"member": member.id, "token": token}, status=201, headers=NO_STORE)
+
+
+@routes.add("PATCH", "/api/rooms/{room}/members/me", _OF_A_ROOM)
+async def change_member(request: web.Request) -> web.Response:
+    room, member = _member(request)
+    body = await _read(request, Change)
+    _lobby(request).obey(room, member, RoomSettings(body.language, body.name))
+    return web.Response(status=204)
+
+
+@routes.add("DELETE", "/api/rooms/{room}/members/me", Policy(when_crowded=True, session="room"))
+async def leave_room(request: web.Request) -> web.Response:
+    room, member = _member(request)
+    room.leave(member, _lobby(request).clock())
+    return web.Response(status=204)
+
+
+@routes.add("POST", "/api/rooms/{room}/messages", _OF_A_ROOM)
+async def write_message(request: web.Request) -> web.Response:
+    room, member = _member(request)
+    body = await _read(request, NewMessage)
+    message = _lobby(request).obey(room, member, Say(body.text))
+    assert message is not None
+    return web.json_response({"id": message.id}, status=201, headers=NO_STORE)
+
+
+@routes.get("/api/rooms/{room}/messages/{message}/audio", _OF_A_ROOM)
+async def message_sound(request: web.Request) -> web.Response:
+    lobby = _lobby(request)
+    room, member = _member(request)
+    message = room.message(request.match_info["message"])
+    if message is None:
+        raise NotFound
+    language = request.query.get("language", member.language)
+    pcm = await lobby.interpreter.sound_of(message, language)
+    return web.Response(body=_wav(pcm), content_type="audio/wav", headers=NO_STORE)
+
+
+@routes.get("/api/rooms/{room}/events", Policy(query_token=True, session="room"), head=False)
+async def room_events(request: web.Request) -> web.StreamResponse:
+    """Server-sent events (HTML, section 9.2), for a member who only reads."""
+    lobby = _lobby(request)
+    room, member = _member(request)
+    last = request.headers.get("Last-Event-ID", "")
+    if last and not (last.isascii() and last.isdigit()):
+        raise BadRequest("Last-Event-ID must be the id of an event.")
+    if member.readers >= _MOST_READERS:
+        raise ServerFull("Enough already follow this room as this member.")
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    member.readers += 1
+    room.look_for(member, lobby.clock())
+    try:
+        await response.prepare(request)
+        stream = _events_of(room, member, int(last[:18]) if last else None)
+        most_s = visitor_of_a_socket(request).principal.max_session_s
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(most_s), contextlib.aclosing(stream):
+                await send_events(response, stream)
+    finally:
+        member.readers -= 1
+        room.look_for(member, lobby.clock())
+    return response
+
+
+async def _events_of(room: Room, member: Member, seen: int | None) -> AsyncGenerator[tuple[int, str], None]:
+    """From the beginning, or behind the last that was ``seen``; with their numbers."""
+    if seen is None:
+        seen = member.mailbox.last
+        for event in room.greeting(member):
+            yield seen, _text(event)
+    async with contextlib.aclosing(member.mailbox.follow(seen)) as events:
+        async for number, event in events:
+            yield number, _text(event)
+
+
+def _text(event: RoomEvent) -> str:
+    return msgspec.json.encode(event).decode()
+
+
+def _listed(room: Room) -> dict[str, Any]:
+    languages = sorted({member.language for member in room})
+    return {**msgspec.to_builtins(room.title), "members": len(room), "languages": languages}
+
+
+def _lobby(request: web.Request) -> Lobby:
+    """Raises NotFound on a server without rooms, Forbidden for a client that may not use them."""
+    if LOBBY not in request.app:
+        raise NotFound("This server has no rooms.")
+    if not visitor_of(request).principal.may_use(TRANSLATE):
+        raise Forbidden
+    return request.app[LOBBY]
+
+
+def _room(request: web.Request) -> Room:
+    return _lobby(request).room(request.match_info["room"])
+
+
+def _member(request: web.Request) -> tuple[Room, Member]:
+    """The member whose token the request carries, in the room that it is about. Raises UnknownRoom, UnknownMember."""
+    room = _room(request)
+    token = request.headers.get(TOKEN_HEADER) or request.query.get("member", "")
+    if not token:
+        raise UnknownMember
+    return room, room.member(token)
+
+
+def _wav(pcm: FloatArray) -> bytes:
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(MODEL_RATE_HZ)
+        file.writeframes(audio.to_int16(pcm).tobytes())
+    return made.getvalue()
+
+
+async def _read(request: web.Request, kind: type[_B]) -> _B:
+    raw = await request.read()
+    if request.content_type != _JSON:
+        raise UnsupportedMediaType(_JSON)
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        # msgspec's sentences name the field and the expected type, never the value.
+        raise BadRequest(f"The body is not as it should be: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("The body is not JSON.") from None

@@ -1,0 +1,107 @@
+"""Has what is said in rooms translated, once for each language that is needed, and made into sound for replay.
+
+Owns the tasks that wait for the translator. A translation that fails costs its message in that language, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rtc_server.audio import FloatArray
+from rtc_server.errors import NotFound, Overloaded, ServerError
+from rtc_server.metrics import Metrics
+from rtc_server.rooms.message import Message, unpacked
+from rtc_server.rooms.room import Room
+from rtc_server.translation.client import Translator
+from rtc_server.translation.model import Utterance
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S: Final = 10.0
+"""What comes later than this is not heard: the talk has gone on."""
+_MOST: Final = 64
+"""Translations under way, of all rooms."""
+
+
+class Interpreter:
+    """``translator``: None where the server has none: then rooms are for people of one language."""
+
+    def __init__(
+        self, translator: Translator | None, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.translator = translator
+        self._metrics = metrics
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """From which language to which there are translations, as of now."""
+        info = None if self.translator is None else self.translator.info
+        return frozenset() if info is None else info.pairs
+
+    @property
+    def hears(self) -> frozenset[str]:
+        """Languages whose sound the translator takes itself."""
+        info = None if self.translator is None else self.translator.info
+        return frozenset() if info is None else info.hears
+
+    @property
+    def speaks(self) -> frozenset[str]:
+        info = None if self.translator is None else self.translator.info
+        return frozenset() if info is None else info.speaks
+
+    def interpret(self, room: Room, message: Message, pcm: FloatArray | None = None) -> None:
+        """Begin to translate a message into all the languages in which it is pending. ``pcm``: as it was said, where
+        the translator hears for itself."""
+        pending = [language for language, each in message.renderings.items() if each.state == "pending"]
+        if not pending and pcm is not None:
+            pending = [message.language]  # its own members want to read it
+        for language in pending:
+            if len(self._tasks) >= _MOST:
+                room.rendered(message, language, self._clock(), reason=Overloaded.code)
+                continue
+            speak = message.kind == "speech" and any(
+                member.listens and member.language == language for member in room if member.id != message.member
+            )
+            wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
+            task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def sound_of(self, message: Message, language: str) -> FloatArray:
+        """A message as sound. Raises NotFound where there is no voice or no text, and what
+        :meth:`Translator.translate` does."""
+        rendering = message.renderings.get(language)
+        if rendering is not None and rendering.sound is not None:
+            return unpacked(rendering.sound)
+        text = message.original if language == message.language else "" if rendering is None else rendering.text
+        if self.translator is None or language not in self.speaks or not text:
+            raise NotFound
+        made = await self.translator.translate(Utterance(language, language, text, voice=message.voice), DEADLINE_S)
+        if made.pcm is None:
+            raise NotFound
+        return made.pcm
+
+    async def close(self) -> None:
+        """Give up what is under way. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _render(self, room: Room, message: Message, wanted: Utterance) -> None:
+        assert self.translator is not None, "without one nothing is pending"
+        try:
+            made = await self.translator.translate(wanted, DEADLINE_S)
+        except ServerError as error:
+            logger.warning("a message was not translated from %s to %s: %s", wanted.source, wanted.target, error.code)
+            room.rendered(message, wanted.target, self._clock(), reason=error.code)
+            return
+        now = self._clock()
+        room.rendered(message, wanted.target, now, made.text, made.original, made.pcm)
+        if message.kind == "speech":
+            self._metrics.room_seconds.observe(now - message.ended_at)

@@ -1,0 +1,57 @@
+"""A member's events: numbered, the last ones kept, followed by those who read them. Bounded: the oldest go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from rtc_server.protocols.rooms import RoomEvent
+
+KEPT: Final = 256
+
+
+class Mailbox:
+    def __init__(self) -> None:
+        self._events: deque[tuple[int, RoomEvent]] = deque(maxlen=KEPT)
+        self._last = 0
+        self._news: set[asyncio.Event] = set()
+        self._closed = False
+
+    def add(self, event: RoomEvent) -> None:
+        self._last += 1
+        self._events.append((self._last, event))
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more comes: those who follow come to their end. Idempotent."""
+        self._closed = True
+        self._wake()
+
+    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, RoomEvent], None]:
+        """The events after ``seq`` that are still kept, and then each as it comes, to the end."""
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            while True:
+                news.clear()
+                closed = self._closed
+                for number, event in list(self._events):
+                    if number > seq:
+                        seq = number
+                        yield number, event
+                if closed:
+                    return
+                await news.wait()
+        finally:
+            self._news.discard(news)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event; 0 before the first."""
+        return self._last
+
+    def _wake(self) -> None:
+        for news in self._news:
+            news.set()

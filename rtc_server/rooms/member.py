@@ -1,0 +1,131 @@
+"""One member of a room: who they are, where their events and their sound go, and what they are to hear next. Pure but
+for the mailbox's waiting readers; times are monotonic seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from rtc_server.audio import FloatArray
+from rtc_server.protocols.rooms import MemberView, Original, Playing, RoomEvent
+from rtc_server.rooms.echoes import Echoes
+from rtc_server.rooms.mailbox import Mailbox
+from rtc_server.rooms.message import Message, unpacked
+from rtc_server.rooms.mixer import FULL, UNDER, Mixer, Played, faded
+
+VOICES: Final = 1 << 16
+
+
+class Seat(Protocol):
+    """A member's session."""
+
+    def tell(self, event: RoomEvent) -> None: ...
+
+    def end(self) -> None:
+        """The member has left, or taken another seat."""
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A message that this member is to hear in their language, once it is there."""
+
+    message: Message
+    language: str
+
+
+class Member:
+    """``digest``: of the token that is the member. ``speaks_to_me``: whether what is said in a language is translated
+    into this member's."""
+
+    def __init__(self, member_id: str, name: str, language: str, token: str, now: float) -> None:
+        self.id = member_id
+        self.name = name
+        self.language = language
+        self.original: Original = "under"
+        self.digest = digest(token)
+        self.voice = int.from_bytes(self.digest[:2], "big")
+        self.speaking = False
+        self.seat: Seat | None = None
+        self.readers = 0
+        """Event streams that are open."""
+        self.absent_since: float | None = now
+        self.mailbox = Mailbox()
+        self.mixer = Mixer()
+        self.echoes = Echoes()
+        self._turns: deque[_Turn] = deque()
+        self._texts: dict[str, str] = {}
+
+    @property
+    def here(self) -> bool:
+        return self.seat is not None or self.readers > 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether translations are heard, and not only read."""
+        return self.seat is not None and self.original != "only"
+
+    def view(self) -> MemberView:
+        return MemberView(self.id, self.name, self.language, self.here)
+
+    def tell(self, event: RoomEvent) -> None:
+        self.mailbox.add(event)
+        if self.seat is not None:
+            self.seat.tell(event)
+
+    def looked_for(self, now: float) -> None:
+        """The member has come or gone: absence counts from now on, if there is any."""
+        self.absent_since = None if self.here else now
+
+    def expect(self, message: Message) -> None:
+        """The message is to be heard by this member when those before it were."""
+        if self.listens:
+            self._turns.append(_Turn(message, self.language))
+
+    def advance(self, now: float) -> None:
+        """Whatever is translated, and has nothing before it that is not, is played next."""
+        while self._turns:
+            turn = self._turns[0]
+            rendering = turn.message.renderings.get(turn.language)
+            if rendering is not None and rendering.state == "pending":
+                return
+            self._turns.popleft()
+            if rendering is None or rendering.state == "failed" or rendering.sound is None:
+                continue
+            if not self.listens or turn.language != self.language:
+                continue
+            self._texts[turn.message.id] = rendering.text
+            sound = faded(unpacked(rendering.sound))
+            self.played(self.mixer.play(turn.message.id, turn.message.member, sound), now)
+
+    def hear(self, others: dict[str, str], translated: frozenset[tuple[str, str]], now: float) -> FloatArray:
+        """The next 80 ms of what this member hears. ``others``: the other members' languages; ``translated``: pairs of
+        languages between which there is a translation."""
+        gains = {speaker: self._gain(language, translated) for speaker, language in others.items()}
+        pcm, played = self.mixer.pull(gains)
+        self.played(played, now)
+        return pcm
+
+    def _gain(self, language: str, translated: frozenset[tuple[str, str]]) -> float:
+        if language == self.language or self.original == "only" or (language, self.language) not in translated:
+            return FULL
+        return UNDER if self.original == "under" else 0.0
+
+    def forget_sound(self, now: float) -> None:
+        """What waits is not to be heard any more."""
+        self._turns.clear()
+        self.played(self.mixer.clear(), now)
+
+    def played(self, played: list[Played], now: float) -> None:
+        for message, state in played:
+            if state == "started":
+                self.echoes.started(message, self._texts.get(message, ""), now)
+            else:
+                self.echoes.ended(message, now)
+                self._texts.pop(message, None)
+            self.tell(Playing(message, state))
+
+
+def digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

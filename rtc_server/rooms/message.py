@@ -1,0 +1,71 @@
+"""What was said in a room, and what has become of it in each language that a member needed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from rtc_server import audio
+from rtc_server.audio import FloatArray
+from rtc_server.protocols.rooms import Kind, RoomMessage, State
+
+MOST_SOUND_S: Final = 60.0
+"""Of one translation."""
+
+
+@dataclass(slots=True)
+class Rendering:
+    """A message in one language; ``sound``: 16-bit samples at 24 kHz, for replay."""
+
+    state: State = "pending"
+    text: str = ""
+    reason: str | None = None
+    sound: bytes | None = None
+
+
+@dataclass(slots=True)
+class Message:
+    """``original`` is empty while a model is still to write it down. ``spoken_ms``: 0 of a typed one. ``ended_at``:
+    when the speaker had said it."""
+
+    id: str
+    member: str
+    name: str
+    language: str
+    voice: int
+    kind: Kind
+    original: str
+    spoken_ms: int
+    ended_at: float
+    renderings: dict[str, Rendering] = field(default_factory=dict)
+
+    def seen_in(self, language: str, audio_url: str | None) -> RoomMessage:
+        """As a member of that language gets it."""
+        rendering = self.renderings.get(language)
+        if language == self.language:
+            rendering = Rendering("ready" if self.original else "pending", self.original)
+        elif rendering is None:
+            rendering = Rendering("failed", reason="untranslatable")
+        return RoomMessage(
+            self.id,
+            self.member,
+            self.name,
+            self.language,
+            self.kind,
+            rendering.text if rendering.state == "ready" else self.original,
+            self.original,
+            rendering.state,
+            rendering.reason,
+            audio_url,
+            self.spoken_ms,
+        )
+
+
+def packed(pcm: FloatArray) -> bytes:
+    return audio.to_int16(pcm[: int(MOST_SOUND_S * audio.MODEL_RATE_HZ)]).tobytes()
+
+
+def unpacked(sound: bytes) -> FloatArray:
+    return audio.from_int16(np.frombuffer(sound, dtype=np.int16))

@@ -1,0 +1,261 @@
+"""One room: its members, what was said in it and in what order, and to whom it goes in which language.
+
+Pure but for its members' mailboxes: no clock, no model, no network. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+from rtc_server.audio import FRAME_SAMPLES, FloatArray, level_dbfs
+from rtc_server.errors import ServerFull, UnknownMember
+from rtc_server.protocols.rooms import (
+    MAX_NAME,
+    Kind,
+    MemberChange,
+    RoomEvent,
+    RoomMessage,
+    RoomName,
+    RoomSettings,
+    RoomState,
+    Speaking,
+)
+from rtc_server.rooms.member import Member, Seat, digest
+from rtc_server.rooms.message import Message, Rendering, packed
+
+MOST_MEMBERS: Final = 100
+KEPT_MESSAGES: Final = 200
+KEPT_SOUNDS: Final = 32
+"""Messages whose translations are kept as sound."""
+_SHOWN_TO_NEWCOMERS: Final = 50
+ABSENCE_S: Final = 30.0
+EMPTY_S: Final = 60.0
+_QUIET_DBFS: Final = -60.0
+"""Below this a microphone's frame is not mixed."""
+
+
+class Room:
+    """``translated``: the pairs of languages between which there is a translation, as of now."""
+
+    def __init__(self, room_id: str, name: str, private: bool, now: float) -> None:
+        self.id = room_id
+        self.name = name
+        self.private = private
+        self.translated: frozenset[tuple[str, str]] = frozenset()
+        self._members: dict[str, Member] = {}
+        self._messages: OrderedDict[str, Message] = OrderedDict()
+        self._last_member = 0
+        self._last_message = 0
+        self._empty_since: float | None = now
+
+    def __iter__(self) -> Iterator[Member]:
+        """The members of now, in the order in which they came."""
+        return iter(list(self._members.values()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def title(self) -> RoomName:
+        return RoomName(self.id, self.name)
+
+    def join(self, name: str, language: str, now: float) -> tuple[Member, str]:
+        """A new member, and the token that is the member. Raises ServerFull."""
+        if len(self._members) >= MOST_MEMBERS:
+            raise ServerFull("This room is full.")
+        self._last_member += 1
+        token = f"{self.id}.{secrets.token_urlsafe(24)}"
+        member = Member(f"m{self._last_member}", readable(name) or f"m{self._last_member}", language, token, now)
+        self._members[member.id] = member
+        self._empty_since = None
+        self._tell_others(member, MemberChange(member.view(), "joined"))
+        return member, token
+
+    def member(self, token: str) -> Member:
+        """Raises UnknownMember."""
+        wanted = digest(token)
+        for member in self._members.values():
+            if secrets.compare_digest(member.digest, wanted):
+                return member
+        raise UnknownMember
+
+    def leave(self, member: Member, now: float) -> None:
+        """Idempotent."""
+        if self._members.pop(member.id, None) is None:
+            return
+        member.forget_sound(now)
+        member.mailbox.close()
+        seat, member.seat = member.seat, None
+        if seat is not None:
+            seat.end()
+        for other in self:
+            other.mixer.forget(member.id)
+        self._tell_others(member, MemberChange(member.view(), "left"))
+        if not self._members:
+            self._empty_since = now
+
+    def sit(self, member: Member, seat: Seat, now: float) -> None:
+        """The member's session begins; one that was there before ends."""
+        former, member.seat = member.seat, seat
+        if former is not None:
+            former.end()
+        member.looked_for(now)
+        for event in self.greeting(member):
+            seat.tell(event)
+        self._tell_others(member, MemberChange(member.view(), "changed"))
+
+    def stand_up(self, member: Member, seat: Seat, now: float) -> None:
+        """The member's session has ended."""
+        if member.seat is not seat:
+            return
+        member.seat = None
+        member.forget_sound(now)
+        self.set_speaking(member, False)
+        self.look_for(member, now)
+
+    def look_for(self, member: Member, now: float) -> None:
+        """The member has come or gone."""
+        member.looked_for(now)
+        if member.id in self._members:
+            self._tell_others(member, MemberChange(member.view(), "changed"))
+
+    def expire(self, now: float) -> bool:
+        """Let members go that have been away for too long; whether the room itself is over."""
+        for member in self:
+            if member.absent_since is not None and now - member.absent_since >= ABSENCE_S:
+                self.leave(member, now)
+        return self._empty_since is not None and now - self._empty_since >= EMPTY_S
+
+    def greeting(self, member: Member) -> Iterator[RoomEvent]:
+        """What a member is told first: who is there, and what was said last."""
+        yield RoomState(self.title, member.id, [each.view() for each in self])
+        for message in list(self._messages.values())[-_SHOWN_TO_NEWCOMERS:]:
+            yield self._seen(member, message)
+
+    def change(self, member: Member, settings: RoomSettings, now: float) -> None:
+        """Raises nothing: the language was looked at before."""
+        before = member.view()
+        if settings.name is not None:
+            member.name = readable(settings.name) or member.name
+        if settings.original is not None:
+            member.original = settings.original
+            if settings.original == "only":
+                member.forget_sound(now)
+        if settings.language is not None and settings.language != member.language:
+            member.language = settings.language
+            member.forget_sound(now)
+        if member.view() != before:
+            for other in self:
+                other.tell(MemberChange(member.view(), "changed"))
+
+    def set_speaking(self, member: Member, on: bool) -> None:
+        if member.speaking != on:
+            member.speaking = on
+            for other in self:
+                other.tell(Speaking(member.id, on))
+
+    def needed(self, member: Member) -> frozenset[str]:
+        """The languages into which what ``member`` says has to be translated: those of the others who are here."""
+        languages = {other.language for other in self if other is not member and other.here}
+        return frozenset(languages - {member.language})
+
+    def say(self, member: Member, text: str, kind: Kind, spoken_ms: int, ended_at: float) -> Message:
+        """Something was said, or written. It is pending in all the languages that are needed now."""
+        self._last_message += 1
+        message = Message(
+            str(self._last_message),
+            member.id,
+            member.name,
+            member.language,
+            member.voice,
+            kind,
+            text,
+            spoken_ms,
+            ended_at,
+        )
+        for language in sorted(self.needed(member)):
+            possible = (member.language, language) in self.translated
+            message.renderings[language] = Rendering() if possible else Rendering("failed", reason="untranslatable")
+        self._messages[message.id] = message
+        while len(self._messages) > KEPT_MESSAGES:
+            self._messages.popitem(last=False)
+        self._forget_old_sounds()
+        for other in self:
+            self._tell(other, message)
+            if kind == "speech" and other.language in message.renderings and other is not member:
+                other.expect(message)
+        return message
+
+    def rendered(
+        self,
+        message: Message,
+        language: str,
+        now: float,
+        text: str = "",
+        original: str = "",
+        pcm: FloatArray | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """A message is there in a language, or will not be, for a ``reason``. ``original``: as the model heard it."""
+        written = bool(original) and not message.original
+        if written:
+            message.original = original
+        sound = None if pcm is None or not pcm.size else packed(pcm)
+        state = "ready" if reason is None else "failed"
+        message.renderings[language] = Rendering(state, text, reason, sound)  # type: ignore[arg-type]
+        for member in self:
+            if member.language == language or (written and member.language == message.language):
+                self._tell(member, message)
+            member.advance(now)
+
+    def message(self, message_id: str) -> Message | None:
+        return self._messages.get(message_id)
+
+    def speak(self, member: Member, pcm: FloatArray) -> None:
+        """A frame of a member's microphone, finite and within ±1, to the others' ears."""
+        if pcm.size == FRAME_SAMPLES and level_dbfs(pcm) > _QUIET_DBFS:
+            for other in self._members.values():
+                if other is not member and other.seat is not None:
+                    other.mixer.hear(member.id, pcm)
+
+    def hear(self, member: Member, now: float) -> FloatArray:
+        """The next 80 ms of what a member hears."""
+        others = {other.id: other.language for other in self._members.values() if other is not member}
+        return member.hear(others, self.translated, now)
+
+    def close(self, now: float) -> None:
+        """The room is over: all leave."""
+        for member in self:
+            self.leave(member, now)
+
+    def _tell(self, member: Member, message: Message) -> None:
+        member.tell(self._seen(member, message))
+
+    def _seen(self, member: Member, message: Message) -> RoomMessage:
+        language = member.language
+        rendering = message.renderings.get(language)
+        audible = language == message.language or (rendering is not None and rendering.state == "ready")
+        url = (
+            f"rooms/{self.id}/messages/{message.id}/audio?language={language}" if audible and message.original else None
+        )
+        return message.seen_in(language, url)
+
+    def _tell_others(self, member: Member, event: MemberChange) -> None:
+        for other in self:
+            if other is not member:
+                other.tell(event)
+
+    def _forget_old_sounds(self) -> None:
+        for message in list(self._messages.values())[:-KEPT_SOUNDS]:
+            for rendering in message.renderings.values():
+                rendering.sound = None
+
+
+def readable(name: str) -> str:
+    """A name of a room or a member without what would not be seen, or would move other text."""
+    kept = (" " if unicodedata.category(char)[0] in "CZ" else char for char in name)
+    return " ".join("".join(kept).split())[:MAX_NAME]

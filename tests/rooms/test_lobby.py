@@ -1,0 +1,73 @@
+"""All rooms of a process: how many there are, in which languages, and that what is empty goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.waiting import until
+from rtc_server.errors import ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
+from rtc_server.metrics import Metrics
+from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.room import EMPTY_S
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class EnglishAndPortuguese(Interpreter):
+    """What a translator of the two would make of it."""
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        return frozenset({("en", "pt"), ("pt", "en")})
+
+
+def a_lobby(clock: Clock, most: int = 10) -> Lobby:
+    metrics = Metrics()
+    return Lobby("0-0", EnglishAndPortuguese(None, metrics), [], metrics, most, clock)
+
+
+async def test_rooms_that_are_empty_go_and_their_members_tokens_with_them() -> None:
+    clock = Clock()
+    lobby = a_lobby(clock)
+    room, kept = lobby.create("Kitchen", False), lobby.create("Cellar", False)
+    _, token = lobby.join(room, "Ann", "en")
+    lobby.join(kept, "Ben", "en")
+    member = lobby.member(token)[1]
+    room.leave(member, clock.now)
+    lobby.start()
+    try:
+        clock.now += EMPTY_S - 31
+        assert lobby.room(room.id) is room
+        clock.now += 32
+        await until(lambda: room.id not in {each.id for each in lobby}, "the end of the room")
+        with pytest.raises(UnknownRoom):
+            lobby.room(room.id)
+        with pytest.raises(UnknownMember):
+            lobby.member(token)
+    finally:
+        await lobby.close()
+    assert list(lobby) == []
+
+
+async def test_there_are_so_many_rooms() -> None:
+    lobby = a_lobby(Clock(), most=2)
+    rooms = [lobby.create(None, False) for _ in range(2)]
+    assert len({room.id for room in rooms}) == 2
+    with pytest.raises(ServerFull):
+        lobby.create(None, False)
+
+
+async def test_a_language_that_is_neither_heard_nor_translated_is_refused() -> None:
+    lobby = a_lobby(Clock())
+    room = lobby.create(None, False)
+    with pytest.raises(UnknownLanguage) as refused:
+        lobby.join(room, "Ann", "tlh")
+    assert refused.value.languages == ("en", "pt")
+    assert len(room) == 0

@@ -1,0 +1,131 @@
+"""What one member hears: originals, translations over them in order, levels that move gently, and bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, level_dbfs
+from rtc_server.rooms.mixer import DUCKED, FULL, UNDER, Mixer, faded
+
+FRAMES_PER_S = 12.5
+
+
+def tone(frames: float, hz: float = 440.0, level: float = 0.3) -> FloatArray:
+    at = np.arange(round(frames * FRAME_SAMPLES)) / MODEL_RATE_HZ
+    return (level * np.sin(2 * np.pi * hz * at)).astype(np.float32)
+
+
+def levels(mixer: Mixer, gains: dict[str, float], frames: int, speaking: bool = True) -> list[float]:
+    """The level of each frame against that of the speaker, while they speak."""
+    loud = float(np.abs(tone(1)).max())
+    measured = []
+    for _ in range(frames):
+        if speaking:
+            mixer.hear("ana", tone(1))
+        measured.append(float(np.abs(mixer.pull(gains)[0]).max()) / loud)
+    return measured
+
+
+def test_a_speaker_of_the_same_language_is_heard_as_they_are() -> None:
+    mixer = Mixer()
+    mixer.hear("ana", tone(1))
+    heard, played = mixer.pull({"ana": FULL})
+    assert np.array_equal(heard, tone(1))
+    assert played == []
+
+
+def test_nothing_said_is_silence() -> None:
+    heard, _ = Mixer().pull({"ana": FULL})
+    assert heard.size == FRAME_SAMPLES
+    assert not heard.any()
+
+
+def test_an_original_is_faint_fainter_under_its_translation_and_comes_back_slowly() -> None:
+    """A level never jumps: an original that breaks through loudly frightens."""
+    mixer = Mixer()
+    assert np.allclose(levels(mixer, {"ana": UNDER}, 5), UNDER, atol=0.01)
+    assert mixer.play("1", "ana", np.zeros(10 * FRAME_SAMPLES, dtype=np.float32)) == []
+    ducked = levels(mixer, {"ana": UNDER}, 9)
+    assert np.allclose(ducked[4:], DUCKED, atol=0.01)
+    after = levels(mixer, {"ana": UNDER}, 20)
+    assert np.allclose(after[-3:], UNDER, atol=0.01)
+    assert max(np.abs(np.diff(ducked + after))) <= 0.3
+
+
+def test_full_voice_comes_up_within_a_second_and_goes_down_in_a_third() -> None:
+    mixer = Mixer()
+    levels(mixer, {"ana": 0.0}, 2)
+    up = levels(mixer, {"ana": FULL}, 14)
+    assert up[3] < 0.5
+    assert up[-1] > 0.99
+    down = levels(mixer, {"ana": 0.0}, 6)
+    assert down[0] > 0.5
+    assert down[-1] == 0.0
+
+
+def test_translations_are_played_one_after_the_other_and_said_so() -> None:
+    mixer = Mixer()
+    mixer.play("1", "ana", tone(1.5))
+    mixer.play("2", "bob", tone(1, hz=880))
+    heard, told = [], []
+    for _ in range(4):
+        pcm, played = mixer.pull({})
+        heard.append(pcm)
+        told += played
+    assert told == [("1", "started"), ("1", "ended"), ("2", "started"), ("2", "ended")]
+    expected = np.concatenate((tone(1.5), tone(1, hz=880)))
+    assert np.allclose(np.concatenate(heard)[: expected.size], expected, atol=1e-6)
+
+
+def test_a_listener_who_falls_behind_skips_the_oldest_that_wait() -> None:
+    mixer = Mixer()
+    mixer.play("0", "ana", tone(50))
+    mixer.pull({})
+    skipped = [each for number in range(1, 6) for each in mixer.play(str(number), "ana", tone(25))]
+    assert skipped == [("1", "skipped"), ("2", "skipped")]
+    assert mixer.behind_s < 12
+
+
+def test_one_that_is_too_long_is_heard_all_the_same() -> None:
+    mixer = Mixer()
+    assert mixer.play("1", "ana", tone(400)) == []
+    assert level_dbfs(mixer.pull({})[0]) > -20
+
+
+def test_a_burst_of_a_speaker_does_not_make_them_late() -> None:
+    mixer = Mixer()
+    for number in range(20):
+        mixer.hear("ana", np.full(FRAME_SAMPLES, number / 100, dtype=np.float32))
+    heard = [float(mixer.pull({"ana": FULL})[0][0]) for _ in range(5)]
+    assert np.allclose(heard, [0.17, 0.18, 0.19, 0.0, 0.0])
+
+
+def test_ten_voices_at_once_stay_within_bounds_and_one_is_not_changed() -> None:
+    mixer = Mixer()
+    for number in range(10):
+        mixer.hear(str(number), tone(1, hz=200 + 40 * number, level=0.6))
+    heard, _ = mixer.pull({str(number): FULL for number in range(10)})
+    assert np.abs(heard).max() <= 1.0
+    assert np.isfinite(heard).all()
+
+
+def test_one_who_has_left_is_not_heard() -> None:
+    mixer = Mixer()
+    mixer.hear("ana", tone(1))
+    mixer.forget("ana")
+    assert not mixer.pull({"ana": FULL})[0].any()
+
+
+def test_what_is_cleared_is_told() -> None:
+    mixer = Mixer()
+    mixer.play("1", "ana", tone(5))
+    mixer.play("2", "ana", tone(5))
+    mixer.pull({})
+    assert mixer.clear() == [("1", "ended"), ("2", "skipped")]
+    assert mixer.behind_s == 0
+
+
+def test_sound_begins_and_ends_without_a_click() -> None:
+    made = faded(np.full(4800, 0.5, dtype=np.float32))
+    assert made[0] == made[-1] == 0.0
+    assert np.allclose(made[200:-200], 0.5)

@@ -1,0 +1,285 @@
+"""A room's members, the order of what is said, who gets it in which language, and what goes when they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.errors import ServerFull, UnknownMember
+from rtc_server.protocols.rooms import (
+    MemberChange,
+    Playing,
+    RoomEvent,
+    RoomMessage,
+    RoomSettings,
+    RoomState,
+    Speaking,
+)
+from rtc_server.rooms.member import Member
+from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUNDS, MOST_MEMBERS, Room
+
+PAIRS = frozenset({("en", "pt"), ("pt", "en"), ("en", "es")})
+SOUND = np.full(MODEL_RATE_HZ // 2, 0.1, dtype=np.float32)
+
+
+class Client:
+    """A member's session that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[RoomEvent] = []
+        self.ended = 0
+
+    def tell(self, event: RoomEvent) -> None:
+        self.events.append(event)
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def messages(self) -> list[tuple[str, str, str]]:
+        return [(each.id, each.text, each.state) for each in self.of(RoomMessage)]
+
+
+def a_room() -> Room:
+    room = Room("0-0-room", "Kitchen", False, 0.0)
+    room.translated = PAIRS
+    return room
+
+
+def seated(room: Room, name: str, language: str) -> tuple[Member, Client]:
+    member, _ = room.join(name, language, 0.0)
+    client = Client()
+    room.sit(member, client, 0.0)
+    return member, client
+
+
+def tone(level: float = 0.2) -> FloatArray:
+    return (level * np.sin(np.arange(FRAME_SAMPLES) / 10)).astype(np.float32)
+
+
+def test_a_message_is_needed_once_in_each_language_of_the_others() -> None:
+    """Ten members, three languages: two translations."""
+    room = a_room()
+    members = [seated(room, str(number), ("en", "pt", "es")[number % 3])[0] for number in range(10)]
+    assert room.needed(members[0]) == {"pt", "es"}
+    message = room.say(members[0], "good morning", "speech", 1000, 1.0)
+    assert {language: each.state for language, each in message.renderings.items()} == {"pt": "pending", "es": "pending"}
+
+
+def test_those_of_the_same_language_read_the_original_at_once() -> None:
+    room = a_room()
+    ann, own = seated(room, "Ann", "en")
+    _, bob = seated(room, "Bob", "en")
+    _, ana = seated(room, "Ana", "pt")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0)
+    assert own.messages == bob.messages == [("1", "good morning", "ready")]
+    assert ana.messages == [("1", "good morning", "pending")]
+    room.rendered(message, "pt", 2.0, "bom dia", "good morning", SOUND)
+    assert ana.messages[1:] == [("1", "bom dia", "ready")]
+    assert ana.of(RoomMessage)[-1].original == "good morning"
+    assert len(bob.messages) == 1
+
+
+def test_a_failed_translation_is_told_with_its_reason_and_costs_no_other() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    _, ana = seated(room, "Ana", "pt")
+    _, eva = seated(room, "Eva", "es")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0)
+    room.rendered(message, "pt", 2.0, reason="translation_failed")
+    room.rendered(message, "es", 2.0, "buenos días", "good morning", SOUND)
+    assert (ana.of(RoomMessage)[-1].state, ana.of(RoomMessage)[-1].reason) == ("failed", "translation_failed")
+    assert ana.of(RoomMessage)[-1].text == "good morning"
+    assert eva.messages[-1] == ("1", "buenos días", "ready")
+
+
+def test_between_languages_that_nothing_translates_the_original_is_all() -> None:
+    room = a_room()
+    ana, _ = seated(room, "Ana", "pt")
+    eva, client = seated(room, "Eva", "es")
+    room.say(ana, "bom dia", "speech", 1000, 1.0)
+    assert (client.of(RoomMessage)[0].state, client.of(RoomMessage)[0].reason) == ("failed", "untranslatable")
+    room.speak(ana, tone())
+    assert np.allclose(room.hear(eva, 1.0), tone(), atol=1e-6)
+
+
+def heard(room: Room, member: Member, frames: int, now: float) -> FloatArray:
+    return np.concatenate([room.hear(member, now) for _ in range(frames)])
+
+
+def test_translations_are_heard_in_the_order_in_which_things_were_said() -> None:
+    """One that is there sooner waits for those before it."""
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ben, _ = seated(room, "Ben", "en")
+    ana, client = seated(room, "Ana", "pt")
+    first, second = room.say(ann, "one", "speech", 500, 1.0), room.say(ben, "two", "speech", 500, 1.5)
+    room.rendered(second, "pt", 2.0, "dois", "two", SOUND)
+    assert not heard(room, ana, 10, 2.0).any()
+    room.rendered(first, "pt", 3.0, "um", "one", SOUND)
+    assert heard(room, ana, 20, 3.0).any()
+    started = [each.message for each in client.of(Playing) if each.state == "started"]
+    assert started == ["1", "2"]
+
+
+def test_one_that_fails_does_not_hold_up_those_behind_it() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    first, second = room.say(ann, "one", "speech", 500, 1.0), room.say(ann, "two", "speech", 500, 2.0)
+    room.rendered(second, "pt", 3.0, "dois", "two", SOUND)
+    room.rendered(first, "pt", 11.0, reason="translation_late")
+    heard(room, ana, 10, 11.0)
+    assert [each.message for each in client.of(Playing)] == ["2", "2"]
+
+
+def test_a_speaker_does_not_hear_themselves_nor_their_translation() -> None:
+    room = a_room()
+    ann, client = seated(room, "Ann", "en")
+    seated(room, "Ana", "pt")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0)
+    room.speak(ann, tone())
+    room.rendered(message, "pt", 2.0, "bom dia", "good morning", SOUND)
+    assert not heard(room, ann, 10, 2.0).any()
+    assert client.of(Playing) == []
+
+
+def test_what_is_written_is_read_and_not_spoken() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    message = room.say(ann, "good morning", "text", 0, 1.0)
+    room.rendered(message, "pt", 2.0, "bom dia", "good morning", SOUND)
+    assert not heard(room, ana, 10, 2.0).any()
+    assert client.messages[-1] == ("1", "bom dia", "ready")
+
+
+def test_original_only_means_no_translated_voice_and_the_original_in_full() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    room.change(ana, RoomSettings(original="only"), 0.0)
+    message = room.say(ann, "good morning", "speech", 1000, 1.0)
+    room.rendered(message, "pt", 2.0, "bom dia", "good morning", SOUND)
+    room.speak(ann, tone())
+    assert np.allclose(room.hear(ana, 2.0), tone(), atol=1e-6)
+    assert client.of(Playing) == []
+    assert client.messages[-1] == ("1", "bom dia", "ready")
+
+
+def test_an_original_that_is_off_is_not_heard() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, _ = seated(room, "Ana", "pt")
+    room.change(ana, RoomSettings(original="off"), 0.0)
+    room.speak(ann, tone())
+    assert not room.hear(ana, 1.0).any()
+
+
+def test_a_language_is_changed_at_any_time_and_told() -> None:
+    room = a_room()
+    ann, own = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    room.change(ana, RoomSettings(language="en"), 1.0)
+    assert [each.member.language for each in own.of(MemberChange)][-1] == "en"
+    assert room.needed(ann) == frozenset()
+    room.say(ann, "good morning", "speech", 1000, 2.0)
+    assert client.messages == [("1", "good morning", "ready")]
+
+
+def test_newcomers_read_what_was_said_last() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    for number in range(60):
+        room.say(ann, f"number {number}", "text", 0, 1.0)
+    _, late = seated(room, "Ben", "en")
+    assert isinstance(late.events[0], RoomState)
+    assert [text for _, text, _ in late.messages] == [f"number {number}" for number in range(10, 60)]
+
+
+def test_a_token_is_one_member_and_no_other_opens_anything() -> None:
+    room = a_room()
+    ann, token = room.join("Ann", "en", 0.0)
+    _, other = room.join("Ann", "en", 0.0)
+    assert token != other
+    assert room.member(token) is ann
+    with pytest.raises(UnknownMember):
+        room.member(f"{token}x")
+    room.leave(ann, 1.0)
+    with pytest.raises(UnknownMember):
+        room.member(token)
+
+
+def test_another_session_of_the_same_member_ends_the_first() -> None:
+    room = a_room()
+    ann, first = seated(room, "Ann", "en")
+    second = Client()
+    room.sit(ann, second, 1.0)
+    assert first.ended == 1
+    room.stand_up(ann, first, 1.0)
+    assert ann.here, "the session that ended was not the member's any more"
+
+
+def test_members_who_stay_away_leave_and_an_empty_room_is_over() -> None:
+    room = a_room()
+    ann, client = seated(room, "Ann", "en")
+    ben, _ = room.join("Ben", "en", 0.0)
+    assert not room.expire(ABSENCE_S - 1)
+    assert not room.expire(ABSENCE_S)
+    assert [each.id for each in room] == [ann.id]
+    assert [(each.member.id, each.change) for each in client.of(MemberChange)][-1] == (ben.id, "left")
+    room.stand_up(ann, client, 100.0)
+    assert not room.expire(100.0 + ABSENCE_S)
+    assert len(room) == 0
+    assert not room.expire(100.0 + ABSENCE_S + EMPTY_S - 1)
+    assert room.expire(100.0 + ABSENCE_S + EMPTY_S)
+
+
+def test_who_leaves_while_speaking_does_not_speak_any_more() -> None:
+    room = a_room()
+    ann, client = seated(room, "Ann", "en")
+    _, ben = seated(room, "Ben", "en")
+    room.set_speaking(ann, True)
+    room.stand_up(ann, client, 1.0)
+    assert [each.on for each in ben.of(Speaking)] == [True, False]
+
+
+def test_a_room_has_so_many_members_and_keeps_so_much() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    seated(room, "Ana", "pt")
+    for _ in range(MOST_MEMBERS - 2):
+        room.join("Ben", "en", 0.0)
+    with pytest.raises(ServerFull):
+        room.join("Ben", "en", 0.0)
+    for number in range(KEPT_MESSAGES + 10):
+        message = room.say(ann, str(number), "text", 0, 1.0)
+        room.rendered(message, "pt", 1.0, str(number), str(number), SOUND)
+    assert room.message("1") is None
+    kept = [room.message(str(number)) for number in range(11, KEPT_MESSAGES + 11)]
+    assert all(kept)
+    sounds = [each for each in kept if each is not None and each.renderings["pt"].sound is not None]
+    assert len(sounds) <= KEPT_SOUNDS + 1
+
+
+def test_names_are_text_and_nothing_else() -> None:
+    room = a_room()
+    member, _ = room.join("\u202eAna\n\x00 Maria" + "x" * 80, "pt", 0.0)
+    assert member.name.startswith("Ana Maria")
+    assert len(member.name) == 64
+    unnamed, _ = room.join("\n", "pt", 0.0)
+    assert unnamed.name == unnamed.id
+
+
+def test_a_quiet_microphone_is_not_mixed() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ben, _ = seated(room, "Ben", "en")
+    room.speak(ann, tone(0.0005))
+    assert not room.hear(ben, 1.0).any()
