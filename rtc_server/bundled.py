@@ -17,11 +17,14 @@ PICO: Final = "pico"
 PICO_STT: Final = "pico-stt"
 """It writes down what pico understands, and hears through the same codec."""
 
+PICO_STT_PT: Final = "pico-stt-pt"
+"""It writes down some Portuguese, and hears through the same codec."""
+
 FILES: Final = ("config.json", "model.safetensors", "mimi.json", "mimi.safetensors", "tokenizer.model")
 """What there has to be of a model."""
 
-_DIRECTORIES: Final = {name: PACKAGE / "models" / name for name in (PICO, PICO_STT)}
-_CODEC_OF: Final = {PICO_STT: PICO}
+_DIRECTORIES: Final = {name: PACKAGE / "models" / name for name in (PICO, PICO_STT, PICO_STT_PT)}
+_CODEC_OF: Final = {PICO_STT: PICO, PICO_STT_PT: PICO}
 """Who has no codec of its own hears through another's."""
 
 
@@ -31,7 +34,7 @@ def beside_or_inside(in_checkout: str, in_wheel: str) -> Path:
 
 
 @overload
-def directory_of(model: Literal["pico", "pico-stt"]) -> Path: ...
+def directory_of(model: Literal["pico", "pico-stt", "pico-stt-pt"]) -> Path: ...
 @overload
 def directory_of(model: str) -> Path | None: ...
 def directory_of(model: str) -> Path | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import bundled
-from rtc_server.bundled import PICO, PICO_STT
+from rtc_server.bundled import PICO, PICO_STT, PICO_STT_PT
 from rtc_server.cluster.directory import Directory
 from rtc_server.cluster.pooled import PooledEngine
 from rtc_server.config import DEFAULT_MODEL, Settings, is_host_and_port
@@ -220,8 +220,9 @@ def _refuse_unheard_of(model: str) -> None:
     """Raise ModelLoadError for what is neither a bundled model, nor a directory, nor like a hub repository."""
     if bundled.directory_of(model) or model.count("/") == 1 or Path(model).expanduser().exists():
         return
+    alike = did_you_mean(model, [PICO, PICO_STT, PICO_STT_PT, ECHO])
     raise ModelLoadError(
-        f"{model} is neither a directory nor a hub repository.{did_you_mean(model, [PICO, PICO_STT, ECHO])}",
+        f"{model} is neither a directory nor a hub repository.{alike}",
         f"Give {PICO}, {ECHO}, a hub repository such as {DEFAULT_MODEL}, or a directory that holds a checkpoint.",
     )
 

@@ -10,12 +10,18 @@ import rtc_server
 from rtc_server import bundled
 
 
-@pytest.mark.parametrize("model", [bundled.PICO, bundled.PICO_STT])
+@pytest.mark.parametrize("model", [bundled.PICO, bundled.PICO_STT, bundled.PICO_STT_PT])
 def test_it_lies_in_the_package(model: str) -> None:
     directory = bundled.directory_of(model)
     assert directory is not None
     assert directory.is_relative_to(Path(rtc_server.__file__).parent)
     assert bundled.is_complete(model)
+
+
+def test_all_of_them_are_small_enough_to_come_with_the_package() -> None:
+    """16 MB for the one that speaks, with the codec of all, and 8 MB for each of the two that transcribe."""
+    directories = (bundled.directory_of(model) for model in (bundled.PICO, bundled.PICO_STT, bundled.PICO_STT_PT))
+    assert sum(path.stat().st_size for directory in directories for path in directory.iterdir()) < 32_000_000
 
 
 @pytest.mark.parametrize("model", ["", "echo", "./pico", "Pico", "pico/", "kyutai/pico", "/pico"])

@@ -9,16 +9,19 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
 from lab.pico import own_voice
-from training import adapt, bank, codec, dataset, language, polish, transcription, voices
+from rtc_server.bundled import PICO, directory_of
+from training import adapt, bank, codec, dataset, language, polish, reading, transcription, voices
 from training.checkpoint import hearing_of, voice_of, write_codec, write_tokenizer
 from training.language import Plan
+from training.voices import Language
 
 _STAGES: Final = ("voices", "codec", "data", "language", "polish", "transcription", "plots")
+_OF_ANOTHER_LANGUAGE: Final = ("data", "transcription", "plots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ _FURTHER: Final = Recipe(
     transcription=replace(transcription.PLAN, steps=600, batch=8, frames=240, rate=6e-4, warm_up=40),
 )
 """With ``--begin-with``: what is known already has to be kept."""
+
+_ANOTHER_LANGUAGE: Final = Recipe(files=24, conversations=48, transcription=transcription.ANOTHER_LANGUAGE)
+"""With ``--language``: only the model that transcribes learns, and hears as it did."""
 
 _REHEARSAL: Final = Recipe(
     people=("flite:rms",),
@@ -78,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        help=f"of the language model; default: {Recipe().language.steps}, with --begin-with {_FURTHER.language.steps}",
+        help=f"of the language model; default: {Recipe().language.steps}, with --begin-with {_FURTHER.language.steps}. "
+        f"With --language, of the model that transcribes; default: {transcription.ANOTHER_LANGUAGE.steps}",
     )
     parser.add_argument(
         "--encoder-steps",
@@ -99,13 +106,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"files of {bank.PHRASES} of each of the voices that were made from people's; default: "
         f"{Recipe().phrases}, with --begin-with {_FURTHER.phrases}",
     )
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
+    parser.add_argument(
+        "--language",
+        choices=get_args(Language),
+        default="en",
+        help="another than English: one more model that transcribes, which hears through the codec of --begin-with and "
+        f"begins with what the one beside that knows; nothing else learns. Default of --begin-with, then: {PICO}",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of torch, and processes that make readings; 0: as many as they like"
+    )
     parser.add_argument("--stages", nargs="+", choices=_STAGES, default=list(_STAGES))
     parser.add_argument("--rehearse", action="store_true", help="a minute's run of all of it, with nothing learnt")
     chosen = parser.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    recipe = _REHEARSAL if chosen.rehearse else _FURTHER if chosen.begin_with else Recipe()
+    tongue: Language = chosen.language
+    larger = _ANOTHER_LANGUAGE if tongue != "en" else _FURTHER if chosen.begin_with else Recipe()
+    recipe = _REHEARSAL if chosen.rehearse else larger
     if chosen.files:
         recipe = replace(recipe, files=chosen.files)
     if chosen.phrases:
@@ -113,10 +131,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.encoder_steps:
         recipe = replace(recipe, adapt=replace(recipe.adapt, steps=chosen.encoder_steps))
     if chosen.steps:
-        recipe = replace(recipe, language=replace(recipe.language, steps=chosen.steps))
+        which = "language" if tongue == "en" else "transcription"
+        recipe = replace(recipe, **{which: replace(getattr(recipe, which), steps=chosen.steps)})
     for stage in [stage for stage in _STAGES if stage in chosen.stages]:
-        print(f"== {stage}", flush=True)
-        _run(stage, recipe, chosen.directory, chosen.out, chosen.begin_with)
+        if tongue == "en":
+            print(f"== {stage}", flush=True)
+            _run(stage, recipe, chosen.directory, chosen.out, chosen.begin_with)
+        elif stage in _OF_ANOTHER_LANGUAGE:
+            print(f"== {stage}", flush=True)
+            knows = chosen.begin_with or directory_of(PICO)
+            _run_another(
+                stage, tongue, recipe, chosen.directory, _transcribing(chosen.out, tongue), knows, chosen.threads
+            )
 
 
 def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None) -> None:
@@ -149,14 +175,30 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Pat
         plot(directory)
 
 
+def _run_another(
+    stage: str, tongue: Language, recipe: Recipe, directory: Path, out: Path, knows: Path, processes: int
+) -> None:
+    """Into ``out``, a model that transcribes ``tongue``, from the checkpoint ``knows`` and the model beside that."""
+    data = directory / f"data-{tongue}-{hearing_of(knows)}"
+    if stage == "data":
+        reading.make(data, knows, tongue, range(1, recipe.files + 1), recipe.conversations, processes)
+    elif stage == "transcription":
+        directory.mkdir(parents=True, exist_ok=True)
+        transcription.train(directory, knows, out, data, recipe.transcription, _transcribing(knows), tongue)
+    else:
+        from training.plots import plot  # noqa: PLC0415 - an optional package
+
+        plot(directory)
+
+
 def _data(directory: Path, out: Path) -> Path:
     """Where conversations lie as the codec of ``out`` hears them: of one whose encoder has learnt more, elsewhere."""
     return directory / f"data-{hearing_of(out)}"
 
 
-def _transcribing(checkpoint: Path) -> Path:
-    """Where the model that transcribes lies."""
-    return checkpoint.with_name(f"{checkpoint.name}-stt")
+def _transcribing(checkpoint: Path, tongue: Language = "en") -> Path:
+    """Where the model that transcribes the language ``tongue`` lies."""
+    return checkpoint.with_name(f"{checkpoint.name}-stt" + ("" if tongue == "en" else f"-{tongue}"))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,19 @@ class Scene:
             if one.frame < frame
         ]
 
+    def say(self, spoken: Spoken, at: int, random_: random.Random) -> int:
+        """The person says ``spoken``, from somewhere in frame ``at`` on; the frame with which it is over."""
+        first = at * FRAME_SAMPLES + random_.randrange(FRAME_SAMPLES)
+        room = self.person[first : first + len(spoken.pcm)]
+        room += spoken.pcm[: len(room)]
+        ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
+        for (start_s, word), end_s in zip(spoken.words, ends, strict=True):
+            frame = math.ceil((first + round(end_s * MODEL_RATE_HZ)) / FRAME_SAMPLES)
+            if frame < FRAMES:
+                begins = (first + round(start_s * MODEL_RATE_HZ)) // FRAME_SAMPLES
+                self.heard.append(Heard(frame, word.lower(), begins))
+        return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
+
     def words(self) -> list[tuple[int, str]]:
         """The model's words by frame."""
         return [
@@ -181,7 +194,7 @@ class Playwright:
 
     def _turn(self, scene: Scene, spoken: Spoken, reply: Reply, at: int, count: _Count) -> int:
         """Say ``spoken`` at frame ``at`` and answer; the frame at which the next one may speak."""
-        end = self._say(scene, spoken, at)
+        end = scene.say(spoken, at, self._random)
         if reply.kind == "stop":
             told = next((one.frame for one in scene.heard if one.word == "stop" and one.frame > at), end)
             scene.cut(told + STOP_AFTER)
@@ -206,19 +219,6 @@ class Playwright:
             scene.uttered.append(Uttered(start, part, frames))
             start += frames
         return start
-
-    def _say(self, scene: Scene, spoken: Spoken, at: int) -> int:
-        """The frame with which the phrase is over."""
-        first = at * FRAME_SAMPLES + self._random.randrange(FRAME_SAMPLES)
-        room = scene.person[first : first + len(spoken.pcm)]
-        room += spoken.pcm[: len(room)]
-        ends = [*(start for start, _ in spoken.words[1:]), spoken.duration_s]
-        for (start_s, word), end_s in zip(spoken.words, ends, strict=True):
-            frame = math.ceil((first + round(end_s * MODEL_RATE_HZ)) / FRAME_SAMPLES)
-            if frame < FRAMES:
-                begins = (first + round(start_s * MODEL_RATE_HZ)) // FRAME_SAMPLES
-                scene.heard.append(Heard(frame, word.lower(), begins))
-        return math.ceil((first + len(spoken.pcm)) / FRAME_SAMPLES)
 
     def _disturb(self, scene: Scene, at: int) -> int:
         """A noise, a tune or others' talk, to which the model should say nothing."""

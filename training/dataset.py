@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import sentencepiece
@@ -42,22 +42,28 @@ Latents = np.ndarray[Any, np.dtype[np.float16]]
 
 
 @dataclass(frozen=True, slots=True)
-class Conversations:
-    """``text``, ``heard`` and ``said``: [conversations, frames]; ``own``: [conversations, codebooks, frames];
-    ``person``: latents, [conversations, dimension, frames].
+class Readings:
+    """What a person says, and nothing else: ``person``: latents, [readings, dimension, frames]; ``said``: [readings,
+    frames], the place of a word in the language's vocabulary in the frame in which it begins, else -1."""
 
-    ``heard`` holds the index of a word of the person in the frame after it ends, else -1; ``said`` the place in
-    :func:`phrases.vocabulary` of the same word in the frame in which it begins.
-    """
-
-    text: Array
-    own: Array
     person: Latents
-    heard: Array
     said: Array
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.said)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations(Readings):
+    """``text`` and ``heard``: [conversations, frames]; ``own``: [conversations, codebooks, frames]. ``heard`` holds the
+    index of a word of the person in the frame after it ends, else -1."""
+
+    text: Array
+    own: Array
+    heard: Array
+
+
+Made = TypeVar("Made", bound=Readings)
 
 
 class OwnCodes:
@@ -155,13 +161,14 @@ class Sources:
     bank: Path
 
 
-def _path(directory: Path, seed: int) -> Path:
+def path_of(directory: Path, seed: int) -> Path:
+    """Where the conversations of ``seed`` lie."""
     return directory / f"conversations-{seed:06d}.npz"
 
 
 def make_file(directory: Path, sources: Sources, seed: int, count: int = CONVERSATIONS) -> Path:
     """The first ``count`` conversations of ``seed``, unless they are there."""
-    path = _path(directory, seed)
+    path = path_of(directory, seed)
     if path.exists():
         return path
     directory.mkdir(parents=True, exist_ok=True)
@@ -178,17 +185,22 @@ def make_file(directory: Path, sources: Sources, seed: int, count: int = CONVERS
             texts += [text_of(scene, pieces) for scene in scenes]
             owns += [own.of(scene) for scene in scenes]
             heards += [_heard(scene, words) for scene in scenes]
-            saids += [_said(scene, vocabulary) for scene in scenes]
+            saids += [said_in(scene, vocabulary) for scene in scenes]
+    return write_file(
+        path,
+        text=np.stack(texts),
+        own=np.stack(owns),
+        person=np.concatenate(persons),
+        heard=np.stack(heards),
+        said=np.stack(saids),
+    )
+
+
+def write_file(path: Path, **arrays: Any) -> Path:
+    """``arrays`` by their names in ``path``, which is there as a whole or not at all."""
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
-        np.savez(
-            file,
-            text=np.stack(texts),
-            own=np.stack(owns),
-            person=np.concatenate(persons),
-            heard=np.stack(heards),
-            said=np.stack(saids),
-        )
+        np.savez(file, **arrays)
     unfinished.replace(path)
     return path
 
@@ -207,7 +219,8 @@ def _heard(scene: Scene, words: dict[str, int]) -> Array:
     return heard
 
 
-def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
+def said_in(scene: Scene, vocabulary: dict[str, int]) -> Array:
+    """In the frame in which a word of ``vocabulary`` begins, its number there; else -1."""
     said = np.full(FRAMES, -1, dtype=np.int16)
     free = 0
     for one in (one for one in scene.heard if one.word in vocabulary):  # others are not written
@@ -220,23 +233,25 @@ def _said(scene: Scene, vocabulary: dict[str, int]) -> Array:
 
 def make(directory: Path, sources: Sources, seeds: range, count: int = CONVERSATIONS) -> None:
     """The files of ``seeds``, ``count`` conversations each, as many at a time as there are processors."""
-    wanted = [(directory, sources, seed, count) for seed in seeds if not _path(directory, seed).exists()]
+    wanted = [(directory, sources, seed, count) for seed in seeds if not path_of(directory, seed).exists()]
     if not wanted:
         return
-    with get_context("spawn").Pool(min(len(wanted), os.cpu_count() or 1), _one_thread) as pool:
+    with get_context("spawn").Pool(min(len(wanted), os.cpu_count() or 1), one_thread) as pool:
         pool.starmap(make_file, wanted, chunksize=1)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
+    """Of torch, in a process of several."""
     torch.set_num_threads(1)
 
 
 def drawn(
-    directory: Path, batch: int, seed: int, step: int
-) -> Iterator[tuple[list[tuple[Conversations, int]], np.random.Generator]]:
-    """For ever, ``batch`` conversations each: their files and places in them, in an order that ``seed`` gives from
-    ``step`` on, and the generator of that order. Files that come later are taken up at the next round."""
-    files = Files(directory)
+    directory: Path, kind: type[Made], batch: int, seed: int, step: int
+) -> Iterator[tuple[list[tuple[Made, int]], np.random.Generator]]:
+    """For ever, ``batch`` conversations each: their files, of which ``kind`` is read, and places in them, in an order
+    that ``seed`` gives from ``step`` on, and the generator of that order. Files that come later are taken up at the
+    next round."""
+    files = Files(directory, kind)
     while True:
         made = [(file, index) for file in files.all() for index in range(len(file))]
         if len(made) < batch:
@@ -248,17 +263,18 @@ def drawn(
             step += 1
 
 
-class Files:
-    """The files of a data set, each read once."""
+class Files(Generic[Made]):
+    """The files of a data set, each read once, and of each what ``kind`` has."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kind: type[Made]) -> None:
         self._directory = directory
-        self._read: dict[Path, Conversations] = {}
+        self._kind = kind
+        self._read: dict[Path, Made] = {}
 
-    def all(self) -> list[Conversations]:
+    def all(self) -> list[Made]:
         """Those that are there by now."""
         for path in sorted(self._directory.glob("conversations-*.npz")):
             if path not in self._read:
                 with np.load(path) as file:
-                    self._read[path] = Conversations(**file)
+                    self._read[path] = self._kind(**{field.name: file[field.name] for field in fields(self._kind)})
         return list(self._read.values())

@@ -20,22 +20,22 @@ import numpy as np
 from lab.pico import phrases
 from lab.speech.spoken import Spoken
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
-from rtc_server.bundled import PICO_STT, directory_of
+from rtc_server.bundled import PICO_STT, PICO_STT_PT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.transcription.live import FLUSH_EXTRA_S, frames_of
 from rtc_server.transcription.words import Word, WordAssembler
 from training import manners, recordings, voices
 from training.disturbance import Bystander
-from training.examination import wording
 from training.person import Condition, distorted, light_noise, loudness
+from training.tongues import TONGUES
+from training.voices import Language
 
 _CONDITIONS: Final[tuple[Condition, ...]] = ("clean", "lossy", "telephone")
+_SHIPPED: Final[dict[Language, str]] = {"en": PICO_STT, "pt": PICO_STT_PT}
 _UNKNOWN: Final = 32
 """Sentences with a word that is not known."""
 _PAUSE_S: Final = (0.4, 1.5)
-_STRANGE: Final = 0.25
-"""Of what is read, the share that is no question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,14 @@ class Score:
         return Score(self.words + other.words, self.errors + other.errors, self.starts_s + other.starts_s)
 
 
-def read_out(sentences: int, condition: Condition, seed: int, examiner: str = voices.ESPEAK) -> Reading:
+def read_out(
+    sentences: int, condition: Condition, seed: int, examiner: str = voices.ESPEAK, language: Language = "en"
+) -> Reading:
     """``sentences``, with pauses, by one person in one place. The same ``seed`` reads the same in every condition."""
     random_, generator = random.Random(seed), np.random.default_rng(seed)
-    voice = voices.held_out(random_, examiner)
+    voice = voices.held_out(random_, examiner, language)
     gain = loudness(random_, condition)
-    texts = [_sentence(random_) for _ in range(sentences)]
+    texts = [TONGUES[language].held_out(random_) for _ in range(sentences)]
     return _read_out(voices.roughly_spoken(texts, voice), gain, condition, random_, generator)
 
 
@@ -102,12 +104,6 @@ def unknown_words(examiner: str, count: int, seed: int) -> list[tuple[Reading, i
         spoken = voices.roughly_spoken([text], voices.held_out(random_, examiner))
         made.append((recorded(spoken, "clean", seed + index), len(text.split()) - 1))
     return made
-
-
-def _sentence(random_: random.Random) -> str:
-    if random_.random() < _STRANGE:
-        return phrases.strange(random_, held_out=True)
-    return wording(random_.choice(phrases.questions()), random_)
 
 
 def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Word]]:
@@ -163,18 +159,23 @@ def main() -> None:
     arguments = _parser().parse_args()
     from rtc_server.models.kyutai.model import load  # noqa: PLC0415 - help needs no torch
 
-    model = load(KyutaiOptions(str(arguments.model), arguments.readers))
+    language: Language = arguments.language
+    directory = arguments.model or directory_of(_SHIPPED[language])
+    model = load(KyutaiOptions(str(directory), arguments.readers))
     print(f"{'':16}{'':12}{'words':>8}{'errors':>10}{'start, median':>16}{'start, 95 %':>14}")
-    for name in arguments.voices:
+    for name in arguments.voices if language == "en" else (voices.ESPEAK,):
         if voices.missing(name):
             print(f"{name:16}left out: it needs {voices.missing(name)}")
             continue
         for condition in arguments.conditions:
             seeds = range(arguments.seed * 1000, arguments.seed * 1000 + arguments.readers)
-            readings = [read_out(arguments.sentences, condition, seed, name) for seed in seeds]
+            readings = [read_out(arguments.sentences, condition, seed, name, language) for seed in seeds]
             _examine(model, name, condition, readings, arguments.failures)
-        _examine_unknown(model, name, arguments.seed)
-    if recordings.missing():
+        if language == "en":
+            _examine_unknown(model, name, arguments.seed)
+    if language != "en":
+        print("other voices, words that are not known and recordings are examined in English alone")
+    elif recordings.missing():
         print(f"a person's recordings are left out: they need {recordings.missing()}")
     else:
         for condition in arguments.conditions:
@@ -190,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.dictation", description=(__doc__ or "").partition("\n\n")[2]
     )
     add = parser.add_argument
-    add("--model", type=Path, default=directory_of(PICO_STT), metavar="DIR", help="default: the shipped one")
+    add("--model", type=Path, metavar="DIR", help="default: the shipped one that writes the language")
+    add("--language", choices=get_args(Language), default="en", help="that is read out (default: %(default)s)")
     add("--conditions", nargs="*", choices=get_args(Condition), default=list(_CONDITIONS))
     add("--voices", nargs="*", choices=(*voices.RESERVED, *voices.DEVELOPED), default=list(voices.RESERVED))
     add("--readers", type=int, default=16, help="at a time (default: %(default)s)")

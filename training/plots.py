@@ -17,6 +17,7 @@ _SHOWN: Final = {
     "language": ("text", "audio", "wrote", "codes", "words"),
     "polishing": ("spectral", "wave"),
     "transcription": ("loss", "wrote"),
+    "transcription-pt": ("loss", "wrote"),
 }
 
 

@@ -19,7 +19,6 @@ from moshi.models import loaders
 from moshi.models.lm import LMModel
 from moshi.utils.compile import no_compile
 
-from lab.pico import phrases
 from rtc_server.audio import FRAME_MS
 from training import codec, dataset, language
 from training.checkpoint import (
@@ -34,6 +33,8 @@ from training.descent import descend, rate_at, resume, save
 from training.journal import Journal
 from training.language import Plan
 from training.precision import narrowed
+from training.tongues import TONGUES
+from training.voices import Language
 
 DELAY: Final = 12
 """Frames from the beginning of a word until it is written."""
@@ -46,6 +47,8 @@ _BETWEEN: Final = 2
 
 
 PLAN: Final = Plan(steps=2700, rate=1e-3, warm_up=100, seed=3)
+ANOTHER_LANGUAGE: Final = Plan(steps=2000, batch=10, frames=160, rate=1e-3, warm_up=60, seed=4)
+"""Of a model that has learnt to write one language, and learns to write another."""
 
 
 def config(text_card: int) -> dict[str, Any]:
@@ -53,6 +56,11 @@ def config(text_card: int) -> dict[str, Any]:
     made = language.config(text_card)
     mute = {"dep_q": 0, "depformer_weights_per_step_schedule": None}
     return made | mute | {"n_q": codec.SEMANTIC, "delays": [0] * (1 + codec.SEMANTIC), "context": 125}
+
+
+def stage_of(into: Language) -> str:
+    """What the files of a run are called that learns the language ``into``."""
+    return "transcription" if into == "en" else f"transcription-{into}"
 
 
 def text_of(said: np.ndarray[Any, Any], pieces: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -69,13 +77,20 @@ def text_of(said: np.ndarray[Any, Any], pieces: np.ndarray[Any, Any]) -> np.ndar
 
 
 def train(
-    directory: Path, checkpoint: Path, out: Path, data: Path, plan: Plan, begin_with: Path | None = None
+    directory: Path,
+    checkpoint: Path,
+    out: Path,
+    data: Path,
+    plan: Plan,
+    begin_with: Path | None = None,
+    into: Language = "en",
 ) -> LMModel:
     """Train by ``plan`` on what lies in ``data``, going on where ``directory`` says the last run was, into ``out``.
     ``checkpoint``: the language model's, whose codec is used where it lies. ``begin_with``: a model that transcribes
-    and goes on learning."""
-    path, journal = directory / "transcription.pt", Journal(directory / "transcription.csv")
-    words = phrases.vocabulary()
+    and goes on learning. ``into``: the language that it learns to write."""
+    name = stage_of(into)
+    path, journal = directory / f"{name}.pt", Journal(directory / f"{name}.csv")
+    words = list(TONGUES[into].vocabulary())
     write_tokenizer(out, [" ".join(words)])
     tokenizer = load_tokenizer(out)
     made = config(tokenizer.piece_size())
@@ -166,14 +181,14 @@ def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[s
 def _batches(
     data: Path, plan: Plan, step: int, hears: codec.SemanticCodes, pieces: np.ndarray[Any, Any]
 ) -> Iterator[torch.Tensor]:
-    for chosen, random in dataset.drawn(data, plan.batch, plan.seed, step):
+    for chosen, random in dataset.drawn(data, dataset.Readings, plan.batch, plan.seed, step):
         windows = [_window(file, index, plan.frames, pieces, random) for file, index in chosen]
         written, latents = (np.stack(some) for some in zip(*windows, strict=True))
         yield torch.cat((torch.from_numpy(written)[:, None], hears.of(*language.moved(latents, random))), dim=1)
 
 
 def _window(
-    made: dataset.Conversations, index: int, frames: int, pieces: np.ndarray[Any, Any], random: np.random.Generator
+    made: dataset.Readings, index: int, frames: int, pieces: np.ndarray[Any, Any], random: np.random.Generator
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Text, [frames], and latents, [dimension, frames], of a stretch before which nothing is left to be written."""
     said = made.said[index]

@@ -1,19 +1,23 @@
 """Whose voices the bundled model hears in training, and whose it is examined with.
 
-Owns the split, by name, and who speaks how. Knows no phrases.
+Owns the split, by name, and who speaks which language how. Knows no phrases.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from lab.speech import espeak
 from lab.speech.spoken import SpeechError, Spoken, Voice, guessed, trimmed
 from training import people
 
-_ACCENTS: Final = ("en-us", "en-us", "en-us", "en-gb-x-rp", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-us-nyc")
+Language = Literal["en", "pt"]
+_ACCENTS: Final[dict[Language, tuple[str, ...]]] = {
+    "en": ("en-us", "en-us", "en-us", "en-gb-x-rp", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-us-nyc"),
+    "pt": ("pt-br", "pt-br", "pt-br", "pt"),
+}
 _TRAINED: Final = (
     "Alex Alicia Andy Annie Denis Diogo Gene Hugo Jacky Lee Mario Michael adam anika announcer aunty belinda "
     "boris caleb david ed edward f1 f2 f3 f4 grandma gustave iven john kaukovalta klatt klatt2 linda m1 m2 m3 m4 m5 "
@@ -24,6 +28,8 @@ HELD_OUT: Final = (
     "en-gb-x-rp+f5 en-gb-x-rp+m7 en-gb-x-rp+Marco en-us+klatt3 en-us+grandpa en-us+steph3"
 ).split()
 """Voices of espeak-ng that no part of the training has heard, for the examination."""
+HELD_OUT_PORTUGUESE: Final = [f"pt-br+{name.partition('+')[2]}" for name in HELD_OUT if name.startswith("en-us+")]
+"""The same ones, speaking Portuguese."""
 
 PEOPLE_TRAINED: Final = (
     "flite:rms",
@@ -51,14 +57,17 @@ DEVELOPED: Final = tuple(name.partition(":")[2] for name in PEOPLE_DEVELOPED)
 _NAMES: Final = {name.partition(":")[2]: name for name in (*PEOPLE_RESERVED, *PEOPLE_DEVELOPED)}
 
 
-def trained(random_: random.Random) -> Voice:
+def trained(random_: random.Random, language: Language = "en") -> Voice:
     """A voice of espeak-ng to train with."""
-    return _varied(f"{random_.choice(_ACCENTS)}+{random_.choice(_TRAINED)}", random_)
+    return _varied(f"{random_.choice(_ACCENTS[language])}+{random_.choice(_TRAINED)}", random_)
 
 
-def held_out(random_: random.Random, examiner: str = ESPEAK) -> Voice:
-    """A voice of ``examiner``, one of :data:`RESERVED` or :data:`DEVELOPED`, to examine with."""
-    return _varied(random_.choice(HELD_OUT) if examiner == ESPEAK else _NAMES[examiner], random_)
+def held_out(random_: random.Random, examiner: str = ESPEAK, language: Language = "en") -> Voice:
+    """A voice of ``examiner``, one of :data:`RESERVED` or :data:`DEVELOPED`, to examine with. Portuguese is spoken by
+    espeak-ng alone."""
+    assert language == "en" or examiner == ESPEAK
+    names = HELD_OUT if language == "en" else HELD_OUT_PORTUGUESE
+    return _varied(random_.choice(names) if examiner == ESPEAK else _NAMES[examiner], random_)
 
 
 def examiner_of(name: str) -> str:

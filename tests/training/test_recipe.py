@@ -62,6 +62,18 @@ def test_a_rehearsal_of_all_stages_makes_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_a_rehearsal_of_another_language_makes_one_more_model_that_transcribes(tmp_path: Path) -> None:
+    need_commands("espeak-ng")
+    stages = [line for line in rehearse(tmp_path, "--language", "pt").splitlines() if line.startswith("==")]
+    assert stages == ["== data", "== transcription", "== plots"]
+    assert {path.name for path in tmp_path.glob("out*")} == {"out-stt-pt"}
+    model = kyutai.load(KyutaiOptions(model=str(tmp_path / "out-stt-pt"), slots=2))
+    assert model.info.kind is ServiceKind.TRANSCRIBE
+    model.step(np.zeros((2, FRAME_SAMPLES), dtype=np.float32), np.array([True, True]))
+    model.close()
+
+
+@pytest.mark.timeout(900)
 def test_a_rehearsal_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     """What hears and what writes has learnt more; the decoder and the codebooks, and so its voice, stay."""
     need_commands("espeak-ng", "flite")

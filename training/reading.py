@@ -1,0 +1,128 @@
+"""Readings to learn a language from: a person says its sentences, with silence, noise or music between.
+
+Owns who says what when, and the files of such a data set, each made from a number; what is heard of them is distorted
+as conversations are (``sounds.py``). There is no model in them that answers. Knows no loss.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from moshi.models.compression import MimiModel
+from moshi.utils.compile import no_compile
+
+from lab.speech import espeak
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from training import codec, dataset, sounds, voices
+from training.checkpoint import load_codec
+from training.conversations import FRAMES, Scene
+from training.tongues import TONGUES
+from training.voices import Language
+
+_SILENT: Final = 0.04
+"""Of the readings, the share in which the person says nothing."""
+_ANOTHER: Final = 0.08
+"""How often another person says the next sentence."""
+_DISTURBED: Final = 0.12
+"""How often noise or music comes before the next sentence."""
+_ENDS: Final = ("", "", ".", "?")
+"""What a sentence is written with at its end, which changes its tune."""
+_BATCH: Final = 8
+
+
+class Reader:
+    """Makes readings in ``language``, one after the other; the same ones from the same ``seed``."""
+
+    def __init__(self, language: Language, seed: int) -> None:
+        self._language = language
+        self._tongue = TONGUES[language]
+        self._random = random.Random(seed)
+        self._numpy = np.random.default_rng(seed)
+
+    def scene(self) -> Scene:
+        """One reading, in one place."""
+        scene, random_ = Scene(), self._random
+        if random_.random() < _SILENT:
+            return scene
+        voice = voices.trained(random_, self._language)
+        at = random_.randint(2, 20)
+        while at < FRAMES - 8:
+            if random_.random() < _ANOTHER:
+                voice = voices.trained(random_, self._language)
+            if random_.random() < _DISTURBED:
+                at = self._disturb(scene, at)
+                continue
+            text = self._tongue.trained(random_) + random_.choice(_ENDS)
+            at = scene.say(espeak.speak(text, voice), at, random_) + self._pause()
+        return scene
+
+    def heard(self, scene: Scene) -> FloatArray:
+        """What a server gets to hear of it."""
+        if not scene.heard:
+            return sounds.background(len(scene.person), self._numpy, self._random.uniform(-90, -14))
+        return sounds.captured(scene.person, self._numpy)
+
+    def _disturb(self, scene: Scene, at: int) -> int:
+        """Noise or a tune from frame ``at`` on; the frame at which the person may go on."""
+        count = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
+        room = scene.person[at * FRAME_SAMPLES :][:count]
+        room += sounds.background(count, self._numpy, self._random.uniform(-40, -14))[: len(room)]
+        return at + count // FRAME_SAMPLES + self._random.randint(2, 8)
+
+    def _pause(self) -> int:
+        return self._random.randint(2, 16) if self._random.random() < 0.9 else self._random.randint(16, 60)
+
+
+def make_file(
+    directory: Path, checkpoint: Path, language: Language, seed: int, count: int = dataset.CONVERSATIONS
+) -> Path:
+    """The first ``count`` readings of ``seed``, unless they are there. ``checkpoint``: whose codec hears them."""
+    path = dataset.path_of(directory, seed)
+    if path.exists():
+        return path
+    directory.mkdir(parents=True, exist_ok=True)
+    reader = Reader(language, seed)
+    words = {word: index for index, word in enumerate(TONGUES[language].vocabulary())}
+    persons, saids = [], []
+    with no_compile():
+        mimi = _codec(checkpoint)
+        for begun in range(0, count, _BATCH):
+            scenes = [reader.scene() for _ in range(min(_BATCH, count - begun))]
+            heard = np.stack([reader.heard(scene) for scene in scenes])
+            persons.append(codec.semantic_latents(mimi, torch.from_numpy(heard)[:, None]).numpy().astype(np.float16))
+            saids += [dataset.said_in(scene, words) for scene in scenes]
+    return dataset.write_file(path, person=np.concatenate(persons), said=np.stack(saids))
+
+
+def make(
+    directory: Path,
+    checkpoint: Path,
+    language: Language,
+    seeds: range,
+    count: int = dataset.CONVERSATIONS,
+    processes: int = 0,
+) -> None:
+    """The files of ``seeds``, ``count`` readings each, by so many ``processes``; 0: as many as there are
+    processors."""
+    wanted = [
+        (directory, checkpoint, language, seed, count)
+        for seed in seeds
+        if not dataset.path_of(directory, seed).exists()
+    ]
+    if not wanted:
+        return
+    with get_context("spawn").Pool(min(len(wanted), processes or os.cpu_count() or 1), dataset.one_thread) as pool:
+        pool.starmap(make_file, wanted, chunksize=1)
+
+
+@lru_cache(maxsize=1)
+def _codec(checkpoint: Path) -> MimiModel:
+    """Once in a process."""
+    return load_codec(checkpoint)
