@@ -51,6 +51,7 @@ from rtc_server.services import (
     captions_engine,
     make_detector,
     make_engines,
+    make_recognisers,
     make_translator,
 )
 from rtc_server.sessions.admission import Admission
@@ -146,10 +147,10 @@ class Server:
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
         self.engines = dict(make_engines(settings, self.metrics))
+        self.detector = make_detector(settings, self.engines, self.metrics)
         number = 0 if worker is None else worker.place.index
         self.rooms = self._make_rooms(number)
         self.model_names = _model_names(settings, self.engines)
-        self.detector = make_detector(settings, self.engines, self.metrics)
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.shared = None if worker is None else Shared(worker, settings, self.access)
@@ -203,7 +204,9 @@ class Server:
             return None
         interpreter = Interpreter(make_translator(settings, self.metrics), self.metrics)
         recognisers = [] if engine is None else [engine]
-        lobby = Lobby(f"{settings.node}-{number}", interpreter, recognisers, self.metrics, settings.max_rooms)
+        own = make_recognisers(settings, self.metrics)
+        place, detects = f"{settings.node}-{number}", self.detector is not None
+        lobby = Lobby(place, interpreter, recognisers, self.metrics, settings.max_rooms, own, detects)
         rooms = RoomEngine(TRANSLATE, lobby, settings.max_sessions, self.metrics)
         self.engines[TRANSLATE] = rooms
         return rooms

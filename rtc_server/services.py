@@ -312,6 +312,18 @@ def _translator(factory: str, options: object, settings: Settings, metrics: Metr
     return Translator(lambda: TranslatorLink(spec), metrics)
 
 
+def make_recognisers(settings: Settings, metrics: Metrics) -> list[EngineClient]:
+    """Engines that write down what is said in rooms, in languages that the service transcribe does not know: not
+    started yet. The bundled model has a sibling for Portuguese."""
+    cuda = hardware.cuda_devices()
+    stt = resolve_stt(settings, resolve_model(settings, cuda))
+    if stt != PICO_STT or TRANSCRIBE in remote_engines(settings) or not bundled.is_complete(PICO_STT_PT):
+        return []
+    spec = _kyutai(f"{TRANSCRIBE}-pt", PICO_STT_PT, settings.stt_slots or _CPU_STT_SLOTS, "cpu", settings)
+    beside = dataclasses.replace(spec, real_time=RealTime.UNMEASURED, niceness=_NICENESS)
+    return [EngineClient(beside.service, _link_maker(beside, settings), metrics)]
+
+
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:
     """The engine client of ``transcribe`` alone, for files, which can wait: not started yet, with no more slots than
     ``streams``. Raises ConfigError where no model is named: the one that comes with the server knows a few words, and

@@ -75,6 +75,7 @@ _OF_A_ROOM: Final = Policy(session="room")
 async def list_rooms(request: web.Request) -> web.Response:
     """Of all processes of the server; what can be said and heard is the same in each."""
     lobby, siblings = _lobby(request), request.app.get(SIBLINGS)
+    await lobby.wake()
     rooms = [_listed(room) for room in lobby if not room.private and len(room)]
     if siblings is not None and not came_from_sibling(request):
         for text in (await siblings.ask(request)).values():
@@ -113,6 +114,7 @@ async def show_room(request: web.Request) -> web.Response:
 @routes.add("POST", "/api/rooms/{room}/members", Policy(is_offer=True, session="room"))
 async def join_room(request: web.Request) -> web.Response:
     body = await _read(request, NewMember)
+    await _lobby(request).wake()
     member, token = _lobby(request).join(_room(request), body.name, body.language)
     return web.json_response({"member": member.id, "token": token}, status=201, headers=NO_STORE)
 

@@ -5,6 +5,7 @@ Times are those of the microphone's audio, in milliseconds. Knows nothing of roo
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ _LATE_MS: Final = 160
 """Words come by so much later than their model's delay: two frames on the way."""
 _SLACK_MS: Final = 240
 """Between what a detector takes for the end of speech and where the model puts the beginning of its last word."""
+_STRETCHES: Final = 8
 _QUIET_MS: Final = 800
 """Without a new word, where no detector tells of pauses."""
 
@@ -33,10 +35,14 @@ class Cut:
 
 class Cutter:
     """One speaker's. ``delay_ms``: by which words come after they were said; None: no words come, and the sound is cut
-    by the detector alone."""
+    by the detector alone. ``detects``: there is a detector, and words are words only where it hears speech: models
+    write some in noise and in others' talk far away."""
 
-    def __init__(self, delay_ms: float | None) -> None:
+    def __init__(self, delay_ms: float | None, detects: bool = True) -> None:
         self._delay_ms = delay_ms
+        self._detects = detects
+        self._stretches: deque[tuple[int, int]] = deque(maxlen=_STRETCHES)
+        """Of speech, which have ended."""
         self._words: list[Word] = []
         self._start_ms: int | None = None
         """Of the speech that goes on, where the detector tells."""
@@ -53,11 +59,21 @@ class Cutter:
 
     def ended(self, at_ms: int) -> None:
         """The detector hears a pause."""
-        self._ends.append((at_ms if self._start_ms is None else self._start_ms, at_ms))
+        stretch = (at_ms if self._start_ms is None else self._start_ms, at_ms)
+        self._ends.append(stretch)
+        self._stretches.append(stretch)
         self._start_ms = None
 
     def word(self, word: Word) -> None:
-        self._words.append(word)
+        if not self._detects or self._is_speech(word):
+            self._words.append(word)
+
+    def _is_speech(self, word: Word) -> bool:
+        if self._start_ms is not None and word.end_ms >= self._start_ms - _SLACK_MS:
+            return True
+        return any(
+            start - _SLACK_MS <= word.end_ms and word.start_ms <= end + _SLACK_MS for start, end in self._stretches
+        )
 
     def heard(self, at_ms: int) -> list[Cut]:
         """The microphone was heard up to ``at_ms``: what is an utterance now."""

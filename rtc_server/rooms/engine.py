@@ -135,7 +135,6 @@ class RoomEngine:
         self.memory = MemoryUse()
         self.info: ModelInfo | None = ModelInfo(NAME, ServiceKind.TRANSLATE, slots, "cpu", speaks=True, writes=True)
         self._slots = slots
-        self._translator = lobby.interpreter.translator
         self._streams: set[EngineStream] = set()
         self._closed = False
         metrics.slots.labels(service).set(slots)
@@ -158,8 +157,6 @@ class RoomEngine:
         return self.slots_used < self._slots
 
     def start(self) -> None:
-        if self._translator is not None:
-            self._translator.start()
         self.lobby.start()
 
     def require_ready(self) -> None:
@@ -168,9 +165,7 @@ class RoomEngine:
             raise EngineUnavailable
 
     async def wait_settled(self) -> None:
-        """Until the translator is loaded. Raises ModelLoadError if it never will be."""
-        if self._translator is not None:
-            await self._translator.wait_settled()
+        """It is."""
 
     async def wait_ready(self) -> None:
         """It is."""
@@ -204,5 +199,3 @@ class RoomEngine:
     async def close(self) -> None:
         self._closed = True
         await self.lobby.close()
-        if self._translator is not None:
-            await self._translator.close()

@@ -6,26 +6,33 @@ Owns the rooms, the languages and the limits. Knows nothing of HTTP and sessions
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from rtc_server.engine.client import EngineClient
 from rtc_server.engine.engine import Engine
-from rtc_server.errors import ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
+from rtc_server.errors import ModelLoadError, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import RoomCommand, Say
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room, readable
+from rtc_server.translation.client import Translator
+
+logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
+_WAKE_S: Final = 20.0
 
 
 class Lobby:
     """``place``: with which room ids begin, ``node-worker``: where a room is. ``recognisers``: engines that write down
-    what is said, each in its languages. ``most``: rooms."""
+    what is said, each in its languages; those of ``own`` are there for rooms alone, and are started, as the translator
+    is, when a client first looks into the lobby. ``detects``: a detector tells when members speak. ``most``: rooms."""
 
     def __init__(
         self,
@@ -34,12 +41,17 @@ class Lobby:
         recognisers: Sequence[Engine],
         metrics: Metrics,
         most: int,
+        own: Sequence[EngineClient] = (),
+        detects: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.interpreter = interpreter
         self.clock = clock
         self._place = place
-        self.recognisers = recognisers
+        self.recognisers = [*recognisers, *own]
+        self.detects = detects
+        self._own = own
+        self._awake = False
         self._most = most
         self._rooms: dict[str, Room] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -54,6 +66,26 @@ class Lobby:
         """Look after members who have gone, and rooms that are empty, from now on."""
         self._looking = asyncio.create_task(self._look(), name="lobby")
 
+    async def wake(self) -> None:
+        """Start what rooms need beside the server's other services, unless that has been done, and wait until it is
+        there, or for a while: what is missing then comes later, or never."""
+        parts: list[EngineClient | Translator] = list(self._own)
+        if self.interpreter.translator is not None:
+            parts.append(self.interpreter.translator)
+        if not self._awake:
+            self._awake = True
+            for part in parts:
+                part.start()
+        waiting = [asyncio.create_task(part.wait_settled(), name="lobby-wakes") for part in parts if not part.ready]
+        if not waiting:
+            return
+        await asyncio.wait(waiting, timeout=_WAKE_S)
+        for task in waiting:
+            task.cancel()
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            if isinstance(error, ModelLoadError):
+                logger.warning("rooms do without a model: %s", error.message)
+
     async def close(self) -> None:
         """All rooms are over. Idempotent."""
         if self._looking is not None:
@@ -62,6 +94,9 @@ class Lobby:
         for room in self:
             self._end(room)
         await self.interpreter.close()
+        if self.interpreter.translator is not None:
+            await self.interpreter.translator.close()
+        await asyncio.gather(*(engine.close() for engine in self._own))
 
     @property
     def heard(self) -> frozenset[str]:

@@ -86,7 +86,7 @@ class Speaker:
             return Cutter(None)
         engine = self._lobby.recogniser(self._member.language)
         info = None if engine is None else engine.info
-        return Cutter(0.0 if info is None else info.delay_s * 1000)
+        return Cutter(0.0 if info is None else info.delay_s * 1000, self._lobby.detects)
 
     def _say(self, cut: Cut) -> None:
         now = self._lobby.clock()

