@@ -75,9 +75,11 @@ _OF_A_ROOM: Final = Policy(session="room")
 async def list_rooms(request: web.Request) -> web.Response:
     """Of all processes of the server; what can be said and heard is the same in each."""
     lobby, siblings = _lobby(request), request.app.get(SIBLINGS)
-    await lobby.wake()
+    asked_by_sibling = came_from_sibling(request)
+    if not asked_by_sibling:  # which does not wait for long
+        await lobby.wake()
     rooms = [_listed(room) for room in lobby if not room.private and len(room)]
-    if siblings is not None and not came_from_sibling(request):
+    if siblings is not None and not asked_by_sibling:
         for text in (await siblings.ask(request)).values():
             rooms += json.loads(text)["rooms"]
     interpreter = lobby.interpreter
@@ -150,6 +152,7 @@ async def message_sound(request: web.Request) -> web.Response:
     message = room.message(request.match_info["message"])
     if message is None:
         raise NotFound
+    lobby.allow(member)
     language = request.query.get("language", member.language)
     pcm = await lobby.interpreter.sound_of(message, language)
     return web.Response(body=_wav(pcm), content_type="audio/wav", headers=NO_STORE)
@@ -169,6 +172,7 @@ async def room_events(request: web.Request) -> web.StreamResponse:
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
     member.readers += 1
+    lobby.catch_up(room, member)
     room.look_for(member, lobby.clock())
     try:
         await response.prepare(request)

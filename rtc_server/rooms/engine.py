@@ -113,6 +113,7 @@ class SeatStream(EngineStream):
 
     def begin(self) -> None:
         """The session can take events."""
+        self._lobby.catch_up(self._where, self._member)
         self._where.sit(self._member, self, self._lobby.clock())
 
 

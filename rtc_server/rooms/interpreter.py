@@ -62,16 +62,20 @@ class Interpreter:
         if not pending and pcm is not None:
             pending = [message.language]  # its own members want to read it
         for language in pending:
-            if len(self._tasks) >= _MOST:
-                room.rendered(message, language, self._clock(), reason=Overloaded.code)
-                continue
             speak = message.kind == "speech" and any(
                 member.listens and member.language == language for member in room if member.id != message.member
             )
-            wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
-            task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.begin(room, message, language, speak, pcm)
+
+    def begin(self, room: Room, message: Message, language: str, speak: bool, pcm: FloatArray | None = None) -> None:
+        """Begin to translate a message into one language. ``speak``: it is to be heard as well."""
+        if len(self._tasks) >= _MOST:
+            room.rendered(message, language, self._clock(), reason=Overloaded.code)
+            return
+        wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
+        task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def sound_of(self, message: Message, language: str) -> FloatArray:
         """A message as sound. Raises NotFound where there is no voice or no text, and what
@@ -103,5 +107,5 @@ class Interpreter:
             return
         now = self._clock()
         room.rendered(message, wanted.target, now, made.text, made.original, made.pcm)
-        if message.kind == "speech":
+        if wanted.speak:
             self._metrics.room_seconds.observe(now - message.ended_at)

@@ -14,7 +14,7 @@ from typing import Final
 
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.engine import Engine
-from rtc_server.errors import ModelLoadError, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
+from rtc_server.errors import ModelLoadError, RateLimited, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import RoomCommand, Say
 from rtc_server.rooms.interpreter import Interpreter
@@ -153,13 +153,24 @@ class Lobby:
         return room, room.member(token)
 
     def obey(self, room: Room, member: Member, command: RoomCommand) -> Message | None:
-        """A command of a member. Raises UnknownLanguage."""
+        """A command of a member. Raises UnknownLanguage, RateLimited."""
+        self.allow(member)
         if isinstance(command, Say):
             return self.write(room, member, command.text)
         if command.language is not None:
             self.require_language(command.language)
         room.change(member, command, self.clock())
         return None
+
+    def allow(self, member: Member) -> None:
+        """The member asks for something that costs the others time. Raises RateLimited."""
+        if not member.wishes.allow(self.clock()):
+            raise RateLimited
+
+    def catch_up(self, room: Room, member: Member) -> None:
+        """Have what was said last translated for a member who has just come."""
+        for message in room.untranslated(member):
+            self.interpreter.begin(room, message, member.language, speak=False)
 
     def write(self, room: Room, member: Member, text: str) -> Message:
         """A member says something in writing."""

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.protocols.rooms import MemberView, Original, Playing, RoomEvent
 from rtc_server.rooms.echoes import Echoes
@@ -15,7 +16,9 @@ from rtc_server.rooms.mailbox import Mailbox
 from rtc_server.rooms.message import Message, unpacked
 from rtc_server.rooms.mixer import FULL, UNDER, Mixer, Played, faded
 
-VOICES: Final = 1 << 16
+WISHES_PER_S: Final = 1.0
+WISHES_AT_ONCE: Final = 10
+"""Messages in writing, changes and sounds that one member may ask for: each costs the others time."""
 
 
 class Seat(Protocol):
@@ -36,8 +39,7 @@ class _Turn:
 
 
 class Member:
-    """``digest``: of the token that is the member. ``speaks_to_me``: whether what is said in a language is translated
-    into this member's."""
+    """``token``: who has it is the member; kept as its digest. ``voice``: the translator's number of it."""
 
     def __init__(self, member_id: str, name: str, language: str, token: str, now: float) -> None:
         self.id = member_id
@@ -46,6 +48,7 @@ class Member:
         self.original: Original = "under"
         self.digest = digest(token)
         self.voice = int.from_bytes(self.digest[:2], "big")
+        self.wishes = TokenBucket(WISHES_PER_S, WISHES_AT_ONCE, now)
         self.speaking = False
         self.seat: Seat | None = None
         self.readers = 0

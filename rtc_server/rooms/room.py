@@ -29,9 +29,11 @@ from rtc_server.rooms.message import Message, Rendering, packed
 
 MOST_MEMBERS: Final = 100
 KEPT_MESSAGES: Final = 200
-KEPT_SOUNDS: Final = 32
-"""Messages whose translations are kept as sound."""
+KEPT_SOUND_BYTES: Final = 4 << 20
+"""Of translations that are kept as sound, the newest: a minute and a half."""
 _SHOWN_TO_NEWCOMERS: Final = 50
+_TRANSLATED_FOR_NEWCOMERS: Final = 8
+"""Of those, the last: what is older stays as it was said."""
 ABSENCE_S: Final = 30.0
 EMPTY_S: Final = 60.0
 _QUIET_DBFS: Final = -60.0
@@ -183,7 +185,6 @@ class Room:
         self._messages[message.id] = message
         while len(self._messages) > KEPT_MESSAGES:
             self._messages.popitem(last=False)
-        self._forget_old_sounds()
         for other in self:
             self._tell(other, message)
             if kind == "speech" and other.language in message.renderings and other is not member:
@@ -207,10 +208,21 @@ class Room:
         sound = None if pcm is None or not pcm.size else packed(pcm)
         state = "ready" if reason is None else "failed"
         message.renderings[language] = Rendering(state, text, reason, sound)  # type: ignore[arg-type]
+        self._forget_old_sounds()
         for member in self:
             if member.language == language or (written and member.language == message.language):
                 self._tell(member, message)
             member.advance(now)
+
+    def untranslated(self, member: Member) -> list[Message]:
+        """Of what was said last, that which could be had in the member's language and is not: it is pending now."""
+        found = []
+        for message in list(self._messages.values())[-_TRANSLATED_FOR_NEWCOMERS:]:
+            pair = message.language, member.language
+            if member.language not in message.renderings and message.original and pair in self.translated:
+                message.renderings[member.language] = Rendering()
+                found.append(message)
+        return found
 
     def message(self, message_id: str) -> Message | None:
         return self._messages.get(message_id)
@@ -250,9 +262,12 @@ class Room:
                 other.tell(event)
 
     def _forget_old_sounds(self) -> None:
-        for message in list(self._messages.values())[:-KEPT_SOUNDS]:
+        room_bytes = KEPT_SOUND_BYTES
+        for message in reversed(self._messages.values()):
             for rendering in message.renderings.values():
-                rendering.sound = None
+                room_bytes -= len(rendering.sound or b"")
+                if room_bytes < 0:
+                    rendering.sound = None
 
 
 def readable(name: str) -> str:

@@ -164,6 +164,26 @@ async def test_a_member_of_one_room_is_none_in_another(http: aiohttp.ClientSessi
         assert await error_of(answer) == (403, "unknown_member")
 
 
+async def test_one_who_comes_later_reads_what_was_said_last_in_their_language(http: aiohttp.ClientSession) -> None:
+    room = await create(http)
+    ann = await join(http, room, "Ann", "en")
+    message = await ann.say("Good morning")
+    ana = await join(http, room, "Ana", "pt")
+    async with ana.events() as events:
+        assert (await until_event(events, "message", id=message))["state"] == "pending"
+        assert (await until_event(events, "message", id=message, state="ready"))["text"].casefold() == "bom dia"
+
+
+async def test_a_member_who_writes_without_end_is_slowed_and_no_other(http: aiohttp.ClientSession) -> None:
+    room = await create(http)
+    ann, ana = await join(http, room, "Ann", "en"), await join(http, room, "Ana", "pt")
+    for _ in range(10):
+        await ann.say("Good morning")
+    answer = http.post(f"rooms/{room}/messages", json={"text": "Good morning"}, headers={"Room-Token": ann.token})
+    assert await error_of(answer) == (429, "rate_limited")
+    await ana.say("Bom dia")
+
+
 async def test_a_text_that_is_too_long_or_none_is_refused(http: aiohttp.ClientSession) -> None:
     room = await create(http)
     ann = await join(http, room, "Ann", "en")

@@ -19,7 +19,7 @@ from rtc_server.protocols.rooms import (
     Speaking,
 )
 from rtc_server.rooms.member import Member
-from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUNDS, MOST_MEMBERS, Room
+from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUND_BYTES, MOST_MEMBERS, Room
 
 PAIRS = frozenset({("en", "pt"), ("pt", "en"), ("en", "es")})
 SOUND = np.full(MODEL_RATE_HZ // 2, 0.1, dtype=np.float32)
@@ -203,6 +203,19 @@ def test_newcomers_read_what_was_said_last() -> None:
     assert [text for _, text, _ in late.messages] == [f"number {number}" for number in range(10, 60)]
 
 
+def test_the_last_things_said_are_to_be_translated_for_a_newcomer() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    for number in range(20):
+        room.say(ann, f"number {number}", "text", 0, 1.0)
+    ana, _ = room.join("Ana", "pt", 2.0)
+    missing = room.untranslated(ana)
+    assert [message.original for message in missing] == [f"number {number}" for number in range(12, 20)]
+    assert room.untranslated(ana) == [], "they are under way"
+    rui, _ = room.join("Rui", "de", 2.0)
+    assert room.untranslated(rui) == [], "nothing translates into that"
+
+
 def test_a_token_is_one_member_and_no_other_opens_anything() -> None:
     room = a_room()
     ann, token = room.join("Ann", "en", 0.0)
@@ -264,8 +277,10 @@ def test_a_room_has_so_many_members_and_keeps_so_much() -> None:
     assert room.message("1") is None
     kept = [room.message(str(number)) for number in range(11, KEPT_MESSAGES + 11)]
     assert all(kept)
-    sounds = [each for each in kept if each is not None and each.renderings["pt"].sound is not None]
-    assert len(sounds) <= KEPT_SOUNDS + 1
+    sounds = [each.renderings["pt"].sound for each in kept if each is not None]
+    assert 0 < sum(len(sound) for sound in sounds if sound is not None) <= KEPT_SOUND_BYTES
+    assert sounds[-1] is not None, "the newest is kept"
+    assert sounds[0] is None
 
 
 def test_names_are_text_and_nothing_else() -> None:

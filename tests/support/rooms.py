@@ -57,11 +57,15 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
 
 
 @contextlib.asynccontextmanager
-async def api_of(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of ``/api/``."""
-    timeout = aiohttp.ClientTimeout(total=30)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}/api/", timeout=timeout) as http:
+async def api_at(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of ``/api/``, each of whose requests has a connection of its own."""
+    timeout, connector = aiohttp.ClientTimeout(total=60), aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(f"{url}/api/", timeout=timeout, connector=connector) as http:
         yield http
+
+
+def api_of(server: Server) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientSession]:
+    return api_at(f"http://127.0.0.1:{server.port}")
 
 
 async def create(http: aiohttp.ClientSession, **fields: Any) -> str:
