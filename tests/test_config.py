@@ -86,7 +86,18 @@ def test_the_tests_see_every_setting() -> None:
     strings = [name for name, kind in TYPES.items() if kind is str]
     assert set(FIELDS) == {*NUMBERS, *CHOICES, *SWITCHES, *LISTS, *strings}
     assert len(NUMBERS) > 15
-    assert set(CHOICES) == {"log_level", "dtype", "quantize", "kv_dtype", "engine", "tls", "vad", "ws", "captions"}
+    assert set(CHOICES) == {
+        "log_level",
+        "dtype",
+        "quantize",
+        "kv_dtype",
+        "engine",
+        "tls",
+        "vad",
+        "ws",
+        "captions",
+        "rooms",
+    }
     assert len(LISTS) == 8
     assert SECRETS == ["turn_secret"]
 
@@ -409,7 +420,18 @@ def test_every_number_with_a_unit_says_it() -> None:
     """A setting that is a time, a size or a rate says its unit in its name; what has none is a count or a share."""
     units = ("_s", "_ms", "_mb", "_bps", "_per_minute")
     assert {name for name in NUMBERS if not name.endswith(units)} == {
-        *("port", "seed", "threads", "context", "slots", "stt_slots", "echo_slots", "max_sessions", "max_waiting"),
+        *(
+            "port",
+            "seed",
+            "threads",
+            "context",
+            "slots",
+            "stt_slots",
+            "echo_slots",
+            "max_sessions",
+            "max_waiting",
+            "max_rooms",
+        ),
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address"),
     }

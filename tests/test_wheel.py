@@ -120,7 +120,7 @@ def test_it_serves_the_page_and_its_model(complete: Environment, tmp_path: Path)
         for file in re.findall(r'(?:src|href)="(/?static/[^"]+)"', page):
             assert get(f"{url}/{file.lstrip('/')}")
         config = json.loads(get(f"{url}/api/config"))
-    assert [service["name"] for service in config["services"]] == ["dialogue", "transcribe", "echo"]
+    assert [service["name"] for service in config["services"]] == ["dialogue", "transcribe", "echo", "translate"]
     assert config["services"][0]["notice"]["hint"].endswith("rtc-server serve --model kyutai/moshiko-pytorch-bf16")
     assert not list(tmp_path.iterdir())
 

@@ -237,6 +237,36 @@ const TABLE = {
     todo: 'Wait a moment: it goes on by itself.',
     again: 'auto',
   },
+  left: {
+    title: 'You are not in the room any more',
+    text: 'You have left it, or you are in it from another place.',
+    todo: 'You can join it again.',
+    again: 'user',
+  },
+  unsupported_pair: {
+    title: 'There is no translation between these languages',
+    text: 'What was said comes as it was said.',
+    todo: 'Another language may help.',
+    again: 'never',
+  },
+  utterance_too_long: {
+    title: 'That was too long to be translated',
+    text: 'It was said in one go, and is longer than a translation may be.',
+    todo: 'Say it in parts.',
+    again: 'never',
+  },
+  translation_late: {
+    title: 'The translation took too long',
+    text: 'The server has much to translate just now. What was said comes as it was said.',
+    todo: 'Wait a moment.',
+    again: 'never',
+  },
+  translation_failed: {
+    title: 'This could not be translated',
+    text: 'What was said comes as it was said.',
+    todo: 'Saying it in other words may help.',
+    again: 'never',
+  },
   unknown_session: {
     title: 'The conversation is over',
     text: 'The server does not know it any more: it waited for a while, or it was restarted.',

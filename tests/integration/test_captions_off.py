@@ -19,7 +19,7 @@ async def test_without_them_a_dialogue_takes_no_slot_of_the_transcriber() -> Non
             await client.wait_for("stats")
             assert (captions(client), server.engines["transcribe"].slots_used) == ([], 0)
         _, config = await get_json(f"{url_of(server)}/api/config")
-        assert [each["captions"] for each in config["services"]] == [False, False, False]
+        assert [each["captions"] for each in config["services"]] == [False] * 4
         _, status = await get_json(f"{url_of(server)}/status")
         assert status["captions"] is None
     async with captioned() as server, aiohttp.ClientSession() as http:
@@ -30,4 +30,4 @@ async def test_without_them_a_dialogue_takes_no_slot_of_the_transcriber() -> Non
                 assert server.engines["dialogue"].slots_used == 2
                 assert (captions(client), server.engines["transcribe"].slots_used) == ([], 0)
         _, config = await get_json(f"{url_of(server)}/api/config")
-        assert [each["captions"] for each in config["services"]] == [True, False, False]
+        assert [each["captions"] for each in config["services"]] == [True, False, False, False]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from lab.media_processes import worker_of
@@ -15,8 +17,9 @@ OPTIONS = ("--model", "echo", "--rooms", "on", "--workers", "2", "--vad", "off",
 
 
 async def test_a_room_is_found_and_its_members_meet_in_it() -> None:
-    async with server_process(*OPTIONS) as server, api_at(server.url) as http:
+    async with server_process(*OPTIONS) as server, contextlib.AsyncExitStack() as stack:
         await server.wait_ready()
+        http = await stack.enter_async_context(api_at(server.url))
         rooms = {}
         for _ in range(30):
             room = await create(http)

@@ -55,6 +55,20 @@ GET     /metrics                        operator
 HEAD    /metrics                        operator
 GET     /api/ice-servers                known
 HEAD    /api/ice-servers                known
+GET     /rooms.html                     anyone    page
+HEAD    /rooms.html                     anyone    page
+GET     /api/rooms                      known
+HEAD    /api/rooms                      known
+POST    /api/rooms                      known     offer
+GET     /api/rooms/x                    known
+HEAD    /api/rooms/x                    known
+POST    /api/rooms/x/members            known     offer
+PATCH   /api/rooms/x/members/me         known
+DELETE  /api/rooms/x/members/me         known     crowded
+POST    /api/rooms/x/messages           known
+GET     /api/rooms/x/messages/x/audio   known
+HEAD    /api/rooms/x/messages/x/audio   known
+GET     /api/rooms/x/events             known     ?token
 POST    /api/offer                      known     offer
 GET     /api/sessions/x                 known
 HEAD    /api/sessions/x                 known

@@ -40,8 +40,8 @@ async def test_words_over_webrtc_are_those_of_a_plain_loop(tmp_path: Path, monke
     streams: list[EngineStream] = []
     open_stream, push = EngineClient.open, EngineStream.push
 
-    async def remember(client: EngineClient, listener: StreamListener) -> EngineStream:
-        stream = await open_stream(client, listener)
+    async def remember(client: EngineClient, listener: StreamListener, **how: bool) -> EngineStream:
+        stream = await open_stream(client, listener, **how)
         if client.service == "transcribe":
             streams.append(stream)
         return stream
