@@ -18,7 +18,7 @@ from rtc_server.access import shared_buckets
 from rtc_server.access.ephemeral import EphemeralKeys
 from rtc_server.access.shared_buckets import SharedBuckets
 from rtc_server.config import Settings
-from rtc_server.services import SERVICES
+from rtc_server.services import ALL_SERVICES
 from rtc_server.sessions import places
 from rtc_server.sessions.places import SharedPlaces
 from rtc_server.system.shared_file import SharedFile
@@ -50,7 +50,7 @@ def create_shared(directory: Path, workers: int, settings: Settings) -> None:
 def free_places(directory: Path, index: int, workers: int, settings: Settings) -> None:
     """Free the places that a process held which has ended: it may not have come to that."""
     file = SharedFile(_shared_in(directory))
-    SharedPlaces(file, index, workers, settings.max_sessions, SERVICES, shared_buckets.SIZE).close()
+    SharedPlaces(file, index, workers, settings.max_sessions, ALL_SERVICES, shared_buckets.SIZE).close()
     file.close()
 
 
@@ -63,7 +63,7 @@ class Shared:
         self._worker = worker
         self._file = SharedFile(_shared_in(place.directory))
         self.places = SharedPlaces(
-            self._file, place.index, place.count, settings.max_sessions, SERVICES, shared_buckets.SIZE
+            self._file, place.index, place.count, settings.max_sessions, ALL_SERVICES, shared_buckets.SIZE
         )
         self.siblings = Siblings(place, settings.node, lambda request: visitor_of(request).address, self.places.held)
         access.offers = SharedBuckets(*offers_allowed(settings), self._file, worker.key)

@@ -11,7 +11,7 @@ from typing import Final
 from rtc_server import config
 from rtc_server.access import credentials, keyfile
 from rtc_server.errors import ConfigError
-from rtc_server.services import SERVICES
+from rtc_server.services import ALL_SERVICES
 from rtc_server.usage.command_line import Parser
 from rtc_server.usage.spelling import did_you_mean
 
@@ -34,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     token.add_argument("--auth", metavar="FILE", help=f"the file of keys and tokens (or {config.ENV_PREFIX}AUTH)")
     token.add_argument("--sub", help="who it is for")
     token.add_argument("--ttl-s", type=_positive, default=600.0, help="seconds until it expires (default: 600)")
-    example = ",".join(SERVICES[:2])
+    example = ",".join(ALL_SERVICES[:2])
     for command in (key, token):
         command.add_argument("--services", type=_names, help=f"what it is good for, as {example} (default: everything)")
         command.add_argument("--max-session-s", type=_positive, help="seconds after which its sessions end")
@@ -48,12 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in SERVICES:
+        if name not in ALL_SERVICES:
             raise argparse.ArgumentTypeError(
-                f"there is no service {name[:80]!r}.{did_you_mean(name, SERVICES)} There are: {', '.join(SERVICES)}"
+                f"there is no service {name[:80]!r}.{did_you_mean(name, ALL_SERVICES)} There are: {', '.join(ALL_SERVICES)}"
             )
     if not names:
-        raise argparse.ArgumentTypeError(f"it names none of the services: {', '.join(SERVICES)}")
+        raise argparse.ArgumentTypeError(f"it names none of the services: {', '.join(ALL_SERVICES)}")
     return names
 
 
