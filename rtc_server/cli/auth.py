@@ -49,8 +49,9 @@ def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in ALL_SERVICES:
+            known = f"There are: {', '.join(ALL_SERVICES)}"
             raise argparse.ArgumentTypeError(
-                f"there is no service {name[:80]!r}.{did_you_mean(name, ALL_SERVICES)} There are: {', '.join(ALL_SERVICES)}"
+                f"there is no service {name[:80]!r}.{did_you_mean(name, ALL_SERVICES)} {known}"
             )
     if not names:
         raise argparse.ArgumentTypeError(f"it names none of the services: {', '.join(ALL_SERVICES)}")
