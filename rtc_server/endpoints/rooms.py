@@ -83,7 +83,6 @@ async def list_rooms(request: web.Request) -> web.Response:
         for text in (await siblings.ask(request)).values():
             rooms += json.loads(text)["rooms"]
     interpreter = lobby.interpreter
-    info = None if interpreter.translator is None else interpreter.translator.info
     languages = [
         {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in interpreter.speaks}
         for code in sorted(lobby.languages, key=name_of)
@@ -93,7 +92,7 @@ async def list_rooms(request: web.Request) -> web.Response:
             "rooms": rooms,
             "languages": languages,
             "pairs": sorted(interpreter.pairs),
-            "notice": None if info is None else info.notice or None,
+            "notice": interpreter.info.notice or None,
         },
         headers=NO_STORE,
     )

@@ -17,7 +17,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.rooms.message import Message, unpacked
 from rtc_server.rooms.room import Room
 from rtc_server.translation.client import Translator
-from rtc_server.translation.model import Utterance
+from rtc_server.translation.model import TranslatorInfo, Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ DEADLINE_S: Final = 10.0
 """What comes later than this is not heard: the talk has gone on."""
 _MOST: Final = 64
 """Translations under way, of all rooms."""
+_NOTHING: Final = TranslatorInfo("", frozenset(), frozenset())
 
 
 class Interpreter:
@@ -39,21 +40,25 @@ class Interpreter:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def info(self) -> TranslatorInfo:
+        """Of the translator as of now; one that can do nothing while there is none."""
+        info = None if self.translator is None else self.translator.info
+        return _NOTHING if info is None else info
+
+    @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """From which language to which there are translations, as of now."""
-        info = None if self.translator is None else self.translator.info
-        return frozenset() if info is None else info.pairs
+        return self.info.pairs
 
     @property
     def hears(self) -> frozenset[str]:
         """Languages whose sound the translator takes itself."""
-        info = None if self.translator is None else self.translator.info
-        return frozenset() if info is None else info.hears
+        return self.info.hears
 
     @property
     def speaks(self) -> frozenset[str]:
-        info = None if self.translator is None else self.translator.info
-        return frozenset() if info is None else info.speaks
+        """Languages that have a voice."""
+        return self.info.speaks
 
     def interpret(self, room: Room, message: Message, pcm: FloatArray | None = None) -> None:
         """Begin to translate a message into all the languages in which it is pending. ``pcm``: as it was said, where

