@@ -6,13 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from rtc_server import __version__, config
 from rtc_server.app import serve
-from rtc_server.cli import auth, engine, pool, process_group, running, transcribe, turn
+from rtc_server.cli import auth, engine, pool, process_group, running, transcribe, translate, turn
 from rtc_server.cli.announce import announce
 from rtc_server.cli.check import report
 from rtc_server.cli.stoppable import StoppedError, until_stopped
@@ -39,7 +39,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command in turn.COMMANDS:
         return turn.run(_settings(arguments), arguments)
     if arguments.command == "transcribe":
-        return _transcribe(arguments)
+        settings = _settings(arguments, log_level="warning")
+        return _until_stopped(transcribe.run(settings, arguments.files, arguments.format, arguments.output))
+    if arguments.command == translate.NAME:
+        return _until_stopped(translate.run(_settings(arguments, log_level="warning"), translate.wish_of(arguments)))
     return _run_on_settings(arguments.command, _settings(arguments), arguments)
 
 
@@ -80,6 +83,7 @@ def _parser() -> Parser:
         if name == "transcribe":
             _add_file_arguments(command)
         config.add_arguments(command, only=only)
+    translate.add_to(commands)
     engine.add_to(commands)
     pool.add_to(commands)
     turn.add_to(commands)
@@ -105,9 +109,8 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
-def _transcribe(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments, log_level="warning")
-    work = transcribe.run(settings, arguments.files, arguments.format, arguments.output)
+def _until_stopped(work: Coroutine[Any, Any, int]) -> int:
+    """Work on files, until a signal says to stop. Exit status."""
     try:
         return asyncio.run(until_stopped(work))
     except StoppedError as stopped:

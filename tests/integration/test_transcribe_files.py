@@ -27,7 +27,7 @@ from lab.inputs.files import encode, noise, quantised
 from lab.waiting import until
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray
 from rtc_server.cli import main as cli
-from rtc_server.cli import transcribe
+from rtc_server.cli import recordings, transcribe
 from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
@@ -333,9 +333,9 @@ async def terminal() -> AsyncIterator[tuple[Any, io.BytesIO]]:
 
 
 async def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcribe, "_REDRAW_S", 0.0)
+    monkeypatch.setattr(recordings, "_REDRAW_S", 0.0)
     async with terminal() as (stream, seen):
-        with transcribe._Bar(2, stream).shown() as bar:
+        with recordings.Bar(2, stream).shown() as bar:
             bar.show(Path("a"), Progress((), 5.0, 10.0))
             bar.show(Path("b"), Progress((), 5.0, None))
             bar.done(Path("b"))
@@ -349,7 +349,7 @@ async def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPa
 
 def test_elsewhere_there_is_none() -> None:
     stream = io.StringIO()
-    with transcribe._Bar(1, stream).shown() as bar:
+    with recordings.Bar(1, stream).shown() as bar:
         bar.show(Path("a"), Progress((), 5.0, 10.0))
         bar.done(Path("a"))
         bar.clear()

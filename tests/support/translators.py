@@ -70,6 +70,13 @@ class Obedient:
         return Translation(utterance.text[::-1] or heard, utterance.text, _voice(utterance))
 
 
+class Refusing(Obedient):
+    """Can do nothing."""
+
+    def _one(self, utterance: Utterance, together: int) -> Outcome:
+        return TranslationFailed()
+
+
 def _voice(utterance: Utterance) -> FloatArray | None:
     return np.full(24, utterance.voice / 100, np.float32) if utterance.speak else None
 

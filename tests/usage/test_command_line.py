@@ -47,6 +47,8 @@ def refused(capsys: pytest.CaptureFixture[str], line: str) -> tuple[str, str]:
         ("transcribe", "FILE", "transcribe --help"),
         ("transcribe a --port 1", "no option --port here", "serve, check"),
         ("transcribe a --format doc", "There are: json, txt, srt, vtt", "transcribe --help"),
+        ("translate a", "--to", "translate --help"),
+        ("translate a --to pt --port 1", "no option --port here", "serve, check"),
         ("transcribe a --format jsno", "Did you mean json?", "transcribe --help"),
         ("auth-key", "--name", "auth-key --help"),
         ("auth-key --name a --services moshi", "no service 'moshi'", "auth-key --help"),
@@ -84,6 +86,7 @@ def helped(capsys: pytest.CaptureFixture[str], command: str) -> str:
     [
         ("serve", ["--port", "--turn-urls", "--auth"], ["--turn-port", "--format"]),
         ("transcribe", ["--stt", "--format", "--device"], ["--port", "--turn-urls", "--auth", "--tls", "--model"]),
+        ("translate", ["--to", "--from", "--speech", "--stt", "--translate"], ["--port", "--model", "--output"]),
         ("turn", ["--turn-port", "--public-ip", "--turn-secret-file"], ["--model", "--auth", "--port", "--stt"]),
         ("turn-config", ["--turn-port", "--output"], ["--model", "--auth", "--port", "--turn-urls"]),
         ("turn-credentials", ["--turn-urls", "--user"], ["--model", "--turn-port", "--auth"]),
