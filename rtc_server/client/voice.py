@@ -33,13 +33,28 @@ _TIME_BASE: Final = fractions.Fraction(1, MICROPHONE_HZ)
 _MAX_EVENTS: Final = 10_000
 
 
-class OfferRefused(Exception):
+class Refused(Exception):
     """The server said no: ``status``, the ``code`` and ``message`` of its error, and when to ask again, if it said."""
 
     def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         self.status, self.code = status, code
         self.retry_after_s = retry_after_s
         super().__init__(f"{status} {code}: {message}")
+
+    @classmethod
+    async def of(cls, response: aiohttp.ClientResponse) -> Self:
+        """A response that is an error, of this server or of what stands in front of it."""
+        again = response.headers.get("Retry-After", "")
+        try:
+            error = (await response.json())["error"]
+            code, message = str(error["code"]), str(error["message"])
+        except (aiohttp.ContentTypeError, ValueError, KeyError, TypeError):
+            code, message = "unknown", response.reason or "The server gives no reason."
+        return cls(response.status, code, message, int(again) if again.isdecimal() else None)
+
+
+class OfferRefused(Refused):
+    """An offer was refused."""
 
 
 class MicrophoneTrack(MediaStreamTrack):
@@ -75,7 +90,8 @@ class VoiceClient:
     """One conversation. Use it as an asynchronous context manager.
 
     ``options``: of the offer; ``{"wait": True}``: a server whose model is being started answers at once, and says
-    ``connected`` when it is there. ``events``: what the server has said, oldest first, bounded. ``on_voice``: called
+    ``connected`` when it is there. ``events``: what the server has said, oldest first, bounded; ``on_event``: called
+    with each of them. ``on_voice``: called
     with each block of the server's voice: 80 ms of mono float32 at 24 kHz, at the pace of real time from the moment
     it is connected. ``token``: a key or token for a server that wants one. ``ice_servers``: relays, for networks that
     need one.
@@ -89,6 +105,7 @@ class VoiceClient:
         service: str | None = None,
         options: dict[str, Any] | None = None,
         on_voice: Callable[[FloatArray], None] = lambda _: None,
+        on_event: Callable[[dict[str, Any]], None] = lambda _: None,
         token: str | None = None,
         ice_servers: Sequence[RTCIceServer] = (),
     ) -> None:
@@ -96,6 +113,7 @@ class VoiceClient:
         self._wish = {"service": service, "options": options or {}}
         self._microphone = microphone
         self._on_voice = on_voice
+        self._on_event = on_event
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._ice_servers = list(ice_servers)
         self._voice = InboundStream(time.monotonic())
@@ -176,10 +194,9 @@ class VoiceClient:
 
     async def _post(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
         async with http.post(f"{self._url}/api/offer", json=body) as response:
-            answer: dict[str, Any] = await response.json()
             if response.status >= 400:  # noqa: PLR2004
-                error, again = answer["error"], response.headers.get("Retry-After")
-                raise OfferRefused(response.status, error["code"], error["message"], int(again) if again else None)
+                raise await OfferRefused.of(response)
+            answer: dict[str, Any] = await response.json()
             return answer
 
     async def close(self) -> None:
@@ -243,6 +260,7 @@ class VoiceClient:
             return
         self._last_seq = seq or self._last_seq
         self.events.append(event)
+        self._on_event(event)
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(self._notify(), name="client-event"))
 

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 
 from lab.pico.phrases import NUMBERS
+from lab.serving import started
 from lab.sound.tones import pitch_hz
 from rtc_server.app import Server
 from rtc_server.audio import FloatArray
+from rtc_server.config import Settings
 from rtc_server.protocols import events
 from tests.conftest import ON_ONE_LOOP
 from tests.support.docs_examples import HZ, RUN_S, cut, example
 from tests.support.docs_programs import finished, program, write_tone
 from tests.support.leftovers import leaves_nothing
+from tests.support.rooms import api_of, create, join, require_translator, until_event
 
 pytestmark = pytest.mark.alone
 
@@ -88,6 +91,25 @@ async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) 
         assert "resumed" in await finished(process)
         assert server.metrics.sessions_resumed.labels("echo")._value.get() == 1
     assert heard_at_the_end(tmp_path / "answer.wav") == pytest.approx(HZ, abs=3)
+
+
+async def test_python_is_a_member_of_a_room(tmp_path: Path) -> None:
+    settings = Settings(port=0, model="echo", rooms="on", offers_per_minute=6000, max_lag_ms=10_000)
+    async with started(Server(settings)) as running, api_of(running) as http:
+        await require_translator(running)
+        ann = await join(http, await create(http), "Ann", "en")
+        async with ann.events() as events:
+            await until_event(events, "room")
+            url = f"http://127.0.0.1:{running.port}"
+            async with program(example("python", "room.py:"), tmp_path, url, "Ana", "pt", "Bom dia") as process:
+                read = await until_event(events, "message", name="Ana", state="ready")
+                assert (read["original"], read["text"].casefold()) == ("Bom dia", "good morning")
+                await ann.say("Good night")
+                await until_event(events, "message", name="Ann", state="ready")
+                assert await ann.leave() == 204
+                said = (await finished(process)).splitlines()
+    assert said[0] == "Ana: Bom dia"
+    assert said[-1] == "Ann has left"
 
 
 def test_both_sides_of_a_conversation_are_put_in_order() -> None:
