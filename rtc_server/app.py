@@ -33,6 +33,7 @@ from rtc_server.endpoints import (
     operations,
     page,
     rooms,
+    seamless,
     transcribe,
     whip,
 )
@@ -96,7 +97,7 @@ def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     live = (openai_live, openai_live_calls, openai_live_attach)
     openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
-    modules = (signaling, whip, moshi, *openai, asr, transcribe, rooms, operations, ice_servers, page)
+    modules = (signaling, whip, moshi, *openai, asr, transcribe, rooms, seamless, operations, ice_servers, page)
     longest = max(route.policy.max_body_bytes for module in modules for route in module.routes)
     app = web.Application(client_max_size=longest, middlewares=[errors_middleware])
     server.access.install(app)
@@ -113,6 +114,8 @@ def build_app(server: Server) -> web.Application:
     app[page.FILES] = page.files()
     if server.rooms is not None:
         app[rooms.LOBBY] = server.rooms.lobby
+        if server.settings.seamless_door:
+            app[seamless.DOOR] = seamless.Door(server.rooms.lobby, server.admission, server.uploads)
     for module in modules:
         add_routes(app, module.routes)
     if server.shared is not None:
@@ -201,6 +204,8 @@ class Server:
         """Rooms, as a service among the others, if the settings want them."""
         engine, settings = self.engines.get(TRANSCRIBE), self.settings
         if settings.rooms == "off" or (settings.rooms == "auto" and engine is None):
+            if settings.seamless_door:
+                raise ConfigError("--seamless-door is a way into rooms.", hint="Have some: --rooms on.")
             return None
         interpreter = Interpreter(make_translator(settings, self.metrics), self.metrics)
         recognisers = [] if engine is None else [engine]

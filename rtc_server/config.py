@@ -117,6 +117,10 @@ class Settings:
     )
     rooms: Literal["auto", "on", "off"] = _setting("auto", "translated rooms; auto: where a model transcribes")
     max_rooms: int = _setting(1000, "rooms at a time", 1, 100_000)
+    seamless_door: bool = _setting(
+        False,
+        "let clients of Seamless Chat into the rooms as well: /chat, /rooms, /create-room, /create-user, /room-info",
+    )
     stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
     slots: int | None = _setting(
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0
@@ -225,6 +229,8 @@ class Settings:
             raise ConfigError(f"--workers {self.workers!r} is neither auto nor a number from 1 to {_MAX_WORKERS}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
+        if self.seamless_door and (self.rooms == "off" or self.workers != "1"):
+            raise ConfigError("--seamless-door is for a server with rooms, in one media process: --workers 1.")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("--tls-cert and --tls-key go together.")
         if self.tls_cert and self.tls != "off":

@@ -153,7 +153,7 @@ async def message_sound(request: web.Request) -> web.Response:
         raise NotFound
     lobby.allow(member)
     language = request.query.get("language", member.language)
-    pcm = await lobby.interpreter.sound_of(message, language)
+    pcm = await lobby.interpreter.sound_of(room, message, language)
     return web.Response(body=_wav(pcm), content_type="audio/wav", headers=NO_STORE)
 
 

@@ -38,6 +38,8 @@ class Interpreter:
         self._metrics = metrics
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._speaking: dict[tuple[str, str, str], asyncio.Task[FloatArray]] = {}
+        """What is made into sound just now, by room, message and language."""
 
     @property
     def info(self) -> TranslatorInfo:
@@ -82,25 +84,41 @@ class Interpreter:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def sound_of(self, message: Message, language: str) -> FloatArray:
-        """A message as sound. Raises NotFound where there is no voice or no text, and what
-        :meth:`Translator.translate` does."""
+    async def sound_of(self, room: Room, message: Message, language: str) -> FloatArray:
+        """A message as sound, which is made once, however many ask. Raises NotFound where there is no voice or no text,
+        and what :meth:`Translator.translate` does."""
         rendering = message.renderings.get(language)
         if rendering is not None and rendering.sound is not None:
             return unpacked(rendering.sound)
+        key = room.id, message.id, language
+        if key not in self._speaking:
+            task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
+            self._speaking[key] = task
+            task.add_done_callback(lambda done: self._spoken(key, done))
+        return await asyncio.shield(self._speaking[key])
+
+    async def close(self) -> None:
+        """Give up what is under way. Idempotent."""
+        tasks = [*self._tasks, *self._speaking.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _speak(self, room: Room, message: Message, language: str) -> FloatArray:
+        rendering = message.renderings.get(language)
         text = message.original if language == message.language else "" if rendering is None else rendering.text
         if self.translator is None or language not in self.speaks or not text:
             raise NotFound
         made = await self.translator.translate(Utterance(language, language, text, voice=message.voice), DEADLINE_S)
         if made.pcm is None:
             raise NotFound
+        room.keep_sound(message, language, made.pcm)
         return made.pcm
 
-    async def close(self) -> None:
-        """Give up what is under way. Idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _spoken(self, key: tuple[str, str, str], task: asyncio.Task[FloatArray]) -> None:
+        del self._speaking[key]
+        if not task.cancelled():
+            task.exception()  # those who have asked are told, if they are still there
 
     async def _render(self, room: Room, message: Message, wanted: Utterance) -> None:
         assert self.translator is not None, "without one nothing is pending"

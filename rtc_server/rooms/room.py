@@ -214,6 +214,11 @@ class Room:
                 self._tell(member, message)
             member.advance(now)
 
+    def keep_sound(self, message: Message, language: str, pcm: FloatArray) -> None:
+        """A message was spoken in a language in which it is there."""
+        message.renderings.setdefault(language, Rendering("ready", message.original)).sound = packed(pcm)
+        self._forget_old_sounds()
+
     def untranslated(self, member: Member) -> list[Message]:
         """Of what was said last, that which could be had in the member's language and is not: it is pending now."""
         found = []

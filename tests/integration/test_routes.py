@@ -69,6 +69,13 @@ POST    /api/rooms/x/messages           known
 GET     /api/rooms/x/messages/x/audio   known
 HEAD    /api/rooms/x/messages/x/audio   known
 GET     /api/rooms/x/events             known     ?token
+POST    /create-room                    known     offer
+POST    /create-user                    known     offer
+GET     /rooms                          known
+HEAD    /rooms                          known
+GET     /room-info                      known
+HEAD    /room-info                      known
+GET     /chat                           known
 POST    /api/offer                      known     offer
 GET     /api/sessions/x                 known
 HEAD    /api/sessions/x                 known

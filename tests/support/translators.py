@@ -77,6 +77,17 @@ class Refusing(Obedient):
         return TranslationFailed()
 
 
+class Vocal(Obedient):
+    """Speaks for a tenth of a second, and tells what it has heard."""
+
+    def _one(self, utterance: Utterance, together: int) -> Outcome:
+        made = super()._one(utterance, together)
+        if not isinstance(made, Translation):
+            return made
+        pcm = None if made.pcm is None else np.full(2400, 0.1, np.float32)
+        return Translation(made.text, made.original or made.text, pcm)
+
+
 def _voice(utterance: Utterance) -> FloatArray | None:
     return np.full(24, utterance.voice / 100, np.float32) if utterance.speak else None
 

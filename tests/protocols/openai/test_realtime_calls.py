@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_server.errors import ServerError, TooLarge
+from rtc_server.protocols.forms import FORM_TYPE
 from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.events import MAX_CALL_BYTES, MAX_SDP_BYTES
-from rtc_server.protocols.openai.realtime_calls import FORM_TYPE, SDP_TYPE, read_call
+from rtc_server.protocols.openai.realtime_calls import SDP_TYPE, read_call
 
 SDP = "v=0\r\na=--not-a-boundary\r\n"
 SESSION = {"type": "realtime", "model": "gpt-realtime", "instructions": "Sei nett, bitte: grüße.\r\n--b\r\n"}
