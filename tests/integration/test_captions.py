@@ -18,11 +18,12 @@ from rtc_server.client import VoiceClient
 from tests.conftest import need_commands, running_server
 from tests.support.calls import get_json
 from tests.support.leftovers import leaves_nothing
-from tests.support.script import Speaker
+from tests.support.script import Speaker, say_until
 
 pytestmark = pytest.mark.alone
 
 QUESTION, ANSWER = "what is three plus four", "that is seven"
+COUNT, WALLET = "count to three", "the captain lost his wallet"
 
 
 @contextlib.asynccontextmanager
@@ -50,6 +51,13 @@ def answered(client: VoiceClient) -> str:
     return "".join(event["delta"] for event in of_kind(client, "text")).strip()
 
 
+def in_order(client: VoiceClient) -> list[str]:
+    """The words of both sides, by their times."""
+    pieces = [(word["start_ms"], f" {word['text']}") for word in of_kind(client, "word")]
+    pieces += [(text["at_ms"], text["delta"]) for text in of_kind(client, "text")]
+    return "".join(piece for _, piece in sorted(pieces, key=lambda piece: piece[0])).split()
+
+
 def captions(client: VoiceClient) -> list[tuple[str, str | None]]:
     return [(event["state"], event.get("reason")) for event in of_kind(client, "captions")]
 
@@ -63,14 +71,8 @@ async def test_a_question_is_written_down_beside_its_answer() -> None:
         speaker = Speaker()
         async with VoiceClient(url_of(server), speaker) as client:
             await client.wait_for("captions", state="on")
-            speaker.say(QUESTION)
-            await until(lambda: answered(client) == ANSWER, "the answer")
-            await until(lambda: said(client) == QUESTION, "the question")
-            words, texts = of_kind(client, "word"), of_kind(client, "text")
-            pieces = [(word["start_ms"], f" {word['text']}") for word in words]
-            pieces += [(text["at_ms"], text["delta"]) for text in texts]
-            in_order = "".join(piece for _, piece in sorted(pieces, key=lambda piece: piece[0]))
-            assert in_order.split() == f"{QUESTION} {ANSWER}".split()
+            both = f"{QUESTION} {ANSWER}".split()
+            await say_until(speaker, QUESTION, lambda: in_order(client)[-len(both) :] == both, "question and answer")
             _, status = await get_json(f"{url_of(server)}/status")
             assert status["captions"] == {"on": 1, "room": True}
             assert [status["engines"][name]["slots_used"] for name in ("dialogue", "transcribe")] == [1, 1]
@@ -85,21 +87,17 @@ async def test_an_engine_of_captions_that_is_killed_or_hangs_leaves_the_conversa
             stt = server.engines["transcribe"]
             assert stt.pid is not None
             os.kill(stt.pid, signal.SIGKILL)
-            speaker.say(QUESTION)
-            await until(lambda: answered(client) == ANSWER, "the answer")
+            await say_until(speaker, QUESTION, lambda: answered(client).endswith(ANSWER), "the answer")
             ended = [("on", None), ("off", "engine_unavailable")]
             await until_captions(client, *ended, ("on", None))
-            before = said(client)
-            speaker.say("count to three")
-            await until(lambda: said(client).removeprefix(before).strip() == "count to three", "what is said since")
-            await until(lambda: answered(client).removeprefix(ANSWER).split() == ["one", "two", "three"], "the count")
+            both = f"{COUNT} one two three".split()
+            await say_until(speaker, COUNT, lambda: in_order(client)[-len(both) :] == both, "the words and the count")
 
             assert stt.pid is not None
             os.kill(stt.pid, signal.SIGSTOP)
             try:
                 await until_captions(client, *ended, *ended)
-                speaker.say(QUESTION)
-                await until(lambda: answered(client).endswith(ANSWER), "the answer")
+                await say_until(speaker, QUESTION, lambda: answered(client).endswith(ANSWER), "the answer")
             finally:
                 os.kill(stt.pid, signal.SIGCONT)
             await until_captions(client, *ended, *ended, ("on", None))
@@ -115,10 +113,8 @@ async def test_a_client_that_transcribes_comes_before_captions() -> None:
             async with VoiceClient(url_of(server), other, service="transcribe") as transcribing:
                 await transcribing.wait_for("connected")
                 await until_captions(client, ("on", None), ("off", "server_full"))
-                speaker.say(QUESTION)
-                other.say("the captain lost his wallet")
-                await until(lambda: said(transcribing) == "the captain lost his wallet", "the other's words")
-                await until(lambda: answered(client) == ANSWER, "the answer")
+                await say_until(speaker, QUESTION, lambda: answered(client).endswith(ANSWER), "the answer")
+                await say_until(other, WALLET, lambda: said(transcribing).endswith(WALLET), "the other's words")
             await until_captions(client, ("on", None), ("off", "server_full"), ("on", None))
             assert said(client) == ""
 
@@ -128,15 +124,15 @@ async def test_they_go_on_after_a_loss_of_the_connection() -> None:
         speaker = Speaker()
         async with VoiceClient(url_of(server), speaker) as client:
             await until_captions(client, ("on", None))
-            speaker.say(QUESTION)
-            await until(lambda: said(client) == QUESTION, "the question")
+            await say_until(speaker, QUESTION, lambda: said(client).endswith(QUESTION), "the question")
+            before = said(client)
             vanish(client)
             await until(lambda: server.registry.count_by_state()["waiting"] == 1, "the loss to be noticed")  # type: ignore[index]
             assert server.engines["transcribe"].slots_used == 1
             await client.resume()
             await client.wait_for("connected", resumed=True)
-            speaker.say("count to three")
-            await until(lambda: said(client) == f"{QUESTION} count to three", "what is said since")
+            await say_until(speaker, COUNT, lambda: said(client).endswith(COUNT), "what is said since")
+            assert said(client).startswith(before)
             starts = [word["start_ms"] for word in of_kind(client, "word")]
             assert starts == sorted(starts)
             assert captions(client) == [("on", None)]

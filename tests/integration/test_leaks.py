@@ -95,7 +95,7 @@ async def test_calls_leave_nothing_behind() -> None:
     """Threads, tasks, sockets, files and memory are those of the hundredth call."""
     looks: list[dict[str, Any]] = []
     async with server_process(
-        "--model", "echo", "--peer-timeout-s", "1", "--resume-grace-s", "1", module=PROBED
+        "--model", "echo", "--peer-timeout-s", "5", "--resume-grace-s", "1", module=PROBED
     ) as server:
         await server.wait_ready()
         for first, last in itertools.pairwise(range(0, ROUNDS + 1, ROUNDS_A_LOOK)):
