@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, Shares
+from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, LONG, WAIT, Shares
 
 _INSTRUMENTS = ("lab.sound.card", "lab.sound.likeness")
 SOLO = sorted(ALONE)[:2]
 TESTS = [
-    *(f"tests/access/test_a.py::test_{n}" for n in range(7)),
+    *(f"tests/usage/test_a.py::test_{n}" for n in range(7)),
     *(f"{SOLO[0]}::test_{n}" for n in range(4)),
     *(f"tests/training/test_long.py::test_{n}" for n in range(9)),
     f"{SOLO[1]}::test_only",
@@ -167,6 +167,20 @@ def test_what_computes_comes_before_what_waits() -> None:
     assert set(order[:2]) == set(SOLO)
     assert order[2:4] == ["tests/training/test_long.py", "tests/models/test_single.py"]
     assert order[-1] == "tests/browser/test_last.py"
+
+
+def test_what_takes_long_is_there_and_comes_first_of_its_room() -> None:
+    """A file that was renamed would come at the end, where the other workers wait for it, without a word."""
+    root = Path(__file__).parents[1]
+    assert all((root / file).is_file() for file in LONG)
+    rooms = {*COMPUTE, *WAIT}
+    assert all((root / "tests" / room).exists() for room in rooms)
+    long = LONG[1]
+    short = [f"{Path(long).parent.as_posix()}/test_short.py::test_{n}" for n in range(9)]
+    run, dice = Run([*short, f"{long}::test_only"], 1), random.Random(0)
+    while run.busy:
+        run.step(dice)
+    assert file_of(run.done[0][0]) == long
 
 
 def test_a_worker_gives_way_from_its_first_test_on_that_hears_nothing() -> None:

@@ -31,11 +31,27 @@ they hear, and they say so by a mark. All else holds on a machine that has other
 GIVES_WAY: Final = 15
 """The niceness of a worker from its first test on that hears nothing. It gets a thirtieth of a core that one that hears
 wants as well."""
-COMPUTE: Final = ("training", "models", "test_wheel.py", "test_log_watch.py", "lab")
-"""Rooms, and files at the top, that take long and compute in a worker or in its children: they may give way."""
+COMPUTE: Final = (
+    *("training", "models", "test_wheel.py", "test_log_watch.py", "translation", "bench", "media", "decoding"),
+    *("test_layers.py", "transcription", "protocols", "test_config.py", "access", "lab", "page"),
+    *("test_dependencies.py", "fuzz", "test_audio.py", "test_errors.py"),
+)
+"""Rooms, and files at the top, that may give way, those that take longest first: they compute in a worker or in its
+children, and wait for nothing that some slow seconds would change."""
 WAIT: Final = ("browser", "foreign", "integration")
 """Rooms that wait for browsers and programs, each a while at most: they come last, those with the longest files first.
 Browsers are sessions of their own, which give way to nothing."""
+LONG: Final = (
+    "tests/training/test_recipe.py",
+    "tests/integration/test_workers.py",
+    "tests/integration/test_shutdown.py",
+    "tests/integration/test_transcribe_files.py",
+    "tests/integration/test_resume.py",
+    "tests/integration/test_leaks.py",
+    "tests/integration/test_deploy_lines.py",
+    "tests/integration/test_asr_model.py",
+)
+"""Files that take half a minute or more: the first of their room, so that no worker is left alone with one."""
 
 _NEEDED: Final = 2
 
@@ -78,11 +94,11 @@ def _room(file: str) -> str:
     return file.removeprefix("tests/").partition("/")[0]
 
 
-def _turn(file: str) -> tuple[bool, int]:
+def _turn(file: str) -> tuple[bool, int, bool]:
     room = _room(file)
     if room in COMPUTE:
-        return file not in ALONE, COMPUTE.index(room) - len(COMPUTE)
-    return file not in ALONE, WAIT.index(room) + 1 if room in WAIT else 0
+        return file not in ALONE, COMPUTE.index(room) - len(COMPUTE), file not in LONG
+    return file not in ALONE, WAIT.index(room) + 1 if room in WAIT else 0, file not in LONG
 
 
 # What pytest and pytest-xdist call, where it is asked for: tests/conftest.py takes it in.
