@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 
 from lab.sound.tones import Ear, tone
 from rtc_server.client import VoiceClient
 from tests.support.calls import assert_serves, offering
 from tests.support.server_process import ServerProcess, server_process
+
+pytestmark = pytest.mark.slow
 
 FEW = 64
 

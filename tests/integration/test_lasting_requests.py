@@ -17,6 +17,8 @@ from rtc_server.app import Server
 from tests.conftest import running_server
 from tests.support.calls import offering
 
+pytestmark = pytest.mark.slow
+
 SECRET = b"s" * 64
 RULES = TokenRules("HS256", SECRET, "voice", leeway_s=0)
 SOON_S = 2

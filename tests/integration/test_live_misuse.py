@@ -28,6 +28,8 @@ from tests.support.live import live_client
 from tests.support.live_talk import at, closed
 from tests.support.pace import dropped_s
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("message", "code"),

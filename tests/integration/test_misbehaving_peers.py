@@ -24,6 +24,8 @@ from tests.support.leftovers import leaves_nothing
 from tests.support.nat import agents_of, peer_of, url_of
 from tests.webrtc.test_sctp_bounds import data, packet, raw, sack
 
+pytestmark = pytest.mark.slow
+
 
 def transports_of(server: Server) -> list[Any]:
     return [transport for call in server.registry for transport in peer_of(call)._dtls_transports()]

@@ -146,6 +146,7 @@ async def test_audio_that_comes_at_once_does_not_run_ahead(server: Server) -> No
     assert 16 < dropped_s(server, "moshi") < 20
 
 
+@pytest.mark.slow
 async def test_a_client_that_never_reads(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs what a playout buffer holds, and goes when its pings are not answered."""
     monkeypatch.setattr(socket_transport, "_HEARTBEAT_S", 0.5)

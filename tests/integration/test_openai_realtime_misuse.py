@@ -28,6 +28,8 @@ from tests.support.openai_realtime import realtime_client
 from tests.support.openai_realtime_talk import url
 from tests.support.pace import dropped_s
 
+pytestmark = pytest.mark.slow
+
 BAD: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "no JSON": ("{", "invalid_json"),
     "binary": (b"\0\1", "invalid_json"),

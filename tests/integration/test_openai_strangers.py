@@ -31,6 +31,8 @@ from tests.support.live import live_client
 from tests.support.openai_calls import CALLS, SESSIONS, live_call, post, realtime_call
 from tests.support.openai_realtime import realtime_client
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def counting() -> AsyncIterator[Server]:

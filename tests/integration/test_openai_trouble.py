@@ -32,6 +32,8 @@ from tests.support.live import live_client
 from tests.support.openai_calls import CALLS, SDP, SESSIONS, Caller, live_call, post, realtime_call
 from tests.support.openai_realtime import realtime_client
 
+pytestmark = pytest.mark.slow
+
 Knock = Callable[[Server, Mapping[str, str]], Awaitable[tuple[int | None, str]]]
 CallMaker = Callable[[Server], AbstractAsyncContextManager[Caller]]
 

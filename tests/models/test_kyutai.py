@@ -152,6 +152,7 @@ def test_close_twice_is_as_good_as_once(moshi_checkpoint: Path) -> None:
         model.step(np.zeros((1, FRAME_SAMPLES), np.float32), only(1, 0))
 
 
+@pytest.mark.slow
 def test_the_engine_plane_has_no_web_server_and_the_package_no_torch() -> None:
     code = (
         "import sys, rtc_server.models.kyutai.text, rtc_server.engine.model\n"

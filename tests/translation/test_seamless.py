@@ -34,6 +34,8 @@ from rtc_server.translation import seamless
 from rtc_server.translation.seamless import Seamless, load
 from rtc_server.translation.tiny import write_tiny_seamless
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def offline() -> Iterator[None]:

@@ -14,6 +14,8 @@ from rtc_server.endpoints import transcribe_answers
 from tests.support.scribe import BREAK, numbered
 from tests.support.uploads import EVENTS, WORDS, Held, code_of, events_of, post, serving, stream
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("headers", [{}, EVENTS])
 async def test_an_engine_that_breaks(server: Held, headers: dict[str, str]) -> None:
