@@ -21,7 +21,17 @@ from rtc_server.usage import invocation
 from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import server_with
 from tests.support.fake_models import CountingModel
-from tests.support.looks import CONTRAST, CONTRASTS, DESKTOP, NARROW, PHONE, TOO_SMALL, TOO_WIDE, TOUCH_PX
+from tests.support.looks import (
+    CONTRAST,
+    CONTRASTS,
+    DESKTOP,
+    NARROW,
+    PHONE,
+    TOO_SMALL,
+    TOO_WIDE,
+    TOUCH_PX,
+    in_each_scheme,
+)
 
 pytestmark = IN_A_BROWSER
 
@@ -106,7 +116,6 @@ async def test_a_model_without_any(browser: Browser, server: Server) -> None:
         assert (words["y"], words["height"]) == (stage["y"], stage["height"])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("name", "viewport", "touch"),
     [
@@ -117,10 +126,10 @@ async def test_a_model_without_any(browser: Browser, server: Server) -> None:
     ],
     ids=["phone", "narrow", "side", "desktop"],
 )
-async def test_it_fits(browser: Browser, name: str, viewport: dict[str, int], touch: bool, scheme: str) -> None:
+async def test_it_fits(browser: Browser, name: str, viewport: dict[str, int], touch: bool) -> None:
     """Nothing reaches over the edge, a finger hits what can be pressed, and text stands out. On a phone the phrases are
     folded away until they are asked for, and the button to start is in view beside the notice."""
-    look: dict[str, Any] = {"viewport": viewport, "color_scheme": scheme, "has_touch": touch, "is_mobile": touch}
+    look: dict[str, Any] = {"viewport": viewport, "has_touch": touch, "is_mobile": touch}
     async with (
         server_with(LINKS) as server,
         visited_page(browser, local_url(server), **look) as page,
@@ -135,8 +144,9 @@ async def test_it_fits(browser: Browser, name: str, viewport: dict[str, int], to
             await page.evaluate("scrollTo(0, 0)")
             await expect(page.get_by_test_id("start")).to_be_in_viewport(ratio=1)
         await expect(phrase).to_be_visible()
-        await screenshot(page, f"examples-{name}-{scheme}")
-        assert await page.evaluate(TOO_WIDE) == []
-        if touch:
-            assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
-        assert [pair for pair in await page.evaluate(CONTRASTS) if pair[1] < CONTRAST] == []
+        async for scheme in in_each_scheme(page):
+            await screenshot(page, f"examples-{name}-{scheme}")
+            assert await page.evaluate(TOO_WIDE) == []
+            if touch:
+                assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
+            assert [pair for pair in await page.evaluate(CONTRASTS) if pair[1] < CONTRAST] == [], scheme

@@ -30,6 +30,7 @@ from tests.support.looks import (
     TOO_WIDE,
     TOUCH_PX,
     ZOOMED,
+    in_each_scheme,
     properties,
 )
 
@@ -65,22 +66,20 @@ async def crowded(page: Page, server: Server) -> None:
     await expect(page.get_by_test_id("message")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("narrow", NARROW), ("zoomed", ZOOMED)])
-async def test_on_a_phone(browser: Browser, server: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
+async def test_on_a_phone(browser: Browser, server: Server, name: str, viewport: ViewportSize) -> None:
     """Nothing reaches over the edge, a finger hits every control, and a touch starts and ends a conversation."""
     touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-    async with (
-        visited_page(browser, "about:blank", viewport=viewport, color_scheme=scheme, **touch) as page,
-    ):
+    async with visited_page(browser, "about:blank", viewport=viewport, **touch) as page:
         await crowded(page, server)
         # No user is told of keys that a phone does not have.
         assert await page.locator("kbd:visible").count() == 0
-        await screenshot(page, f"page-{name}-{scheme}")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        assert await page.evaluate("window.innerWidth") == viewport["width"]
-        assert await page.evaluate(TOO_WIDE) == []
-        assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
+        async for scheme in in_each_scheme(page):
+            await screenshot(page, f"page-{name}-{scheme}")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+            assert await page.evaluate("window.innerWidth") == viewport["width"]
+            assert await page.evaluate(TOO_WIDE) == []
+            assert await page.evaluate(TOO_SMALL, TOUCH_PX) == []
         await page.get_by_test_id("dismiss").tap()
         await page.get_by_test_id("start").tap()
         await wait_for_state(page, "ended")
@@ -91,23 +90,22 @@ async def test_on_a_phone(browser: Browser, server: Server, name: str, viewport:
         await wait_for_state(page, "listening", "speaking")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_stands_out_from_its_ground(browser: Browser, server: Server, scheme: str) -> None:
+async def test_text_stands_out_from_its_ground(browser: Browser, server: Server) -> None:
     """In every state of a conversation."""
-    async with (
-        visited_page(browser, "about:blank", viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce") as page,
-    ):
+    async with visited_page(browser, "about:blank", viewport=DESKTOP, reduced_motion="reduce") as page:
         await crowded(page, server)
-        await screenshot(page, f"page-desktop-{scheme}")
-        assert await page.evaluate(TOO_WIDE) == []
-        for state in ("idle", "connecting", "listening", "speaking", "reconnecting", "ended"):
-            await page.evaluate(
-                "(state) => document.querySelectorAll('[data-state]').forEach((one) => { one.dataset.state = state; })",
-                state,
-            )
-            contrasts = await page.evaluate(CONTRASTS)
-            assert len(contrasts) > 20
-            assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], state
+        async for scheme in in_each_scheme(page):
+            await screenshot(page, f"page-desktop-{scheme}")
+            assert await page.evaluate(TOO_WIDE) == []
+            for state in ("idle", "connecting", "listening", "speaking", "reconnecting", "ended"):
+                await page.evaluate(
+                    "(state) => document.querySelectorAll('[data-state]')"
+                    ".forEach((one) => { one.dataset.state = state; })",
+                    state,
+                )
+                contrasts = await page.evaluate(CONTRASTS)
+                assert len(contrasts) > 20
+                assert [pair for pair in contrasts if pair[1] < CONTRAST] == [], (scheme, state)
 
 
 async def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Server) -> None:

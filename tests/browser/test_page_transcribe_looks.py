@@ -19,18 +19,15 @@ from tests.support.transcribe_page import SENTENCES, WORDS, listening, paragraph
 pytestmark = IN_A_BROWSER
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("name", "viewport"),
     [("phone", looks.PHONE), ("narrow", looks.NARROW), ("side", ViewportSize(width=844, height=390))],
     ids=["phone", "narrow", "side"],
 )
-async def test_on_a_phone(browser: Browser, writing: Server, name: str, viewport: ViewportSize, scheme: str) -> None:
+async def test_on_a_phone(browser: Browser, writing: Server, name: str, viewport: ViewportSize) -> None:
     """Nothing reaches over the edge, a finger hits every control, and a tap on a word tells its time."""
     touch: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-    async with (
-        listening(browser, writing, viewport=viewport, color_scheme=scheme, **touch) as (page, speaker),
-    ):
+    async with listening(browser, writing, viewport=viewport, **touch) as (page, speaker):
         await speaker.say_all([*SENTENCES[:3], "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamten"])
         await speaker.say(SENTENCES[-1], end=False)
         await expect(paragraphs(page)).to_have_count(5)
@@ -38,35 +35,31 @@ async def test_on_a_phone(browser: Browser, writing: Server, name: str, viewport
         await word.scroll_into_view_if_needed()
         await word.tap()
         await expect(page.get_by_test_id("word-time")).to_be_visible()
-        await screenshot(page, f"transcribe-{name}-{scheme}")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        assert await page.evaluate(looks.TOO_WIDE) == []
-        assert await page.evaluate(looks.TOO_SMALL, looks.TOUCH_PX) == []
+        async for scheme in looks.in_each_scheme(page):
+            await screenshot(page, f"transcribe-{name}-{scheme}")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+            assert await page.evaluate(looks.TOO_WIDE) == []
+            assert await page.evaluate(looks.TOO_SMALL, looks.TOUCH_PX) == []
         await page.get_by_test_id("start").tap()
         await wait_for_state(page, "ended")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_stands_out_from_its_ground(browser: Browser, writing: Server, scheme: str) -> None:
+async def test_text_stands_out_from_its_ground(browser: Browser, writing: Server) -> None:
     """In every state; and nothing moves for those who asked for that."""
-    async with (
-        listening(browser, writing, viewport=looks.DESKTOP, color_scheme=scheme, reduced_motion="reduce") as (
-            page,
-            speaker,
-        ),
-    ):
+    async with listening(browser, writing, viewport=looks.DESKTOP, reduced_motion="reduce") as (page, speaker):
         await speaker.say_all(SENTENCES[:-1])
         await speaker.say(SENTENCES[-1], end=False)
         await expect(paragraphs(page)).to_have_count(len(SENTENCES))
         assert await page.evaluate("document.getAnimations().length") == 0
         await page.locator(WORDS).nth(20).hover()
-        await screenshot(page, f"transcribe-desktop-{scheme}")
-        assert await page.evaluate(looks.TOO_WIDE) == []
-        for heard in ("listening", "speech", "turn-ended"):
-            await page.get_by_test_id("heard").evaluate("(one, heard) => { one.dataset.heard = heard; }", heard)
-            contrasts = await page.evaluate(looks.CONTRASTS)
-            assert len(contrasts) > 50
-            assert [pair for pair in contrasts if pair[1] < looks.CONTRAST] == [], heard
+        async for scheme in looks.in_each_scheme(page):
+            await screenshot(page, f"transcribe-desktop-{scheme}")
+            assert await page.evaluate(looks.TOO_WIDE) == []
+            for heard in ("listening", "speech", "turn-ended"):
+                await page.get_by_test_id("heard").evaluate("(one, heard) => { one.dataset.heard = heard; }", heard)
+                contrasts = await page.evaluate(looks.CONTRASTS)
+                assert len(contrasts) > 50
+                assert [pair for pair in contrasts if pair[1] < looks.CONTRAST] == [], (scheme, heard)
 
 
 async def test_words_fade_in(browser: Browser, writing: Server) -> None:

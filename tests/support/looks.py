@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from playwright.async_api import ViewportSize
+from playwright.async_api import Page, ViewportSize
 
 PHONE = ViewportSize(width=390, height=844)
 NARROW = ViewportSize(width=320, height=568)
@@ -71,6 +72,14 @@ CONTRASTS = """
   return found;
 }
 """
+
+
+async def in_each_scheme(page: Page) -> AsyncIterator[str]:
+    """The schemes in which a page has to look well, once it has taken on the colours of each."""
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        await page.wait_for_function("() => document.getAnimations().length === 0")
+        yield scheme
 
 
 def properties(node: dict[str, Any]) -> dict[str, Any]:
