@@ -38,6 +38,12 @@ class Metrics:
             ["service"],
             registry=r,
         )
+        self.streams_moved = Counter(
+            "rtc_streams_moved",
+            "Conversations that were to go on at another engine, with all that the model remembers: moved, or failed.",
+            ["service", "outcome"],
+            registry=r,
+        )
         self.sessions_resumed = Counter(
             "rtc_sessions_resumed", "Times that a client came back to its session.", ["service"], registry=r
         )

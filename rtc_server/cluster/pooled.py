@@ -13,8 +13,9 @@ import dataclasses
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rtc_server.cluster.directory import Directory
@@ -24,6 +25,7 @@ from rtc_server.cluster.waiting import Waiting
 from rtc_server.engine.client import MAX_RETRY_S, EngineClient
 from rtc_server.engine.engine import OnStall
 from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.moving import NotMoved, move
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import EngineState
 from rtc_server.errors import EngineStarting, EngineUnavailable, ResumeRefused, ServerError, ServerFull
@@ -35,6 +37,9 @@ _MISSING_S: Final = 10.0
 """An engine that the pool does not name any more, and that is not in use, is let go after so long: a pool that was
 started again names them all within seconds."""
 _ASK_FULL: Final = 2
+_MOVES: Final = 3
+"""That are tried of a conversation, before it stays until its end."""
+_MOVE_AGAIN_S: Final = 1.0
 _SETTLE_ROSTERS: Final = 10
 """At the start, engines that are named have so many seconds to answer before the server says that it is ready."""
 MakeClient = Callable[[str, str], EngineClient]
@@ -46,6 +51,10 @@ class _Member:
     client: EngineClient
     draining: bool = False
     missing_since: float | None = None
+    emptying: asyncio.Task[None] | None = None
+    """Moves its conversations elsewhere, once it drains."""
+    tries: Counter[EngineStream] = field(default_factory=Counter)
+    stuck: bool = False
 
     @property
     def usable(self) -> bool:
@@ -254,6 +263,9 @@ class PooledEngine:
             member.client.start()
         member.draining = listed.phase is Phase.DRAINING
         member.missing_since = None
+        emptying = member.emptying is not None and not member.emptying.done()
+        if member.draining and not emptying and self._movable(member):
+            member.emptying = asyncio.create_task(self._empty(member), name=f"engine-empty-{self.service}")
 
     def _miss(self, life: str, now: float) -> None:
         """The pool does not name it: it may be silent, or the pool new."""
@@ -263,11 +275,73 @@ class PooledEngine:
         if now - member.missing_since > _MISSING_S and not member.client.slots_used:
             self._let_go(life, member.client.close())
 
+    async def _empty(self, member: _Member) -> None:
+        """Move the conversations of an engine that drains to others that run the same model. One for which there is no
+        room waits until there is; one that cannot be moved stays until its end, or the engine's."""
+        try:
+            while streams := self._movable(member):
+                other = self._target(member)
+                if other is None:
+                    self._tell_stuck(member)
+                    await self._change()
+                else:
+                    await self._move(streams[0], member, other)
+        except Exception:  # the border of a task: the conversations stay where they are
+            logger.exception("the conversations of an engine of %s cannot be moved", self.service)
+        if member.client.slots_used:
+            logger.warning(
+                "%d of %s stay at an engine that drains until they end", member.client.slots_used, self.service
+            )
+
+    @staticmethod
+    def _movable(member: _Member) -> list[EngineStream]:
+        """Its conversations that may yet be moved, but for those that are only on their way to it."""
+        streams = member.client.streams
+        return [stream for stream in streams if stream.tape is None and member.tries[stream] < _MOVES]
+
+    async def _move(self, stream: EngineStream, member: _Member, other: _Member) -> None:
+        member.tries[stream] += 1
+        try:
+            await move(stream, member.client, other.client)
+        except (NotMoved, ServerFull, EngineUnavailable) as error:
+            outcome = "failed"
+            logger.warning("a conversation of %s was not moved to another engine: %s", self.service, error)
+            await asyncio.sleep(_MOVE_AGAIN_S)
+        else:
+            outcome = "moved"
+            logger.info("a conversation of %s was moved to another engine", self.service)
+        self._metrics.streams_moved.labels(self.service, outcome).inc()
+
+    def _target(self, member: _Member) -> _Member | None:
+        """The fullest engine that has room for a conversation of ``member``, and runs what it runs."""
+        row_format = "" if member.client.info is None else member.client.info.row_format
+        for other in self._in_order(spare=True):
+            info = other.client.info
+            if row_format and info is not None and info.row_format == row_format and other is not member:
+                return other
+        return None
+
+    def _tell_stuck(self, member: _Member) -> None:
+        if not member.stuck:
+            member.stuck = True
+            logger.warning(
+                "an engine of %s drains, and no other with the same model has room: %d conversations wait there",
+                self.service,
+                member.client.slots_used,
+            )
+
     def _let_go(self, life: str, end: Coroutine[Any, Any, None]) -> None:
-        del self._members[life]
-        task = asyncio.create_task(end, name=f"engine-let-go-{self.service}")
+        member = self._members.pop(life)
+        task = asyncio.create_task(self._end(member, end), name=f"engine-let-go-{self.service}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+    @staticmethod
+    async def _end(member: _Member, end: Coroutine[Any, Any, None]) -> None:
+        if member.emptying is not None:
+            member.emptying.cancel()
+            await asyncio.gather(member.emptying, return_exceptions=True)
+        await end
 
     def _own_metrics(self) -> None:
         """Those of a client are of its engine alone: here they are those of all."""

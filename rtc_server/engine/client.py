@@ -21,9 +21,12 @@ from rtc_server.engine.engine import OnStall
 from rtc_server.engine.link import EngineLink
 from rtc_server.engine.messages import (
     Adopt,
+    CannotMove,
     Close,
+    Exported,
     Frame,
     FromEngine,
+    Import,
     LoadFailed,
     Lost,
     MemoryChanged,
@@ -31,11 +34,13 @@ from rtc_server.engine.messages import (
     Open,
     Opened,
     OtherVersion,
+    Part,
     Pong,
     Ready,
     Refused,
     StepDone,
     Stranger,
+    Taken,
     ToEngine,
 )
 from rtc_server.engine.model import MemoryUse, ModelInfo
@@ -240,6 +245,26 @@ class EngineClient:
         ResumeRefused if there is no such slot, or not any more; EngineUnavailable."""
         return await self._ask(lambda number: Adopt(number, key), listener)
 
+    async def open_for_row(self, row_format: str, heard: int, listener: StreamListener) -> EngineStream:
+        """Take a slot into which the row of a stream of another engine is put, which has heard so many frames. Raises
+        ServerFull, also where the engine takes no such rows; EngineUnavailable."""
+        return await self._ask(lambda number: Import(number, row_format, heard), listener)
+
+    @property
+    def streams(self) -> list[EngineStream]:
+        """Those that are open."""
+        return list(self._streams.values())
+
+    def is_lent(self, stream: EngineStream) -> bool:
+        """Whether the slot of a stream of this client goes to the next caller who asks for one of its own."""
+        return stream in self._spare
+
+    def receive(self, stream: EngineStream, lent: bool) -> None:
+        """A stream of another client goes on in a slot of this one."""
+        self._streams[stream.slot] = stream
+        if lent:
+            self._spare.append(stream)
+
     def _take_back(self) -> bool:
         """End the newest stream whose slot is only lent. False if there is none."""
         if not self._spare:
@@ -339,6 +364,10 @@ class EngineClient:
                 self._on_ready(message)
             case MemoryChanged():
                 self._on_memory(message.memory)
+            case Exported() | Part() | Taken() | CannotMove():
+                stream = self._streams.get(message.slot)
+                if stream is not None and stream.generation == message.generation and stream.tape is not None:
+                    stream.tape.told(message)
             case LoadFailed() | OtherVersion() | Stranger():
                 pass  # for the supervisor, and for the link
             case _:

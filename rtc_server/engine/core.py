@@ -25,10 +25,13 @@ from rtc_server.engine.messages import (
     Adopt,
     Close,
     Drain,
+    Export,
+    Fetch,
     Frame,
     FromEngine,
     Goodbye,
     Hello,
+    Import,
     LoadFailed,
     Lock,
     Lost,
@@ -40,6 +43,7 @@ from rtc_server.engine.messages import (
     Output,
     Ping,
     Pong,
+    Put,
     Ready,
     Refused,
     Reset,
@@ -51,6 +55,7 @@ from rtc_server.engine.messages import (
 from rtc_server.engine.model import RowOutput, StreamingModel
 from rtc_server.engine.owners import GRACE_S, HOST, LOOK_S, Owner, Owners
 from rtc_server.engine.realtime import Clocks, RealTime, check_pace
+from rtc_server.engine.row_moves import RowMoves
 from rtc_server.engine.slots import SlotTable
 from rtc_server.errors import ModelLoadError
 
@@ -83,6 +88,7 @@ class EngineCore:
         self._step_s = step_s
         self._owners = Owners(grace_s)
         self._table = SlotTable(model.info.slots)
+        self._moves = RowMoves(model, self._table)
         self._rhythm = Rhythm(model.info.slots)
         self._memory = model.memory()
         self._memory_due_s = -math.inf
@@ -120,7 +126,7 @@ class EngineCore:
         self._memory = memory
         return MemoryChanged(memory)
 
-    def handle(self, message: ToEngine, at_s: float, owner: Owner = HOST) -> Answers:
+    def handle(self, message: ToEngine, at_s: float, owner: Owner = HOST) -> Answers:  # noqa: PLR0912 - a table
         """Take one message of ``owner``, which came at ``at_s``; returns what is to be said."""
         if owner not in self._owners and not isinstance(message, Hello):
             return [(owner, Stranger())]
@@ -140,6 +146,8 @@ class EngineCore:
                 self._table.lock(*lease, message.digest, owner, message.memo, at_s)
             case Adopt():
                 return self._adopt(message, at_s, owner)
+            case Export() | Fetch() | Import() | Put():
+                answer = self._move(message, at_s, owner)
             case Ping():
                 answer = Pong(self._table.used_elsewhere(owner))
             case Hello():
@@ -192,6 +200,20 @@ class EngineCore:
         memo_age_s = max(0.0, at_s - adopted.locked_at_s)
         lease = message.stream, adopted.slot, adopted.generation
         return [(adopted.before, lost), (owner, Opened(*lease, adopted.heard, adopted.memo, memo_age_s))]
+
+    def _move(self, message: Export | Fetch | Import | Put, at_s: float, owner: Owner) -> FromEngine | None:
+        match message:
+            case Export():
+                self.wipe()  # what the slot's last reset left is no state
+                return self._moves.export(message, at_s, owner)
+            case Fetch():
+                return self._moves.fetch(message, owner)
+            case Put():
+                return self._moves.put(message, owner)
+            case Import():
+                self.wipe()  # later it would wipe what comes
+                lease = None if self._draining else self._moves.begin(message.row_format, message.heard, owner)
+                return Opened(message.stream, *lease, message.heard) if lease else Refused(message.stream)
 
     def _greet(self, message: Hello, owner: Owner) -> FromEngine | None:
         if message.protocol != PROTOCOL:

@@ -24,6 +24,11 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Secret = Annotated[bytes, msgspec.Meta(min_length=16, max_length=64)]
 MEMO_BYTES: Final = 1024
 Memo = Annotated[bytes, msgspec.Meta(max_length=MEMO_BYTES)]
+FETCH_BYTES: Final = 2 * 1024 * 1024
+"""Of a row's state, at most, in one answer of an engine."""
+PUT_BYTES: Final = 48 * 1024
+"""The same in one message to an engine: those are bounded more narrowly, for many may send them."""
+RowBytes = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
 
 class Open(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -75,6 +80,41 @@ class Adopt(msgspec.Struct, frozen=True, tag=True, array_like=True):
     key: Secret
 
 
+class Export(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Copy the state of the slot's row as it is now, for another engine; the row goes on. Answered by :class:`Exported`
+    or :class:`CannotMove`."""
+
+    slot: int
+    generation: int
+
+
+class Fetch(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Ask for up to ``size`` bytes of the copy, from ``offset``. Answered by :class:`Part` or :class:`CannotMove`."""
+
+    slot: int
+    generation: int
+    offset: RowBytes
+    size: Annotated[int, msgspec.Meta(ge=0, le=FETCH_BYTES)]
+
+
+class Import(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Ask for a slot in which a conversation of another engine goes on, that has heard ``heard`` frames. Its state
+    follows in :class:`Put`. Answered by :class:`Opened` or :class:`Refused`."""
+
+    stream: int
+    row_format: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    heard: RowBytes
+
+
+class Put(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The next bytes of the state. Frames are heard once it is whole. Answered by :class:`Taken` or
+    :class:`CannotMove`."""
+
+    slot: int
+    generation: int
+    data: Annotated[bytes, msgspec.Meta(max_length=PUT_BYTES)]
+
+
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Greet an engine on another machine. Answered by :class:`Ready`, or by :class:`OtherVersion`."""
 
@@ -97,7 +137,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """End the engine."""
 
 
-FromNode = Open | Frame | Reset | Close | Ping | Lock | Adopt | Hello | Goodbye
+FromNode = Open | Frame | Reset | Close | Ping | Lock | Adopt | Export | Fetch | Import | Put | Hello | Goodbye
 """What a media node may say to an engine that it did not start."""
 ToEngine = FromNode | Drain | Stop
 
@@ -155,6 +195,44 @@ class Lost(msgspec.Struct, frozen=True, tag=True, array_like=True):
     generation: int
 
 
+class Exported(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """There is a copy of the row, of ``size`` bytes, from after the frame ``seq``, the ``heard``-th of its
+    conversation."""
+
+    slot: int
+    generation: int
+    size: int
+    heard: int
+    seq: int
+
+
+class Part(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Bytes of the copy from ``offset``."""
+
+    slot: int
+    generation: int
+    offset: int
+    data: bytes
+
+
+class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """So many bytes of a state are in the slot's row; ``whole``: it can be stepped."""
+
+    slot: int
+    generation: int
+    written: int
+    whole: bool
+
+
+class CannotMove(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """There is no copy of the slot's row: its model has no state that can be moved, or one that is another. Or there
+    will be one later (``busy``): the row of another slot is being copied."""
+
+    slot: int
+    generation: int
+    busy: bool = False
+
+
 class OtherVersion(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The engine speaks this version of the protocol, and not that of the greeting."""
 
@@ -195,8 +273,21 @@ class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     outputs: list[Output]
 
 
+AboutRow = Exported | Part | Taken | CannotMove
+"""What an engine says while a row moves."""
 FromEngine = (
-    Ready | MemoryChanged | LoadFailed | Opened | Refused | NotFound | Lost | OtherVersion | Stranger | Pong | StepDone
+    Ready
+    | MemoryChanged
+    | LoadFailed
+    | Opened
+    | Refused
+    | NotFound
+    | Lost
+    | OtherVersion
+    | Stranger
+    | Pong
+    | StepDone
+    | AboutRow
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

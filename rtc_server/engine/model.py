@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,8 @@ class ModelInfo:
     ``prefix_s``, the silence that it wants before the first word; ``pause_heads``, how many probabilities of a
     pause it gives with each frame.
     ``languages``: those that it hears, as primary subtags of BCP 47 (``en``), its own first; empty: not known.
+    ``row_format``: what the state of one of its rows is. A :class:`MovableModel` takes the rows of another where both
+    have the same; empty: its rows stay where they are.
     Where its makers say more of it: ``notice``, what each of its users should know; ``hint``, a command that
     goes with that; ``examples``, what to say to it. All of it for people's eyes.
     """
@@ -77,6 +79,7 @@ class ModelInfo:
     hint: str = ""
     examples: tuple[Example, ...] = ()
     languages: tuple[str, ...] = ()
+    row_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +143,34 @@ class StreamingModel(Protocol):
 
     def close(self) -> None:
         """Release the device. Idempotent."""
+
+
+class RowReader(Protocol):
+    """The state of one row as bytes, as it was when the reader was made: later steps of the row change nothing."""
+
+    @property
+    def size(self) -> int:
+        """In bytes; the same for every row of a format."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes from ``offset``: all of them, where there are so many."""
+
+
+class RowWriter(Protocol):
+    """Puts a state into a row that is wiped and not stepped, piece by piece."""
+
+    def write(self, data: bytes) -> bool:
+        """The next bytes; whether these were the last. Raises ValueError for what is no state of this format: the row
+        is to be wiped then."""
+
+
+@runtime_checkable
+class MovableModel(StreamingModel, Protocol):
+    """A model whose rows can go on in another process: the next steps there are what they would have been here, as far
+    as two batches of it agree. Only if ``info.row_format`` says so."""
+
+    def export_row(self, row: int) -> RowReader:
+        """The state of a row, between two steps."""
+
+    def import_row(self, row: int) -> RowWriter:
+        """To put a state into a row."""

@@ -22,7 +22,8 @@ QUEUE_FRAMES: Final = 4
 @dataclass(slots=True)
 class _Slot:
     """``digest``: of the key by which another owner may adopt it; empty: none may. ``heard``: frames that were planned
-    since it was opened or reset."""
+    since it was opened or reset; ``seq``: of the last of them. ``filling``: its conversation comes from another engine,
+    and is not whole."""
 
     generation: int = 0
     used: bool = False
@@ -31,6 +32,8 @@ class _Slot:
     memo: bytes = b""
     locked_at_s: float = 0.0
     heard: int = 0
+    seq: int = 0
+    filling: bool = False
     queue: deque[tuple[int, FloatArray]] = field(default_factory=deque)
 
 
@@ -80,17 +83,36 @@ class SlotTable:
         """Slots that others have."""
         return sum(slot.used and slot.owner != owner for slot in self._slots)
 
-    def open(self, owner: Owner = HOST) -> tuple[int, int] | None:
-        """A free slot and its generation, or None. The slot freed longest ago comes first."""
+    def open(self, owner: Owner = HOST, heard: int = 0, filling: bool = False) -> tuple[int, int] | None:
+        """A free slot and its generation, or None. The slot freed longest ago comes first. ``filling``: it takes no
+        frames until :meth:`filled`, when its conversation will have ``heard`` so many."""
         if not self._free:
             return None
         index = self._free.popleft()
         slot = self._slots[index]
         slot.used = True
         slot.owner = owner
-        slot.heard = 0
+        slot.heard = heard
+        slot.seq = 0
+        slot.filling = filling
         slot.generation += 1
         return index, slot.generation
+
+    def filled(self, index: int) -> None:
+        """The slot's conversation is whole."""
+        self._slots[index].filling = False
+
+    def holds(self, index: int, generation: int, owner: Owner) -> bool:
+        """Whether it is the owner's."""
+        return self._leased(index, generation, owner) is not None
+
+    def is_filling(self, index: int) -> bool:
+        return self._slots[index].filling
+
+    def progress(self, index: int) -> tuple[int, int]:
+        """How many frames the slot's conversation has heard, and the number of the last."""
+        slot = self._slots[index]
+        return slot.heard, slot.seq
 
     def lock(
         self,
@@ -122,6 +144,7 @@ class SlotTable:
         adopted = Adopted(found, slot.generation + 1, before, slot.heard, slot.memo, slot.locked_at_s)
         slot.digest = slot.memo = b""
         slot.generation += 1
+        slot.seq = 0
         return adopted
 
     def close_all(self, owner: Owner) -> None:
@@ -138,6 +161,7 @@ class SlotTable:
             return False
         self._forget(index, slot)
         slot.heard = 0
+        slot.filling = False
         slot.generation += 1
         return True
 
@@ -155,7 +179,7 @@ class SlotTable:
     def push(self, index: int, generation: int, seq: int, pcm: FloatArray, owner: Owner = HOST) -> bool:
         """Queue a frame of shape [1920]; the oldest is dropped when the queue is full. False if stale."""
         slot = self._leased(index, generation, owner)
-        if slot is None:
+        if slot is None or slot.filling:
             return False
         if len(slot.queue) >= self._queue_frames:
             slot.queue.popleft()
@@ -189,6 +213,7 @@ class SlotTable:
                 seq, pcm[index] = slot.queue.popleft()
                 active[index] = True
                 slot.heard += 1
+                slot.seq = seq
                 rows.setdefault(slot.owner, []).append((index, slot.generation, seq))
         self._waiting -= int(active.sum())
         return StepPlan(pcm, active, rows)

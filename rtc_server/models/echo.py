@@ -9,11 +9,25 @@ from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
 
 
+class StatelessRow:
+    """Reads and writes the state of a row that has none."""
+
+    size = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        return b""
+
+    def write(self, data: bytes) -> bool:
+        if data:
+            raise ValueError("an echo has no state")
+        return True
+
+
 class EchoModel:
     """``slots`` independent echoes."""
 
     def __init__(self, slots: int) -> None:
-        self._info = ModelInfo("echo", ServiceKind.ECHO, slots, "cpu", speaks=True, writes=False)
+        self._info = ModelInfo("echo", ServiceKind.ECHO, slots, "cpu", speaks=True, writes=False, row_format="echo")
 
     @property
     def info(self) -> ModelInfo:
@@ -27,6 +41,12 @@ class EchoModel:
 
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return [RowOutput(pcm=pcm[i]) if on else None for i, on in enumerate(active)]
+
+    def export_row(self, row: int) -> StatelessRow:
+        return StatelessRow()
+
+    def import_row(self, row: int) -> StatelessRow:
+        return StatelessRow()
 
     def memory(self) -> MemoryUse:
         return MemoryUse()

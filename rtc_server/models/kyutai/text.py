@@ -70,6 +70,15 @@ class TextDecoder:
             return ""
         return self._utf8.decode(self._table[token])
 
+    @property
+    def held_back(self) -> bytes:
+        """Those of a character that is not complete, at most three: another decoder goes on from there by
+        :meth:`resume`."""
+        return self._utf8.getstate()[0]
+
+    def resume(self, held_back: bytes) -> None:
+        self._utf8.setstate((held_back, 0))
+
     def reset(self) -> None:
         """Forget the bytes that are held back."""
         self._utf8.reset()

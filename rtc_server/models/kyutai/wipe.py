@@ -32,21 +32,40 @@ _UNKNOWN_LAYOUT_HINT: Final = "This server knows the moshi package 0.2.13; insta
 
 
 @dataclass(frozen=True, slots=True)
-class _RowTensor:
+class RowTensor:
     """A tensor that holds rows. Found by attribute each time, for some steps replace the tensor itself.
 
-    ``dim``: its batch dimension. ``copies``: how many rows there belong to one slot (two under
-    classifier-free guidance: slot ``i`` has rows ``i`` and ``slots + i``). ``blank``: its value when fresh.
+    ``path``: where it stands among the states. ``dim``: its batch dimension. ``copies``: how many rows there belong to
+    one slot (two under classifier-free guidance: slot ``i`` has rows ``i`` and ``slots + i``). ``blank``: its value
+    when fresh.
     """
 
+    path: str
     owner: object
     name: str
     dim: int
     copies: int
     blank: float
 
+    @property
+    def tensor(self) -> torch.Tensor:
+        found: torch.Tensor = getattr(self.owner, self.name)
+        return found
+
+    @property
+    def row_shape(self) -> list[int]:
+        """Of what one slot has there."""
+        shape = list(self.tensor.shape)
+        shape[self.dim] = self.copies
+        return shape
+
+    def index(self, slots: int, rows: Sequence[int]) -> torch.Tensor:
+        """Of these slots, along :attr:`dim`."""
+        wanted = [row + copy * slots for copy in range(self.copies) for row in rows]
+        return torch.tensor(wanted, dtype=torch.long, device=self.tensor.device)
+
     def fill(self, index: torch.Tensor) -> None:
-        getattr(self.owner, self.name).index_fill_(self.dim, index, self.blank)
+        self.tensor.index_fill_(self.dim, index, self.blank)
 
 
 class RowWiper:
@@ -56,13 +75,14 @@ class RowWiper:
     """
 
     def __init__(self, states: Mapping[str, State], slots: int) -> None:
-        """``states``: fresh streaming states (no step has run), from ``get_streaming_state``.
+        """``states``: fresh streaming states (no step has run), from ``get_streaming_state``. ``tensors``: all that
+        they hold of a row.
 
         Raises :class:`ModelLoadError` if a state holds a tensor that is laid out in an unknown way: not
         wiping it could let one conversation reach the next.
         """
         self._slots = slots
-        self._tensors = [
+        self.tensors = [
             _row_tensor(path, owner, name, state.batch_size, slots)
             for state_path, state in states.items()
             for path, owner, name in _tensors(state_path, state)
@@ -71,12 +91,10 @@ class RowWiper:
     def wipe(self, rows: Sequence[int]) -> None:
         """Clear these slots in every state."""
         indexes: dict[tuple[torch.device, int], torch.Tensor] = {}
-        for tensor in self._tensors:
-            device = getattr(tensor.owner, tensor.name).device
-            key = (device, tensor.copies)
+        for tensor in self.tensors:
+            key = (tensor.tensor.device, tensor.copies)
             if key not in indexes:
-                wanted = [row + copy * self._slots for copy in range(tensor.copies) for row in rows]
-                indexes[key] = torch.tensor(wanted, dtype=torch.long, device=device)
+                indexes[key] = tensor.index(self._slots, rows)
             tensor.fill(indexes[key])
 
 
@@ -95,14 +113,14 @@ def _tensors(path: str, holder: object) -> Iterator[tuple[str, object, str]]:
             yield from _tensors(here, value)
 
 
-def _row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> _RowTensor:
+def _row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> RowTensor:
     tensor: torch.Tensor = getattr(owner, name)
     # Keys and values lie in one tensor, [2, batch, heads, time, width]; everything else has its batch first.
     dim = 1 if isinstance(owner, RingKVCache) and name == "cache" else 0
     blank = tensor.flatten()[0]
     if tensor.dim() <= dim or tensor.shape[dim] != rows or rows % slots or not bool((tensor == blank).all()):
         raise _unknown_layout(path)
-    return _RowTensor(owner, name, dim, rows // slots, blank.item())
+    return RowTensor(path, owner, name, dim, rows // slots, blank.item())
 
 
 def _unknown_layout(path: str) -> ModelLoadError:
