@@ -81,7 +81,7 @@ async def _measure(rounds: int, kills: int) -> Measured:
     measured = Measured()
     with tempfile.TemporaryDirectory() as name:
         async with ray_cluster(nodes=1) as ray:
-            pico = ("--services", "dialogue", "--model", "pico", "--idle-s", "1")
+            pico = ("--services", "dialogue", "--model", "pico", "--allow-slow", "--idle-s", "1")
             async with _served(ray, Path(name), "dialogue", *pico) as server:
                 for number in range(rounds):
                     print(f"from zero, round {number + 1}", file=sys.stderr)
@@ -146,7 +146,7 @@ async def _killed(server: Server, directory: Path, into: Measured) -> None:
 
 async def _alone(kills: int, into: Measured) -> None:
     """One engine, which is started again. The model of the next sound is greeted as soon as it is there."""
-    server = Server(Settings(port=0, model="pico", stt="none", drain_s=0, offers_per_minute=1_000_000))
+    server = Server(Settings(port=0, model="pico", allow_slow=True, stt="none", drain_s=0, offers_per_minute=1_000_000))
     async with started(server):
         for number in range(kills):
             print(f"alone, round {number + 1}", file=sys.stderr)

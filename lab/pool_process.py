@@ -21,7 +21,7 @@ def hosted_engines(directory: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
-            if "rtc_server.cli.hosted" in command and str(key_file(directory)) in command:
+            if command[2:4] == ["rtc_server.cli.hosted", "engine"] and str(key_file(directory)) in command:
                 found.append(process)
     return found
 

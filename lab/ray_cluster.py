@@ -10,15 +10,19 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+import psutil
+
 from lab.program import Program, without_settings
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",
     "RAY_memory_monitor_refresh_ms": "0",
 }
 """Of all that use the cluster."""
+_TRIES: Final = 3
 
 
 def environment() -> dict[str, str]:
@@ -30,8 +34,13 @@ class RayCluster(Program):
 
     address = ""
 
-    async def wait_ready(self, timeout_s: float = 120.0) -> None:
+    async def wait_ready(self, timeout_s: float = 240.0) -> None:
         self.address = (await self.wait_said(r"ready at (\S+)", timeout_s))[1]
+
+    def head(self) -> list[psutil.Process]:
+        """The processes whose end is that of the head: those of a machine that has lost its power."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [each for each in children if each.name() == "gcs_server" or "--head" in each.cmdline()]
 
     async def clear(self) -> None:
         """End what runs on it."""
@@ -47,16 +56,36 @@ class RayCluster(Program):
 @contextlib.asynccontextmanager
 async def ray_cluster(nodes: int) -> AsyncIterator[RayCluster]:
     """Ready; at the end nothing of it is left."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield await _started(nodes, stack)
+
+
+async def _started(nodes: int, stack: contextlib.AsyncExitStack) -> RayCluster:
+    """Ray gives its node 30 s to start, which on a busy machine may not be enough: then once more."""
+    for _ in range(_TRIES - 1):
+        async with contextlib.AsyncExitStack() as attempt:
+            cluster = await attempt.enter_async_context(_cluster_process(nodes))
+            with contextlib.suppress(AssertionError):
+                await cluster.wait_ready()
+                stack.push_async_exit(attempt.pop_all())
+                return cluster
+    cluster = await stack.enter_async_context(_cluster_process(nodes))
+    await cluster.wait_ready()
+    return cluster
+
+
+@contextlib.asynccontextmanager
+async def _cluster_process(nodes: int) -> AsyncIterator[RayCluster]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lab.ray_cluster", str(nodes)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(),
+        start_new_session=True,
     )
     cluster = RayCluster(process)
     try:
-        await cluster.wait_ready()
         yield cluster
     finally:
         assert process.stdin is not None

@@ -36,6 +36,9 @@ _CALLS: Final = 4
 """At a time, of an actor: one waits for its engine to drain."""
 LOCAL: Final = "local"
 """In place of an address: a Ray of this machine alone, which ends with the pool."""
+_ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Of a Ray that is started here. By itself it has what it runs give way to everything else (15 of nice): an engine is
+to be in time."""
 _LOCAL_OPTIONS: Final = {"include_dashboard": False, "object_store_memory": 80_000_000}
 """Nothing is stored there."""
 
@@ -60,7 +63,8 @@ class RayLauncher:
                 "--ray-address wants the package ray.",
                 hint="It comes with the extra: pip install 'rtc-server[cluster]'.",
             )
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         ray: Any = importlib.import_module("ray")  # takes a second, and is not on every machine
         self._ray = ray
         namespace = f"rtc-server-{hashlib.sha256(key.pool.public).hexdigest()[:16]}"

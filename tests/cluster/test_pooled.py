@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -38,12 +39,17 @@ from tests.support.served import KEY, served
 
 
 class MediaNode:
-    """``engine``: of the pool at ``address``."""
+    """``engine``: of the pool at ``address``. ``passed_s``: how much later it is for it than it is."""
 
     def __init__(self, address: str, key: ClusterKey = KEY) -> None:
         self.metrics = Metrics()
         self.by_address: dict[str, EngineClient] = {}
-        self.engine = PooledEngine("fake", Directory(address, key), partial(self._make, key), self.metrics)
+        self.passed_s = 0.0
+        directory = Directory(address, key, self._clock)
+        self.engine = PooledEngine("fake", directory, partial(self._make, key), self.metrics, self._clock)
+
+    def _clock(self) -> float:
+        return time.monotonic() + self.passed_s
 
     def _make(self, key: ClusterKey, service: str, address: str) -> EngineClient:
         client = self.by_address[address] = EngineClient(service, partial(RemoteLink, address, key), self.metrics)
@@ -179,7 +185,7 @@ async def test_a_conversation_is_adopted_wherever_it_is() -> None:
 
 
 async def test_a_pool_that_is_away_costs_no_one_anything(caplog: pytest.LogCaptureFixture) -> None:
-    """Those who talk go on, and the engines that are known take new ones."""
+    """Those who talk go on, and the engines that are known take new ones, be it for a minute."""
     caplog.set_level(logging.WARNING)
     async with pool() as first:
         address = first.address
@@ -189,6 +195,7 @@ async def test_a_pool_that_is_away_costs_no_one_anything(caplog: pytest.LogCaptu
             ear = Ear()
             talking = await node.engine.open(ear)
             await first.stop()
+            node.passed_s = 60.0
             await until(lambda: any("does not answer" in line for line in caplog.messages))
             assert talking.push(frame())
             await until(lambda: ear.texts == [" 1"])

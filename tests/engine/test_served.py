@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -17,6 +18,7 @@ import zmq.asyncio
 
 from lab.engine_process import SECRET
 from lab.waiting import until
+from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.messages import PCM, PROTOCOL, Hello, Open, Ping, Ready, Stop, decode_from_engine, encode
@@ -237,6 +239,30 @@ async def test_the_engines_public_key_is_not_enough(engine: ServedEngine) -> Non
         for stranger in strangers:
             assert not stranger.poll(500), "it was answered"
             stranger.close(0)
+
+
+async def test_what_was_recorded_on_the_way_opens_nothing_when_it_is_said_again(engine: ServedEngine) -> None:
+    """A node's whole conversation, from its greeting on: the engine's answers are others each time."""
+    async with BreakableWay.to(engine.address) as way, running(node(way.address)) as client:
+        ear = Ear()
+        await say(await client.open(ear), ear, [" 1"])
+        recorded = bytes(way.said)
+    assert len(recorded) > FRAME_SAMPLES * 4, "a frame is in it"
+    async with nodes(engine, 1) as (other,):
+        for _ in range(3):
+            await asyncio.to_thread(_say_again, engine.address, recorded)
+        for _ in range(2):
+            ear = Ear()
+            await say(await other.open(ear), ear, [" 1"])
+
+
+def _say_again(address: str, recorded: bytes) -> None:
+    """Until what listens there ends the connection."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), 30) as raw, contextlib.suppress(ConnectionError):
+        raw.sendall(recorded)
+        while raw.recv(65_536):
+            pass
 
 
 @pytest.mark.parametrize(

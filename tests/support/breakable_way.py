@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 
 
 class BreakableWay:
-    """Passes on what comes to :attr:`address`, to ``far``, both HOST:PORT."""
+    """Passes on what comes to :attr:`address`, to ``far``, both HOST:PORT. ``said``: all that came to it."""
 
     def __init__(self, far: str) -> None:
         self.address = ""
+        self.said = bytearray()
         self._far = far.rpartition(":")
         self._whole = asyncio.Event()
         self._whole.set()
@@ -45,11 +46,12 @@ class BreakableWay:
             writer.close()
             return
         self._writers.append(far_writer)
-        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        await asyncio.gather(self._copy(reader, far_writer, self.said), self._copy(far_reader, writer, bytearray()))
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
+                record += data
                 await self._whole.wait()
                 writer.write(data)
                 await writer.drain()
