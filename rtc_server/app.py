@@ -30,6 +30,7 @@ from rtc_server.endpoints import (
     openai_models,
     openai_realtime,
     openai_realtime_calls,
+    openai_translation,
     operations,
     page,
     rooms,
@@ -96,7 +97,7 @@ _HSTS: Final = "max-age=31536000"
 def build_app(server: Server) -> web.Application:
     """The HTTP application; starting and stopping what is behind it is :class:`Server`'s."""
     live = (openai_live, openai_live_calls, openai_live_attach)
-    openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls)
+    openai = (openai_models, client_secrets, *live, openai_realtime, openai_realtime_calls, openai_translation)
     modules = (signaling, whip, moshi, *openai, asr, transcribe, rooms, seamless, operations, ice_servers, page)
     longest = max(route.policy.max_body_bytes for module in modules for route in module.routes)
     app = web.Application(client_max_size=longest, middlewares=[errors_middleware])

@@ -26,9 +26,16 @@ class EphemeralKeys:
     def __init__(self, secret: bytes | None = None) -> None:
         self._secret = secrets.token_bytes(32) if secret is None else secret
 
-    def issue(self, principal: Principal, now: float, ttl_s: float, service: str | None = None) -> tuple[str, int]:
+    def issue(
+        self,
+        principal: Principal,
+        now: float,
+        ttl_s: float,
+        service: str | None = None,
+        language: str | None = None,
+    ) -> tuple[str, int]:
         """A key that acts for ``principal``, and when it expires: no later than what that came in with. ``service``:
-        the only one that it opens; None: those that the principal may use.
+        the only one that it opens; None: those that the principal may use. ``language``: see :class:`Principal`.
 
         Raises Forbidden for a principal that is ephemeral itself, which would never expire, and one that may not use
         the service; TooLarge.
@@ -43,6 +50,7 @@ class EphemeralKeys:
         optional = {
             "services": None if services is None else sorted(services),
             "max_session_s": principal.max_session_s,
+            "language": language,
         }
         claims |= {name: value for name, value in optional.items() if value is not None}
         key = PREFIX + jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
@@ -76,4 +84,5 @@ class EphemeralKeys:
             claims.get("max_session_s"),
             expires_at=expires_at,
             ephemeral=True,
+            language=claims.get("language"),
         )

@@ -13,7 +13,8 @@ class Principal:
     ``name`` tells one from the other and is unique: ``key/NAME``, ``sub/SUBJECT``, ``token/HASH`` where there is no
     subject. It is not for logs. ``expires_at``: when the token is good no longer, in seconds since 1970, the leeway
     included; a key is good until it is taken out of its file. ``ephemeral``: it came with a key that this server has
-    made for a short time, for the client with that name.
+    made for a short time, for the client with that name. ``language``: into which such a key has translated, where its
+    client says nothing else.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Principal:
     operator: bool = False
     expires_at: float | None = field(default=None, compare=False)
     ephemeral: bool = field(default=False, compare=False)
+    language: str | None = field(default=None, compare=False)
 
     def may_use(self, service: str) -> bool:
         return self.services is None or service in self.services

@@ -6,11 +6,9 @@ The transport of such a session, and the handler that opens it. What the events 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
-import numpy as np
 from aiohttp import web
 
 from rtc_server.access.rate_limit import TokenBucket
@@ -18,17 +16,17 @@ from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_calls import attend
 from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, settings_of
-from rtc_server.endpoints.socket_transport import SocketTransport, session_socket, telling_refusals, until_over
+from rtc_server.endpoints.paced_transport import PacedTransport
+from rtc_server.endpoints.socket_transport import session_socket, telling_refusals, until_over
 from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import RateLimited
-from rtc_server.media.paced import PacedAudio
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols import events
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES, error_event
 from rtc_server.protocols.openai.formats import AudioFormat
 from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.state import EndReason
-from rtc_server.sessions.transport import TransportFigures, TransportOwner
+from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of_a_socket
@@ -41,12 +39,11 @@ _BYTES_PER_S: Final = 512 * 1024
 _BYTE_BURST: Final = 16 * 1024 * 1024
 _LEAST_BYTES: Final = 1024
 """What an event counts as at least: to read it takes time, however little audio there is in it."""
-_FEED_S: Final = 0.02
 
 routes = Routes(errors=Envelope.OPENAI)
 
 
-class RealtimeTransport(SocketTransport):
+class RealtimeTransport(PacedTransport):
     """One client's WebSocket: events, and audio in them. A client is there from its first event on, audio or not."""
 
     endpoint = "openai_realtime"
@@ -62,8 +59,6 @@ class RealtimeTransport(SocketTransport):
         self._reader = PlainReader(settings.input_format)
         self._writer_format = settings.output_format
         self._writer = PlainWriter(settings.output_format)
-        self._paced = PacedAudio(self.opened_at)
-        self._feeding: asyncio.Task[None] | None = None
         self._bytes = TokenBucket(_BYTES_PER_S, _BYTE_BURST, self.opened_at)
         self._played = False
 
@@ -74,7 +69,7 @@ class RealtimeTransport(SocketTransport):
         if not self._bytes.allow(time.monotonic(), max(_LEAST_BYTES, len(message))):
             raise RateLimited("Audio comes faster than it lasts.")
         if self._talk.obey(message, self, self.owner):
-            self._arrive()
+            self.arrive()
 
     def send(self, message: str, event: events.ServerEvent | None) -> bool:
         if not self.channel_open:
@@ -103,43 +98,10 @@ class RealtimeTransport(SocketTransport):
     def take_audio(self, raw: bytes, audio_format: AudioFormat) -> None:
         if audio_format is not self._reader_format:
             self._reader_format, self._reader = audio_format, PlainReader(audio_format)
-        self._arrive()
-        self._give(self._paced.push(self._reader.read(raw), time.monotonic()))
-        if self._paced.waiting_s and self._feeding is None and self.owner is not None:
-            self._feeding = asyncio.create_task(self._feed(), name="realtime-feed")
-
-    def forget_audio(self) -> None:
-        self._paced.clear()
+        self.take_pcm(self._reader.read(raw))
 
     def forget_voice(self) -> None:
         """None waits here: each frame is an event, which goes out at once."""
-
-    async def look(self) -> TransportFigures:
-        return TransportFigures(heard_dropped_ms=self._paced.dropped_s * 1000)
-
-    async def close(self, flush: bool = True) -> None:
-        if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.gather(self._feeding, return_exceptions=True)
-        await super().close(flush)
-
-    def _arrive(self) -> None:
-        if self.owner is not None and not self.connected:
-            self.connected = True
-            self.owner.on_connected(self)
-
-    def _give(self, pieces: list[FloatArray]) -> None:
-        if pieces:
-            self.hear(np.concatenate(pieces))
-
-    async def _feed(self) -> None:
-        """What came early is given on as its time comes."""
-        try:
-            while self._paced.waiting_s and self.owner is not None:
-                await asyncio.sleep(_FEED_S)
-                self._give(self._paced.poll(time.monotonic()))
-        finally:
-            self._feeding = None
 
 
 @routes.get("/v1/realtime", Policy(session="call_id"), head=False)

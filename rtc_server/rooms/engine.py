@@ -18,6 +18,7 @@ from rtc_server.errors import EngineFailed, EngineUnavailable, Forbidden, Resume
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
 from rtc_server.protocols.rooms import RoomEvent, RoomSettings, Say
+from rtc_server.rooms import booth
 from rtc_server.rooms.lobby import Lobby
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.room import Room
@@ -57,6 +58,7 @@ class SeatStream(EngineStream):
         self._lobby = lobby
         self._where = room
         self._member = member
+        self._ear = member.ear or member
         self._client = listener
         self._speaker = Speaker(lobby, room, member)
         self._numbers = 0
@@ -70,7 +72,7 @@ class SeatStream(EngineStream):
             return False
         self._numbers += 1
         self._speaker.on_frame(pcm)
-        heard = self._where.hear(self._member, self._lobby.clock())
+        heard = self._where.hear(self._ear, self._lobby.clock())
         self.listener.on_output(StreamOutput(self._numbers, heard, "", (), TokenMark.NONE, 0.0))
         return True
 
@@ -78,6 +80,9 @@ class SeatStream(EngineStream):
         if self.closed:
             return False
         match message:
+            case RoomSettings(language=str(target)) if self._ear is not self._member:
+                self._lobby.allow(self._member)
+                booth.retarget(self._lobby, self._where, self._member, target)
             case Say() | RoomSettings():
                 self._lobby.obey(self._where, self._member, message)
             case events.SpeechStarted() | events.SpeechEnded() | events.Word():
@@ -90,7 +95,7 @@ class SeatStream(EngineStream):
         if not self.closed:
             self._numbers = 0
             self._speaker.reset()
-            self._member.forget_sound(self._lobby.clock())
+            self._ear.forget_sound(self._lobby.clock())
 
     def lock(self, digest: bytes, memo: bytes = b"") -> None:
         """A seat is where its room is: no other media node can have it."""
@@ -98,8 +103,10 @@ class SeatStream(EngineStream):
     def close(self) -> None:
         if not self.closed:
             self._speaker.finish()
-            self._where.stand_up(self._member, self, self._lobby.clock())
+            self._where.stand_up(self._ear, self, self._lobby.clock())
             super().close()
+            if self._ear is not self._member:
+                booth.leave(self._where, self._member, self._lobby.clock())
 
     def tell(self, event: RoomEvent) -> None:
         """The room tells its member something."""
@@ -113,8 +120,10 @@ class SeatStream(EngineStream):
 
     def begin(self) -> None:
         """The session can take events."""
-        self._lobby.catch_up(self._where, self._member)
-        self._where.sit(self._member, self, self._lobby.clock())
+        self._lobby.catch_up(self._where, self._ear)
+        self._where.sit(self._ear, self, self._lobby.clock())
+        if self._ear is not self._member:  # who is there as long as the ear is
+            self._member.absent_since = None
 
 
 class RoomEngine:

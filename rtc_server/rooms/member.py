@@ -57,6 +57,8 @@ class Member:
         self.mailbox = Mailbox()
         self.mixer = Mixer()
         self.echoes = Echoes()
+        self.ear: Member | None = None
+        """As which this one's session hears and is told; None: as itself."""
         self._turns: deque[_Turn] = deque()
         self._texts: dict[str, str] = {}
 

@@ -103,6 +103,10 @@ GET     /v1/realtime                    known     openai
 POST    /v1/realtime/calls              known     offer, large, openai
 POST    /v1/realtime/calls/x/hangup     known     crowded, openai
 POST    /v1/realtime/client_secrets     known     offer, large, openai
+GET     /v1/realtime/translations       known     openai
+POST    /v1/realtime/translations/calls known     offer, large, openai
+POST    /v1/realtime/translations/calls/x/hangup known crowded, openai
+POST    /v1/realtime/translations/client_secrets known offer, large, openai
 GET     /v1/live/sessions               known     openai
 POST    /v1/live/sessions               known     offer, large, openai
 GET     /v1/live/sessions/x/attach      known     openai

@@ -21,6 +21,7 @@ ALIASES: Final = (
     "gpt-4o-mini-realtime*=default",
     "gpt-realtime-whisper*=transcribe",
     "gpt-live-transcribe*=transcribe",
+    "gpt-realtime-translate*=translate",
 )
 """That hold on every server, as far as it has their services."""
 _ANY_END: Final = "*"
