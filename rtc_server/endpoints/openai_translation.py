@@ -129,12 +129,15 @@ async def translate(request: web.Request) -> web.WebSocketResponse:
 
 async def _open(request: web.Request, socket: web.WebSocketResponse, model: str | None) -> None:
     visitor, wish = visitor_of_a_socket(request), Wish()
+    if not require_translation(request, model).interpreter.pairs:  # clients do not wait for that before the upgrade
+        await socket.prepare(request)
     async with booth_for(request, model, wish) as booth:
         opening = request.app[REGISTRY].opening(TRANSLATE, options_of(booth), visitor, resumable=False)
         async with opening as session:
             told = session_in(request, session, booth, model, wish, by_event=True)
             transport = TranslationTransport(session, request, socket, told, request.app[LOBBY])
-            await socket.prepare(request)
+            if not socket.prepared:
+                await socket.prepare(request)
             session.attach(transport)
             session.start()
     await until_over(session, transport)

@@ -66,8 +66,10 @@ class TranslationTalk:
         """After its goodbye a client is not listened to."""
         if self._finish is not None:
             return []
+        cause = None
         try:
             head = translation.head_of(message)
+            cause = head.event_id
             if head.type != translation.APPEND_AUDIO and not self._events.allow(time.monotonic()):
                 raise RateLimited
             asked = self.session.receive(message, head)
@@ -75,7 +77,7 @@ class TranslationTalk:
                 return [self._change(asked.wish, transport, owner)]
         except (BadMessage, RateLimited) as error:
             owner.on_refused(transport)
-            return [translation.refusal(error)]
+            return [translation.refusal(error, cause)]
         if asked.audio:
             self._on_audio(asked.audio)
         if asked.closes:
@@ -134,7 +136,8 @@ async def booth_for(request: web.Request, model: str | None, wish: Wish) -> Asyn
     """A booth, in which a session can be opened; it closes with that, or here if none was. Raises UnknownModel,
     BadEvent, UnsupportedPair, ServerFull."""
     lobby = require_translation(request, model)
-    await lobby.wake()
+    if not lobby.interpreter.pairs:
+        await lobby.wake()
     kept = visitor_of(request).principal.language
     booth = Booth(lobby, language_of(lobby, wish) or kept)
     try:

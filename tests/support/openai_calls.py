@@ -79,7 +79,10 @@ async def post(server: Server, path: str, **request: Any) -> tuple[int, Mapping[
 
 @contextlib.asynccontextmanager
 async def realtime_call(
-    server: Server, session: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    server: Server,
+    session: dict[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    path: str = CALLS,
 ) -> AsyncIterator[Caller]:
     """In a call of OpenAI Realtime. ``session``: sent in a form with the offer."""
     async with _caller() as caller:
@@ -87,7 +90,7 @@ async def realtime_call(
         request: dict[str, Any] = {"data": sdp, "headers": {**SDP, **(headers or {})}}
         if session is not None:
             request = {**form(sdp, session), "headers": headers}
-        status, answered, answer = await post(server, CALLS, **request)
+        status, answered, answer = await post(server, path, **request)
         assert status == 201, answer
         assert answered["Content-Type"].startswith("application/sdp")
         await _connect(caller, answered["Location"], answer)

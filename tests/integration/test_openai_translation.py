@@ -1,0 +1,95 @@
+"""Translation sessions of OpenAI's as strangers and pages have them: calls over WebRTC, client secrets, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from lab.serving import started
+from lab.waiting import until
+from rtc_server import app as composition
+from rtc_server.app import Server
+from rtc_server.config import Settings
+from rtc_server.translation.client import Translator
+from tests.support.openai_calls import post, realtime_call
+from tests.support.translators import fake
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PATH = "/v1/realtime/translations"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    """It understands German, and translates it to English and Portuguese."""
+    settings = Settings(port=0, model="echo", rooms="on", vad="on", offers_per_minute=6000, max_lag_ms=10_000)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def make_translator(*_: object) -> Translator:
+            return fake()
+
+        patch.setattr(composition, "make_translator", make_translator)
+        async with started(Server(settings)) as running:
+            assert running.rooms is not None
+            translator = running.rooms.lobby.interpreter.translator
+            assert translator is not None
+            await running.rooms.lobby.wake()
+            await translator.wait_settled()
+            yield running
+
+
+def wish(language: str) -> dict[str, Any]:
+    return {"audio": {"output": {"language": language}}}
+
+
+async def test_a_page_calls_with_a_secret_that_keeps_the_language(server: Server) -> None:
+    asked = {"session": {"model": "gpt-realtime-translate", **wish("pt")}}
+    status, _, text = await post(server, f"{PATH}/client_secrets", json=asked)
+    secret = json.loads(text)
+    assert status == 200
+    assert secret["session"]["audio"]["output"]["language"] == "pt"
+    headers = {"Authorization": f"Bearer {secret['value']}"}
+    async with realtime_call(server, headers=headers, path=f"{PATH}/calls") as call:
+        created = await call.comes("session.created")
+        assert created["session"]["audio"]["output"]["language"] == "pt"
+        call.send("session.update", session=wish("en"))
+        assert (await call.comes("session.updated"))["session"]["audio"]["output"]["language"] == "en"
+        call.send("session.close")
+        async with asyncio.timeout(60):
+            await call.comes("session.closed")
+    assert server.rooms is not None
+    lobby = server.rooms.lobby
+    await until(lambda: not sum(map(len, lobby)), "an empty booth")
+
+
+async def test_what_cannot_be_is_refused_and_the_session_goes_on(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}{PATH}?model=gpt-realtime-translate"
+    async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket, asyncio.timeout(60):
+        created = await socket.receive_json()
+        assert created["session"]["audio"]["output"]["language"] == "en"
+        for event, code in (
+            ({"type": "session.update", "session": wish("tlh")}, "invalid_value"),
+            ({"type": "session.update", "session": {"model": "gpt-5"}}, "immutable_parameter"),
+            ({"type": "session.update", "session": {"audio": 7}}, "invalid_value"),
+            ({"type": "session.input_audio_buffer.append", "audio": "!"}, "invalid_value"),
+            ({"type": "response.create"}, "unknown_event"),
+        ):
+            await socket.send_json(event | {"event_id": "mine"})
+            error = (await socket.receive_json())["error"]
+            assert (error["code"], error["event_id"]) == (code, "mine")
+        await socket.send_json({"type": "session.update", "session": wish("por")})
+        assert (await socket.receive_json())["type"] == "session.updated"
+
+
+async def test_a_model_that_does_not_translate_has_no_such_sessions(server: Server) -> None:
+    for model in ("gpt-realtime", "nonsense"):
+        url = f"http://127.0.0.1:{server.port}{PATH}?model={model}"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            assert answer.status in (400, 404)
+    status, _, text = await post(server, f"{PATH}/client_secrets", json={"session": wish("tlh")})
+    assert (status, json.loads(text)["error"]["code"]) == (400, "invalid_value")
