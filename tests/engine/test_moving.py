@@ -156,7 +156,6 @@ async def test_what_was_kept_while_it_stood_still_is_heard_where_it_stays(monkey
         (lambda: CountingModel(2), NotMoved, "same model"),
         (lambda: MovingModel(2, padding=90_000), NotMoved, "cannot read"),
         (lambda: MovingModel(2, padding=200_000), NotMoved, "another size"),
-        (lambda: MovingModel(2, drift=0.25), NotMoved, "something else"),
         (lambda: MovingModel(1), ServerFull, "slot|room|busy|taken"),
     ],
 )
@@ -177,6 +176,24 @@ async def test_where_it_cannot_go_it_stays(load: Load, error: type[Exception], w
         await talk.say(5)
         await talk.checked()
         assert (both.old.slots_used, both.new.slots_used) == (1, used)
+
+
+async def test_a_copy_that_makes_something_else_is_thrown_away() -> None:
+    """The row is copied after its first frame: the others, which wait already, are heard by both."""
+    model = StuckMovingModel(2)
+    model.gate = threading.Event()
+    async with engines(lambda: model, lambda: MovingModel(2, drift=0.25)) as both:
+        talk = Talk(both.old)
+        await talk.open()
+        await talk.say(WINDOW_FRAMES)
+        moving = asyncio.create_task(move(talk.stream, both.old, both.new))
+        await asyncio.sleep(0)
+        model.gate.set()
+        with pytest.raises(NotMoved, match="something else"):
+            await moving
+        await talk.say(5)
+        await talk.checked()
+        assert (both.old.slots_used, both.new.slots_used) == (1, 0)
 
 
 class HalfWay:
