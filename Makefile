@@ -92,6 +92,7 @@ system: ## Install what the tests of browsers, networks and voices need, where t
 	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
 	command -v pulseaudio >/dev/null || missing="$$missing pulseaudio"; \
 	command -v turnserver >/dev/null || missing="$$missing coturn"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
 	apertium -l 2>/dev/null | grep -q eng-spa || missing="$$missing apertium apertium-eng-spa"; \
 	command -v flite >/dev/null || missing="$$missing flite"; \

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -44,8 +45,10 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.openai.models import DEFAULT, ModelNames, parse_alias
 from rtc_server.rooms.engine import RoomEngine
+from rtc_server.rooms.homes import Homes
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.store import make_store
 from rtc_server.services import (
     ALL_SERVICES,
     TRANSCRIBE,
@@ -66,10 +69,11 @@ from rtc_server.turn.ice_servers import IceServers
 from rtc_server.usage.spelling import did_you_mean
 from rtc_server.web import tls
 from rtc_server.web.errors import errors_middleware
-from rtc_server.web.gate import make_access
+from rtc_server.web.gate import make_access, visitor_of
 from rtc_server.web.handshakes import Handshakes
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.listening import BACKLOG, check, listen
+from rtc_server.web.neighbours import NEIGHBOURS, Neighbours, Signatures
 from rtc_server.web.routes import add_routes
 from rtc_server.web.siblings import SIBLINGS
 from rtc_server.webrtc.gateway import WebRtc
@@ -119,6 +123,9 @@ def build_app(server: Server) -> web.Application:
             app[seamless.DOOR] = seamless.Door(server.rooms.lobby, server.admission, server.uploads)
     for module in modules:
         add_routes(app, module.routes)
+    if server.neighbours is not None:
+        app[NEIGHBOURS] = server.neighbours
+        app.middlewares.append(server.neighbours.forward)
     if server.shared is not None:
         app[SIBLINGS] = server.shared.siblings
         app.middlewares.append(server.shared.siblings.forward)
@@ -158,6 +165,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.shared = None if worker is None else Shared(worker, settings, self.access)
+        self.neighbours = self._make_neighbours()
         elsewhere = None if self.shared is None else self.shared.places
         self.admission = Admission(self.engines, settings, self.lag, self.files, elsewhere)
         self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioners(), number)
@@ -189,6 +197,8 @@ class Server:
         self._listeners = [await self._serve(each, connections) for each in bound]
         if self.certificate is not None:
             self._certificate_watch = asyncio.create_task(self.certificate.watch(), name="certificate-watch")
+        if self.rooms is not None and self.rooms.lobby.homes is not None:
+            self.rooms.lobby.homes.url = self.settings.node_url.rstrip("/") or _url_of(bound[0])
         self.lag.start()
         for engine in self._all_engines():
             engine.start()
@@ -212,10 +222,31 @@ class Server:
         recognisers = [] if engine is None else [engine]
         own = make_recognisers(settings, self.metrics)
         place, detects = f"{settings.node}-{number}", self.detector is not None
-        lobby = Lobby(place, interpreter, recognisers, self.metrics, settings.max_rooms, own, detects)
+        store = make_store(settings)
+        homes = None if store is None else Homes(store, place)
+        lobby = Lobby(place, interpreter, recognisers, self.metrics, settings.max_rooms, own, detects, homes)
         rooms = RoomEngine(TRANSLATE, lobby, settings.max_sessions, self.metrics)
         self.engines[TRANSLATE] = rooms
         return rooms
+
+    def _make_neighbours(self) -> Neighbours | None:
+        """Other media processes that have rooms, if they may be on other machines. Raises ConfigError."""
+        homes = None if self.rooms is None else self.rooms.lobby.homes
+        if self.rooms is None or homes is None:
+            return None
+        _check_node_url(self.settings)
+        signatures = self.access.signatures = Signatures(lambda: homes.secret)
+        siblings = None if self.shared is None else self.shared.siblings
+        if siblings is not None:
+            siblings.rooms_elsewhere = True
+        return Neighbours(
+            homes.process,
+            self.rooms.lobby.home_of,
+            homes.address_of,
+            signatures,
+            lambda request: visitor_of(request).address,
+            siblings,
+        )
 
     def _make_captioners(self) -> Captioners:
         engine = captions_engine(self.settings, self.engines)
@@ -277,8 +308,30 @@ class Server:
                 listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.neighbours is not None:
+            await self.neighbours.close()
         if self.shared is not None:
             await self.shared.close()
+
+
+def _url_of(bound: socket.socket) -> str:
+    """Where what listens there is, for this machine and those that share its address."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _check_node_url(settings: Settings) -> None:
+    """Raises ConfigError where other media nodes would not know how to reach this one."""
+    if settings.node_url:
+        parts = urlsplit(settings.node_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            raise ConfigError("--node-url is not as http://10.0.0.7:8080.")
+    elif settings.tls_cert or settings.tls != "off" or settings.host in ("", "0.0.0.0", "::"):  # noqa: S104
+        raise ConfigError(
+            "--redis wants --node-url as well: with this --host, or with TLS, the other media nodes would not know how "
+            "to reach this one.",
+            hint="For example: --node-url http://10.0.0.7:8080",
+        )
 
 
 def _read_keys(settings: Settings) -> Authenticator | None:

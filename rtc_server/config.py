@@ -121,6 +121,14 @@ class Settings:
         False,
         "let clients of Seamless Chat into the rooms as well: /chat, /rooms, /create-room, /create-user, /room-info",
     )
+    redis: str = _setting(
+        "", "Redis that media nodes share, so that a room is found from all of them: redis://HOST:PORT/DB, no password"
+    )
+    redis_password: str = _setting("", "password of that Redis", secret=True)
+    redis_password_file: str = _setting("", "file that holds the password of that Redis")
+    node_url: str = _setting(
+        "", "where the other media nodes reach this one, as http://10.0.0.7:8080; empty: where it listens"
+    )
     stt_slots: int | None = _setting(None, "transcriptions at a time; 0: 4 on the CPU, 64 on CUDA", 1, 1024, unset=0)
     slots: int | None = _setting(
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0

@@ -262,6 +262,14 @@ class Draining(Unavailable):
     message = "The server is shutting down. Try again in a few seconds."
 
 
+class RoomsPaused(Unavailable):
+    """What rooms are kept in does not answer, or one of them is on its way from one process to another."""
+
+    code = "rooms_paused"
+    retry_after_s = 2
+    message = "Rooms are paused for a moment. What was said is kept; say more in a few seconds."
+
+
 class UnsupportedPair(BadRequest):
     code = "unsupported_pair"
     http_status = 422

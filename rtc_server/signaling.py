@@ -22,6 +22,7 @@ from rtc_server.protocols import trickle
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
+from rtc_server.web.neighbours import NEIGHBOURS
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.web.siblings import SIBLINGS
 from rtc_server.webrtc.connection import Connection
@@ -63,8 +64,12 @@ async def offer(request: web.Request) -> web.StreamResponse:
     webrtc, visitor = request.app[WEBRTC], visitor_of(request)
     body = await _read_offer(request)
     options = OfferOptions() if body.options is msgspec.UNSET else body.options
-    siblings = request.app.get(SIBLINGS)
-    if siblings is not None:
+    siblings, neighbours = request.app.get(SIBLINGS), request.app.get(NEIGHBOURS)
+    if neighbours is not None and options.member is not None and body.resume is None:
+        answered = await neighbours.pass_on(request, options.member.partition(".")[0])
+        if answered is not None:
+            return answered
+    elif siblings is not None:
         # A session that is resumed is where it was, and a member's is where the room is.
         place = options.member if body.resume is None else body.resume.session
         passed_on = siblings.spread(request) if place is None else siblings.pass_on(request, place)

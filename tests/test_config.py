@@ -99,7 +99,7 @@ def test_the_tests_see_every_setting() -> None:
         "rooms",
     }
     assert len(LISTS) == 8
-    assert SECRETS == ["turn_secret"]
+    assert SECRETS == ["redis_password", "turn_secret"]
 
 
 def test_without_anything_the_defaults_hold() -> None:

@@ -53,7 +53,7 @@ def example(kind: type[ServerError]) -> ServerError:
 
 
 def test_the_table_is_read() -> None:
-    assert len(table()) == 46
+    assert len(table()) == 47
     assert table()["server_full"] == ("503", True)
     assert table()["bad_message"] == (NO_STATUS, False)
 

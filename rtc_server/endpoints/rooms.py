@@ -11,7 +11,7 @@ import io
 import json
 import wave
 from collections.abc import AsyncGenerator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -68,7 +68,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     language: Language | None = None
 
 
-_OF_A_ROOM: Final = Policy(session="room")
+_OF_A_ROOM: Final = Policy(room="room")
 
 
 @routes.get("/api/rooms", Policy())
@@ -78,10 +78,13 @@ async def list_rooms(request: web.Request) -> web.Response:
     asked_by_sibling = came_from_sibling(request)
     if not asked_by_sibling:  # which does not wait for long
         await lobby.wake()
-    rooms = [_listed(room) for room in lobby if not room.private and len(room)]
-    if siblings is not None and not asked_by_sibling:
-        for text in (await siblings.ask(request)).values():
-            rooms += json.loads(text)["rooms"]
+    if lobby.homes is not None:
+        rooms = await lobby.homes.listed()
+    else:
+        rooms = [shown for room in lobby if (shown := room.listing()) is not None]
+        if siblings is not None and not asked_by_sibling:
+            for text in (await siblings.ask(request)).values():
+                rooms += json.loads(text)["rooms"]
     interpreter = lobby.interpreter
     languages = [
         {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in interpreter.speaks}
@@ -102,6 +105,7 @@ async def list_rooms(request: web.Request) -> web.Response:
 async def create_room(request: web.Request) -> web.Response:
     body = await _read(request, NewRoom)
     room = _lobby(request).create(body.name, body.private)
+    await _lobby(request).settle(room)
     return web.json_response(msgspec.to_builtins(room.title), status=201, headers=NO_STORE)
 
 
@@ -112,11 +116,13 @@ async def show_room(request: web.Request) -> web.Response:
     return web.json_response(msgspec.to_builtins(room.title) | {"members": members}, headers=NO_STORE)
 
 
-@routes.add("POST", "/api/rooms/{room}/members", Policy(is_offer=True, session="room"))
+@routes.add("POST", "/api/rooms/{room}/members", Policy(is_offer=True, room="room"))
 async def join_room(request: web.Request) -> web.Response:
     body = await _read(request, NewMember)
     await _lobby(request).wake()
-    member, token = _lobby(request).join(_room(request), body.name, body.language)
+    room = _room(request)
+    member, token = _lobby(request).join(room, body.name, body.language)
+    await _lobby(request).settle(room)
     return web.json_response({"member": member.id, "token": token}, status=201, headers=NO_STORE)
 
 
@@ -125,13 +131,15 @@ async def change_member(request: web.Request) -> web.Response:
     room, member = _member(request)
     body = await _read(request, Change)
     _lobby(request).obey(room, member, RoomSettings(body.language, body.name))
+    await _lobby(request).settle(room)
     return web.Response(status=204)
 
 
-@routes.add("DELETE", "/api/rooms/{room}/members/me", Policy(when_crowded=True, session="room"))
+@routes.add("DELETE", "/api/rooms/{room}/members/me", Policy(when_crowded=True, room="room"))
 async def leave_room(request: web.Request) -> web.Response:
     room, member = _member(request)
     room.leave(member, _lobby(request).clock())
+    await _lobby(request).settle(room)
     return web.Response(status=204)
 
 
@@ -140,6 +148,7 @@ async def write_message(request: web.Request) -> web.Response:
     room, member = _member(request)
     body = await _read(request, NewMessage)
     message = _lobby(request).obey(room, member, Say(body.text))
+    await _lobby(request).settle(room)
     assert message is not None
     return web.json_response({"id": message.id}, status=201, headers=NO_STORE)
 
@@ -157,7 +166,7 @@ async def message_sound(request: web.Request) -> web.Response:
     return web.Response(body=_wav(pcm), content_type="audio/wav", headers=NO_STORE)
 
 
-@routes.get("/api/rooms/{room}/events", Policy(query_token=True, session="room"), head=False)
+@routes.get("/api/rooms/{room}/events", Policy(query_token=True, room="room"), head=False)
 async def room_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (HTML, section 9.2), for a member who only reads."""
     lobby = _lobby(request)
@@ -188,9 +197,9 @@ async def room_events(request: web.Request) -> web.StreamResponse:
 
 async def _events_of(room: Room, member: Member, seen: int | None) -> AsyncGenerator[tuple[int, str], None]:
     """From the beginning, or behind the last that was ``seen``; with their numbers."""
-    if seen is None:
+    if seen is None or seen > member.mailbox.last:  # one that no event here has had
         seen = member.mailbox.last
-        for event in room.greeting(member):
+        for event in list(room.greeting(member)):  # as of now: what comes next has a number after these
             yield seen, _text(event)
     async with contextlib.aclosing(member.mailbox.follow(seen)) as events:
         async for number, event in events:
@@ -199,11 +208,6 @@ async def _events_of(room: Room, member: Member, seen: int | None) -> AsyncGener
 
 def _text(event: RoomEvent) -> str:
     return msgspec.json.encode(event).decode()
-
-
-def _listed(room: Room) -> dict[str, Any]:
-    languages = sorted({member.language for member in room})
-    return {**msgspec.to_builtins(room.title), "members": len(room), "languages": languages}
 
 
 def _lobby(request: web.Request) -> Lobby:

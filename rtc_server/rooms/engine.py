@@ -14,7 +14,7 @@ from rtc_server.engine.messages import Opened
 from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind, TokenMark
 from rtc_server.engine.stream import EngineStream, StreamListener, StreamOutput
 from rtc_server.engine.supervisor import EngineState
-from rtc_server.errors import EngineFailed, EngineUnavailable, Forbidden, ResumeRefused, ServerFull
+from rtc_server.errors import EngineFailed, EngineUnavailable, Forbidden, ResumeRefused, ServerError, ServerFull
 from rtc_server.metrics import Metrics
 from rtc_server.protocols import events
 from rtc_server.protocols.rooms import RoomEvent, RoomSettings, Say
@@ -38,8 +38,14 @@ class SeatListener(StreamListener, Protocol):
     def on_room_event(self, event: RoomEvent) -> None:
         """Something for the client."""
 
-    def on_unseated(self) -> None:
-        """The member has left the room, or sits elsewhere: the session is over."""
+    def warn(self, error: ServerError) -> None:
+        """The client is to know of trouble that the session survives."""
+
+    def recovered(self, error: ServerError) -> None:
+        """That trouble is over."""
+
+    def on_unseated(self, moved: bool = False) -> None:
+        """The session is over: the member has left the room, or sits elsewhere; or the room itself has ``moved``."""
 
 
 class SeatStream(EngineStream):
@@ -113,10 +119,15 @@ class SeatStream(EngineStream):
         if not self.closed:
             self._client.on_room_event(event)
 
-    def end(self) -> None:
-        """The member has left, or taken another seat."""
+    def warn(self, error: ServerError, over: bool = False) -> None:
+        """There is trouble with all rooms, or it is over."""
         if not self.closed:
-            self._client.on_unseated()
+            (self._client.recovered if over else self._client.warn)(error)
+
+    def end(self, moved: bool = False) -> None:
+        """The member has left, or taken another seat; or the room has ``moved`` to another process."""
+        if not self.closed:
+            self._client.on_unseated(moved)
 
     def begin(self) -> None:
         """The session can take events."""
@@ -175,7 +186,9 @@ class RoomEngine:
             raise EngineUnavailable
 
     async def wait_settled(self) -> None:
-        """It is."""
+        """Until it is known whether rooms are paused."""
+        if self.lobby.homes is not None:
+            await self.lobby.homes.store.wait_known()
 
     async def wait_ready(self) -> None:
         """It is."""

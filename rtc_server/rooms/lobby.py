@@ -14,10 +14,20 @@ from typing import Final
 
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.engine import Engine
-from rtc_server.errors import ModelLoadError, RateLimited, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
+from rtc_server.errors import (
+    ModelLoadError,
+    RateLimited,
+    RoomsPaused,
+    ServerFull,
+    UnknownLanguage,
+    UnknownMember,
+    UnknownRoom,
+)
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import RoomCommand, Say
+from rtc_server.rooms.homes import Homes
 from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.journal import StoredJournal
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room, readable
@@ -32,7 +42,8 @@ _WAKE_S: Final = 20.0
 class Lobby:
     """``place``: with which room ids begin, ``node-worker``: where a room is. ``recognisers``: engines that write down
     what is said, each in its languages; those of ``own`` are there for rooms alone, and are started, as the translator
-    is, when a client first looks into the lobby. ``detects``: a detector tells when members speak. ``most``: rooms."""
+    is, when a client first looks into the lobby. ``detects``: a detector tells when members speak. ``most``: rooms.
+    ``homes``: of rooms that other processes may go on with; None: they last as long as this one."""
 
     def __init__(
         self,
@@ -43,10 +54,16 @@ class Lobby:
         most: int,
         own: Sequence[EngineClient] = (),
         detects: bool = True,
+        homes: Homes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.interpreter = interpreter
         self.clock = clock
+        self.homes = homes
+        if homes is not None:
+            homes.store.watch = self._on_store
+        self._journals: dict[str, StoredJournal] = {}
+        self._arriving: dict[str, asyncio.Task[str | None]] = {}
         self._place = place
         self.recognisers = [*recognisers, *own]
         self.detects = detects
@@ -65,6 +82,8 @@ class Lobby:
     def start(self) -> None:
         """Look after members who have gone, and rooms that are empty, from now on."""
         self._looking = asyncio.create_task(self._look(), name="lobby")
+        if self.homes is not None:
+            self.homes.start()
 
     async def wake(self) -> None:
         """Start what rooms need beside the server's other services, unless that has been done, and wait until it is
@@ -91,8 +110,16 @@ class Lobby:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        for room in self:
-            self._end(room)
+        for task in self._arriving.values():
+            task.cancel()
+        await asyncio.gather(*self._arriving.values(), return_exceptions=True)
+        if self.homes is None:
+            for room in self:
+                self._end(room)
+        else:
+            for room in self:
+                self._let_go(room)
+            await self.homes.close()
         await self.interpreter.close()
         if self.interpreter.translator is not None:
             await self.interpreter.translator.close()
@@ -117,17 +144,49 @@ class Lobby:
         known = (each for each in self.recognisers if each.info is not None and language in each.info.languages)
         return next(known, None)
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing can be said or changed at the moment: it could not be written down."""
+        return self.homes is not None and not self.homes.store.answers
+
+    def require_unpaused(self) -> None:
+        """Raises RoomsPaused."""
+        if self.paused:
+            raise RoomsPaused
+
     def create(self, name: str | None, private: bool) -> Room:
-        """Raises ServerFull."""
-        if len(self._rooms) >= self._most:
-            raise ServerFull("This server has as many rooms as it may.")
+        """Raises ServerFull, RoomsPaused."""
+        self.require_unpaused()
+        self._require_place()
         room_id = f"{self._place}-{secrets.token_urlsafe(12)}"
-        room = Room(room_id, readable(name or "") or "Room", private, self.clock())
-        self._rooms[room.id] = room
+        journal = self._journal(room_id)
+        room = Room(room_id, readable(name or "") or "Room", private, self.clock(), journal)
+        self._enter(room, journal)
         return room
 
+    async def settle(self, room: Room) -> None:
+        """Until what has happened in a room is where another process finds it. Raises RoomsPaused for a room that has
+        moved there meanwhile."""
+        journal = self._journals.get(room.id)
+        if journal is not None:
+            await journal.settle()
+        elif self.homes is not None and room.id not in self._rooms:
+            raise RoomsPaused
+
+    async def home_of(self, room_id: str) -> str | None:
+        """The process to ask for a room, if it is another one. A room whose process is gone is this one's from now on.
+        Raises RoomsPaused, ServerFull."""
+        if self.homes is None or room_id in self._rooms:
+            return None
+        task = self._arriving.get(room_id)
+        if task is None:
+            task = self._arriving[room_id] = asyncio.create_task(self._arrive(room_id), name="room-arrives")
+            task.add_done_callback(lambda _: self._arriving.pop(room_id, None))
+        return await asyncio.shield(task)
+
     def room(self, room_id: str) -> Room:
-        """Raises UnknownRoom."""
+        """Raises UnknownRoom, RoomsPaused."""
+        self.require_unpaused()
         room = self._rooms.get(room_id)
         if room is None:
             raise UnknownRoom
@@ -163,7 +222,8 @@ class Lobby:
         return None
 
     def allow(self, member: Member) -> None:
-        """The member asks for something that costs the others time. Raises RateLimited."""
+        """The member asks for something that costs the others time. Raises RateLimited, RoomsPaused."""
+        self.require_unpaused()
         if not member.wishes.allow(self.clock()):
             raise RateLimited
 
@@ -183,9 +243,61 @@ class Lobby:
             await asyncio.sleep(_LOOK_S)
             for room in self:
                 room.translated = self.interpreter.pairs
-                if room.expire(self.clock()):
+                # While rooms are paused, none of their members can come back.
+                if not self.paused and room.expire(self.clock()):
                     self._end(room)
 
     def _end(self, room: Room) -> None:
         room.close(self.clock())
         self._rooms.pop(room.id, None)
+        journal = self._journals.pop(room.id, None)
+        if journal is not None:
+            journal.end()
+
+    def _let_go(self, room: Room) -> None:
+        """Another process is the room's home."""
+        self._rooms.pop(room.id, None)
+        self._journals.pop(room.id, None)
+        room.move()
+
+    def _require_place(self) -> None:
+        if len(self._rooms) >= self._most:
+            raise ServerFull("This server has as many rooms as it may.")
+
+    def _journal(self, room_id: str) -> StoredJournal | None:
+        """A new room's."""
+
+        def on_lost() -> None:
+            logger.warning("a room has another home")
+            if room_id in self._rooms:
+                self._let_go(self._rooms[room_id])
+
+        return None if self.homes is None else self.homes.journal(room_id, on_lost)
+
+    def _enter(self, room: Room, journal: StoredJournal | None) -> None:
+        self._rooms[room.id] = room
+        if journal is not None:
+            self._journals[room.id] = journal
+            journal.begin(room, room.messages)
+
+    async def _arrive(self, room_id: str) -> str | None:
+        assert self.homes is not None, "rooms come from nowhere else"
+        self._require_place()
+        home = await self.homes.claim(room_id)
+        if home != self.homes.process:
+            return home
+        left, journal = await self.homes.inherit(room_id), self._journal(room_id)
+        assert journal is not None
+        room = Room.inherited(room_id, left, self.clock(), journal)
+        self._enter(room, journal)
+        logger.info("a room of %d members goes on here", len(room))
+        return None
+
+    def _on_store(self, answers: bool) -> None:
+        """Redis answers no more, or again."""
+        for room in self:
+            if answers:
+                room.forgive(self.clock())
+            for member in room:
+                if member.seat is not None:
+                    member.seat.warn(RoomsPaused(), over=answers)

@@ -13,15 +13,21 @@ KEPT: Final = 256
 
 
 class Mailbox:
-    def __init__(self) -> None:
+    """In this process's memory. ``last``: the number that the next event's is one more than."""
+
+    def __init__(self, last: int = 0) -> None:
         self._events: deque[tuple[int, RoomEvent]] = deque(maxlen=KEPT)
-        self._last = 0
+        self._last = last
         self._news: set[asyncio.Event] = set()
         self._closed = False
 
     def add(self, event: RoomEvent) -> None:
         self._last += 1
-        self._events.append((self._last, event))
+        self.hand_out(self._last, event)
+
+    def hand_out(self, number: int, event: RoomEvent) -> None:
+        """Let those who read have an event that has its number."""
+        self._events.append((number, event))
         self._wake()
 
     def close(self) -> None:
@@ -51,6 +57,11 @@ class Mailbox:
     def last(self) -> int:
         """The number of the newest event; 0 before the first."""
         return self._last
+
+    @property
+    def kept(self) -> list[tuple[int, RoomEvent]]:
+        """The events that those who read may have, with their numbers."""
+        return list(self._events)
 
     def _wake(self) -> None:
         for news in self._news:

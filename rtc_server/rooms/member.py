@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
+from rtc_server.errors import ServerError
 from rtc_server.protocols.rooms import MemberView, Original, Playing, RoomEvent
 from rtc_server.rooms.echoes import Echoes
 from rtc_server.rooms.mailbox import Mailbox
 from rtc_server.rooms.message import Message, unpacked
 from rtc_server.rooms.mixer import FULL, UNDER, Mixer, Played, faded
+from rtc_server.rooms.record import MemberRecord
 
 WISHES_PER_S: Final = 1.0
 WISHES_AT_ONCE: Final = 10
@@ -26,8 +28,11 @@ class Seat(Protocol):
 
     def tell(self, event: RoomEvent) -> None: ...
 
-    def end(self) -> None:
-        """The member has left, or taken another seat."""
+    def warn(self, error: ServerError, over: bool = False) -> None:
+        """There is trouble with all rooms, or it is ``over``."""
+
+    def end(self, moved: bool = False) -> None:
+        """The member has left, or taken another seat; or the room has ``moved`` to another process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,14 +44,16 @@ class _Turn:
 
 
 class Member:
-    """``token``: who has it is the member; kept as its digest. ``voice``: the translator's number of it."""
+    """``digest``: of the token; who has that is the member. ``voice``: the translator's number of it."""
 
-    def __init__(self, member_id: str, name: str, language: str, token: str, now: float) -> None:
+    def __init__(
+        self, member_id: str, name: str, language: str, digest: bytes, now: float, mailbox: Mailbox | None = None
+    ) -> None:
         self.id = member_id
         self.name = name
         self.language = language
         self.original: Original = "under"
-        self.digest = digest(token)
+        self.digest = digest
         self.voice = int.from_bytes(self.digest[:2], "big")
         self.wishes = TokenBucket(WISHES_PER_S, WISHES_AT_ONCE, now)
         self.speaking = False
@@ -54,7 +61,7 @@ class Member:
         self.readers = 0
         """Event streams that are open."""
         self.absent_since: float | None = now
-        self.mailbox = Mailbox()
+        self.mailbox = mailbox or Mailbox()
         self.mixer = Mixer()
         self.echoes = Echoes()
         self.ear: Member | None = None
@@ -78,6 +85,10 @@ class Member:
         self.mailbox.add(event)
         if self.seat is not None:
             self.seat.tell(event)
+
+    def record(self) -> MemberRecord:
+        """What of the member lasts."""
+        return MemberRecord(self.id, self.name, self.language, self.original, self.digest)
 
     def looked_for(self, now: float) -> None:
         """The member has come or gone: absence counts from now on, if there is any."""

@@ -1,6 +1,6 @@
 """One room: its members, what was said in it and in what order, and to whom it goes in which language.
 
-Pure but for its members' mailboxes: no clock, no model, no network. Times are monotonic seconds.
+Pure but for its members' mailboxes and its journal: no clock, no model, no network. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import secrets
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from rtc_server.audio import FRAME_SAMPLES, FloatArray, level_dbfs
 from rtc_server.errors import ServerFull, UnknownMember
@@ -24,8 +24,11 @@ from rtc_server.protocols.rooms import (
     RoomState,
     Speaking,
 )
+from rtc_server.rooms.homes import Inheritance
+from rtc_server.rooms.journal import Journal, Unwritten
 from rtc_server.rooms.member import Member, Seat, digest
 from rtc_server.rooms.message import Message, Rendering, packed
+from rtc_server.rooms.record import RESERVED, RoomRecord
 
 MOST_MEMBERS: Final = 100
 KEPT_MESSAGES: Final = 200
@@ -41,9 +44,10 @@ _QUIET_DBFS: Final = -60.0
 
 
 class Room:
-    """``translated``: the pairs of languages between which there is a translation, as of now."""
+    """``translated``: the pairs of languages between which there is a translation, as of now. ``journal``: where it is
+    told what of the room is to last."""
 
-    def __init__(self, room_id: str, name: str, private: bool, now: float) -> None:
+    def __init__(self, room_id: str, name: str, private: bool, now: float, journal: Journal | None = None) -> None:
         self.id = room_id
         self.name = name
         self.private = private
@@ -53,6 +57,41 @@ class Room:
         self._last_member = 0
         self._last_message = 0
         self._empty_since: float | None = now
+        self._journal = journal or Unwritten()
+
+    @classmethod
+    def inherited(cls, room_id: str, left: Inheritance, now: float, journal: Journal) -> Room:
+        """A room that another process was the home of, with all its members, who are away. What was being translated is
+        not any more."""
+        room = cls(room_id, left.room.name, left.room.private, now, journal)
+        room._last_member = left.room.last_member
+        for each in left.room.members:
+            mailbox = journal.mailbox(each.id, left.last_numbers.get(each.id, 0))
+            member = Member(each.id, each.name, each.language, each.digest, now, mailbox)
+            member.original = each.original
+            room._members[member.id] = member
+            room._empty_since = None
+        for said in left.messages:
+            room._messages[said.id] = said.message(now)
+            room._last_message = int(said.id)
+        room._last_message += RESERVED if left.messages else 0
+        return room
+
+    def record(self) -> RoomRecord:
+        """What of the room lasts, beside its messages."""
+        return RoomRecord(self.name, self.private, self._last_member, [member.record() for member in self])
+
+    def listing(self) -> dict[str, Any] | None:
+        """What the lobby shows of it; None: nothing."""
+        if self.private or not self._members:
+            return None
+        languages = sorted({member.language for member in self})
+        return {"id": self.id, "name": self.name, "members": len(self), "languages": languages}
+
+    @property
+    def messages(self) -> list[Message]:
+        """Those that are kept, the oldest first."""
+        return list(self._messages.values())
 
     def __iter__(self) -> Iterator[Member]:
         """The members of now, in the order in which they came."""
@@ -71,9 +110,12 @@ class Room:
             raise ServerFull("This room is full.")
         self._last_member += 1
         token = f"{self.id}.{secrets.token_urlsafe(24)}"
-        member = Member(f"m{self._last_member}", readable(name) or f"m{self._last_member}", language, token, now)
+        member_id = f"m{self._last_member}"
+        mailbox = self._journal.mailbox(member_id)
+        member = Member(member_id, readable(name) or member_id, language, digest(token), now, mailbox)
         self._members[member.id] = member
         self._empty_since = None
+        self._journal.changed()
         self._tell_others(member, MemberChange(member.view(), "joined"))
         return member, token
 
@@ -96,6 +138,8 @@ class Room:
             seat.end()
         for other in self:
             other.mixer.forget(member.id)
+        self._journal.forget(member.id)
+        self._journal.changed()
         self._tell_others(member, MemberChange(member.view(), "left"))
         if not self._members:
             self._empty_since = now
@@ -150,6 +194,7 @@ class Room:
         if settings.language is not None and settings.language != member.language:
             member.language = settings.language
             member.forget_sound(now)
+        self._journal.changed()
         if member.view() != before:
             for other in self:
                 other.tell(MemberChange(member.view(), "changed"))
@@ -185,6 +230,7 @@ class Room:
         self._messages[message.id] = message
         while len(self._messages) > KEPT_MESSAGES:
             self._messages.popitem(last=False)
+        self._journal.said(message)
         for other in self:
             self._tell(other, message)
             if kind == "speech" and other.language in message.renderings and other is not member:
@@ -209,6 +255,8 @@ class Room:
         state = "ready" if reason is None else "failed"
         message.renderings[language] = Rendering(state, text, reason, sound)  # type: ignore[arg-type]
         self._forget_old_sounds()
+        if message.id in self._messages:
+            self._journal.said(message)
         for member in self:
             if member.language == language or (written and member.language == message.language):
                 self._tell(member, message)
@@ -248,6 +296,19 @@ class Room:
         """The room is over: all leave."""
         for member in self:
             self.leave(member, now)
+
+    def move(self) -> None:
+        """The room goes on in another process: its members come back to it there."""
+        for member in self:
+            member.mailbox.close()
+            seat, member.seat = member.seat, None
+            if seat is not None:
+                seat.end(moved=True)
+
+    def forgive(self, now: float) -> None:
+        """Members could not come back until now: their absence counts from now on."""
+        for member in self:
+            member.looked_for(now)
 
     def _tell(self, member: Member, message: Message) -> None:
         member.tell(self._seen(member, message))

@@ -85,6 +85,8 @@ class Speaker:
         return Cutter(0.0 if info is None else info.delay_s * 1000, self._lobby.detects)
 
     def _say(self, cut: Cut) -> None:
+        if self._lobby.paused:
+            return  # of which the member was told
         now = self._lobby.clock()
         ended_at = now - max(0, self.heard_ms - cut.end_ms) / 1000
         spoken_ms = cut.end_ms - cut.start_ms

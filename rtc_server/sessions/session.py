@@ -298,9 +298,9 @@ class Session:
         """The room in which its client is a member tells something."""
         self.outbox.emit(event)
 
-    def on_unseated(self) -> None:
-        """Its client is a member no more, or sits elsewhere."""
-        self.end(EndReason.LEFT)
+    def on_unseated(self, moved: bool = False) -> None:
+        """Its client is a member no more, or sits elsewhere; or the room has ``moved`` to another process."""
+        self.end(EndReason.SERVER_SHUTDOWN if moved else EndReason.LEFT)
 
     def on_refused(self, transport: Transport) -> None:
         self._bad_messages += 1

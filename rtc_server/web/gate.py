@@ -38,6 +38,7 @@ from rtc_server.web.bearer import credential_of
 from rtc_server.web.bodies import read_body
 from rtc_server.web.cors import add_cors_headers, check_origin, is_preflight, preflight_answer
 from rtc_server.web.limits import Connection
+from rtc_server.web.neighbours import Signatures
 from rtc_server.web.routes import Handler, Policy, Who, policy_of
 from rtc_server.web.siblings import address_from_sibling, came_from_sibling
 
@@ -72,7 +73,8 @@ class OfferBuckets(Protocol):
 @dataclass(slots=True)
 class Access:
     """All that the access control goes by. ``authenticator``: None lets every client in; it is replaced when its file
-    is read again. ``clock`` is monotonic, ``today`` in seconds since 1970."""
+    is read again. ``signatures``: of servers that pass requests on. ``clock`` is monotonic, ``today`` in seconds since
+    1970."""
 
     authenticator: Authenticator | None
     origins: Origins
@@ -80,6 +82,7 @@ class Access:
     offers: OfferBuckets
     hosts: Hosts = field(default_factory=lambda: Hosts(any_name=True))
     ephemeral: EphemeralKeys = field(default_factory=EphemeralKeys)
+    signatures: Signatures | None = None
     request_timeout_s: float = REQUEST_TIMEOUT_S
     clock: Callable[[], float] = time.monotonic
     today: Callable[[], float] = time.time
@@ -97,7 +100,8 @@ class Access:
         arrived_at = _begin(request, self.clock)
         policy = policy_of(request)
         try:
-            sibling = came_from_sibling(request)  # which has let it in
+            # Another process has let it in.
+            sibling = came_from_sibling(request) or (self.signatures is not None and self.signatures.signed(request))
             address = address_from_sibling(request) if sibling else self._address_of(request)
             request[_VISITOR] = Visitor(NOBODY, address)
             if not sibling:

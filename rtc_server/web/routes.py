@@ -41,7 +41,8 @@ class Policy:
     carry its credential in the address, as an ``EventSource`` does, which sends no headers of the page's.
     ``accept_post``: the media type that its resource takes, which answers to preflights name. ``max_body_bytes``: of a
     body that is read before its handler. ``session``: what the path, or the query, calls the id of the session that a
-    request is about. ``spread``: opens a session, which any of the server's processes can have.
+    request is about; ``room``: what the path calls that of the room. ``spread``: opens a session, which any of the
+    server's processes can have.
     """
 
     who: Who = Who.KNOWN
@@ -53,6 +54,7 @@ class Policy:
     accept_post: str | None = None
     max_body_bytes: int = MAX_BODY_BYTES
     session: str | None = None
+    room: str | None = None
     spread: bool = False
 
 

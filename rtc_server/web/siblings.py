@@ -11,34 +11,21 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import aiohttp
-from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from aiohttp import web
 
 from rtc_server.errors import EngineUnavailable, ServerFull
+from rtc_server.web.passing import FORWARDED_FOR, client_by, headers_of, pass_on
 from rtc_server.web.routes import Handler, policy_of
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_S: Final = 1.0
-_SILENCE_S: Final = 60.0
-"""Of an answer that has begun: longer than an event stream's own signs of life."""
 _ASK_S: Final = 2.0
-_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-_HOP_BY_HOP: Final = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
-)
-_OF_THE_SOCKET: Final = frozenset(
-    {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
-)
-_FORWARDED_FOR: Final = "X-Forwarded-For"
-_OURS_TO_SAY: Final = _HOP_BY_HOP | {"content-length", _FORWARDED_FOR.lower()}
-"""Of a request's headers, those that are not the client's any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +50,7 @@ def came_from_sibling(request: web.Request) -> bool:
 
 def address_from_sibling(request: web.Request) -> str:
     """From which the client came to that process."""
-    return request.headers.get(_FORWARDED_FOR, "")
+    return request.headers.get(FORWARDED_FOR, "")
 
 
 class Siblings:
@@ -82,6 +69,8 @@ class Siblings:
         self._held = held
         self._node = node
         self._clients: dict[int, aiohttp.ClientSession] = {}
+        self.rooms_elsewhere = False
+        """Whether it is not told by a room's id which process has it."""
 
     def owner_of(self, session_id: str) -> int | None:
         """The process that has a session by this id, if it is another one. A door may have put a word and an
@@ -98,8 +87,9 @@ class Siblings:
     async def forward(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass on what is another's, by what the matched route says of its session."""
         policy, answer = policy_of(request), None
-        if policy.session is not None:
-            named = request.match_info.get(policy.session) or request.query.get(policy.session, "")
+        name = policy.session if self.rooms_elsewhere else policy.session or policy.room
+        if name is not None:
+            named = request.match_info.get(name) or request.query.get(name, "")
             answer = await self.pass_on(request, named)
         elif policy.spread:
             answer = await self.spread(request)
@@ -117,6 +107,10 @@ class Siblings:
         index = fewest if held[fewest] < held[self.place.index] else None
         return await self._pass_to(request, index, unless=EngineUnavailable.http_status)
 
+    async def pass_to(self, request: web.Request, index: int) -> web.StreamResponse | None:
+        """The answer of a process; None if it does not answer."""
+        return await self._pass_to(request, index)
+
     async def _pass_to(
         self, request: web.Request, index: int | None, unless: int | None = None
     ) -> web.StreamResponse | None:
@@ -124,9 +118,7 @@ class Siblings:
         if index is None or came_from_sibling(request):
             return None
         try:
-            if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-                return await self._pass_on_socket(request, index)
-            return await self._pass_on(request, index, unless)
+            return await pass_on(request, self._client(index), "http://worker", self._address_of(request), unless)
         except aiohttp.ClientConnectionError:
             logger.info("worker %d is not there", index)
         except aiohttp.WSServerHandshakeError as refused:
@@ -148,93 +140,18 @@ class Siblings:
 
     def _client(self, index: int) -> aiohttp.ClientSession:
         if index not in self._clients:
-            connector = aiohttp.UnixConnector(self.place.socket_path(index), limit=0)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-            self._clients[index] = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-            )
+            self._clients[index] = client_by(aiohttp.UnixConnector(self.place.socket_path(index), limit=0))
         return self._clients[index]
-
-    async def _pass_on(self, request: web.Request, owner: int, unless: int | None) -> web.StreamResponse | None:
-        body = await request.read() or None
-        headers = self._headers_of(request)
-        url = f"http://worker{request.rel_url.raw_path_qs}"
-        async with self._client(owner).request(
-            request.method, url, headers=headers, data=body, allow_redirects=False
-        ) as answer:
-            if answer.status == unless:
-                return None
-            response = web.StreamResponse(status=answer.status, headers=_without(answer.headers, _HOP_BY_HOP))
-            await response.prepare(request)
-            try:
-                async for part in answer.content.iter_any():
-                    await response.write(part)
-                await response.write_eof()
-            except aiohttp.ClientError:  # it has died while it answered: its client hears of that in the same way
-                if request.transport is not None:
-                    request.transport.abort()
-            return response
-
-    async def _pass_on_socket(self, request: web.Request, owner: int) -> web.StreamResponse:
-        offered = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
-        protocols = [each.strip() for each in offered.split(",") if each.strip()]
-        headers = _without(self._headers_of(request), _OF_THE_SOCKET)
-        url = f"http://worker{request.rel_url.raw_path_qs}"
-        async with self._client(owner).ws_connect(
-            url, headers=headers, protocols=protocols, max_msg_size=_MAX_MESSAGE_BYTES, autoping=False
-        ) as far:
-            near = web.WebSocketResponse(
-                protocols=[far.protocol] if far.protocol else (), max_msg_size=_MAX_MESSAGE_BYTES, autoping=False
-            )
-            await near.prepare(request)
-            ways = [asyncio.create_task(_copy(far, near)), asyncio.create_task(_copy(near, far))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-            await near.close(code=far.close_code or aiohttp.WSCloseCode.GOING_AWAY)
-            return near
-
-    def _headers_of(self, request: web.Request) -> CIMultiDict[str]:
-        """What goes on with a request: all but what is of its connection; and what address it is counted by."""
-        headers = _without(request.headers, _OURS_TO_SAY)
-        headers[_FORWARDED_FOR] = self._address_of(request)
-        return headers
 
     async def _ask(self, request: web.Request, index: int) -> bytes | None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(_ASK_S):
                 url = f"http://worker{request.rel_url.raw_path}"
-                async with self._client(index).get(url, headers=self._headers_of(request)) as answer:
+                async with self._client(index).get(
+                    url, headers=headers_of(request, self._address_of(request))
+                ) as answer:
                     return await answer.read() if answer.ok else None
         return None
-
-
-async def _copy(
-    source: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
-    target: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
-) -> None:
-    """Messages of one side to the other, until it closes."""
-    async for message in source:
-        match message.type:
-            case aiohttp.WSMsgType.TEXT:
-                await target.send_str(message.data)
-            case aiohttp.WSMsgType.BINARY:
-                await target.send_bytes(message.data)
-            case aiohttp.WSMsgType.PING:
-                await target.ping(message.data)
-            case aiohttp.WSMsgType.PONG:
-                await target.pong(message.data)
-            case _:
-                return
-    await target.close(code=source.close_code or aiohttp.WSCloseCode.GOING_AWAY)
-
-
-def _without(headers: Mapping[str, str], names: Collection[str]) -> CIMultiDict[str]:
-    """All headers, those that come twice as well, but for ``names``, in lower case."""
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in names)
 
 
 SIBLINGS: Final = web.AppKey("siblings", Siblings)

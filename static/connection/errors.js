@@ -243,6 +243,12 @@ const TABLE = {
     todo: 'You can join it again.',
     again: 'user',
   },
+  rooms_paused: {
+    title: 'Rooms are paused for a moment',
+    text: 'What they are kept in does not answer, or this room is on its way to another machine. What was said is not lost.',
+    todo: 'Wait a moment: it goes on by itself.',
+    again: 'auto',
+  },
   unsupported_pair: {
     title: 'There is no translation between these languages',
     text: 'What was said comes as it was said.',

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.errors import ServerFull, UnknownMember
+from rtc_server.errors import ServerError, ServerFull, UnknownMember
 from rtc_server.protocols.rooms import (
     MemberChange,
     Playing,
@@ -31,11 +31,15 @@ class Client:
     def __init__(self) -> None:
         self.events: list[RoomEvent] = []
         self.ended = 0
+        self.warned: list[bool] = []
 
     def tell(self, event: RoomEvent) -> None:
         self.events.append(event)
 
-    def end(self) -> None:
+    def warn(self, error: ServerError, over: bool = False) -> None:
+        self.warned.append(over)
+
+    def end(self, moved: bool = False) -> None:
         self.ended += 1
 
     def of(self, kind: type[Any]) -> list[Any]:
