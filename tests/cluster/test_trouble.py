@@ -100,6 +100,7 @@ async def test_a_media_node_that_stands_still_costs_no_other_and_loses_its_slots
                 await client.wait_for("connected", 60)
             still.signal(signal.SIGSTOP)
             try:
+                await until_told(lambda: only_one_talks(engine), "the end of its lease")
                 await until(lambda: server.engines["echo"].has_room, "its slot", 60)
                 async with VoiceClient(url_of(server), tone(440)) as another:
                     await another.wait_for("connected", 60)
@@ -109,6 +110,10 @@ async def test_a_media_node_that_stands_still_costs_no_other_and_loses_its_slots
                 still.signal(signal.SIGCONT)
             await until_told(lambda: restarts_at(still.url), "its end, known to it, and its way back")
             assert not is_told(talking, type="error")
+
+
+async def only_one_talks(engine: EngineProcess) -> bool:
+    return await slots_used(engine) == 1
 
 
 async def restarts_at(url: str) -> bool:
