@@ -237,8 +237,10 @@ class Settings:
             raise ConfigError(f"--workers {self.workers!r} is neither auto nor a number from 1 to {_MAX_WORKERS}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
-        if self.seamless_door and (self.rooms == "off" or self.workers != "1"):
-            raise ConfigError("--seamless-door is for a server with rooms, in one media process: --workers 1.")
+        if self.seamless_door and (self.rooms == "off" or self.workers != "1" or self.redis):
+            raise ConfigError(
+                "--seamless-door is for a server with rooms, in one media process: --workers 1, no --redis."
+            )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("--tls-cert and --tls-key go together.")
         if self.tls_cert and self.tls != "off":

@@ -435,3 +435,10 @@ def test_every_number_with_a_unit_says_it() -> None:
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address"),
     }
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off"), ("--redis", "redis://127.0.0.1:6379/0")])
+def test_the_door_for_seamless_chat_is_one_process_with_rooms(arguments: tuple[str, str]) -> None:
+    parse(["--seamless-door"], environment={})
+    with pytest.raises(ConfigError, match="seamless-door"):
+        parse(["--seamless-door", *arguments], environment={})

@@ -394,7 +394,7 @@ class Chat:
     async def _events(self) -> AsyncGenerator[RoomMessage, None]:
         """Those that came while there was no socket, and then each as it comes."""
         seen = self._member.mailbox.last
-        for event in self._room.greeting(self._member):
+        for event in list(self._room.greeting(self._member)):  # as of now: what comes next is in the mailbox
             if isinstance(event, RoomMessage):
                 yield event
         async with contextlib.aclosing(self._member.mailbox.follow(seen)) as events:
