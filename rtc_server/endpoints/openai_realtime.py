@@ -11,7 +11,6 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.openai_realtime_calls import attend
@@ -19,7 +18,6 @@ from rtc_server.endpoints.openai_realtime_talk import OPTIONS, RealtimeTalk, set
 from rtc_server.endpoints.paced_transport import PacedTransport
 from rtc_server.endpoints.socket_transport import session_socket, telling_refusals, until_over
 from rtc_server.endpoints.sockets import Message
-from rtc_server.errors import RateLimited
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols import events
 from rtc_server.protocols.openai.events import MAX_EVENT_BYTES, error_event
@@ -34,11 +32,6 @@ from rtc_server.web.routes import Policy, Routes
 
 MAX_MESSAGE_BYTES: Final = 2 * MAX_EVENT_BYTES
 """An event that is longer than it may be is told so; twice as long, and the socket is closed."""
-_BYTES_PER_S: Final = 512 * 1024
-"""Eight times what audio of 24 kHz takes in base64, as it is spoken."""
-_BYTE_BURST: Final = 16 * 1024 * 1024
-_LEAST_BYTES: Final = 1024
-"""What an event counts as at least: to read it takes time, however little audio there is in it."""
 
 routes = Routes(errors=Envelope.OPENAI)
 
@@ -59,15 +52,13 @@ class RealtimeTransport(PacedTransport):
         self._reader = PlainReader(settings.input_format)
         self._writer_format = settings.output_format
         self._writer = PlainWriter(settings.output_format)
-        self._bytes = TokenBucket(_BYTES_PER_S, _BYTE_BURST, self.opened_at)
         self._played = False
 
     async def take(self, message: Message) -> None:
         """One of the client's events. Raises RateLimited for a flood of audio."""
         if self.owner is None:
             return
-        if not self._bytes.allow(time.monotonic(), max(_LEAST_BYTES, len(message))):
-            raise RateLimited("Audio comes faster than it lasts.")
+        self.count(message)
         if self._talk.obey(message, self, self.owner):
             self.arrive()
 

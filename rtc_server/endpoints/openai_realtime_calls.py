@@ -30,7 +30,7 @@ from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.routes import Policy, Routes
 from rtc_server.webrtc.connection import Connection
-from rtc_server.webrtc.gateway import connection_of
+from rtc_server.webrtc.gateway import Answer, connection_of
 
 PATH: Final = "/v1/realtime/calls"
 
@@ -140,12 +140,17 @@ async def call(request: web.Request) -> web.Response:
         return CallTalk(settings)
 
     answer = await request.app[WEBRTC].open(sdp, service, OPTIONS, visitor_of(request), resumable=False, language=speak)
+    return call_answer(request, PATH, answer)
+
+
+def call_answer(request: web.Request, path: str, answer: Answer) -> web.Response:
+    """The answer to the offer of a call, which is below ``path`` from now on."""
     return web.Response(
         status=201,
         text=answer.sdp,
         content_type=SDP_TYPE,
         headers={
-            "Location": location_of(request, f"{PATH}/{CALL_PREFIX}{answer.resource}"),
+            "Location": location_of(request, f"{path}/{CALL_PREFIX}{answer.resource}"),
             "Cache-Control": "no-store",
         },
     )

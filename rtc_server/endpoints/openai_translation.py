@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from aiohttp import hdrs, web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
+from rtc_server.endpoints.openai_realtime_calls import call_answer, hang_up
 from rtc_server.endpoints.openai_translation_talk import (
     TranslationTalk,
     booth_for,
@@ -26,20 +26,20 @@ from rtc_server.endpoints.paced_transport import PacedTransport
 from rtc_server.endpoints.rooms import LOBBY
 from rtc_server.endpoints.socket_transport import session_socket, telling_refusals, until_over
 from rtc_server.endpoints.sockets import Message
-from rtc_server.errors import RateLimited, UnsupportedMediaType
+from rtc_server.errors import UnsupportedMediaType
 from rtc_server.media.plain import PlainReader, PlainWriter
 from rtc_server.protocols import events
 from rtc_server.protocols.openai import translation
 from rtc_server.protocols.openai.events import MAX_CALL_BYTES, MAX_EVENT_BYTES, MAX_PLAIN_BYTES, Head, read_event
-from rtc_server.protocols.openai.ids import new_id, without_prefix
-from rtc_server.protocols.openai.realtime_calls import CALL_PREFIX, SDP_TYPE, read_call
+from rtc_server.protocols.openai.ids import new_id
+from rtc_server.protocols.openai.realtime_calls import read_call
 from rtc_server.protocols.openai.translation import TranslationSession, Wish, read_wish
 from rtc_server.rooms.lobby import Lobby
 from rtc_server.services import TRANSLATE
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
-from rtc_server.signaling import REGISTRY, WEBRTC, location_of
+from rtc_server.signaling import REGISTRY, WEBRTC
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import ACCESS, visitor_of, visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
@@ -47,11 +47,6 @@ from rtc_server.web.routes import Policy, Routes
 PATH: Final = "/v1/realtime/translations"
 CALLS_PATH: Final = f"{PATH}/calls"
 _JSON: Final = "application/json"
-_BYTES_PER_S: Final = 512 * 1024
-"""Eight times what audio of 24 kHz takes in base64, as it is spoken."""
-_BYTE_BURST: Final = 16 * 1024 * 1024
-_LEAST_BYTES: Final = 1024
-"""What an event counts as at least: to read it takes time, however little audio there is in it."""
 
 routes = Routes(errors=Envelope.OPENAI)
 
@@ -75,14 +70,12 @@ class TranslationTransport(PacedTransport):
         self._talk = TranslationTalk(session, lobby, self._on_audio, lambda: self.audio_waits)
         self._reader = PlainReader(translation.FORMAT)
         self._writer = PlainWriter(translation.FORMAT)
-        self._bytes = TokenBucket(_BYTES_PER_S, _BYTE_BURST, self.opened_at)
 
     async def take(self, message: Message) -> None:
         """One of the client's events. Raises RateLimited for a flood of audio."""
         if self.owner is None:
             return
-        if not self._bytes.allow(time.monotonic(), max(_LEAST_BYTES, len(message))):
-            raise RateLimited("Audio comes faster than it lasts.")
+        self.count(message)
         for reply in self._talk.incoming(message, self, self.owner):
             self.say(reply)
         self.arrive()
@@ -158,22 +151,10 @@ async def call(request: web.Request) -> web.Response:
         answer = await request.app[WEBRTC].open(
             sdp, TRANSLATE, options_of(booth), visitor_of(request), resumable=False, language=speak
         )
-    return web.Response(
-        status=201,
-        text=answer.sdp,
-        content_type=SDP_TYPE,
-        headers={
-            "Location": location_of(request, f"{CALLS_PATH}/{CALL_PREFIX}{answer.resource}"),
-            "Cache-Control": "no-store",
-        },
-    )
+    return call_answer(request, CALLS_PATH, answer)
 
 
-@routes.add("POST", f"{CALLS_PATH}/{{call}}/hangup", Policy(when_crowded=True, session="call"))
-async def hang_up(request: web.Request) -> web.Response:
-    """Raises UnknownSession."""
-    await request.app[REGISTRY].end(without_prefix(request.match_info["call"], CALL_PREFIX), visitor_of(request))
-    return web.Response()
+routes.add("POST", f"{CALLS_PATH}/{{call}}/hangup", Policy(when_crowded=True, session="call"))(hang_up)
 
 
 class _ExpiresAfter(msgspec.Struct, frozen=True):

@@ -9,12 +9,20 @@ from typing import Final
 import numpy as np
 from aiohttp import web
 
+from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.socket_transport import SocketTransport
+from rtc_server.endpoints.sockets import Message
+from rtc_server.errors import RateLimited
 from rtc_server.media.paced import PacedAudio
 from rtc_server.sessions.transport import TransportFigures, TransportOwner
 
 _FEED_S: Final = 0.02
+_BYTES_PER_S: Final = 512 * 1024
+"""Eight times what audio of 24 kHz takes in base64, as it is spoken."""
+_BYTE_BURST: Final = 16 * 1024 * 1024
+_LEAST_BYTES: Final = 1024
+"""What an event counts as at least: to read it takes time, however little audio there is in it."""
 
 
 class PacedTransport(SocketTransport):
@@ -24,6 +32,7 @@ class PacedTransport(SocketTransport):
         super().__init__(owner, request, socket)
         self._paced = PacedAudio(self.opened_at)
         self._feeding: asyncio.Task[None] | None = None
+        self._bytes = TokenBucket(_BYTES_PER_S, _BYTE_BURST, self.opened_at)
 
     @property
     def audio_waits(self) -> bool:
@@ -41,6 +50,11 @@ class PacedTransport(SocketTransport):
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
         await super().close(flush)
+
+    def count(self, message: Message) -> None:
+        """Raises RateLimited for a flood of audio."""
+        if not self._bytes.allow(time.monotonic(), max(_LEAST_BYTES, len(message))):
+            raise RateLimited("Audio comes faster than it lasts.")
 
     def take_pcm(self, pcm: FloatArray) -> None:
         """Samples at 24 kHz, for the session at the pace of real time."""

@@ -11,13 +11,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from lab.serving import started
 from lab.waiting import until
-from rtc_server import app as composition
 from rtc_server.app import Server
 from rtc_server.config import Settings
-from rtc_server.translation.client import Translator
 from tests.support.openai_calls import post, realtime_call
+from tests.support.rooms import rooms_translated_by
 from tests.support.translators import fake
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,19 +26,8 @@ PATH = "/v1/realtime/translations"
 async def server() -> AsyncIterator[Server]:
     """It understands German, and translates it to English and Portuguese."""
     settings = Settings(port=0, model="echo", rooms="on", vad="on", offers_per_minute=6000, max_lag_ms=10_000)
-    with pytest.MonkeyPatch.context() as patch:
-
-        def make_translator(*_: object) -> Translator:
-            return fake()
-
-        patch.setattr(composition, "make_translator", make_translator)
-        async with started(Server(settings)) as running:
-            assert running.rooms is not None
-            translator = running.rooms.lobby.interpreter.translator
-            assert translator is not None
-            await running.rooms.lobby.wake()
-            await translator.wait_settled()
-            yield running
+    async with rooms_translated_by(fake, settings) as running:
+        yield running
 
 
 def wish(language: str) -> dict[str, Any]:

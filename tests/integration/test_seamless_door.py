@@ -13,13 +13,11 @@ import pytest_asyncio
 
 from lab.inputs.files import encode
 from lab.serving import started
-from rtc_server import app as composition
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.config import Settings, parse
 from rtc_server.errors import ConfigError
-from rtc_server.translation.client import Translator
-from tests.support.rooms import api_of, join, until_event
+from tests.support.rooms import api_of, join, rooms_translated_by, until_event
 from tests.support.seamless import FIELDS, SeamlessChat
 from tests.support.translators import count, fake
 
@@ -33,19 +31,8 @@ TONE = encode((0.3 * np.sin(np.arange(MODEL_RATE_HZ) / 10)).astype(np.float32))
 async def server() -> AsyncIterator[Server]:
     """Its translator turns texts round, and hears German."""
     settings = Settings(port=0, model="echo", rooms="on", seamless_door=True, offers_per_minute=6000, max_lag_ms=10_000)
-    with pytest.MonkeyPatch.context() as patch:
-
-        def make_translator(*_: object) -> Translator:
-            return fake(batch=1, at_once=4, factory="Vocal")
-
-        patch.setattr(composition, "make_translator", make_translator)
-        async with started(Server(settings)) as running:
-            assert running.rooms is not None
-            translator = running.rooms.lobby.interpreter.translator
-            assert translator is not None
-            await running.rooms.lobby.wake()
-            await translator.wait_settled()
-            yield running
+    async with rooms_translated_by(lambda: fake(batch=1, at_once=4, factory="Vocal"), settings) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
+import pytest
 
 from lab.serving import started
+from rtc_server import app as composition
 from rtc_server.app import Server
 from rtc_server.config import Settings
 from rtc_server.errors import ModelLoadError
+from rtc_server.translation.client import Translator
 from tests.conftest import need_commands
 from tests.support.missing import skip_but_in_ci
 
@@ -103,6 +106,20 @@ async def talking_rooms() -> AsyncIterator[Server]:
     async with started(Server(settings)) as server:
         await require_translator(server)
         yield server
+
+
+@contextlib.asynccontextmanager
+async def rooms_translated_by(make: Callable[[], Translator], settings: Settings) -> AsyncIterator[Server]:
+    """A server whose rooms have this translator, when that has loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composition, "make_translator", lambda *_: make())
+        async with started(Server(settings)) as running:
+            assert running.rooms is not None
+            translator = running.rooms.lobby.interpreter.translator
+            assert translator is not None
+            await running.rooms.lobby.wake()
+            await translator.wait_settled()
+            yield running
 
 
 async def require_translator(server: Server) -> None:
