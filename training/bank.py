@@ -17,9 +17,10 @@ import numpy as np
 
 from lab.pico import phrases
 from lab.pico.phrases import Question
+from lab.speech import people
 from lab.speech.spoken import SpeechError, Spoken, Voice
 from rtc_server.audio import from_int16, to_int16
-from training import manners, people, sounds, voices
+from training import manners, sounds, voices
 
 STRANGE: Final = "strange"
 PHRASES: Final = 50

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from lab.pico import own_voice, phrases
 from training import codec, dataset
 from training.checkpoint import load_codec, load_tokenizer, load_weights, write_language_model
 from training.descent import descend, rate_at, resume, save
@@ -38,6 +39,13 @@ SPOILT_HEARD: Final = (0.03, 0.06, 0.1)
 _SPOILT: Final = (0.0, *[0.03] * codec.CODEBOOKS, *SPOILT_HEARD)
 _SPEAKS_BY: Final = 600
 _SPOKEN_SHARE: Final = 0.4
+_PADDING_WEIGHT: Final = 0.4
+"""Of a frame in which there is nothing to write: they are many."""
+_OWNING_WEIGHT: Final = 3.0
+"""Of "sorry" where the answer would be wrong: it becomes the likeliest beginning from a chance of one in three or four
+on."""
+_APART: Final = 9
+"""Frames from one word to the next of an answer, at most."""
 _QUIET_SHARE: Final = 0.04
 """Of the frames in which the model speaks or is silent, those whose codes are learnt in a step: they repeat."""
 
@@ -136,9 +144,11 @@ def losses(
     random: torch.Generator,
     *,
     speaks: bool = True,
+    sorry: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """The loss of a batch, and its parts. ``silence``: the own codes of a silent frame, [codebooks]; ``speaks``:
-    whether to learn them this time."""
+    whether to learn them this time. ``sorry``: the token with which the model begins to own up; None: it is not learnt
+    when to."""
     initial = lm._get_initial_token().expand(len(batch.codes), -1, -1)
     sequence = torch.cat((initial, _delay_sequence(lm.delays, batch.codes, initial)), dim=2)
     wanted = sequence[:, :, 1:]
@@ -152,6 +162,9 @@ def losses(
         "wrote": wrote,
         "words": word_right,
     }
+    if sorry is not None:
+        owning, wrong = owning_up_loss(text_logits[:, 0], wanted[:, 0], batch.heard, sorry)
+        figures |= {"loss": figures["loss"] + owning, "owning": owning.detach(), "wrong": wrong}
     if speaks:
         audio, codes = _speech_loss(lm, wanted, hidden, silence, random)
         figures |= {"loss": figures["loss"] + audio, "audio": audio.detach(), "codes": codes}
@@ -161,10 +174,54 @@ def losses(
 def writing_loss(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of what to write, [batch, frames], and the share of it that is right: padding counts for less."""
     each = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
-    writes = (wanted != dataset.PADDING).flatten()
-    weights = torch.where(writes, 1.0, 0.4)
+    writes, weights = (wanted != dataset.PADDING).flatten(), _weights(wanted).flatten()
     right = (logits.argmax(-1).flatten() == wanted.flatten())[writes].float().mean()
     return (each * weights).sum() / weights.sum(), right
+
+
+def owning_up_loss(
+    logits: torch.Tensor, wanted: torch.Tensor, heard: torch.Tensor, sorry: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What it costs to begin otherwise than with ``sorry`` an answer of which a word would be wrong, and the share of
+    such answers. ``logits``: [batch, frames, card]; ``wanted`` and ``heard``: [batch, frames].
+
+    What the model would say if it had to say something decides: an answer that it owns up to is not wrong for that, and
+    goes on being learnt."""
+    words = logits.detach().float().clone()
+    words[..., : dataset.PADDING + 1] = words[..., sorry] = -torch.inf
+    right = words.argmax(-1) == wanted
+    begun = [one for one in _answers(wanted, heard) if wanted[one[0], one[1][0]] != sorry]
+    wrong = [(row, frames[0]) for row, frames in begun if not right[row, frames].all()]
+    share = torch.tensor(len(wrong) / max(1, len(begun)))
+    if not wrong:
+        return torch.zeros(()), share
+    rows, firsts = zip(*wrong, strict=True)
+    told = functional.cross_entropy(
+        logits[list(rows), list(firsts)].float(), torch.full((len(rows),), sorry), reduction="sum"
+    )
+    return _OWNING_WEIGHT * told / _weights(wanted).sum(), share
+
+
+def _answers(wanted: torch.Tensor, heard: torch.Tensor) -> Iterator[tuple[int, list[int]]]:
+    """Each answer that begins in ``wanted``: its row, and the frames of its words. A person's word ends it, and what
+    goes on after that, such as a count, begins nothing."""
+    asked = (heard >= 0).cumsum(1)
+    for row in range(len(wanted)):
+        answer: list[int] = []
+        before = -_APART - 1
+        for frame in (wanted[row] > dataset.PADDING).nonzero()[:, 0].tolist():
+            if answer and asked[row, frame] != asked[row, answer[0]]:
+                yield row, answer
+                answer = []
+            if answer or frame - before > _APART:
+                answer.append(frame)
+            before = frame
+        if answer:
+            yield row, answer
+
+
+def _weights(wanted: torch.Tensor) -> torch.Tensor:
+    return torch.where(wanted != dataset.PADDING, 1.0, _PADDING_WEIGHT)
 
 
 def _speech_loss(
@@ -215,6 +272,7 @@ def train(
             lm.load_state_dict(load_weights(begin_with))
         own = dataset.OwnCodes(load_codec(voice))
         silence = torch.from_numpy(own.silence[:, 0].astype(np.int64))
+        sorry = dataset.pieces_of(load_tokenizer(checkpoint))[own_voice.part(phrases.NOT_UNDERSTOOD).words[0][1]]
         optimizer = optimizer_of(lm, reader, rate=plan.rate)
         step = resume(path, optimizer, lm=lm, reader=reader)
         random = torch.Generator().manual_seed(plan.seed + step)
@@ -223,7 +281,8 @@ def train(
                 break
             knows_its_voice = begin_with is not None or step >= _SPEAKS_BY
             speaks = not knows_its_voice or step % 5 == 0  # its one voice is learnt long before what to say
-            made_losses = losses(lm, reader, batch, silence, random, speaks=speaks)
+            owns_up = sorry if knows_its_voice else None
+            made_losses = losses(lm, reader, batch, silence, random, speaks=speaks, sorry=owns_up)
             figures = descend(optimizer, made_losses, rate_at(step, plan.steps, plan.rate, plan.warm_up))
             step += 1
             journal.add(step, figures, last=step == plan.steps)

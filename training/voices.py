@@ -9,9 +9,8 @@ import random
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from lab.speech import espeak
+from lab.speech import espeak, people
 from lab.speech.spoken import SpeechError, Spoken, Voice, guessed, trimmed
-from training import people
 
 Language = Literal["en", "pt"]
 _ACCENTS: Final[dict[Language, tuple[str, ...]]] = {

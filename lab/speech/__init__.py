@@ -1,1 +1,2 @@
-"""Speech by espeak-ng: clips for a microphone, and sound with the times of its words and phonemes."""
+"""Speech by espeak-ng and by voices made from people's: clips for a microphone, and sound with the times of its words
+and phonemes."""

@@ -19,7 +19,7 @@ from rtc_server.models.kyutai import model as kyutai
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
-from tests.support.script import spoken
+from tests.support.script import VOICE, need_voices, spoken
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,11 @@ QUESTIONS = {
     "can fish swim": "yes",
     "repeat banana": "banana",
 }
+OF_PEOPLE = {
+    "what is five plus five": "that is ten",
+    "what is nine minus five": "that is four",
+}
+PEOPLE = ("flite:rms", "flite:kal16", "festival:kdl")
 AUDIBLE = 0.01
 
 
@@ -63,12 +68,14 @@ class Talk:
         return np.concatenate(self.voice)
 
 
-def talk(model: KyutaiModel, scripts: Sequence[Sequence[tuple[int, str]]], frames: int) -> list[Talk]:
-    """Each row hears its script: at which frame what is said."""
+def talk(
+    model: KyutaiModel, scripts: Sequence[Sequence[tuple[int, str]]], frames: int, voices: Sequence[str] = ()
+) -> list[Talk]:
+    """Each row hears its script: at which frame what is said; in the row's voice, where there is one."""
     pcm = np.zeros((model.info.slots, frames * FRAME_SAMPLES), dtype=np.float32)
     for row, script in enumerate(scripts):
         for at, text in script:
-            said = spoken(text)
+            said = spoken(text, voices[row] if voices else VOICE)
             pcm[row, at * FRAME_SAMPLES : at * FRAME_SAMPLES + len(said)] += said
     active = np.arange(model.info.slots) < len(scripts)
     model.reset(active)
@@ -90,6 +97,15 @@ def answers(model: KyutaiModel) -> list[Talk]:
 
 def test_eight_questions_at_once_get_eight_answers(answers: list[Talk]) -> None:
     assert [answer.text for answer in answers] == list(QUESTIONS.values())
+
+
+def test_voices_made_from_people_s_are_answered_as_well(model: KyutaiModel) -> None:
+    """Of two synthesizers other than espeak-ng, in phrases that it understands best by them."""
+    need_voices(*PEOPLE)
+    asked = [(voice, question) for voice in PEOPLE for question in OF_PEOPLE]
+    talks = talk(model, [[(5, question)] for _, question in asked], 65, [voice for voice, _ in asked])
+    got = [(one.text, *what) for one, what in zip(talks, asked, strict=True)]
+    assert sum(text == OF_PEOPLE[question] for text, _, question in got) >= len(asked) - 1, got
 
 
 def test_its_voice_says_what_it_writes(answers: list[Talk]) -> None:

@@ -8,21 +8,34 @@ from typing import Final
 import numpy as np
 import soxr
 
-from lab.speech import espeak
-from lab.speech.spoken import Voice
+from lab.speech import espeak, people
+from lab.speech.spoken import Voice, trimmed
 from lab.waiting import until
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.client import MICROPHONE_HZ
+from tests.support.missing import skip_but_in_ci
 
 LEVEL = 0.7
+VOICE: Final = "en-us+m7"
 ASKED: Final = 3
 """As a person does, a sentence is said again that was not understood: sound is lost where a machine is busy."""
 AGAIN_S: Final = 15.0
 
 
-def spoken(text: str, voice: str = "en-us+m7", words_per_minute: int = 160) -> FloatArray:
-    """``text``, mono float32 at 24 kHz, in a voice that no model was trained with."""
-    return espeak.speak(text, Voice(voice, words_per_minute)).pcm * np.float32(LEVEL)
+def spoken(text: str, voice: str = VOICE, words_per_minute: int = 160) -> FloatArray:
+    """``text``, mono float32 at 24 kHz, in a voice that no model was trained with, or in a person's."""
+    chosen = Voice(voice, words_per_minute)
+    if not people.is_one(voice):
+        return espeak.speak(text, chosen).pcm * np.float32(LEVEL)
+    (pcm,) = people.speak([text], voice, chosen.pace)
+    return trimmed(pcm).pcm * np.float32(LEVEL)
+
+
+def need_voices(*names: str) -> None:
+    """Skip the test where one of ``lab.speech.people`` cannot speak, saying what it needs; in CI, fail."""
+    missing = [people.missing(name) for name in names if people.missing(name)]
+    if missing:
+        skip_but_in_ci(f"needs {', '.join(missing)}: make system installs it, or says how")
 
 
 class Speaker:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from lab.pico import phrases
-from lab.speech import phonemes
+from lab.speech import people, phonemes
 from lab.speech.spoken import SpeechError, Voice
 from rtc_server.audio import MODEL_RATE_HZ
 from tests.conftest import need_commands
-from training import bank, people, recordings, voices
+from training import bank, recordings, voices
 from training.bank import Bank
 from training.conversations import Playwright
 from training.person import Person

@@ -1,7 +1,7 @@
 """Voices that were made from people's recordings, by synthesizers other than espeak-ng: sound, without any timing.
 
 Owns the calls into them: flite and festival as programs, the others as packages that bring their weights. Which voice
-is for what, ``voices.py`` says.
+trains and which examines, ``training/voices.py`` says.
 """
 
 from __future__ import annotations
