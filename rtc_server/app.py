@@ -284,7 +284,7 @@ class Server:
             except ConfigError as error:
                 logger.error("the keys are not taken: %s", error.message)
             else:
-                logger.info("the keys are read anew")
+                logger.info("the keys are read again")
 
     async def wait_ready(self) -> None:
         """Until every model is loaded. Raises ModelLoadError for the first that cannot be."""

@@ -247,8 +247,11 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
     if settings.device.startswith("cuda") and not any(isinstance(spec.options, KyutaiOptions) for spec in specs):
         logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
     check_models(specs)
-    makers = {**_remote_makers(settings), **{spec.service: _link_maker(spec, settings) for spec in specs}}
-    engines: dict[str, Engine] = {service: EngineClient(service, maker, metrics) for service, maker in makers.items()}
+    engines: dict[str, Engine] = {
+        service: EngineClient(service, maker, metrics, shared=True)
+        for service, maker in _remote_makers(settings).items()
+    }
+    engines |= {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
     engines |= _pooled_engines(settings, metrics)
     return {service: engines[service] for service in sorted(engines, key=SERVICES.index)}
 
@@ -261,7 +264,7 @@ def _pooled_engines(settings: Settings, metrics: Metrics) -> dict[str, PooledEng
     directory = Directory(pool_address(settings), key)
 
     def make_client(service: str, address: str) -> EngineClient:
-        return EngineClient(service, partial(RemoteLink, address, key), metrics)
+        return EngineClient(service, partial(RemoteLink, address, key), metrics, shared=True)
 
     return {service: PooledEngine(service, directory, make_client, metrics) for service in services}
 

@@ -74,6 +74,7 @@ class PooledEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
+        self.shared = True
         self.on_stall: OnStall = lambda stalled, listeners: None
         self.failure = None
         self.pid = None

@@ -65,7 +65,8 @@ _RECENT_STEPS: Final = 64
 
 
 class EngineClient:
-    """One service's engine, kept alive. ``make_link`` makes the link of each (re)start.
+    """One service's engine, kept alive. ``make_link`` makes the link of each (re)start. ``shared``: media nodes on
+    other machines reach it as well.
 
     ``on_stall`` is called with True when a loaded engine falls silent, and with False when it goes on, and with the
     listeners of its streams, which stay open meanwhile. An engine that is silent for longer than ``stall_timeout_s``
@@ -78,8 +79,10 @@ class EngineClient:
         make_link: Callable[[], EngineLink],
         metrics: Metrics,
         stall_timeout_s: float = STALL_TIMEOUT_S,
+        shared: bool = False,
     ) -> None:
         self.service = service
+        self.shared = shared
         self.info: ModelInfo | None = None
         self.memory = MemoryUse()
         self.on_stall: OnStall = lambda stalled, listeners: None

@@ -224,8 +224,9 @@ class EngineCore:
         return self.ready()
 
     def _part(self, owner: Owner) -> None:
-        self._table.close_all(owner)
-        self._owners.forget(owner)
+        """What it has locked and not closed, it leaves to another owner: for as long as one that is silent."""
+        if self._table.close_all(owner, locked=False):
+            self._owners.forget(owner)
 
     def _push(self, frame: Frame, at_s: float, owner: Owner) -> None:
         if len(frame.pcm) != _FRAME_BYTES:

@@ -20,6 +20,8 @@ class Engine(Protocol):
     :class:`rtc_server.cluster.pooled.PooledEngine` of several."""
 
     service: str
+    shared: bool
+    """Whether media nodes on other machines reach it as well, and can go on in each other's slots."""
     on_stall: OnStall
 
     @property

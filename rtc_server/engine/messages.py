@@ -122,7 +122,8 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Give all slots back and be forgotten. Not answered."""
+    """Give all slots back and be forgotten; but what is locked is left to the media node that has its key, for as
+    long as the slots of a node that is silent. Not answered."""
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):

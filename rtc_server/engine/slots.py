@@ -147,12 +147,19 @@ class SlotTable:
         slot.seq = 0
         return adopted
 
-    def close_all(self, owner: Owner) -> None:
-        """Take back all that an owner has."""
+    def close_all(self, owner: Owner, locked: bool = True) -> bool:
+        """Take back what an owner has. ``locked``: also what another one may adopt. Returns whether the owner has
+        nothing left."""
+        left = False
         for index, slot in enumerate(self._slots):
             if slot.used and slot.owner == owner:
-                self.close(index, slot.generation, owner)
+                if locked or not slot.digest:
+                    self.close(index, slot.generation, owner)
+                else:
+                    self._drop_frames(slot)
+                    left = True
         self._dropped.pop(owner, None)
+        return not left
 
     def reset(self, index: int, generation: int, owner: Owner = HOST) -> bool:
         """Forget the slot's conversation, one generation later. False if the lease is stale."""

@@ -181,6 +181,15 @@ class EngineStream:
             self._on_close(self)
             self._end_tape()
 
+    def leave(self) -> None:
+        """Leave the slot, with what the model remembers, to the media node that has the key of :meth:`lock`. The
+        engine keeps it for as long as that of an owner who is silent. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._room.set()
+            self._on_close(self)
+            self._end_tape()
+
     def lose(self, error: ServerError) -> None:
         """The engine is gone."""
         self.closed = True

@@ -169,6 +169,13 @@ class Ending(msgspec.Struct, frozen=True, tag="ending"):
     in_ms: int
 
 
+class Moving(msgspec.Struct, frozen=True, tag="moving"):
+    """The server stops in ``in_ms``. Another one, which the same address leads to, goes on with the session for the
+    client that resumes it."""
+
+    in_ms: int
+
+
 class Disconnected(msgspec.Struct, frozen=True, tag="disconnected"):
     reason: str
 
@@ -210,6 +217,7 @@ ServerEvent = (
     | Error
     | Recovered
     | Ending
+    | Moving
     | Disconnected
     | Stats
     | RoomEvent

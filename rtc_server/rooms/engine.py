@@ -144,6 +144,7 @@ class RoomEngine:
     def __init__(self, service: str, lobby: Lobby, slots: int, metrics: Metrics) -> None:
         self.service = service
         self.lobby = lobby
+        self.shared = False
         self.on_stall: OnStall = lambda stalled, listeners: None
         self.failure = None
         self.restarts = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import Final, Literal, assert_never
@@ -29,6 +30,7 @@ from rtc_server.errors import (
     EngineFailed,
     EngineUnavailable,
     RateLimited,
+    ResumedElsewhere,
     ResumeRefused,
     ServerError,
     UnknownSession,
@@ -59,6 +61,8 @@ MESSAGE_BURST: Final = 50
 MAX_BAD_MESSAGES: Final = 100
 _FORGOTTEN: Final = "The model failed, and has forgotten what was said. The conversation goes on when another is there."
 _NOT_IN_TIME: Final = "The model that this conversation waited for did not come. Try again in a few seconds."
+_MOVE_WITHIN_S: Final = 2.0
+"""In which the sessions of a server that stops are told to go on elsewhere: each is a handshake there."""
 _WARNING_S: Final = 60.0
 """How long before its end by the clock a session is told."""
 
@@ -116,6 +120,8 @@ class Session:
         self._starting = StartingNotice(engine, clock)
         self._slot_digest = b""
         """Of the key by which another media node may take the session over; empty: none may."""
+        self._moves = False
+        """Whether the server stops, and another one has to go on with the session."""
         self._detector = detector
         self._captioners = captioners
         self._captions_wanted = options.captions
@@ -208,11 +214,25 @@ class Session:
         return await self.presence.resume(token, request, last_seq, connect)
 
     def on_drain(self) -> None:
-        """The server stops before long: the client is told, and one that is not there is waited for no longer."""
-        self.warn(Draining())
-        self.presence.refuse_resumes()
+        """The server stops before long. Where another one can go on with the session, the client is told to come back
+        there; else, that it ends. One that is not there is waited for no longer: not here."""
+        if self._can_move():
+            self._move_on()
+        else:
+            self.warn(Draining())
+            self.presence.refuse_resumes()
         if self.state is SessionState.WAITING:
             self.shut_down()
+
+    def _can_move(self) -> bool:
+        return self._engine.shared and bool(self._slot_digest) and self._slot.stream is not None
+
+    def _move_on(self) -> None:
+        self._moves = True
+        stops_s = self._settings.drain_s
+        wait_s = random.uniform(0.0, min(_MOVE_WITHIN_S, stops_s / 2))  # noqa: S311 - no secret
+        event = events.Moving(round((stops_s - wait_s) * 1000))
+        self._timers.append(asyncio.get_running_loop().call_later(wait_s, self.outbox.emit, event))
 
     def shut_down(self) -> None:
         """End the session with the server."""
@@ -334,6 +354,9 @@ class Session:
             self._follow_voice(now)
 
     def on_engine_error(self, error: ServerError) -> None:
+        if self._moves and isinstance(error, ResumedElsewhere):
+            self.end(EndReason.MOVED)
+            return
         patience_s, begun = self._settings.resume_grace_s, self._run_task is not None and not self.awaits_slot
         if not self._slot.replaceable(error) or not begun or patience_s <= 0:
             self.end(EndReason.ENGINE_FAILED, error)
@@ -388,6 +411,8 @@ class Session:
     def on_path_lost(self) -> None:
         self.outbox.seen = self.outbox.last
         self._voice.clear()
+        if self._moves:
+            self.shut_down()
 
     def on_seen(self, last_seq: int) -> None:
         self.outbox.seen = last_seq
@@ -632,7 +657,11 @@ class Session:
             await self.user_audio.flush_words()
         if self._finished:
             await self.user_audio.answered()
-        self._slot.close()  # the next client need not wait for the last words of this one
+        if self._moves and reason is EndReason.SERVER_SHUTDOWN and self._slot.stream is not None:
+            self._leave_memo()
+            self._slot.leave()
+        else:
+            self._slot.close()  # the next client need not wait for the last words of this one
         if self.user_audio.captions is not None:
             await self.user_audio.captions.finish()
         if error is not None:

@@ -90,6 +90,11 @@ class Slot:
             self._waiting.cancel()
             await asyncio.gather(self._waiting, return_exceptions=True)
 
+    def leave(self) -> None:
+        """As :meth:`EngineStream.leave`, if there is a slot."""
+        if self.stream is not None:
+            self.stream.leave()
+
     def close(self) -> None:
         """Give the slot back. Idempotent."""
         if self.stream is not None:

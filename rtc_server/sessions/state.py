@@ -73,6 +73,8 @@ class EndReason(enum.StrEnum):
     ENGINE_UNAVAILABLE = "engine_unavailable"
     """The model that the session waited for did not come."""
     SERVER_SHUTDOWN = "server_shutdown"
+    MOVED = "moved"
+    """The server stops, and its client goes on in the same conversation by another one."""
     TIME_LIMIT = "time_limit"
     PROTOCOL_ABUSE = "protocol_abuse"
     INTERNAL = "internal"

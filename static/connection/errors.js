@@ -225,6 +225,12 @@ const TABLE = {
     todo: 'Try again in a minute.',
     again: 'auto',
   },
+  moved: {
+    title: 'The conversation goes on at another server',
+    text: 'The one that it was at stops; this usually means an update.',
+    todo: 'It is connected again by itself.',
+    again: 'auto',
+  },
   engine_stalled: {
     title: 'The model does not answer',
     text: 'It has been silent for some seconds. The conversation goes on when it answers again.',

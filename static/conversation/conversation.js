@@ -7,7 +7,7 @@ import { Connection } from '../connection/connection.js';
 import { asFailure, explain, Failure } from '../connection/errors.js';
 import { figures, readStats } from '../connection/stats.js';
 import { pause } from '../connection/wakeups.js';
-import { settled, Trouble } from './backoff.js';
+import { backoffMs, settled, Trouble } from './backoff.js';
 import { Capture } from './capture.js';
 import { checkBrowser } from './microphone.js';
 import { Sequence } from './sequence.js';
@@ -32,6 +32,8 @@ const AFTER_THE_SERVER_MS = 500;
 const RESUME_CONNECT_MS = 6_000;
 // A request that sticks to a network that is gone is sent again; each time with more patience, for slow networks.
 const RESUME_REQUEST_MS = 2_500;
+// While a server stops, requests may still reach it.
+const LONGEST_MOVE_PAUSE_MS = 1_000;
 
 export const isActive = (state) => state !== 'idle' && state !== 'ended';
 
@@ -52,6 +54,8 @@ export class Conversation {
   #config = null;
   #connectedAt_ms = 0;
   #trouble = null;
+  // While the session goes on to another server; `lost`: why the connection to this one has ended, if it has.
+  #leaving = null;
   #statsTimer = 0;
   #counters = null;
   #serverStats = null;
@@ -256,6 +260,7 @@ export class Conversation {
       this.#connection.send({ type: 'settings', muted: this.#muted, captions: this.#wish.captions });
     }
     if (message.type === 'starting' || message.type === 'connected') this.#await(message.type === 'starting');
+    if (message.type === 'moving') this.#moveOn();
     if (message.type === 'stats') this.#serverStats = message;
     if (message.type === 'state' && LIVE.has(message.state)) {
       this.#serverState = message.state;
@@ -276,12 +281,47 @@ export class Conversation {
   }
 
   #lost(failure) {
-    if (this.#connection.over) this.#forgetSession();
     const said = explain(failure);
+    if (this.#leaving && said.again === 'auto') {
+      this.#leaving.lost = failure;
+      return;
+    }
+    if (this.#connection.over) this.#forgetSession();
     if (failure.code === 'bye') this.#finish({ by: 'server' });
     else if (failure.code === 'engine_unavailable') this.#finish({ failure: said });
     else if (said.again === 'auto') this.#recover(failure);
     else this.#finish({ failure: said });
+  }
+
+  /** The server stops, and another one has the session for us. */
+  async #moveOn() {
+    if (this.#leaving || !this.#ticket.held) return;
+    const { signal } = this.#call;
+    const leaving = (this.#leaving = { lost: null });
+    const failure = await this.#openElsewhere(leaving, signal);
+    if (this.#leaving === leaving) this.#leaving = null;
+    if (failure && !signal.aborted) this.#recover(failure);
+  }
+
+  /**
+   * Until the other server answers, the voice goes on by this one.
+   * @returns {Promise<Failure|null>} from what there is to recover; null: from nothing, here or there it goes on
+   */
+  async #openElsewhere(leaving, signal) {
+    const before = this.#connection;
+    for (let tries = 0; !signal.aborted; tries += 1) {
+      try {
+        await this.#open(signal, { tries });
+        return null;
+      } catch (error) {
+        const failure = asFailure(error);
+        if (this.#connection !== before) return failure;
+        const refused = this.#ticket.refusedBy(failure) || explain(failure).again !== 'auto';
+        if (leaving.lost || refused) return leaving.lost;
+      }
+      await pause(backoffMs(tries, Math.random(), LONGEST_MOVE_PAUSE_MS), signal);
+    }
+    return null;
   }
 
   async #recover(cause) {
@@ -367,6 +407,7 @@ export class Conversation {
 
   #finish(outcome, how) {
     this.#call.abort();
+    this.#leaving = null;
     this.#dropConnection(how).then(() => { if (!this.#connection) this.#emit('gone', {}); });
     this.#forgetSession();
     this.#capture.close();

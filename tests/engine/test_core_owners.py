@@ -202,6 +202,33 @@ def test_a_goodbye_gives_all_back(engine: Engine) -> None:
     assert {engine.open(B)[0], engine.open(B)[0]} == {slot for slot, _ in leases}
 
 
+def test_a_goodbye_leaves_what_is_locked_for_the_grace(engine: Engine) -> None:
+    """To the one that has the key: the frames that wait are of the one that goes."""
+    a, other = engine.open(A), engine.open(A)
+    engine.say(Lock(*a, DIGEST, b"memo"), A)
+    engine.push(a, A)
+    engine.step()
+    engine.push(a, A)
+    engine.say(Goodbye(), A)
+    assert engine.step() == {}
+    assert engine.open(B)[0] == other[0]
+    ((_, lost), (to, opened)) = engine.say(Adopt(1, KEY), B)
+    assert (to, lost) == (B, Lost(*a))
+    assert opened == Opened(1, a[0], a[1] + 1, heard=1, memo=b"memo", memo_age_s=opened.memo_age_s)
+
+
+def test_what_a_goodbye_has_left_is_taken_back_after_the_grace(engine: Engine) -> None:
+    a = engine.open(A)
+    engine.open(B)
+    engine.say(Lock(*a, DIGEST), A)
+    engine.say(Goodbye(), A)
+    engine.silence(9, B)
+    assert engine.say(Open(1), B) == [(B, Refused(1))]
+    engine.silence(2, B)
+    assert engine.say(Adopt(1, KEY), B) == [(B, NotFound(1))]
+    assert engine.open(B)[0] == a[0]
+
+
 def test_while_there_are_nodes_the_loop_looks_after_them() -> None:
     core = EngineCore(CountingModel(1))
     assert core.wait_s(0.0) is None

@@ -94,6 +94,44 @@ async def test_a_node_that_ends_gives_its_slots_back(engine: ServedEngine) -> No
         await until(lambda: a.has_room)
 
 
+async def test_a_node_that_ends_leaves_the_conversations_that_it_has_locked(engine: ServedEngine) -> None:
+    """To a node that has the key; what it has not locked, or has closed, is free at once."""
+    after = Ear()
+    async with nodes(engine, 1) as (a,):
+        async with nodes(engine, 1) as (b,):
+            left, closed = Ear(), Ear()
+            stream = await b.open(left)
+            stream.lock(DIGEST, b"memo")
+            await say(stream, left, [" 1"])
+            other = await b.open(closed)
+            other.lock(hashlib.sha256(b"n" * 24).digest())
+            other.close()
+            stream.leave()
+            stream.leave()
+            assert (b.slots_used, left.errors) == (0, [])
+            assert not stream.push(frame())
+        await until(lambda: a.has_room)
+        with pytest.raises(ResumeRefused):
+            await a.adopt(b"n" * 24, Ear())
+        adopted = await a.adopt(TOKEN, after)
+        assert (adopted.opened.memo, adopted.opened.heard) == (b"memo", 1)
+        await say(adopted, after, [" 2"])
+
+
+async def test_what_a_node_has_left_is_free_when_it_has_been_gone_for_the_grace() -> None:
+    with served(slots=1, grace_s=1.0) as brief:
+        async with nodes(brief, 1) as (a,):
+            async with nodes(brief, 1) as (b,):
+                (await b.open(Ear())).lock(DIGEST)
+                await until(lambda: a._slots_elsewhere == 1)
+            with pytest.raises(ServerFull):
+                await a.open(Ear())
+            await until(lambda: a._slots_elsewhere == 0)
+            with pytest.raises(ResumeRefused):
+                await a.adopt(TOKEN, Ear())
+            await a.open(Ear())
+
+
 async def test_a_conversation_goes_on_by_another_node(engine: ServedEngine) -> None:
     """With all that the model remembers; the node that had it is told, once, and can do it no harm any more."""
     async with nodes(engine) as (a, b):

@@ -50,6 +50,7 @@ GOLDEN_EVENTS: list[tuple[events.ServerEvent, str]] = [
     (events.TurnEnded(240), '{"type":"turn-ended","at_ms":240,"time_ms":1234}'),
     (events.Interrupted(240), '{"type":"interrupted","at_ms":240,"time_ms":1234}'),
     (events.Ending("time_limit", 60_000), '{"type":"ending","reason":"time_limit","in_ms":60000,"time_ms":1234}'),
+    (events.Moving(4200), '{"type":"moving","in_ms":4200,"time_ms":1234}'),
     (events.Disconnected("bye"), '{"type":"disconnected","reason":"bye","time_ms":1234}'),
     (
         events.Stats(),

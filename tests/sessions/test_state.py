@@ -89,7 +89,16 @@ def test_end_reasons_are_those_of_the_protocol() -> None:
     """The words of docs/protocol.md, and ``refused``, which nobody is told."""
     assert set(EndReason) == {
         *("bye", "deleted", "connect_timeout", "peer_lost", "handshake_failed", "engine_failed"),
-        *("engine_unavailable", "server_shutdown", "time_limit", "protocol_abuse", "internal", "left", "refused"),
+        *(
+            "engine_unavailable",
+            "server_shutdown",
+            "moved",
+            "time_limit",
+            "protocol_abuse",
+            "internal",
+            "left",
+            "refused",
+        ),
     }
 
 

@@ -45,9 +45,9 @@ async def media_node(engine: ServedEngine, **settings: object) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def two_nodes(slots: int = 2, **settings: object) -> AsyncIterator[tuple[Registry, Registry]]:
+async def two_nodes(slots: int = 2, drain_s: float = 5.0, **settings: object) -> AsyncIterator[tuple[Registry, ...]]:
     with served(slots) as engine:
-        async with media_node(engine) as a, media_node(engine, **settings) as b:
+        async with media_node(engine, drain_s=drain_s) as a, media_node(engine, **settings) as b:
             yield a, b
 
 
@@ -72,6 +72,12 @@ async def talked(registry: Registry, frames: int = 2) -> tuple[Session, str, Han
         say(session, transport)
         await until(lambda number=number: number in words(transport))  # type: ignore[misc]
     return session, token, transport
+
+
+async def stopped(registry: Registry) -> None:
+    """At once, as a server stops: the engine goes last."""
+    await registry.admission.drain(0.0)
+    await registry.admission.engines["dialogue"].close()
 
 
 async def memo_has_arrived(registry: Registry) -> None:
@@ -253,3 +259,69 @@ async def test_many_events_do_not_use_up_the_numbers_of_the_node_that_takes_over
         await until(lambda: words(second), "a word")
         assert min(event["seq"] for event in second.events if "seq" in event) > last
         assert words(second)[0] == words(first)[-1] + 1
+
+
+async def test_the_clients_of_a_node_that_stops_go_on_by_another_one() -> None:
+    """They are told to, and go on here until they are there; then the node has nothing left, and stops at once."""
+    async with two_nodes(drain_s=60.0) as (a, b):
+        before, token, first = await talked(a)
+        drain = asyncio.create_task(a.admission.drain(60.0))
+        await until(lambda: first.events[-1]["type"] == "moving", "the word")
+        assert 58_000 <= first.events[-1]["in_ms"] <= 60_000
+        say(before, first)
+        await until(lambda: 3 in words(first), "the voice, meanwhile")
+        last = words(first)[-1]
+        second = HandTransport()
+        after, _ = await come_back(b, before.id.text, token, second)
+        await asyncio.wait_for(drain, 10)
+        assert before.end_reason is EndReason.MOVED
+        assert [event["type"] for event in first.events[-2:]] == ["moving", "disconnected"]
+        say(after, second)
+        await until(lambda: words(second), "a word")
+        assert words(second)[0] == last + 1
+
+
+async def test_a_client_that_has_not_come_back_in_time_finds_its_conversation_all_the_same() -> None:
+    """So does one whose path is dead when the node stops, or dies while it does: they are not waited for."""
+    async with two_nodes(slots=3, drain_s=0.0) as (a, b):
+        left = [await talked(a, frames) for frames in (1, 2, 3)]
+        left[0][0].presence.lose_path()
+        drain = asyncio.create_task(a.admission.drain(30.0))
+        await until(lambda: left[0][0].state is SessionState.ENDED, "the end of the one that is away")
+        left[1][0].presence.lose_path()
+        await until(lambda: left[1][0].state is SessionState.ENDED, "the end of the one that went")
+        await a.admission.close()
+        await drain
+        await a.admission.engines["dialogue"].close()
+        for before, token, first in left:
+            assert before.end_reason is EndReason.SERVER_SHUTDOWN
+            after, _ = await come_back(b, before.id.text, token, back := HandTransport())
+            say(after, back)
+            await until(lambda back=back: words(back), "a word")  # type: ignore[misc]
+            assert words(back)[0] == words(first)[-1] + 1
+
+
+async def test_a_client_that_cannot_come_back_is_told_of_the_end() -> None:
+    """Its slot is free at once."""
+    async with two_nodes(slots=1) as (a, b):
+        transport = HandTransport()
+        async with a.opening(None, OfferOptions(), VISITOR, resumable=False) as session:
+            session.attach(transport)
+            session.start()
+        connect(session, transport)
+        await stopped(a)
+        assert [event.get("code") for event in transport.events if event["type"] == "error"] == ["draining"]
+        assert "moving" not in {event["type"] for event in transport.events}
+        await talked(b)
+
+
+async def test_one_that_says_goodbye_while_the_node_stops_is_over() -> None:
+    async with two_nodes(slots=1) as (a, b):
+        session, token, _ = await talked(a)
+        drain = asyncio.create_task(a.admission.drain(60.0))
+        await asyncio.wait_for(session.end(EndReason.BYE), 10)
+        await asyncio.wait_for(drain, 10)
+        await a.admission.engines["dialogue"].close()
+        with pytest.raises(UnknownSession):
+            await b.resumable(session.id.text, token, VISITOR)
+        await talked(b)

@@ -80,4 +80,4 @@ def served(
 
 def node(address: str, key: ClusterKey = KEY, stall_timeout_s: float = 60.0) -> EngineClient:
     """A media node's client of the engine there."""
-    return EngineClient("fake", lambda: RemoteLink(address, key), Metrics(), stall_timeout_s)
+    return EngineClient("fake", lambda: RemoteLink(address, key), Metrics(), stall_timeout_s, shared=True)
