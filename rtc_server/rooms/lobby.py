@@ -68,7 +68,8 @@ class Lobby:
         self.recognisers = [*recognisers, *own]
         self.detects = detects
         self._own = own
-        self._awake = False
+        self._wakes_until: float | None = None
+        """Until when clients wait for what is missing; None before the first has come."""
         self._most = most
         self._rooms: dict[str, Room] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -87,18 +88,21 @@ class Lobby:
 
     async def wake(self) -> None:
         """Start what rooms need beside the server's other services, unless that has been done, and wait until it is
-        there, or for a while: what is missing then comes later, or never."""
+        there, or for the first while: what is missing then comes later, or never, and is not waited for."""
         parts: list[EngineClient | Translator] = list(self._own)
         if self.interpreter.translator is not None:
             parts.append(self.interpreter.translator)
-        if not self._awake:
-            self._awake = True
+        if self._wakes_until is None:
+            self._wakes_until = self.clock() + _WAKE_S
             for part in parts:
                 part.start()
+        left_s = self._wakes_until - self.clock()
+        if left_s <= 0:
+            return
         waiting = [asyncio.create_task(part.wait_settled(), name="lobby-wakes") for part in parts if not part.ready]
         if not waiting:
             return
-        await asyncio.wait(waiting, timeout=_WAKE_S)
+        await asyncio.wait(waiting, timeout=left_s)
         for task in waiting:
             task.cancel()
         for error in await asyncio.gather(*waiting, return_exceptions=True):

@@ -11,6 +11,10 @@ from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.protocols.rooms import Kind, RoomMessage, State
 
+UNTRANSLATABLE: Final = "untranslatable"
+"""Nothing translates between the two languages."""
+UNWRITTEN: Final = "unwritten"
+"""The model that hears has translated it, and has not written down what was said."""
 MOST_SOUND_S: Final = 60.0
 """Of one translation."""
 
@@ -45,9 +49,9 @@ class Message:
         """As a member of that language gets it."""
         rendering = self.renderings.get(language)
         if language == self.language:
-            rendering = Rendering("ready" if self.original else "pending", self.original)
+            rendering = Rendering("ready", self.original) if self.original else self._unwritten()
         elif rendering is None:
-            rendering = Rendering("failed", reason="untranslatable")
+            rendering = Rendering("failed", reason=UNTRANSLATABLE)
         return RoomMessage(
             self.id,
             self.member,
@@ -61,6 +65,13 @@ class Message:
             audio_url,
             self.spoken_ms,
         )
+
+    def _unwritten(self) -> Rendering:
+        """What those see of it who would read the original, while no model has written that down."""
+        tried = [each for each in self.renderings.values() if each.reason != UNTRANSLATABLE]
+        if not tried or any(each.state == "pending" for each in tried):
+            return Rendering()
+        return Rendering("failed", reason=next((each.reason for each in tried if each.reason), UNWRITTEN))
 
 
 def packed(pcm: FloatArray) -> bytes:

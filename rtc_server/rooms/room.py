@@ -27,7 +27,7 @@ from rtc_server.protocols.rooms import (
 from rtc_server.rooms.homes import Inheritance
 from rtc_server.rooms.journal import Journal, Unwritten
 from rtc_server.rooms.member import Member, Seat, digest
-from rtc_server.rooms.message import Message, Rendering, packed
+from rtc_server.rooms.message import UNTRANSLATABLE, Message, Rendering, packed
 from rtc_server.rooms.record import RESERVED, RoomRecord
 
 MOST_MEMBERS: Final = 100
@@ -226,7 +226,7 @@ class Room:
         )
         for language in sorted(self.needed(member)):
             possible = (member.language, language) in self.translated
-            message.renderings[language] = Rendering() if possible else Rendering("failed", reason="untranslatable")
+            message.renderings[language] = Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
         self._messages[message.id] = message
         while len(self._messages) > KEPT_MESSAGES:
             self._messages.popitem(last=False)
@@ -248,8 +248,8 @@ class Room:
         reason: str | None = None,
     ) -> None:
         """A message is there in a language, or will not be, for a ``reason``. ``original``: as the model heard it."""
-        written = bool(original) and not message.original
-        if written:
+        unwritten = not message.original
+        if unwritten:
             message.original = original
         sound = None if pcm is None or not pcm.size else packed(pcm)
         state = "ready" if reason is None else "failed"
@@ -258,7 +258,7 @@ class Room:
         if message.id in self._messages:
             self._journal.said(message)
         for member in self:
-            if member.language == language or (written and member.language == message.language):
+            if member.language == language or (unwritten and member.language == message.language):
                 self._tell(member, message)
             member.advance(now)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
 import pytest
 
 from lab.waiting import until
+from rtc_server.engine.client import EngineClient
 from rtc_server.errors import ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
 from rtc_server.metrics import Metrics
 from rtc_server.rooms.interpreter import Interpreter
@@ -71,3 +75,34 @@ async def test_a_language_that_is_neither_heard_nor_translated_is_refused() -> N
         lobby.join(room, "Ann", "tlh")
     assert refused.value.languages == ("en", "pt")
     assert len(room) == 0
+
+
+class Sleeper:
+    """A part of the lobby's that is started and never there."""
+
+    ready = False
+
+    def __init__(self) -> None:
+        self.started = self.asked = 0
+
+    def start(self) -> None:
+        self.started += 1
+
+    async def wait_settled(self) -> None:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_is_missing_is_waited_for_by_the_first_clients_only() -> None:
+    clock, sleeper, metrics = Clock(), Sleeper(), Metrics()
+    lobby = Lobby("0-0", Interpreter(None, metrics), [], metrics, 10, [cast("EngineClient", sleeper)], clock=clock)
+    first = asyncio.create_task(lobby.wake())
+    await until(lambda: sleeper.asked == 1, "the first client to wait")
+    clock.now += 60
+    await asyncio.wait_for(lobby.wake(), 5)
+    assert (sleeper.started, sleeper.asked, first.done()) == (1, 1, False)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)

@@ -103,6 +103,52 @@ def test_a_failed_translation_is_told_with_its_reason_and_costs_no_other() -> No
     assert eva.messages[-1] == ("1", "buenos días", "ready")
 
 
+def test_a_speaker_is_told_when_what_they_said_is_there_in_no_language_of_theirs() -> None:
+    """A model that hears for itself may translate and write nothing down. It is pending as long as one is at it."""
+    room = a_room()
+    _, own = seated(room, "Ann", "en")
+    ann = next(iter(room))
+    seated(room, "Ana", "pt")
+    seated(room, "Eva", "es")
+    seated(room, "Ute", "de")
+    message = room.say(ann, "", "speech", 1000, 1.0)
+    assert own.messages == [("1", "", "pending")]
+    room.rendered(message, "pt", 2.0, "bom dia", "", SOUND)
+    assert own.messages[-1] == ("1", "", "pending")
+    room.rendered(message, "es", 2.5, "buenos días", "", SOUND)
+    assert own.messages[-1] == ("1", "", "failed")
+    assert own.of(RoomMessage)[-1].reason == "unwritten"
+    room.rendered(message, "en", 3.0, "good morning", "good morning")
+    assert own.messages[-1] == ("1", "good morning", "ready")
+    failed = room.say(ann, "", "speech", 1000, 4.0)
+    for language in ("pt", "es"):
+        room.rendered(failed, language, 5.0, reason="translation_late")
+    assert (own.of(RoomMessage)[-1].state, own.of(RoomMessage)[-1].reason) == ("failed", "translation_late")
+
+
+def test_a_hundred_members_of_thirty_languages_need_twenty_nine_translations_of_what_one_says() -> None:
+    """And each gets theirs, once it is there, and no other."""
+    languages = [f"l{number:02}" for number in range(30)]
+    room = Room("0-0-room", "Kitchen", False, 0.0)
+    room.translated = frozenset((one, other) for one in languages for other in languages if one != other)
+    seats = [seated(room, str(number), languages[number % 30]) for number in range(100)]
+    ann = seats[0][0]
+    message = room.say(ann, "hello", "speech", 1000, 1.0)
+    assert sorted(message.renderings) == languages[1:]
+    for language in languages[1:]:
+        room.rendered(message, language, 2.0, f"hello in {language}", "hello", SOUND)
+    for member, client in seats:
+        told = client.messages
+        own = member.language == ann.language
+        said = (
+            [("1", "hello", "ready")]
+            if own
+            else [("1", "hello", "pending"), ("1", f"hello in {member.language}", "ready")]
+        )
+        assert told == said, member.language
+        assert (heard(room, member, 1, 3.0).any()) is np.bool_(not own)
+
+
 def test_between_languages_that_nothing_translates_the_original_is_all() -> None:
     room = a_room()
     ana, _ = seated(room, "Ana", "pt")
