@@ -125,6 +125,7 @@ class EncodedTrack(OutboundTrack):
         self._bitrate = bitrate
         self._loss = 0.0
         self._quiet_packets = 0
+        self._may_pause = False
         self._talking = False
 
     def on_loss_report(self, fraction: float) -> None:
@@ -149,10 +150,11 @@ class EncodedTrack(OutboundTrack):
 
     def _follow_silence(self, pcm: FloatArray) -> None:
         """Let the encoder pause in silence, and only there: left to itself it takes a steady tone for noise."""
-        quiet = float(np.abs(pcm).max()) < _QUIET_PEAK
-        self._quiet_packets = self._quiet_packets + 1 if quiet else 0
-        if self._quiet_packets in (0, _QUIET_PACKETS):
-            self._encoder.set_dtx(self._quiet_packets > 0)
+        self._quiet_packets = self._quiet_packets + 1 if _is_quiet(pcm) else 0
+        may_pause = self._quiet_packets >= _QUIET_PACKETS
+        if may_pause is not self._may_pause:
+            self._may_pause = may_pause
+            self._encoder.set_dtx(may_pause)
 
     async def recv(self) -> av.Packet[Any]:
         """The same as an ``av.Packet``, for a sender that is not lean."""
@@ -162,6 +164,13 @@ class EncodedTrack(OutboundTrack):
         encoded.pts = packet[1]
         encoded.time_base = RTP_TIME_BASE
         return encoded
+
+
+def _is_quiet(pcm: FloatArray) -> bool:
+    """Whether no sample is audible. Where the mean is not, the peak need not be looked for."""
+    if float(pcm.dot(pcm)) >= _QUIET_PEAK**2 * pcm.size:
+        return False
+    return float(np.abs(pcm).max()) < _QUIET_PEAK
 
 
 class RawTrack(OutboundTrack):

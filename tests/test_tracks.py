@@ -172,6 +172,7 @@ class NotingEncoder:
     def __init__(self) -> None:
         self.loss: list[int] = []
         self.bitrates: list[int] = []
+        self.dtx: list[bool] = []
 
     def encode(self, pcm: FloatArray) -> bytes:
         return b"abc"
@@ -183,7 +184,27 @@ class NotingEncoder:
         self.bitrates.append(bitrate)
 
     def set_dtx(self, on: bool) -> None:
-        pass
+        self.dtx.append(on)
+
+
+@in_virtual_time
+async def test_the_encoder_is_told_once_that_it_may_pause_and_once_that_it_may_not() -> None:
+    """After ten packets in which no sample is audible; one sample is, where all the others are zero."""
+    encoder, playout = NotingEncoder(), PlayoutBuffer(0)
+    track = started(EncodedTrack(playout, encoder, 32_000, clock=now))
+    click = audio.silence(audio.PACKET_SAMPLES)
+    told = []
+    for number in range(60):
+        if number in (20, 25, 45):
+            click[number] = 0.0009 if number == 45 else -0.02
+            playout.push(click.copy(), now())
+            click[number] = 0.0
+        await track.next_packet()
+        told.append(list(encoder.dtx))
+    assert told[8] == []
+    assert told[9] == told[19] == [True]
+    assert told[20] == told[34] == [True, False]
+    assert told[35] == told[59] == [True, False, True]
 
 
 def test_the_encoder_follows_reported_loss_up_at_once_and_down_slowly() -> None:

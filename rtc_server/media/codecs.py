@@ -26,6 +26,7 @@ _G722_HZ: Final = 16_000
 _OPUS_STEP: Final = audio.MODEL_RATE_HZ * 25 // 10_000
 """libopus conceals in multiples of 2.5 ms."""
 _FADE_PER_BLOCK: Final = 0.5
+_FULL_SCALE: Final = np.float32(1)
 _MAX_TELEPHONE_TICKS: Final = TELEPHONE_CLOCK_HZ * libopus.MAX_PACKET_MS // 1000
 
 
@@ -39,7 +40,7 @@ class PacketDecoder(Protocol):
         """How much audio a packet holds; 0 if it cannot be decoded."""
 
     def decode(self, payload: bytes) -> FloatArray | None:
-        """None if the packet cannot be decoded."""
+        """None if the packet cannot be decoded. The array is the caller's to change."""
 
     def conceal(self, ticks: int, after: bytes | None) -> FloatArray:
         """Something in place of what did not come. ``after``: the packet behind it, if it is there."""
@@ -56,7 +57,7 @@ class OpusDecoder:
         return OPUS_CLOCK_HZ
 
     def ticks(self, payload: bytes) -> int:
-        return libopus.packet_samples(payload, OPUS_CLOCK_HZ)
+        return opus_ticks(payload)
 
     def decode(self, payload: bytes) -> FloatArray | None:
         try:
@@ -166,22 +167,20 @@ def make_decoder(codec: str) -> PacketDecoder:
     return TelephoneDecoder(codec)
 
 
+_FRAME_TICKS: Final = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)
+"""By configuration: SILK, hybrid, CELT (RFC 6716, section 3.1)."""
+_MAX_OPUS_TICKS: Final = OPUS_CLOCK_HZ * libopus.MAX_PACKET_MS // 1000
+
+
 def opus_ticks(payload: bytes) -> int:
     """Length of an Opus packet in ticks of 48 kHz, from its first bytes (RFC 6716, section 3.1); 0 if it is none."""
     if not payload:
         return 0
-    config = payload[0] >> 3
-    if config < 12:  # noqa: PLR2004 - SILK
-        frame = (480, 960, 1920, 2880)[config % 4]
-    elif config < 16:  # noqa: PLR2004 - hybrid
-        frame = (480, 960)[config % 2]
-    else:
-        frame = (120, 240, 480, 960)[config % 4]
-    code = payload[0] & 3
-    counted = payload[1] & 0x3F if len(payload) > 1 else 0
-    count = (1, 2, 2, counted)[code]
-    ticks = frame * count
-    return ticks if ticks <= OPUS_CLOCK_HZ * libopus.MAX_PACKET_MS // 1000 else 0
+    frame, code = _FRAME_TICKS[payload[0] >> 3], payload[0] & 3
+    if code < 3:  # noqa: PLR2004 - RFC 6716, section 3.2: one frame or two
+        return frame if code == 0 else 2 * frame
+    ticks = frame * (payload[1] & 0x3F) if len(payload) > 1 else 0
+    return ticks if ticks <= _MAX_OPUS_TICKS else 0
 
 
 class StreamRenderer:
@@ -194,7 +193,8 @@ class StreamRenderer:
     def render(self, item: Item) -> FloatArray:
         """Mono float32 at 24 kHz, within ±1; never raises on what a peer sent."""
         # libopus does not clip floats, and a crafted packet makes it 120 dB too loud.
-        return np.clip(self._samples(item), np.float32(-1), np.float32(1))
+        pcm = self._samples(item)
+        return np.minimum(np.maximum(pcm, -_FULL_SCALE, out=pcm), _FULL_SCALE, out=pcm)
 
     def _samples(self, item: Item) -> FloatArray:
         match item:

@@ -112,7 +112,8 @@ class JitterBuffer:
     def __init__(self, clock_hz: int) -> None:
         self._clock_hz = clock_hz
         self._held: dict[int, _Held] = {}
-        self._played: deque[int] = deque(maxlen=MAX_HELD)
+        self._played: deque[int] = deque()
+        self._played_set: set[int] = set()
         self._lateness = Lateness()
         self._next: int | None = None
         self._next_sequence = 0
@@ -143,7 +144,7 @@ class JitterBuffer:
         """Take a packet of ``ticks`` ticks; returns what goes out now."""
         self.counts.received += 1
         position = self._unwrap(ssrc, timestamp)
-        if position in self._held or position in self._played:
+        if position in self._held or position in self._played_set:
             # Not measured: a flood of copies would move the time by which everything else is due.
             self.counts.duplicate += 1
             return []
@@ -177,6 +178,7 @@ class JitterBuffer:
         self._next = None
         self._held.clear()
         self._played.clear()
+        self._played_set.clear()
         self._gap_ticks = 0
         self._lateness = Lateness()
         self.counts.restarts += 1
@@ -217,12 +219,19 @@ class JitterBuffer:
                 continue
             items.append(Audio(held.payload))
             self.counts.lost += (held.sequence - self._next_sequence) % 2**16 if self._played else 0
-            self._played.append(self._next)
+            self._remember(self._next)
             self._next_sequence = (held.sequence + 1) % 2**16
             self._gap_ticks = 0
             self.counts.played_ticks += held.ticks
             self._advance(held.ticks)
         return items
+
+    def _remember(self, position: int) -> None:
+        """It has been played; a copy of it is one, not late."""
+        if len(self._played) >= MAX_HELD:
+            self._played_set.discard(self._played.popleft())
+        self._played.append(position)
+        self._played_set.add(position)
 
     def _gap(self) -> Gap:
         """One packet's worth of nothing."""

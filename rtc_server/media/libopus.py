@@ -3,6 +3,10 @@
 Decodes at 24 kHz to mono, conceals what is lost, recovers it from the next packet's in-band FEC, and encodes with
 the expected loss and DTX set while the stream runs. Loads the libopus that PyAV's wheels carry, or else the
 system's. Plain calls into the C API (https://opus-codec.org/docs/opus_api-1.5/); no state beyond the codec's.
+
+They keep the interpreter's lock (``ctypes.PyDLL``): none lasts longer than 0.2 ms, a fiftieth of what a thread may hold
+it, and none calls back. To give it away and wait for it again costs a loop that shares the process with an engine's
+thread more than the call does.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ _STEREO: Final = 4
 """In a packet's first byte (RFC 6716, section 3.1)."""
 
 _OK: Final = 0
+_BAD_ARGUMENT: Final = -1
 _BUFFER_TOO_SMALL: Final = -2
 _INVALID_PACKET: Final = -4
 _APPLICATION_VOIP: Final = 2048
@@ -58,11 +63,11 @@ class OpusUnavailable(Exception):
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
+def library() -> ctypes.PyDLL:
     """libopus, loaded once. Raises OpusUnavailable."""
     for name in _candidates():
         try:
-            return _declare(ctypes.CDLL(name))
+            return _declare(ctypes.PyDLL(name))
         except (OSError, AttributeError):
             continue
     raise OpusUnavailable
@@ -84,7 +89,7 @@ def _candidates() -> list[str]:
     return [*(str(path) for path in sorted(bundled.glob("libopus*"))), *([system] if system else [])]
 
 
-def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
+def _declare(lib: ctypes.PyDLL) -> ctypes.PyDLL:
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     lib.opus_decoder_create.restype = pointer
     lib.opus_decoder_create.argtypes = [ctypes.c_int32, integer, ctypes.POINTER(integer)]
@@ -195,7 +200,11 @@ class Encoder:
         self._state = self._lib.opus_encoder_create(rate_hz, 1, _APPLICATION_VOIP, ctypes.byref(status))
         if status.value != _OK:
             raise OpusError("opus_encoder_create", status.value)
+        # Buffers of its own, for a pointer to an array is as dear to make as the array is to copy thrice.
+        self._pcm = np.zeros(rate_hz * MAX_PACKET_MS // 1000, dtype=np.float32)
+        self._pcm_pointer = self._pcm.ctypes.data_as(_FLOAT_P)
         self._packet = ctypes.create_string_buffer(_MAX_PACKET_BYTES)
+        self._packet_view = memoryview(self._packet)
         self._control(_SET_BITRATE, bitrate)
         self._control(_SET_COMPLEXITY, complexity)
         self._control(_SET_SIGNAL, _SIGNAL_VOICE)
@@ -206,13 +215,14 @@ class Encoder:
 
         A packet of one or two bytes need not be sent: DTX has nothing to say (RFC 6716, section 2.1.9).
         """
-        pcm = np.ascontiguousarray(pcm, dtype=np.float32)
-        made = self._lib.opus_encode_float(
-            self._state, pcm.ctypes.data_as(_FLOAT_P), pcm.size, self._packet, _MAX_PACKET_BYTES
-        )
+        samples = pcm.size
+        if samples > self._pcm.size:
+            raise OpusError("opus_encode_float", _BAD_ARGUMENT)
+        self._pcm[:samples] = pcm
+        made = self._lib.opus_encode_float(self._state, self._pcm_pointer, samples, self._packet, _MAX_PACKET_BYTES)
         if made < 0:
             raise OpusError("opus_encode_float", made)
-        return ctypes.string_at(self._packet, made)
+        return bytes(self._packet_view[:made])
 
     def set_bitrate(self, bitrate: int) -> None:
         self._control(_SET_BITRATE, bitrate)

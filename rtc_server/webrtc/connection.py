@@ -155,7 +155,7 @@ class Connection:
     async def look(self) -> TransportFigures:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
         told to the encoder."""
-        peer, received = await self._peer.stats(), self._receiver.figures()
+        peer, received = self._peer.stats(), self._receiver.figures()
         now = self._parts.clock()
         if peer.answers != self._answers:
             self._answers = peer.answers

@@ -21,10 +21,6 @@ from aiortc import (
 from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtp import RtpPacket
-from aiortc.stats import (
-    RTCInboundRtpStreamStats,
-    RTCRemoteInboundRtpStreamStats,
-)
 
 from rtc_server.errors import BadCandidate, EngineUnavailable
 from rtc_server.media.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
@@ -189,18 +185,17 @@ class Peer:
         channel.send(message)
         return True
 
-    async def stats(self) -> PeerStats:
+    def stats(self) -> PeerStats:
         """The transport's counters so far."""
-        values: dict[str, float | None] = {}
-        for report in (await self._pc.getStats()).values():
-            if isinstance(report, RTCInboundRtpStreamStats):
-                values["packets_received"] = (values.get("packets_received") or 0) + report.packetsReceived
-                values["packets_lost"] = (values.get("packets_lost") or 0) + report.packetsLost
-                values["jitter_s"] = report.jitter / self._clock_hz
-            elif isinstance(report, RTCRemoteInboundRtpStreamStats):
-                values["fraction_lost_out"] = report.fractionLost / 256
-                values["rtt_s"] = report.roundTripTime
-        return PeerStats(**values, answers=self._pc.answers)  # type: ignore[arg-type]
+        figures = self._pc.rtp_figures()
+        return PeerStats(
+            packets_received=figures.packets_received,
+            packets_lost=figures.packets_lost,
+            jitter_s=figures.jitter_ticks / self._clock_hz,
+            fraction_lost_out=figures.fraction_lost_out,
+            rtt_s=figures.rtt_s,
+            answers=self._pc.answers,
+        )
 
     async def close(self, flush: bool = True) -> None:
         """Close everything; idempotent, and done within a few seconds. ``flush``: waits briefly for what was sent

@@ -14,16 +14,18 @@ import contextlib
 import logging
 import secrets
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from aioice import Candidate
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, clock
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters, RTCRtpSendParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import AnyRtcpPacket, RtcpRtpfbPacket, RtpPacket
+from aiortc.rtp import AnyRtcpPacket, RtcpRrPacket, RtcpRtpfbPacket, RtcpSrPacket, RtpPacket
 
 from rtc_server.protocols.offer import Codec
 from rtc_server.webrtc.data_transport import DataTransport
@@ -40,6 +42,8 @@ _VERSION: Final = 2 << 6
 _MARKER: Final = 0x80
 _MAX_SOURCES: Final = 8
 """SSRCs that are kept account of. A peer that shows more is at fault or at war; the oldest are forgotten."""
+_NTP_EPOCH_S: Final = 2_208_988_800
+"""From 1900, where NTP begins to count, to 1970 (RFC 5905, section 6)."""
 
 PacketSink = Callable[[str, RtpPacket], None]
 """Called with the codec's name (``OPUS``, ``G722``, ``PCMU``, ``PCMA``) and a packet, on the event loop."""
@@ -56,11 +60,46 @@ class PacketSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class RtpFigures:
+    """Totals of a connection so far, and the state of now. ``jitter_ticks``: of the codec's clock, as of the newest
+    source. ``fraction_lost_out``: 0 to 1, from the peer's last report; ``rtt_s``: from its reports. Both None before
+    the first."""
+
+    packets_received: int = 0
+    packets_lost: int = 0
+    jitter_ticks: int = 0
+    fraction_lost_out: float | None = None
+    rtt_s: float | None = None
+
+
 class LeanReceiver(RTCRtpReceiver):
     """Hands packets to :attr:`sink` as they arrive. No jitter buffer, no decoder, no thread."""
 
     sink: PacketSink | None = None
     _over = False
+    _forgotten_received = 0
+    _forgotten_lost = 0
+
+    @property
+    def packets_received(self) -> int:
+        return self._forgotten_received + sum(each.packets_received for each in self._streams.values())
+
+    @property
+    def packets_lost(self) -> int:
+        return self._forgotten_lost + sum(each.packets_lost for each in self._streams.values())
+
+    @property
+    def jitter_ticks(self) -> int:
+        """Of the newest source."""
+        newest = next(reversed(self._streams.values()), None)
+        return 0 if newest is None else newest.jitter
+
+    @property
+    def _streams(self) -> dict[int, StreamStatistics]:
+        private: Any = self
+        streams: dict[int, StreamStatistics] = private._RTCRtpReceiver__remote_streams
+        return streams
 
     async def stop(self) -> None:
         self._over = True
@@ -81,7 +120,7 @@ class LeanReceiver(RTCRtpReceiver):
         codec: RTCRtpCodecParameters | None = private._RTCRtpReceiver__codecs.get(packet.payload_type)
         if codec is None or not self._enabled:
             return
-        streams: dict[int, StreamStatistics] = private._RTCRtpReceiver__remote_streams
+        streams = self._streams
         statistics = streams.get(packet.ssrc)
         if statistics is None:
             self._forget_old_sources(streams)
@@ -92,16 +131,28 @@ class LeanReceiver(RTCRtpReceiver):
 
     def _forget_old_sources(self, streams: dict[int, StreamStatistics]) -> None:
         while len(streams) >= _MAX_SOURCES:
-            del streams[next(iter(streams))]
+            forgotten = streams.pop(next(iter(streams)))
+            self._forgotten_received += forgotten.packets_received
+            self._forgotten_lost += forgotten.packets_lost
         table = self.transport._rtp_router.ssrc_table
         while len(table) > _MAX_SOURCES:
             del table[next(iter(table))]
 
 
 class LeanSender(RTCRtpSender):
-    """Sends what a :class:`PacketSource` makes. Any other track goes aiortc's own way."""
+    """Sends what a :class:`PacketSource` makes. Any other track goes aiortc's own way.
+
+    ``fraction_lost``: 0 to 1, from the peer's last report; None before the first."""
 
     _over = False
+    fraction_lost: float | None = None
+
+    @property
+    def rtt_s(self) -> float | None:
+        """From the peer's reports; None before there is one that tells."""
+        private: Any = self
+        rtt_s: float | None = private._RTCRtpSender__rtt
+        return rtt_s
 
     async def stop(self) -> None:
         self._over = True
@@ -116,8 +167,13 @@ class LeanSender(RTCRtpSender):
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
         """Nothing is sent again: no section of audio offers it (RFC 4585, section 4.2), and one datagram may ask for
         thousands."""
-        if not isinstance(packet, RtcpRtpfbPacket):
-            await super()._handle_rtcp_packet(packet)
+        if isinstance(packet, RtcpRtpfbPacket):
+            return
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._ssrc:
+                    self.fraction_lost = report.fraction_lost / 256
+        await super()._handle_rtcp_packet(packet)
 
     async def _run_rtp(self, codec: RTCRtpCodecParameters) -> None:
         private: Any = self
@@ -153,10 +209,15 @@ class LeanSender(RTCRtpSender):
             second_byte = payload_type | (_MARKER if marker else 0)
             await send(_HEADER.pack(_VERSION, second_byte, sequence, timestamp, self._ssrc) + payload)
             sequence = (sequence + 1) % 2**16
-            private._RTCRtpSender__ntp_timestamp = clock.current_ntp_time()
+            private._RTCRtpSender__ntp_timestamp = _ntp_time()
             private._RTCRtpSender__rtp_timestamp = timestamp
             private._RTCRtpSender__octet_count += len(payload)
             private._RTCRtpSender__packet_count += 1
+
+
+def _ntp_time() -> int:
+    """Now, in 64 bits (RFC 5905, section 6): seconds, and fractions of them to the microsecond."""
+    return int((time.time() + _NTP_EPOCH_S) * 2**32)
 
 
 class LeanPeerConnection(RTCPeerConnection):
@@ -287,6 +348,18 @@ class LeanPeerConnection(RTCPeerConnection):
         """Whether messages of data channels are under way that the peer has not confirmed."""
         sctp = self.sctp
         return sctp is not None and bool(sctp._outbound_queue or sctp._sent_queue)
+
+    def rtp_figures(self) -> RtpFigures:
+        """Of all sections."""
+        receivers = [cast(LeanReceiver, each.receiver) for each in self.getTransceivers()]
+        senders = [cast(LeanSender, each.sender) for each in self.getTransceivers()]
+        return RtpFigures(
+            packets_received=sum(each.packets_received for each in receivers),
+            packets_lost=sum(each.packets_lost for each in receivers),
+            jitter_ticks=max((each.jitter_ticks for each in receivers), default=0),
+            fraction_lost_out=next((each.fraction_lost for each in senders if each.fraction_lost is not None), None),
+            rtt_s=next((each.rtt_s for each in senders if each.rtt_s is not None), None),
+        )
 
     def set_codecs(self, codecs: Iterable[Codec]) -> None:
         """Set the codecs: all are received, the first is sent. aiortc renames payload types below 96, which an offer

@@ -221,6 +221,8 @@ def test_whatever_comes_it_stays_bounded_and_goes_forward(
             assert made_up <= (JUMP_S + MAX_GAP_S + 0.2) * HZ
             items += made
         assert len(buffer._held) <= MAX_HELD
+        assert buffer._played_set == set(buffer._played)
+        assert len(buffer._played) <= MAX_HELD
         assert all(item.ticks > 0 for item in items if isinstance(item, Gap))
     # And a clean stream after it is heard whole.
     sender = Sender(buffer, ssrc=9, timestamp=77)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,6 +54,26 @@ def test_a_packet_says_how_long_it_is() -> None:
     assert libopus.packet_samples(packet, 48_000) == 960
     assert libopus.packet_samples(packet, RATE_HZ) == PACKET
     assert libopus.packet_samples(b"", 48_000) == 0
+
+
+def test_calls_keep_the_interpreter() -> None:
+    """To give it away, and wait until another thread gives it back, would be dearer than the call."""
+    assert isinstance(libopus.library(), ctypes.PyDLL)
+
+
+def test_an_encoder_takes_samples_as_they_lie() -> None:
+    """A part of an array, every second sample, wider floats: the packets are the same."""
+    pcm = voice(10)
+    strided = np.repeat(pcm.astype(np.float64), 2)[::2]
+    assert encode(pcm) == encode(strided)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("samples", [0, 1, 481, RATE_HZ * libopus.MAX_PACKET_MS // 1000 + 1])
+def test_an_encoder_refuses_what_is_no_frame(samples: int) -> None:
+    encoder = libopus.Encoder(RATE_HZ, 32_000)
+    with pytest.raises(libopus.OpusError):
+        encoder.encode(np.zeros(samples, dtype=np.float32))
+    assert encoder.encode(tone(1))
 
 
 def test_a_lost_packet_is_recovered_from_the_one_behind_it() -> None:

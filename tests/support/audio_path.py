@@ -151,7 +151,7 @@ class StackPeer:
     def send(self, message: str) -> bool:
         return True
 
-    async def stats(self) -> PeerStats:
+    def stats(self) -> PeerStats:
         self._looks += 1
         return PeerStats(answers=self._looks)  # it is there
 

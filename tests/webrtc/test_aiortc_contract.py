@@ -111,7 +111,7 @@ async def test_a_receiver_has_the_private_parts_that_are_used(lean: LeanPeerConn
 
 async def test_a_sender_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
     sender = vars(lean.getTransceivers()[0].sender)
-    for name in ("rtp_started", "rtp_exited", "ntp_timestamp", "rtp_timestamp", "octet_count", "packet_count"):
+    for name in ("rtp_started", "rtp_exited", "ntp_timestamp", "rtp_timestamp", "octet_count", "packet_count", "rtt"):
         assert f"_RTCRtpSender__{name}" in sender
     assert list(inspect.signature(RTCRtpSender._run_rtp).parameters) == ["self", "codec"]
     assert "self._run_rtp(parameters.codecs[0])" in inspect.getsource(RTCRtpSender.send)
