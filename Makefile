@@ -34,6 +34,10 @@ serve: $(VENV)/.installed ## Set up and start the server: make serve ARGS="--por
 turn: $(VENV)/.installed ## Start coturn, the relay for clients in other networks, and say how the server uses it
 	@exec $(BIN)/rtc-server turn $(ARGS)
 
+.PHONY: cluster
+cluster: $(VENV)/.installed-cluster ## Start a cluster on this machine, to look at and to break: make cluster ARGS="--show"
+	@exec $(BIN)/python -m lab.cluster $(ARGS)
+
 .PHONY: check-machine
 check-machine: $(VENV)/.installed ## Say what this machine can run
 	@$(BIN)/rtc-server check $(ARGS)
@@ -142,6 +146,11 @@ $(VENV)/.installed: pyproject.toml Makefile | $(VENV)/bin/python
 	@echo "installing the server (a few minutes the first time)"
 	@$(PIP) -e '.[rooms]'
 	@$(PIP) --no-deps $(MOSHI)
+	@touch $@
+
+$(VENV)/.installed-cluster: $(VENV)/.installed
+	@echo "installing Ray"
+	@$(PIP) -e '.[cluster]' 'psutil>=7,<8'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
