@@ -33,6 +33,7 @@ class Kept:
         self._pattern = ready
         self._tell = tell
         self._ready = asyncio.Event()
+        self._was_ready = False
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -67,12 +68,10 @@ class Kept:
             await asyncio.gather(ready, keeping, return_exceptions=True)
 
     async def _keep(self) -> None:
-        started = False
         while True:
             status = await self._run()
-            if not started and not self._ready.is_set():
+            if not self._was_ready:
                 raise RuntimeError("\n".join([f"{self.name} ended with status {status}:", *self.log]))
-            started = True
             self._ready.clear()
             self._tell(f"{self.name} has ended ({_named(status)}) and is started again")
             await asyncio.sleep(_PAUSE_S)
@@ -106,6 +105,7 @@ class Kept:
     def _on_line(self, line: str) -> None:
         self.log.append(line)
         if re.search(self._pattern, line):
+            self._was_ready = True
             self._ready.set()
 
 
