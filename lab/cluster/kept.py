@@ -45,6 +45,12 @@ class Kept:
         """For the process that there is, or the next. Safe to cancel."""
         await self._ready.wait()
 
+    def stop(self) -> None:
+        """As service managers do before they start another one."""
+        self._ready.clear()
+        assert self._process is not None, "started"
+        self._process.terminate()
+
     def kill(self) -> None:
         """As ``kill -9`` does."""
         self._ready.clear()

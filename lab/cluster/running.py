@@ -128,7 +128,7 @@ def _pool(address: str, secret: Path, ray: str) -> Sequence[str]:
 
 
 def _node(name: str, port: int, shared: Sequence[str]) -> Sequence[str]:
-    own = ("--node", name, "--port", str(port), "--stt", "none", "--drain-s", "0")
+    own = ("--node", name, "--port", str(port), "--stt", "none")
     return python(_OURS, "serve", *own, *shared)
 
 

@@ -40,6 +40,7 @@ async def show(cluster: Cluster, tell: Callable[[str], None]) -> None:
     async with conversation.client:
         await conversation.client.wait_for("connected")
         tell(f'a conversation with Pico, by media node {conversation.node}: it counts, and is broken at "four"')
+        await conversation.leave_node()
         await conversation.lose_node()
         await conversation.lose_engine("its engine", host=False)
         await conversation.lose_engine("what runs its engine on its machine", host=True)
@@ -58,6 +59,21 @@ class _Conversation:
     def node(self) -> str:
         return str(self.client.session).partition("-")[0]
 
+    async def leave_node(self) -> None:
+        await self._count_until_broken()
+        left, before, began_at = self.node, len(self.client.events), time.monotonic()
+        self._cluster.nodes[left].stop()
+        told_s = await self._event(before, began_at, type="moving")
+        left_at = time.monotonic()
+        await self._come_back()
+        silent_s = await self._sound(left_at)
+        await self._goes_on_elsewhere(left)
+        self._tell(
+            f"media node {left} is told to end: so is its client, after {told_s:.1f} s; it comes back by node "
+            f'{self.node}, next sound {silent_s:.1f} s later. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
+        )
+        await self._cluster.nodes[left].wait_ready()
+
     async def lose_node(self) -> None:
         await self._count_until_broken()
         lost = self.node
@@ -66,9 +82,7 @@ class _Conversation:
         noticed_s = time.monotonic() - killed_at
         await self._come_back()
         heard_s = await self._sound(killed_at)
-        assert self.node != lost
-        await until(lambda: len(self._said()) > _KILL_AT + 1, "the count to go on", _PATIENCE_S)
-        assert self._said() == NUMBERS[1 : len(self._said()) + 1], f"it does not count on: {self._said()}"
+        await self._goes_on_elsewhere(lost)
         self._tell(
             f"media node {lost} is killed: noticed by silence after {noticed_s:.1f} s, back by node {self.node}, next "
             f'sound {heard_s:.1f} s after the kill. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
@@ -104,6 +118,11 @@ class _Conversation:
         await self._cluster.pool.wait_ready()
         await self._cluster.wait_engines()
         self._tell("the pool is back, and knows both engines again")
+
+    async def _goes_on_elsewhere(self, before: str) -> None:
+        assert self.node != before
+        await until(lambda: len(self._said()) > _KILL_AT + 1, "the count to go on", _PATIENCE_S)
+        assert self._said() == NUMBERS[1 : len(self._said()) + 1], f"it does not count on: {self._said()}"
 
     async def _count_until_broken(self) -> None:
         """Ask it to count, from the beginning, and wait until it is at the number at which it is to be broken."""

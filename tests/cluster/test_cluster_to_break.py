@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 START_S = 240.0
 SHOWN_S = 300.0
 TOLD = (
+    r"media node [ab] is told to end: .*memory kept",
     r"media node [ab] is killed: .*memory kept",
     r"its engine is killed: .*memory lost",
     r"what runs its engine on its machine is killed: .*memory lost",
