@@ -40,7 +40,8 @@ class RayCluster(Program):
     def head(self) -> list[psutil.Process]:
         """The processes whose end is that of the head: those of a machine that has lost its power."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [each for each in children if each.name() == "gcs_server" or "--head" in each.cmdline()]
+        alive = [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in alive if each.name() == "gcs_server" or "--head" in each.cmdline()]
 
     async def clear(self) -> None:
         """End what runs on it."""
