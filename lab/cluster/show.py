@@ -69,8 +69,8 @@ class _Conversation:
         silent_s = await self._sound(left_at)
         await self._goes_on_elsewhere(left)
         self._tell(
-            f"media node {left} is told to end: so is its client, after {told_s:.1f} s; it comes back by node "
-            f'{self.node}, next sound {silent_s:.1f} s later. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
+            f"media node {left} is told to end: its client is told after {told_s:.1f} s, back by node {self.node}, "
+            f'next sound {silent_s:.1f} s later. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
         )
         await self._cluster.nodes[left].wait_ready()
 
