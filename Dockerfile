@@ -1,9 +1,9 @@
-# The server and coturn in one image: turn/compose.yaml runs it twice. docs/deploy.md says how.
+# The server, coturn, and the voices of translations in one image: turn/compose.yaml runs it twice. docs/deploy.md says how.
 #   docker build -t rtc-server .
 FROM python:3.11-slim-bookworm
 
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends coturn \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends coturn espeak-ng \
  && rm -rf /var/lib/apt/lists/*
 
 # Nobody: owns nothing but the models that it fetches.
@@ -19,7 +19,8 @@ COPY turn/turnserver.conf turn/turnserver.conf
 # model that comes with it, a CPU build will do:
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu -t rtc-server .
 ARG PIP_EXTRA_INDEX_URL=""
-# For engines on a Ray cluster: --build-arg EXTRAS=[cluster].
+# For engines on a Ray cluster: --build-arg EXTRAS=[cluster]. For translated rooms: EXTRAS=[rooms], on several machines
+# EXTRAS=[rooms,redis].
 ARG EXTRAS=""
 # moshi's own pins would hold back torch, aiohttp and numpy.
 RUN pip install --no-cache-dir ".${EXTRAS}" && pip install --no-cache-dir --no-deps moshi==0.2.13

@@ -148,6 +148,11 @@ class Metrics:
         self.caption_words = Counter("rtc_caption_words", "Words of users told to conversations.", registry=r)
         self.rooms = Gauge("rtc_rooms", "Rooms.", registry=r)
         self.room_members = Gauge("rtc_room_members", "Members of rooms.", registry=r)
+        self.rooms_paused = Gauge(
+            "rtc_rooms_paused",
+            "1 while the Redis that rooms are in does not answer, and nothing can be said in them.",
+            registry=r,
+        )
         self.room_seconds = Histogram(
             "rtc_room_seconds",
             "From the end of what was said in a room to its translation.",

@@ -74,6 +74,7 @@ class Lobby:
         self._rooms: dict[str, Room] = {}
         self._looking: asyncio.Task[None] | None = None
         metrics.rooms.set_function(lambda: len(self._rooms))
+        metrics.rooms_paused.set_function(lambda: self.paused)
         metrics.room_members.set_function(lambda: sum(map(len, self._rooms.values())))
 
     def __iter__(self) -> Iterator[Room]:

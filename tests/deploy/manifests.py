@@ -93,7 +93,16 @@ NODE_FACTS = {"status.hostIP": "192.0.2.7", "metadata.labels['apps.kubernetes.io
 
 
 def pods() -> list[Pod]:
-    """Of every overlay."""
+    """Of every overlay, those that run our image."""
+    return [pod for pod in _all() if "/rtc-server:" in pod.container["image"]]
+
+
+def others() -> list[Pod]:
+    """Of every overlay, those of programs that are not ours."""
+    return [pod for pod in _all() if "/rtc-server:" not in pod.container["image"]]
+
+
+def _all() -> list[Pod]:
     return [pod for overlay in OVERLAYS for pod in _pods(overlay)]
 
 

@@ -25,7 +25,7 @@ from rtc_server.engine import probe
 from rtc_server.services import plan, pool_address, pooled_services, remote_engines
 from rtc_server.turn import coturn
 from rtc_server.turn.ice_servers import parse_uri
-from tests.deploy.manifests import KUBERNETES, OVERLAYS, Pod, of_kind, pods, resources
+from tests.deploy.manifests import KUBERNETES, OVERLAYS, Pod, of_kind, others, pods, resources
 from tests.support.pools import pool
 from tests.support.served import served
 from tests.support.server_process import ROOT
@@ -108,7 +108,8 @@ def test_media_nodes_listen_where_they_are_looked_for(pod: Pod) -> None:
 
 @MEDIA
 async def test_probes_of_media_nodes_are_answered(pod: Pod, tmp_path: Path) -> None:
-    """By a server with the settings of the manifest, but for what a node alone has; its engine is away at first."""
+    """By a server with the settings of the manifest, but for what a node alone has; its engine is away at first, and
+    its Redis, if it has one, for good: that is no reason to take no calls."""
     (tmp_path / "auth.toml").write_text(f'[[keys]]\nname = "k"\nhash = "{credentials.hash_of("k" * 40)}"\n')
     with served() as engine:
         here = {
@@ -120,6 +121,7 @@ async def test_probes_of_media_nodes_are_answered(pod: Pod, tmp_path: Path) -> N
             "RTC_SERVER_UDP_PORTS": "",
             "RTC_SERVER_TURN_SECRET_FILE": str(key_file(tmp_path)),
             "RTC_SERVER_DRAIN_S": "0",
+            "RTC_SERVER_REDIS_PASSWORD_FILE": str(key_file(tmp_path)),
         }
         environment = pod.settings_environment | here
         environment.pop("RTC_SERVER_POOL", None)
@@ -170,7 +172,7 @@ def test_engines_and_media_nodes_find_their_pool(overlay: str) -> None:
     assert of_kind(overlay, "Deployment")[0]["spec"]["strategy"] == {"type": "Recreate"}, "two would each know half"
 
 
-@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "one-node"])
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ("one-node", "rooms")])
 def test_all_have_one_cluster_key(overlay: str) -> None:
     """From one secret; the relay alone has nothing to do with it."""
     secrets = {
@@ -323,7 +325,7 @@ def test_an_engine_may_reach_what_it_has_to(pod: Pod) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_selects_pods_finds_them(overlay: str) -> None:
-    labels = [pod.labels for pod in pods() if pod.overlay == overlay] + [
+    labels = [pod.labels for pod in (*pods(), *others()) if pod.overlay == overlay] + [
         {**group["template"]["metadata"]["labels"], "ray.io/cluster": cluster["metadata"]["name"]}
         for cluster in of_kind(overlay, "RayCluster")
         for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"])
@@ -354,7 +356,7 @@ def test_every_file_is_used_by_an_overlay() -> None:
     ):
         text = (directory / "kustomization.yaml").read_text()
         files = {path.name for path in directory.iterdir()} - {"kustomization.yaml"}
-        assert files == set(re.findall(r"- (?:path: )?([\w-]+\.(?:yaml|env))$", text, re.MULTILINE))
+        assert files == set(re.findall(r"- (?:path: )?([\w-]+\.(?:yaml|env|conf))$", text, re.MULTILINE))
     used = "".join(path.read_text() for path in KUBERNETES.rglob("kustomization.yaml"))
     for component in (KUBERNETES / "components").iterdir():
         assert re.search(rf"- \.\./(\.\./components/)?{component.name}$", used, re.MULTILINE), component.name
