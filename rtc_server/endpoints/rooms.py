@@ -21,6 +21,7 @@ from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.endpoints.operations import NO_STORE
 from rtc_server.errors import BadRequest, Forbidden, NotFound, ServerFull, UnknownMember, UnsupportedMediaType
 from rtc_server.protocols.rooms import Language, Name, RoomEvent, RoomSettings, Say, Text
+from rtc_server.rooms.invitation import link_of, qr_code
 from rtc_server.rooms.lobby import Lobby
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.room import Room
@@ -114,6 +115,13 @@ async def show_room(request: web.Request) -> web.Response:
     room = _room(request)
     members = [{"id": each.id, "name": each.name, "language": each.language} for each in room]
     return web.json_response(msgspec.to_builtins(room.title) | {"members": members}, headers=NO_STORE)
+
+
+@routes.get("/api/rooms/{room}/qr", _OF_A_ROOM)
+async def show_qr_code(request: web.Request) -> web.Response:
+    """Of the room's address on the page that ``page`` names."""
+    link = link_of(request.query.get("page", ""), request.host, _room(request).id)
+    return web.Response(body=qr_code(link), content_type="image/svg+xml", headers=NO_STORE)
 
 
 @routes.add("POST", "/api/rooms/{room}/members", Policy(is_offer=True, room="room"))

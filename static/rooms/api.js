@@ -44,6 +44,11 @@ export const makeRoom = (wish) => ask('api/rooms', { method: 'POST', json: wish 
 /** @returns {Promise<{id: string, name: string, members: object[]}>} */
 export const fetchRoom = (room, signal) => ask(roomPath(room), { signal });
 
+/** @param {string} page  the address of this page, without query and fragment @returns {Promise<string>} SVG */
+export const fetchQrCode = (room, page) => ask(`${roomPath(room)}/qr?${new URLSearchParams({ page })}`, {
+  read: (response) => response.text(),
+});
+
 /** @param {{name: string, language: string}} who @returns {Promise<Member>} */
 export async function join(room, who) {
   const { member, token } = await ask(`${roomPath(room)}/members`, { method: 'POST', json: who });

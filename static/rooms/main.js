@@ -29,6 +29,7 @@ import { fillLanguages, Joining } from './joining.js';
 import { Lobby } from './lobby.js';
 import { forgetMembership, keepMembership, membership, rememberYourself } from './membership.js';
 import { People } from './people.js';
+import { QrCode } from './qrcode.js';
 import { Reading } from './reading.js';
 import { Replay } from './replay.js';
 import { Room } from './room.js';
@@ -83,6 +84,10 @@ const bubbles = new Bubbles({
 const replay = new Replay(byId('replay'), voice, {
   changed: (id, playing) => bubbles.replaying(id, playing),
   failed: (error) => show(error),
+});
+const qrCode = new QrCode({ button: byId('show-qr'), box: byId('qr'), image: byId('qr-image') }, {
+  fetch: (id) => api.fetchQrCode(id, location.origin + location.pathname),
+  failed: (error, again) => show(error, again),
 });
 const lobby = new Lobby({
   box: byId('lobby'), list: byId('rooms'), empty: byId('rooms-empty'), form: byId('new-room'), name: byId('new-room-name'),
@@ -284,6 +289,7 @@ function enter(kept) {
   for (const message of room.messages) bubbles.show(message);
   people.show([], '');
   byId('room-link').value = invitation(location.href, kept.member.room);
+  qrCode.of(kept.member.room);
   byId('room-member-name').value = kept.name;
   fillLanguages(byId('room-language'), languages, kept.language);
   showLanguageNote();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lab.browsers.chromium import give_mouth, local_url, say, screenshot, watch
 from lab.speech.clips import SPEECH_HZ, speak
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, Resampler
+from rtc_server.rooms.invitation import qr_code
 from tests.browser.conftest import IN_A_BROWSER
 from tests.support.looks import PHONE, TOO_WIDE
 from tests.support.rooms import talking_rooms
@@ -59,6 +61,20 @@ async def talks(page: Page) -> None:
     )
 
 
+async def see_invitation(page: Page) -> None:
+    """The room's link as a picture, which fits; and out of the way again."""
+    image = page.get_by_test_id("qr-image")
+    await expect(image).to_be_hidden()
+    await page.get_by_test_id("show-qr").click()
+    await expect(image).to_be_visible()
+    picture = unquote(await image.get_attribute("src") or "").removeprefix("data:image/svg+xml,")
+    assert picture.encode() == qr_code(await page.get_by_test_id("room-link").input_value())
+    assert await image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
+    assert await page.evaluate(TOO_WIDE) == []
+    await page.get_by_test_id("show-qr").click()
+    await expect(image).to_be_hidden()
+
+
 async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None:
     async with page_at(browser, local_url(rooms, "rooms.html")) as ann:
         await ann.get_by_test_id("new-room-name").fill("Kitchen")
@@ -70,6 +86,7 @@ async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None
             await join(ana, "Ana", "pt")
             await talks(ana)
             await expect(ann.get_by_test_id("people")).to_contain_text("Ana")
+            await see_invitation(ann)
             messages = ana.get_by_test_id("messages")
             await say(ann, said("what is three plus four"))
             await expect(messages).to_contain_text("três", timeout=MINUTE_MS)

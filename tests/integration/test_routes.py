@@ -62,6 +62,8 @@ HEAD    /api/rooms                      known
 POST    /api/rooms                      known     offer
 GET     /api/rooms/x                    known
 HEAD    /api/rooms/x                    known
+GET     /api/rooms/x/qr                 known
+HEAD    /api/rooms/x/qr                 known
 POST    /api/rooms/x/members            known     offer
 PATCH   /api/rooms/x/members/me         known
 DELETE  /api/rooms/x/members/me         known     crowded

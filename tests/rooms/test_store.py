@@ -57,10 +57,10 @@ def test_a_file_without_a_password_is_none(tmp_path: Path, content: bytes, said:
         {"node_url": "http://10.0.0.7:8080/under"},
     ],
 )
-def test_a_node_that_others_would_not_find_does_not_start(settings: dict[str, Any], tmp_path: Path) -> None:
-    auth = {} if "tls" in settings else {"allow_anonymous": True}
+def test_a_node_that_others_would_not_find_does_not_start(settings: dict[str, Any]) -> None:
+    settings = settings | {"allow_anonymous": "tls" not in settings, "redis": "redis://127.0.0.1:1"}
     with pytest.raises(ConfigError, match="--node-url"):
-        Server(Settings(model="echo", stt="none", rooms="on", redis="redis://127.0.0.1:1", **auth, **settings))
+        Server(Settings(model="echo", stt="none", rooms="on", **settings))
 
 
 async def test_the_password_opens_it_and_another_does_not(tmp_path: Path) -> None:
