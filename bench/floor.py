@@ -1,7 +1,7 @@
 """``python -m bench floor``: the least time that a step can take on a card, by its memory's bandwidth alone.
 
 A step of a batch reads the weights once and the streaming state of every session, of which attention's caches are
-nearly all; the moshi package scans them as a whole from the first frame on. Computing is left out: in a batch of so
+nearly all: as a whole, in conversations as long as the context and longer. Computing is left out: in a batch of so
 few rows it is the smaller part. Pure but for :func:`run`, which asks another process for the sizes.
 """
 

@@ -13,9 +13,10 @@ from moshi.modules.transformer import RingKVCache
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.models.kyutai.attention import read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.estimate import footprint
-from rtc_server.models.kyutai.kv_cache import NarrowKVCache, set_kv_dtype
+from rtc_server.models.kyutai.kv_cache import NarrowRing
 from rtc_server.models.kyutai.model import KyutaiModel, load
 from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 from tests.support.kyutai_rows import (
@@ -34,9 +35,6 @@ pytestmark = pytest.mark.slow
 ROWS, HEADS, CAPACITY, WIDTH = 3, 2, 5, 4
 
 
-ALWAYS = torch.ones(ROWS, dtype=torch.bool)
-
-
 def narrow(checkpoint: Path, slots: int, kv_dtype: KvDtype) -> KyutaiModel:
     return load(KyutaiOptions(str(checkpoint), slots, kv_dtype=kv_dtype, temp=0.0, temp_text=0.0, threads=1))
 
@@ -44,15 +42,16 @@ def narrow(checkpoint: Path, slots: int, kv_dtype: KvDtype) -> KyutaiModel:
 def filled(stored: torch.dtype, factor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys of the package's cache and of ours after more writes than they hold, with rows that were masked at times."""
     plain = RingKVCache(ROWS, HEADS, WIDTH, CAPACITY, device=torch.device("cpu"), dtype=torch.float32)
-    ours = NarrowKVCache(plain, ROWS, stored)
+    ours = NarrowRing(plain, ROWS, stored)
     generator = torch.Generator().manual_seed(0)
     for _ in range(CAPACITY + 3):
         k, v = factor * torch.randn((2, ROWS, HEADS, 1, WIDTH), generator=generator)
         mask = torch.rand(ROWS, generator=generator) < 0.7
-        expected, found = plain.complete(k, v, mask), ours.complete(k, v, mask)
-        assert torch.equal(found.positions, expected.positions)
-        assert found.keys.dtype == torch.float32
-    return expected.keys, found.keys
+        ours.write(k, v, (plain.end_offset % CAPACITY)[:, None])
+        expected = plain.complete(k, v, mask)
+        found, _ = ours.read(CAPACITY, torch.float32)
+        assert found.dtype == torch.float32
+    return expected.keys, found
 
 
 @pytest.mark.parametrize(
@@ -75,21 +74,23 @@ def test_what_is_too_large_becomes_the_largest_and_not_nan(stored: torch.dtype) 
 
 
 def test_writes_are_in_place() -> None:
-    """As a CUDA graph needs them: where the cache lies never changes."""
+    """As a CUDA graph needs them: where the ring lies never changes."""
     like = RingKVCache(ROWS, HEADS, WIDTH, CAPACITY, device=torch.device("cpu"), dtype=torch.float32)
-    cache = NarrowKVCache(like, ROWS, torch.float8_e4m3fn)
-    before = cache.cache.data_ptr(), cache.end_offset.data_ptr()
-    for _ in range(CAPACITY + 1):
+    ring = NarrowRing(like, ROWS, torch.float8_e4m3fn)
+    before = ring.cache.data_ptr()
+    for position in range(CAPACITY):
         keys, values = torch.randn(2, ROWS, HEADS, 1, WIDTH)
-        cache.complete(keys, values, ALWAYS)
-    assert (cache.cache.data_ptr(), cache.end_offset.data_ptr()) == before
-    assert cache.cache.any()
+        ring.write(keys, values, torch.full((ROWS, 1), position))
+    assert ring.cache.data_ptr() == before
+    assert ring.cache.any()
 
 
 def test_with_nothing_to_round_every_token_is_that_of_the_package(moshi_checkpoint: Path) -> None:
-    def tokens(kv_dtype: KvDtype | torch.dtype) -> torch.Tensor:
-        lm = open_checkpoint(str(moshi_checkpoint)).get_moshi("cpu", torch.float32)
-        set_kv_dtype(lm, kv_dtype)
+    def tokens(stored: torch.dtype | None) -> torch.Tensor:
+        found = open_checkpoint(str(moshi_checkpoint))
+        lm = found.get_moshi("cpu", torch.float32)
+        if stored is not None:
+            read_what_is_filled(found.get_mimi("cpu"), lm, stored)
         lm_gen = LMGen(lm, temp=0.0, temp_text=0.0, support_out_of_sync=True)
         lm_gen.streaming_forever(ROWS)
         generator = torch.Generator().manual_seed(1)
@@ -102,10 +103,10 @@ def test_with_nothing_to_round_every_token_is_that_of_the_package(moshi_checkpoi
                 assert step is not None
                 made.append(step)
         caches = [state.kv_cache for state in lm.get_streaming_state().values() if hasattr(state, "kv_cache")]
-        assert {type(cache) for cache in caches} == {RingKVCache if kv_dtype == "auto" else NarrowKVCache}
+        assert {type(cache) for cache in caches} == {RingKVCache if stored is None else NarrowRing}
         return torch.stack(made)
 
-    assert torch.equal(tokens(torch.float32), tokens("auto"))
+    assert torch.equal(tokens(torch.float32), tokens(None))
 
 
 @pytest.mark.parametrize("kv_dtype", ["bfloat16", "float8"])

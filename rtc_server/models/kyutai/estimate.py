@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from moshi.models import loaders
 
+from rtc_server.models.kyutai.attention import read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, load_errors, read_configuration
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
-from rtc_server.models.kyutai.kv_cache import widened_bytes
+from rtc_server.models.kyutai.kv_cache import stored_as, widened_bytes
 from rtc_server.models.kyutai.model import lm_dtype, lm_overrides, make_generator, streaming_states
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.kyutai.quantize import is_quantized, saved_bytes
@@ -50,6 +51,7 @@ def footprint(options: KyutaiOptions) -> Footprint:
         if quantized and not narrow:  # the package's choice then
             options = dataclasses.replace(options, kv_dtype="float16")
         lm_gen = make_generator(lm, checkpoint, options)
+        read_what_is_filled(mimi, lm, stored_as(options.kv_dtype))
         mimi.streaming_forever(options.slots)
         lm_gen.streaming_forever(options.slots)
         cache = state_bytes(streaming_states(mimi, lm_gen))

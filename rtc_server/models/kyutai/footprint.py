@@ -12,6 +12,8 @@ import torch
 from moshi.modules.streaming import State
 from moshi.modules.transformer import RingKVCache
 
+from rtc_server.models.kyutai.kv_cache import Ring
+
 
 def weight_bytes(*modules: torch.nn.Module) -> int:
     """Bytes of their parameters and buffers; shared ones count once."""
@@ -27,7 +29,7 @@ def _tensors(holder: object) -> Iterator[torch.Tensor]:
     for value in vars(holder).values():
         if isinstance(value, torch.Tensor):
             yield value
-        elif isinstance(value, State | RingKVCache):
+        elif isinstance(value, State | RingKVCache | Ring):
             yield from _tensors(value)
 
 

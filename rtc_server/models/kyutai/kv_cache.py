@@ -1,18 +1,17 @@
-"""Attention caches of another type than the model computes in: less memory for a session, at the price of rounding.
+"""What attention remembers of each row: keys and values in rings, written at an index, read as far as they are filled.
 
-Owns how a cache is put in place of the moshi package's, and how numbers are stored in it. Shapes stay fixed, writes are
-in place and nothing waits for the device, so that a step can be captured as a CUDA graph.
+Owns how numbers are stored, in the type that the model computes in or in a narrower one: less memory for a session, at
+the price of rounding. Knows no positions and no masks. Writes are in place and nothing waits for the device, so that a
+step can be captured as a CUDA graph.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from typing import Any, Final
+from typing import Final
 
 import torch
 from moshi.models.lm import LMModel
-from moshi.modules.transformer import KVCacheResult, RingKVCache
+from moshi.modules.transformer import RingKVCache
 
 from rtc_server.models.kyutai.options import KvDtype
 
@@ -23,25 +22,50 @@ _STORED: Final[dict[str, torch.dtype]] = {
 }
 
 
-class NarrowKVCache(RingKVCache):
+def stored_as(kv_dtype: KvDtype) -> torch.dtype | None:
+    """The type to store keys and values in; None for the one that they come in."""
+    return None if kv_dtype == "auto" else _STORED[kv_dtype]
+
+
+class Ring:
+    """Keys and values of one layer. ``cache``: shape [2, rows, heads, capacity, width], zero when fresh."""
+
+    def __init__(self, like: RingKVCache, rows: int, kept: torch.dtype | None = None) -> None:
+        """``like``: the package's own, of any number of rows; ``kept``: another type of tensor than its."""
+        _, _, heads, self.capacity, width = like.cache.shape
+        shape = (2, rows, heads, self.capacity, width)
+        self.cache = torch.zeros(shape, dtype=kept or like.cache.dtype, device=like.cache.device)
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor) -> None:
+        """Write both, of shape [rows, heads, positions, width], at ``index``, int64, shape [rows, positions]."""
+        there = index[:, None, :, None].expand(keys.shape)
+        self.cache[0].scatter_(2, there, keys)
+        self.cache[1].scatter_(2, there, values)
+
+    def read(self, extent: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first ``extent`` keys and values of each row, [rows, heads, extent, width], to compute with in
+        ``dtype``."""
+        return self.cache[0, :, :, :extent], self.cache[1, :, :, :extent]
+
+
+class NarrowRing(Ring):
     """A ring that stores keys and values as ``stored`` and gives them back in the type that they came in.
 
-    The whole of a layer is widened when it is read: working memory for one layer at a time.
+    What is read of a layer is widened: working memory for one layer at a time.
     """
 
-    def __init__(self, like: RingKVCache, batch_size: int, stored: torch.dtype) -> None:
-        """``like``: the package's own, of any batch size."""
-        _, _, heads, capacity, width = like.cache.shape
-        device = like.cache.device
+    def __init__(self, like: RingKVCache, rows: int, stored: torch.dtype) -> None:
         # Few operations know eight bits: they are kept as what they are, and read as what they mean. Zero is zero.
-        kept = torch.uint8 if stored.itemsize == 1 else stored
-        super().__init__(batch_size, heads, width, capacity, like.respect_exec_mask, device, kept)
+        super().__init__(like, rows, torch.uint8 if stored.itemsize == 1 else stored)
         self._stored = stored
         self._largest = torch.finfo(stored).max
 
-    def complete(self, k: torch.Tensor, v: torch.Tensor, exec_mask: torch.Tensor) -> KVCacheResult:
-        kept = super().complete(self._narrow(k), self._narrow(v), exec_mask)
-        return KVCacheResult(self._widen(kept.keys, k.dtype), self._widen(kept.values, v.dtype), kept.positions)
+    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor) -> None:
+        super().write(self._narrow(keys), self._narrow(values), index)
+
+    def read(self, extent: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = super().read(extent, dtype)
+        return keys.view(self._stored).to(dtype), values.view(self._stored).to(dtype)
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
         """Clamp to the largest finite value: float8 has no infinity, only NaN."""
@@ -49,32 +73,9 @@ class NarrowKVCache(RingKVCache):
             values = values.clamp(-self._largest, self._largest)
         return values.to(self._stored).view(self.cache.dtype)
 
-    def _widen(self, kept: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return kept.view(self._stored).to(dtype)
-
-
-def set_kv_dtype(lm: LMModel, kv_dtype: KvDtype | torch.dtype) -> None:
-    """Give the attention of ``lm`` caches of this type, from when it starts streaming; ``auto`` leaves the package's.
-
-    The package's caches are never allocated. The depth transformer's, of a few entries, stay as they are.
-    """
-    if kv_dtype == "auto":
-        return
-    stored = kv_dtype if isinstance(kv_dtype, torch.dtype) else _STORED[kv_dtype]
-    for layer in lm.transformer.layers:
-        attention: Any = layer.self_attn
-        attention._init_streaming_state = functools.partial(_streaming_state, attention, stored)
-
 
 def widened_bytes(lm: LMModel) -> int:
-    """Working memory that reading narrow caches of ``lm``, which is streaming, takes for all rows; 0 without any."""
+    """Working memory that reading narrow rings of ``lm``, which is streaming, takes for all rows; 0 without any."""
     states = lm.get_streaming_state().values()
-    caches = [cache for state in states if isinstance(cache := getattr(state, "kv_cache", None), NarrowKVCache)]
-    return max((cache.cache.numel() * lm.dtype.itemsize for cache in caches), default=0)
-
-
-def _streaming_state(attention: Any, stored: torch.dtype, batch_size: int) -> Any:
-    """The package's state, for no rows, and therefore of no size, made into one for ``batch_size`` with our cache."""
-    empty = type(attention)._init_streaming_state(attention, 0)
-    cache = NarrowKVCache(empty.kv_cache, batch_size, stored)
-    return dataclasses.replace(empty, batch_size=batch_size, kv_cache=cache, offset=empty.offset.new_zeros(batch_size))
+    rings = [ring for state in states if isinstance(ring := getattr(state, "kv_cache", None), NarrowRing)]
+    return max((ring.cache.numel() * lm.dtype.itemsize for ring in rings), default=0)

@@ -27,9 +27,10 @@ from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
 from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, languages_of, read_about
+from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
-from rtc_server.models.kyutai.kv_cache import set_kv_dtype
+from rtc_server.models.kyutai.kv_cache import stored_as
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.kyutai.quantize import load_lm
 from rtc_server.models.kyutai.row_state import TensorRows, TensorRowWriter, pack_host, row_format, unpack_host
@@ -97,7 +98,8 @@ def _build(
         examples=about.examples,
         languages=languages_of(name, about),
     )
-    return KyutaiModel(info, mimi, lm_gen, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
+    filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype))
+    return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 
 
 def lm_overrides(options: KyutaiOptions) -> dict[str, Any]:
@@ -113,7 +115,6 @@ def lm_dtype(options: KyutaiOptions) -> torch.dtype:
 
 def make_generator(lm: LMModel, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> LMGen:
     """The generator around a language model, not streaming yet."""
-    set_kv_dtype(lm, options.kv_dtype)
     return LMGen(
         lm,
         cfg_coef=options.cfg_coef,
@@ -222,13 +223,14 @@ class KyutaiModel:
         info: ModelInfo,
         mimi: MimiModel,
         lm_gen: LMGen,
+        filled: Filled,
         table: tuple[bytes, ...],
         *,
         boundary: int = 0,
         seed: int | None = None,
     ) -> None:
-        """Takes over ``mimi`` and ``lm_gen`` and puts them into streaming. ``table``: see ``piece_table``;
-        ``boundary``: the text token between words."""
+        """Takes over ``mimi`` and ``lm_gen``, whose attention reads what is ``filled``, and puts them into streaming.
+        ``table``: see ``piece_table``; ``boundary``: the text token between words."""
         self._info = info
         self._boundary = boundary
         self._table = table
@@ -237,7 +239,7 @@ class KyutaiModel:
         self._decoders = [TextDecoder(table) for _ in range(info.slots)]
         self._last_tokens: torch.Tensor | None = None
         with torch.no_grad():
-            self._nets: _Nets | None = _Nets(mimi, lm_gen, info.slots, seed)
+            self._nets: _Nets | None = _Nets(mimi, lm_gen, filled, info.slots, seed)
         nets = self._open
         self._info = dataclasses.replace(info, row_format=nets.row_format())
         self._weight_bytes = weight_bytes(nets.mimi, nets.lm_gen)
@@ -273,10 +275,13 @@ class KyutaiModel:
     def warm_up(self) -> None:
         all_slots = np.ones(self._info.slots, dtype=np.bool_)
         quiet = np.zeros((self._info.slots, FRAME_SAMPLES), dtype=np.float32)
-        for _ in range(self._open.max_delay + _WARM_UP_STEPS):
-            self._open.forget_masks()  # setting a mask is a graph of its own
-            self.step(quiet, all_slots)
-        self.reset(all_slots)
+        for frames in self._open.filled.buckets or [0]:
+            self._open.filled.at_least(frames)
+            for _ in range(self._open.max_delay + _WARM_UP_STEPS):
+                self._open.forget_masks()  # setting a mask is a graph of its own
+                self.step(quiet, all_slots)
+            self.reset(all_slots)
+        self._open.filled.at_least(0)
         self._open.sampler.reseed()
 
     @torch.no_grad()
@@ -300,6 +305,7 @@ class KyutaiModel:
             self._last_tokens = None
             return [None] * self._info.slots
         nets = self._open
+        nets.filled.to(int(self._steps[active].max()) + 1)
         heard = active & (self._steps > 0)
         with _running_on(self._device), _counting_nothing(self._device):
             codes = nets.encode(self._upload(pcm, heard), heard)
@@ -404,13 +410,16 @@ class _RowWriter:
 class _Nets:
     """Mimi and the language model in streaming: what runs on the device, without what is kept on the host."""
 
-    def __init__(self, mimi: MimiModel, lm_gen: LMGen, slots: int, seed: int | None) -> None:
+    def __init__(self, mimi: MimiModel, lm_gen: LMGen, filled: Filled, slots: int, seed: int | None) -> None:
         self.mimi = mimi
         self.lm_gen = lm_gen
+        self.filled = filled
         self.max_delay: int = lm_gen.max_delay
         self.sampler = RowSampler(lm_gen, slots, seed)
         mimi.streaming_forever(slots)
         lm_gen.streaming_forever(slots)
+        if lm_gen.lm_model.device.type == "cuda":
+            graph_each_extent(mimi, lm_gen, filled)
         self._wiper = RowWiper(self.states(), slots)
         self._mimi_mask = _ExecMask(mimi)
         self._lm_mask = _ExecMask(lm_gen)

@@ -16,7 +16,7 @@ import torch
 
 from rtc_server.models.kyutai.wipe import RowTensor
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """One more with each change of what the bytes are."""
 _OF_A_WEIGHT: Final = 32
 """Numbers of each weight that are looked at to tell one checkpoint from another."""

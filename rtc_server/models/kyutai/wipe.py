@@ -13,9 +13,9 @@ from typing import Final
 
 import torch
 from moshi.modules.streaming import State
-from moshi.modules.transformer import RingKVCache
 
 from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai.kv_cache import Ring
 
 _NOT_OF_A_ROW: Final = frozenset(
     {
@@ -109,14 +109,14 @@ def _tensors(path: str, holder: object) -> Iterator[tuple[str, object, str]]:
                 yield here, holder, name
         elif isinstance(value, list | tuple | dict | set):
             raise _unknown_layout(here)
-        elif isinstance(value, State | RingKVCache):
+        elif isinstance(value, State | Ring):
             yield from _tensors(here, value)
 
 
 def _row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> RowTensor:
     tensor: torch.Tensor = getattr(owner, name)
     # Keys and values lie in one tensor, [2, batch, heads, time, width]; everything else has its batch first.
-    dim = 1 if isinstance(owner, RingKVCache) and name == "cache" else 0
+    dim = 1 if isinstance(owner, Ring) and name == "cache" else 0
     blank = tensor.flatten()[0]
     if tensor.dim() <= dim or tensor.shape[dim] != rows or rows % slots or not bool((tensor == blank).all()):
         raise _unknown_layout(path)

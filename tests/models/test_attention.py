@@ -1,0 +1,221 @@
+"""Attention over what is filled makes the package's own tokens: for every kind of model, through ring wraps, resets and
+random masks; and it reads no further than it has to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from moshi.models.compression import MimiModel
+from moshi.models.lm import LMGen
+from moshi.utils.compile import no_compile
+
+from rtc_server.models.kyutai import attention
+from rtc_server.models.kyutai.attention import Filled, GraphOfEachExtent, read_what_is_filled
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.kv_cache import Ring
+from rtc_server.models.kyutai.model import make_generator
+from rtc_server.models.kyutai.options import KyutaiOptions
+from tests.support.kyutai_rows import PCM_TOLERANCE, RING_FRAMES, greedy, noise
+
+pytestmark = pytest.mark.slow
+
+ROWS = 3
+STEPS = 2 * RING_FRAMES + 8
+
+
+def generator_of(model: str, cfg_coef: float = 1.0, dtype: torch.dtype = torch.float32) -> tuple[MimiModel, LMGen]:
+    """The package's own, with rings so short that they wrap."""
+    found = open_checkpoint(model)
+    lm = found.get_moshi("cpu", dtype, lm_kwargs_overrides={"context": RING_FRAMES})
+    options = KyutaiOptions(model, ROWS, temp=0.8, temp_text=0.7, cfg_coef=cfg_coef)
+    lm_gen = make_generator(lm, found, options)
+    lm_gen.use_sampling = True
+    return found.get_mimi("cpu"), lm_gen
+
+
+def tokens_of(lm_gen: LMGen, filled: Filled | None, seed: int = 0) -> list[torch.Tensor]:
+    """The tokens of each step, and the probabilities of extra heads; of rows that come, pause and go at random."""
+    lm = lm_gen.lm_model
+    heard = lm.n_q - lm.dep_q
+    rng = np.random.default_rng(seed)
+    steps = np.zeros(ROWS, dtype=np.int64)
+    torch.manual_seed(seed)
+    made, most = [], 0
+    with torch.no_grad(), no_compile():
+        lm_gen.streaming_forever(ROWS)
+        for _ in range(STEPS):
+            leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
+            lm_gen.reset_streaming(torch.from_numpy(leaving))
+            lm_gen.set_exec_mask(torch.from_numpy(active))
+            steps[leaving] = 0
+            if filled is not None:
+                filled.to(int(max(steps[active], default=0)) + 1)
+            found = lm_gen.step_with_extra_heads(torch.from_numpy(rng.integers(0, lm.card, (ROWS, heard, 1))))
+            assert found is not None
+            steps[active] += 1
+            most = max(most, steps.max())
+            made.append(found[0][active])
+            made += [head[active] for head in found[1]]
+    assert most > RING_FRAMES, "no ring wrapped"
+    return made
+
+
+@pytest.mark.parametrize("in_buckets", [False, True], ids=["to the frame", "in buckets"])
+@pytest.mark.parametrize(("kind", "cfg_coef"), [("moshi", 1.0), ("stt", 1.0), ("hibiki", 1.0), ("hibiki", 3.0)])
+def test_every_token_is_the_package_s(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, cfg_coef: float, in_buckets: bool
+) -> None:
+    monkeypatch.setattr(attention, "_LEAST_BUCKET", 4)
+    checkpoint = str(request.getfixturevalue(f"{kind}_checkpoint"))
+    mimi, ours = generator_of(checkpoint, cfg_coef)
+    filled = read_what_is_filled(mimi, ours.lm_model)
+    filled._cuda = in_buckets
+    expected = tokens_of(generator_of(checkpoint, cfg_coef)[1], None)
+    for one, other in zip(tokens_of(ours, filled), expected, strict=True):
+        assert torch.equal(one, other) if not one.is_floating_point() else torch.allclose(one, other, atol=1e-6)
+    assert len({tuple(each.flatten().tolist()) for each in expected}) > STEPS // 2, "it said the same all the time"
+
+
+@pytest.mark.parametrize("model", ["pico", "pico-stt"])
+def test_every_token_of_the_bundled_models_is_the_package_s(model: str) -> None:
+    mimi, ours = generator_of(model)
+    filled = read_what_is_filled(mimi, ours.lm_model)
+    for one, other in zip(tokens_of(ours, filled), tokens_of(generator_of(model)[1], None), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_token_in_bfloat16_is_the_package_s(moshi_checkpoint: Path) -> None:
+    mimi, ours = generator_of(str(moshi_checkpoint), dtype=torch.bfloat16)
+    filled = read_what_is_filled(mimi, ours.lm_model)
+    plain = generator_of(str(moshi_checkpoint), dtype=torch.bfloat16)[1]
+    for one, other in zip(tokens_of(ours, filled), tokens_of(plain, None), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("model", ["moshi", "pico"])
+def test_mimi_hears_and_speaks_as_it_does_without(request: pytest.FixtureRequest, model: str) -> None:
+    """Two positions a frame: each sees the one beside it only if that came before."""
+    checkpoint = model if model == "pico" else str(request.getfixturevalue(f"{model}_checkpoint"))
+    plain, ours = open_checkpoint(checkpoint).get_mimi("cpu"), open_checkpoint(checkpoint).get_mimi("cpu")
+    filled = read_what_is_filled(ours, generator_of(checkpoint)[1].lm_model)
+    rng = np.random.default_rng(1)
+    steps, most = np.zeros(ROWS, dtype=np.int64), 0
+    with torch.no_grad(), no_compile():
+        for mimi in (plain, ours):
+            mimi.streaming_forever(ROWS)
+        for _ in range(STEPS):
+            leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
+            steps[leaving] = 0
+            filled.to(int(max(steps[active], default=0)) + 1)
+            steps[active] += 1
+            most = max(most, steps.max())
+            frames = torch.from_numpy(noise(rng, ROWS))[:, None]
+            spoken = torch.from_numpy(rng.integers(0, plain.cardinality, (ROWS, plain.num_codebooks, 1)))
+            for mimi in (plain, ours):
+                mimi.reset_streaming(torch.from_numpy(leaving))
+                mimi.set_exec_mask(torch.from_numpy(active))
+            assert torch.equal(plain.encode(frames)[active], ours.encode(frames)[active])
+            torch.testing.assert_close(
+                plain.decode(spoken)[active], ours.decode(spoken)[active], rtol=0, atol=PCM_TOLERANCE
+            )
+    assert 2 * most > 40, "no ring wrapped"
+
+
+def test_no_more_is_read_than_is_filled(moshi_checkpoint: Path) -> None:
+    """What lies beyond the extent may be anything: it does not even count as masked."""
+    mimi, lm_gen = generator_of(str(moshi_checkpoint))
+    filled = read_what_is_filled(mimi, lm_gen.lm_model)
+    lm_gen.streaming_forever(ROWS)
+    rings: list[Ring] = [
+        state.kv_cache for state in lm_gen.lm_model.get_streaming_state().values() if hasattr(state, "kv_cache")
+    ]
+    assert rings
+    for ring in rings:
+        ring.cache[:, :, :, 8:] = torch.nan
+    hidden: list[Any] = []
+    lm_gen.on_text_logits_hook = hidden.append
+    with no_compile():
+        for frames in range(1, 9):
+            filled.to(frames)
+            lm_gen.step(torch.ones((ROWS, 4, 1), dtype=torch.long))
+            assert hidden[-1].isfinite().all()
+        filled.to(9)
+        lm_gen.step(torch.ones((ROWS, 4, 1), dtype=torch.long))
+        assert hidden[-1].isnan().any(), "the poison did not take"
+
+
+def test_extents_follow_the_longest_row() -> None:
+    filled = Filled(cuda=False, narrow=False)
+    filled.add_ring(100)
+    assert filled.extent(100, 1) == 100, "nothing has been said: it may be full"
+    assert filled.buckets == []
+    found = []
+    for frames in (1, 8, 9, 99, 100_000):
+        filled.to(frames)
+        found.append((filled.extent(100, 1), filled.extent(100, 2)))
+    assert found == [(8, 8), (8, 16), (16, 24), (100, 100), (100, 100)]
+
+
+def test_extents_on_cuda_are_few() -> None:
+    """Each is a graph of its own; of rings that are widened when they are read there is one."""
+    filled = Filled(cuda=True, narrow=False)
+    filled.add_ring(250)
+    filled.add_ring(3000)
+    assert filled.buckets == [3000, 2048, 1024, 512, 256]
+    found = set()
+    for frames in range(1, 4000, 7):
+        filled.to(frames)
+        extent = filled.extent(3000, 1)
+        assert extent >= min(frames, 3000)
+        found.add((extent, filled.extent(250, 2)))
+    assert found == {(length, 250) for length in filled.buckets}
+    narrow = Filled(cuda=True, narrow=True)
+    narrow.add_ring(3000)
+    narrow.to(1)
+    assert narrow.buckets == [narrow.extent(3000, 1)] == [3000]
+
+
+def test_each_extent_is_captured_once() -> None:
+    """What a captured graph reads has the length that it was captured with."""
+    filled = Filled(cuda=True, narrow=False)
+    filled.add_ring(1000)
+
+    class Captured:
+        """As a graph does it: what was computed at the time of the capture is computed for ever."""
+
+        def __init__(self, function: Any) -> None:
+            self.extent: int = function()
+
+        def __call__(self) -> int:
+            return self.extent
+
+    graphed = GraphOfEachExtent(lambda: filled.extent(1000, 1), filled, Captured)
+    for frames in (1, 300, 3, 5000, 301, 700):
+        filled.to(frames)
+        assert graphed() == filled.extent(1000, 1)
+    assert len(graphed.graphs) == 3
+
+
+def test_a_warm_up_runs_at_each_extent(moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Often enough for a graph: it is captured at the second call, and replayed from the third on."""
+    monkeypatch.setattr(attention, "_LEAST_BUCKET", 4)
+    model = greedy(moshi_checkpoint, 1)
+    filled = model._open.filled
+    filled._cuda = True
+    step, seen = model.step, []
+
+    def counted(pcm: Any, active: Any) -> Any:
+        made = step(pcm, active)
+        if made[0] is not None and made[0].pcm is not None:
+            seen.append(filled.frames)
+        return made
+
+    monkeypatch.setattr(model, "step", counted)
+    model.warm_up()
+    assert {frames: seen.count(frames) >= 3 for frames in filled.buckets} == {16: True, 4: True, 8: True}
+    model.step(np.zeros((1, 1920), np.float32), np.ones(1, np.bool_))
+    assert filled.frames == 4, "the warm-up is over"
