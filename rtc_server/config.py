@@ -226,7 +226,7 @@ class Settings:
     max_lag_ms: float = _setting(
         15.0, "new sessions are refused while one packet in twenty leaves later than this", 1, 100_000
     )
-    playout_margin_ms: float = _setting(32.0, "how late a frame of the model's voice may be", 0, 500)
+    playout_margin_ms: float = _setting(28.0, "how late a frame of the model's voice may be", 0, 500)
     bitrate_bps: int = _setting(32_000, "outbound Opus bit rate, bits a second", 6_000, 256_000)
 
     def __post_init__(self) -> None:

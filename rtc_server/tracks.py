@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import fractions
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.media.microphone import START_PATIENCE_S
 from rtc_server.media.opus import DTX_BYTES, PACKET_TICKS, RTP_TIME_BASE, OpusEncoder
 from rtc_server.media.playout import PlayoutBuffer
+from rtc_server.system.wheel import Wheel
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ class PacketClock:
 
 
 class OutboundTrack(MediaStreamTrack):
-    """The model's voice in pieces of 20 ms, paced on a monotonic clock that starts with the model's first frame.
+    """The model's voice in pieces of 20 ms, paced on a monotonic clock that starts with the model's first frame, at the
+    next tick of ``wheel``.
 
-    That puts packets behind frames at a known distance: a clock with a phase of its own would cost up to 20 ms of
-    reserve.
-    ``on_voice`` is called once, when the model's first samples leave. ``clock``: monotonic seconds, those of the event
-    loop.
+    That puts packets behind frames at a known distance, within 10 ms: a clock with a phase of its own would cost up to
+    20 ms of reserve. And all tracks of a process are woken together.
+    ``on_voice`` is called once, when the model's first samples leave.
     """
 
     kind = "audio"
@@ -72,10 +72,10 @@ class OutboundTrack(MediaStreamTrack):
         self,
         playout: PlayoutBuffer,
         on_voice: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        wheel: Wheel | None = None,
     ) -> None:
         super().__init__()
-        self._now = clock
+        self._wheel = wheel or Wheel()
         self._playout = playout
         self._on_voice: Callable[[], None] | None = on_voice
         self._clock: PacketClock | None = None
@@ -96,13 +96,15 @@ class OutboundTrack(MediaStreamTrack):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await self._started.wait()
-            self._clock = PacketClock(self._now() + self._playout.phase_s)
+            self._clock = PacketClock(self._wheel.snap(self._wheel.now() + self._playout.phase_s))
         if self.readyState != "live":
             raise MediaStreamError
-        number, wait_s = self._clock.next(self._now())
+        now = self._wheel.now()
+        number, wait_s = self._clock.next(now)
         if wait_s:
-            await asyncio.sleep(wait_s)
-        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES, self._now())
+            await self._wheel.sleep_until(now + wait_s)
+            now = self._wheel.now()
+        pcm, voiced = self._playout.pull(audio.PACKET_SAMPLES, now)
         if voiced and self._on_voice is not None:
             self._on_voice()
             self._on_voice = None
@@ -118,9 +120,9 @@ class EncodedTrack(OutboundTrack):
         encoder: OpusEncoder,
         bitrate: int,
         on_voice: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        wheel: Wheel | None = None,
     ) -> None:
-        super().__init__(playout, on_voice, clock)
+        super().__init__(playout, on_voice, wheel)
         self._encoder = encoder
         self._bitrate = bitrate
         self._loss = 0.0

@@ -19,8 +19,8 @@ MAX_DEPTH_MS: Final = 480
 """Six frames. An engine that delivers more at once has been away; what it says late is not worth the delay."""
 _WINDOW_S: Final = 1.0
 """The reserve is cut to what was needed in so long a time."""
-_SLACK_S: Final = 0.010
-"""Reserve over the margin that is not worth a cut."""
+_SLACK_S: Final = 0.012
+"""Reserve over the margin that is not worth a cut: that to the next tick of the wheel is among it."""
 _PACKET_S: Final = audio.PACKET_MS / 1000
 _FADE_SAMPLES: Final = audio.ms_to_samples(10)
 _SEARCH_SAMPLES: Final = audio.ms_to_samples(8)

@@ -34,6 +34,7 @@ from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.captioner import Captioners
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId, SessionState
+from rtc_server.system.wheel import Wheel
 
 _KEPT_ENDS: Final = 1024
 _END_IS_KEPT_S: Final = 300.0
@@ -55,6 +56,8 @@ class Registry:
         worker: int = 0,
     ) -> None:
         self.admission = admission
+        self.wheel = Wheel()
+        """That wakes all tracks and sessions of this process."""
         self.captioners = captioners or Captioners(metrics)
         self._detector = detector
         self._settings = settings
@@ -174,6 +177,7 @@ class Registry:
             self._detector,
             self.captioners,
             self._forget,
+            self.wheel,
         )
         self._sessions[session.id.text] = session
         self.admission.enter_session(session)

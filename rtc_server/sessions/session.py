@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import logging
 import random
-import time
 from collections.abc import Callable
 from typing import Final, Literal, assert_never
 
@@ -53,6 +52,7 @@ from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
 from rtc_server.sessions.user_audio import UserAudio
 from rtc_server.sessions.voice import ModelVoice
+from rtc_server.system.wheel import EARLY_S, Wheel
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Session:
 
     Opened in three steps: :meth:`open` takes the slot, :meth:`attach` gives it a transport, :meth:`start` lets it go
     on by itself. One that was another media node's is opened by :meth:`take_over` alone. ``resumable``: waits for its
-    client when the transport dies. ``clock``: monotonic seconds.
+    client when the transport dies. ``wheel``: wakes it, and says the time.
     """
 
     def __init__(
@@ -87,8 +87,9 @@ class Session:
         detector: Engine | None,
         captioners: Captioners,
         on_ended: Callable[[Session], None],
-        clock: Callable[[], float] = time.monotonic,
+        wheel: Wheel,
     ) -> None:
+        clock = wheel.now
         now = clock()
         self.id = session_id
         self.service = engine.service
@@ -97,6 +98,7 @@ class Session:
         """Of a room."""
         self.listeners = Listeners(settings, session_id.log_id, clock)
         self._clock = clock
+        self._wheel = wheel
         self._machine = SessionMachine(session_id.log_id)
         self._engine = engine
         self._settings = settings
@@ -592,11 +594,13 @@ class Session:
         looked_at = stats_at = self._clock()
         while self._machine.live:
             due = min(self._audio_due(), looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_ms / 1000)
-            await asyncio.sleep(max(0.0, due - self._clock()))
+            await self._wheel.sleep_towards(due)
             if not self._machine.live:
                 return
-            now = self._clock()
-            self._poll(now)
+            now, audio_due = self._clock(), self._audio_due()
+            if now >= audio_due - EARLY_S:  # else what came meanwhile has put it off
+                now = max(now, audio_due)
+                self._poll(now)
             if now < min(looked_at + LOOK_INTERVAL_S, stats_at + self._stats_interval_ms / 1000):
                 continue
             figures = await self.presence.look()

@@ -9,9 +9,8 @@ connection is retired.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiortc.rtp import RtpPacket
@@ -29,6 +28,7 @@ from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import Fragment
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
+from rtc_server.system.wheel import Wheel
 from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
 from rtc_server.webrtc.channel import ChannelLanguage, OwnLanguage
 from rtc_server.webrtc.ice import MediaAddresses
@@ -41,12 +41,12 @@ _LOSS_REPORT_S: Final = 0.9
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a connection is made of: its peer, a decoder by the name of its codec, an encoder of so many bit/s; and the
-    clock that it goes by, in monotonic seconds."""
+    wheel that it is woken by, whose clock it goes by."""
 
     make_peer: Callable[..., Peer] = Peer
     make_decoder: Callable[[str], PacketDecoder] = make_decoder
     make_encoder: Callable[[int], OpusEncoder] = make_encoder
-    clock: Callable[[], float] = time.monotonic
+    wheel: Wheel = field(default_factory=Wheel)
 
 
 class Connection:
@@ -67,7 +67,7 @@ class Connection:
         """Of the ICE generation, in the form that HTTP gives it."""
         self.connected = False
         self.channel_open = False
-        self.opened_at = parts.clock()
+        self.opened_at = parts.wheel.now()
         self.language = language or OwnLanguage()
         self._owner: TransportOwner | None = owner
         self._offer = offer
@@ -156,7 +156,7 @@ class Connection:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
         told to the encoder."""
         peer, received = self._peer.stats(), self._receiver.figures()
-        now = self._parts.clock()
+        now = self._parts.wheel.now()
         if peer.answers != self._answers:
             self._answers = peer.answers
             self._heard_at = now
@@ -198,14 +198,14 @@ class Connection:
     def on_packet(self, codec: str, packet: RtpPacket) -> None:
         if self._owner is None or not self.connected:
             return
-        now = self._parts.clock()
+        now = self._parts.wheel.now()
         pcm = self._receiver.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now)
         if pcm is not None:
             self._owner.on_audio(self, pcm, now)
 
     def on_connected(self) -> None:
         self.connected = True
-        self._heard_at = self._parts.clock()
+        self._heard_at = self._parts.wheel.now()
         if self._owner is not None:
             self._owner.on_connected(self)
 
@@ -228,11 +228,11 @@ class Connection:
             self._owner.on_gone(self, orderly)
 
     def _make_voice(self) -> OutboundTrack:
-        clock = self._parts.clock
+        wheel = self._parts.wheel
         if self._offer.codec != "OPUS":
-            return RawTrack(self._playout, self._on_voice, clock)
+            return RawTrack(self._playout, self._on_voice, wheel)
         encoder = self._parts.make_encoder(self._bitrate)
-        return EncodedTrack(self._playout, encoder, self._bitrate, self._on_voice, clock)
+        return EncodedTrack(self._playout, encoder, self._bitrate, self._on_voice, wheel)
 
     def _on_voice(self) -> None:
         if self._owner is not None:

@@ -18,7 +18,7 @@ from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
 from rtc_server.webrtc.channel import ChannelLanguage
-from rtc_server.webrtc.connection import Connection
+from rtc_server.webrtc.connection import Connection, Parts
 from rtc_server.webrtc.ice import MediaAddresses
 
 
@@ -110,7 +110,8 @@ class WebRtc:
         language: ChannelLanguage | None = None,
     ) -> Connection:
         towards = self._addresses.towards(visitor.address)
-        return Connection(owner, offer, self._settings, towards, log_id, language)
+        parts = Parts(wheel=self._registry.wheel)
+        return Connection(owner, offer, self._settings, towards, log_id, language, parts)
 
 
 def connection_of(session: Session) -> Connection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support import virtual_time
 from tests.support.audio_path import Heard, Network, send_through
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,19 @@ def test_one_lost_packet_is_concealed_and_costs_no_delay() -> None:
     assert heard.jitter.lost == 1
     assert heard.longest_gap() == 0
     assert heard.worst_delay(11, 15) - heard.delay(2, 9) < 1
+
+
+@pytest.mark.parametrize("phase_ms", [0.1, *range(1, 10)])
+def test_wherever_a_call_begins_between_two_ticks_a_lost_packet_is_no_hole(
+    phase_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first packet is put on a tick of the wheel, up to 10 ms later: never earlier, which would cost reserve."""
+    monkeypatch.setattr(virtual_time, "START_S", virtual_time.START_S + phase_ms / 1000)
+    heard = send_through(Network(lost=lambda t, _: 5.99 < t < 6.01), 10)
+    assert heard.jitter.lost == 1
+    assert heard.longest_gap() == 0
+    assert heard.worst_delay(7, 10) - heard.delay(2, 5) < 1
+    assert added_ms(heard, 1, 10) <= 25
 
 
 @pytest.mark.parametrize("seed", range(5))

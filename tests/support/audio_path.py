@@ -30,6 +30,7 @@ from rtc_server.protocols.offer import read_offer
 from rtc_server.sessions.captioner import Captioners
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason, SessionId
+from rtc_server.system.wheel import Wheel
 from rtc_server.tracks import EncodedTrack
 from rtc_server.webrtc.connection import Connection, Parts
 from rtc_server.webrtc.ice import MediaAddresses
@@ -230,7 +231,7 @@ class _Run:
             peers.append(StackPeer(*arguments))
             return peers[-1]
 
-        session_id = SessionId("0", 0)
+        session_id, wheel = SessionId("0", 0), Wheel(loop.time)
         visitor, metrics = Visitor(ANONYMOUS, "192.0.2.1"), Metrics()
         session = Session(
             session_id,
@@ -243,11 +244,11 @@ class _Run:
             None,
             Captioners(metrics),
             lambda _: None,
-            clock=loop.time,
+            wheel,
         )
         await session.open()
         offer = read_offer(next(iter(RECORDED.values())))
-        parts = Parts(make_peer, lambda _codec: NumberedDecoder(), lambda _bitrate: PlainEncoder(), loop.time)
+        parts = Parts(make_peer, lambda _codec: NumberedDecoder(), lambda _bitrate: PlainEncoder(), wheel)
         connection = Connection(session, offer, self._settings, MediaAddresses(), session_id.log_id, parts=parts)
         session.attach(connection)
         session.start()
