@@ -29,6 +29,7 @@ from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
+from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as
 from rtc_server.models.kyutai.options import KyutaiOptions
@@ -98,6 +99,7 @@ def _build(
         examples=about.examples,
         languages=languages_of(name, about),
     )
+    without_rings(lm)
     filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype))
     return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
 

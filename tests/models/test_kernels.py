@@ -1,0 +1,112 @@
+"""A step of Moshi 7B is so many kernels and no more, counted at its real shapes on torch's meta device, where nothing
+is computed: what creeps back is found here, and not on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from moshi.models import loaders
+from moshi.models.compression import MimiModel
+from moshi.models.lm import LMGen
+from moshi.modules import gating, rope, transformer
+from moshi.utils.compile import no_compile
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rtc_server.models.kyutai import attention
+from rtc_server.models.kyutai.attention import read_what_is_filled
+from rtc_server.models.kyutai.depth import without_rings
+
+pytestmark = pytest.mark.slow
+
+ROWS = 8
+COMPILED = {
+    (transformer, "_rms_norm"): 1,
+    (gating, "gating_forward_kernel"): 3,  # two products of matrices, and what is between them
+    (rope, "apply_rope"): 1,
+    (attention, "_turned"): 1,
+    (functional, "scaled_dot_product_attention"): 1,
+}
+"""Functions that are so many kernels on CUDA, where they are compiled, however many operations they are made of."""
+NO_KERNELS = {"empty", "_unsafe_view", "lift_fresh", "detach", "new_empty", "empty_like"}
+
+
+class Counter(TorchDispatchMode):
+    """Counts operations that compute: all but views and allocations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+        self._within = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        views = any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
+        if not self._within and not views and func._schema.name.removeprefix("aten::") not in NO_KERNELS:
+            self.kernels += 1
+        return func(*args, **(kwargs or {}))
+
+    def as_one(self, function: Callable[..., Any], kernels: int) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if self._within == 0:
+                self.kernels += kernels
+            self._within += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._within -= 1
+
+        return counted
+
+
+@contextmanager
+def counting() -> Iterator[Counter]:
+    counter = Counter()
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), no_compile():
+        for (module, name), kernels in COMPILED.items():
+            patch.setattr(module, name, counter.as_one(getattr(module, name), kernels))
+        with counter:
+            yield counter
+
+
+def moshi_7b(ours: bool) -> tuple[MimiModel, LMGen]:
+    with torch.device("meta"):
+        checkpoint = loaders.CheckpointInfo(None, None, None)  # type: ignore[arg-type]
+        mimi, lm = checkpoint.get_mimi("meta"), checkpoint.get_moshi("meta", torch.bfloat16)
+    if ours:
+        assert without_rings(lm)
+        read_what_is_filled(mimi, lm).to(750)
+    lm_gen = LMGen(lm, support_out_of_sync=True)
+    lm_gen.streaming_forever(ROWS)
+    mimi.streaming_forever(ROWS)
+    return mimi, lm_gen
+
+
+def kernels_of(ours: bool) -> dict[str, int]:
+    mimi, lm_gen = moshi_7b(ours)
+    lm = lm_gen.lm_model
+    tokens = torch.zeros((ROWS, lm.num_codebooks, 1), dtype=torch.long, device="meta")
+    hidden = torch.zeros((ROWS, 1, lm.dim), dtype=torch.bfloat16, device="meta")
+    found = {}
+    with counting() as counter:
+        lm.forward_text(tokens)
+    found["main"] = counter.kernels
+    with counting() as counter:
+        lm_gen.depformer_step(tokens[:, 0, 0], hidden)
+    found["depth"] = counter.kernels
+    assert mimi.encoder_transformer is not None
+    with counting() as counter:
+        mimi.encoder_transformer(torch.zeros((ROWS, mimi.dimension, 2), device="meta"))
+    found["mimi's encoder transformer"] = counter.kernels
+    return found
+
+
+def test_a_step_takes_no_more_kernels_than_it_has_to() -> None:
+    """When this was written: 536, 658 and 149 of the package's 1,482, 2,153 and 372."""
+    package, ours = kernels_of(ours=False), kernels_of(ours=True)
+    assert all(package[part] > 2 * count for part, count in ours.items()), (package, ours)
+    most = {"main": 550, "depth": 670, "mimi's encoder transformer": 155}
+    assert all(count <= most[part] for part, count in ours.items()), ours
