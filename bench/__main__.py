@@ -16,6 +16,7 @@ _NAMES = (
         "matrix",
         "engine",
         "killed",
+        "moved",
         "floor",
         "browser",
         "quality",
