@@ -146,7 +146,7 @@ async def _engines(rounds: int, into: Measured) -> None:
             for number in range(rounds):
                 print(f"engines, round {number + 1} of {rounds}", file=sys.stderr)
                 await _leave_engine(Path(name), pool.address, server, into)
-                await until(lambda: not server.engines["echo"].has_room, "the end of both engines", 60.0)
+                await until(lambda: not server.engines["echo"].ready, "both engines are known to be gone", 60.0)
 
 
 async def _leave_engine(directory: Path, pool: str, server: Server, into: Measured) -> None:
