@@ -7,15 +7,17 @@ several ways to receive what is left. Everything is in virtual time, so the same
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import soxr
@@ -24,6 +26,7 @@ from bench.table import publish
 from lab.network.link import Link, LinkSettings
 from rtc_server import audio
 from rtc_server.audio import FloatArray
+from rtc_server.config import Settings
 from rtc_server.media import libopus
 from rtc_server.media.codecs import OPUS_CLOCK_HZ, FallbackOpusDecoder, OpusDecoder, PacketDecoder, StreamRenderer
 from rtc_server.media.inbound import InboundStream
@@ -114,8 +117,9 @@ class WithoutConcealment(OpusDecoder):
         return audio.silence(ticks * audio.MODEL_RATE_HZ // OPUS_CLOCK_HZ)
 
 
+DEPLOYED: Final = "this server"
 RECEIVERS: Final[dict[str, Callable[[], Receiver]]] = {
-    "this server": Deployed,
+    DEPLOYED: Deployed,
     "concealment, no FEC": lambda: Bare(WithoutFec()),
     "FFmpeg, faded repeat": lambda: Bare(FallbackOpusDecoder()),
     "silence": lambda: Bare(WithoutConcealment()),
@@ -124,11 +128,14 @@ RECEIVERS: Final[dict[str, Callable[[], Receiver]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``settings`` of the way; ``expected_percent``: the loss that the encoder has been told of."""
+    """``settings`` of the way; ``expected_percent``: the loss that the encoder has been told of; ``complexity``: its
+    own; ``receivers``: names of :data:`RECEIVERS`."""
 
     settings: LinkSettings
     expected_percent: int
     seed: int
+    complexity: int = Settings().opus_complexity
+    receivers: tuple[str, ...] = tuple(RECEIVERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +153,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expected", type=int, help="loss that the encoder is told of, in percent (default: the loss)")
     parser.add_argument("--rounds", type=int, default=5, help="times each, with seeds that follow each other")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--complexity", nargs="+", type=int, help="compare so hard encoders, not ways to receive")
 
 
 def run(arguments: argparse.Namespace) -> None:
     _require_tools()
+    if arguments.complexity:
+        _compare_encoders(arguments)
+        return
     losses: list[float] = arguments.loss
     conditions = {loss: [_condition(arguments, loss, number) for number in range(arguments.rounds)] for loss in losses}
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        found = iter(list(pool.map(measure, (each for group in conditions.values() for each in group))))
-    scores = {loss: [next(found) for _ in group] for loss, group in conditions.items()}
-    seconds = sum(pcm.size for pcm in utterances()) / audio.MODEL_RATE_HZ
+    scores = _measure_all(conditions)
+    seconds = _seconds()
     spreads = [_spread([each[name] for each in group]) for group in scores.values() for name in RECEIVERS]
     rows = [
         [f"{loss:g} %", *(_cell([each[name] for each in group]) for name in RECEIVERS)]
@@ -179,6 +188,61 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
+def _compare_encoders(arguments: argparse.Namespace) -> None:
+    levels: list[int] = arguments.complexity
+    conditions = {
+        (loss, level): [
+            dataclasses.replace(_condition(arguments, loss, number), complexity=level, receivers=(DEPLOYED,))
+            for number in range(arguments.rounds)
+        ]
+        for loss in arguments.loss
+        for level in levels
+    }
+    scores = _measure_all(conditions)
+    cells = {key: [each[DEPLOYED] for each in group] for key, group in scores.items()}
+    spreads = [_spread(each) for each in cells.values()]
+    publish(
+        "Speech quality by the encoder's complexity",
+        ["packets lost", *(f"complexity {level}" for level in levels)],
+        [
+            *([f"{loss:g} %", *(_cell(cells[loss, level]) for level in levels)] for loss in arguments.loss),
+            ["a packet, µs", *(f"{encode_us(level):.0f}" for level in levels)],
+        ],
+        [
+            "PESQ (wide band) / STOI of what this server receives, as in the table of ways to receive: medians of "
+            f"{arguments.rounds} rounds, seeds from {arguments.seed}, {_seconds():.0f} s of {len(_TALKERS)} talkers. "
+            f"Widest spread of rounds in a cell: {max(each.pesq for each in spreads):.2f} / "
+            f"{max(each.stoi for each in spreads):.2f}.",
+            "A packet: the time of libopus for 20 ms, the least of five turns over all talkers.",
+        ],
+    )
+
+
+Key = TypeVar("Key")
+
+
+def _measure_all(conditions: dict[Key, list[Condition]]) -> dict[Key, list[dict[str, Score]]]:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        found = iter(list(pool.map(measure, (each for group in conditions.values() for each in group))))
+    return {key: [next(found) for _ in group] for key, group in conditions.items()}
+
+
+def _seconds() -> float:
+    return sum(pcm.size for pcm in utterances()) / audio.MODEL_RATE_HZ
+
+
+def encode_us(complexity: int) -> float:
+    """What a packet of speech costs to encode."""
+
+    def turn() -> float:
+        began = time.process_time()
+        packets = sum(len(encode(said, 5, complexity)) for said in spoken)
+        return (time.process_time() - began) / packets * 1e6
+
+    spoken = utterances()
+    return min(turn() for _ in range(5))
+
+
 def _require_tools() -> None:
     missing = [name for name in ("pesq", "pystoi") if importlib.util.find_spec(name) is None]
     if missing:
@@ -199,13 +263,13 @@ def _condition(arguments: argparse.Namespace, loss: float, number: int) -> Condi
 
 def measure(condition: Condition) -> dict[str, Score]:
     """Every receiver's score, the mean over the talkers."""
-    scores: dict[str, list[Score]] = {name: [] for name in RECEIVERS}
+    scores: dict[str, list[Score]] = {name: [] for name in condition.receivers}
     for talker, said in enumerate(utterances()):
-        packets = encode(said, condition.expected_percent)
+        packets = encode(said, condition.expected_percent, condition.complexity)
         link = Link(condition.settings, f"{condition.seed}/{talker}")
         arrivals = arrival_times(link, packets)
-        for name, make in RECEIVERS.items():
-            scores[name].append(judge(said, align(said, receive(make(), packets, arrivals))))
+        for name in condition.receivers:
+            scores[name].append(judge(said, align(said, receive(RECEIVERS[name](), packets, arrivals))))
     return {name: _of(each, statistics.fmean) for name, each in scores.items()}
 
 
@@ -216,8 +280,8 @@ def utterances() -> list[FloatArray]:
     return [soxr.resample(speak(text, voice), SPEECH_HZ, audio.MODEL_RATE_HZ) for voice, text in _TALKERS]
 
 
-def encode(pcm: FloatArray, expected_percent: int) -> list[bytes]:
-    encoder = libopus.Encoder(audio.MODEL_RATE_HZ, _BITRATE)
+def encode(pcm: FloatArray, expected_percent: int, complexity: int = Settings().opus_complexity) -> list[bytes]:
+    encoder = libopus.Encoder(audio.MODEL_RATE_HZ, _BITRATE, complexity)
     encoder.set_expected_loss(expected_percent)
     whole = pcm[: pcm.size - pcm.size % audio.PACKET_SAMPLES]
     return [encoder.encode(block) for block in whole.reshape(-1, audio.PACKET_SAMPLES)]

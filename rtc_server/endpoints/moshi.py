@@ -48,12 +48,17 @@ class MoshiTransport(SocketTransport):
     endpoint = "moshi"
 
     def __init__(
-        self, owner: TransportOwner, request: web.Request, socket: web.WebSocketResponse, dialect: Dialect, bitrate: int
+        self,
+        owner: TransportOwner,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        dialect: Dialect,
+        writer: OggOpusWriter,
     ) -> None:
         super().__init__(owner, request, socket)
         self._dialect = dialect
         self._reader = OggOpusReader(lenient=True)
-        self._writer = OggOpusWriter(bitrate)
+        self._writer = writer
         self._bucket = TokenBucket(_MESSAGES_PER_S, _MESSAGE_BURST, self.opened_at)
         self._packets = TokenBucket(_PACKETS_PER_S, _PACKET_BURST, self.opened_at)
 
@@ -140,7 +145,8 @@ async def _open(
     visitor = visitor_of_a_socket(request)
     opening = request.app[REGISTRY].opening(service, options, visitor, resumable=False)
     async with opening as session:
-        transport = MoshiTransport(session, request, socket, dialect, settings.bitrate_bps)
+        writer = OggOpusWriter(settings.bitrate_bps, settings.opus_complexity)
+        transport = MoshiTransport(session, request, socket, dialect, writer)
         await socket.prepare(request)
         session.attach(transport)
         session.start()

@@ -31,6 +31,9 @@ MAX_PACKET_MS: Final = 120
 _MAX_PACKET_BYTES: Final = 1275 * 3 + 7
 """RFC 6716, section 3.4: three frames of the largest size, and their header, are more than we ever make."""
 
+COMPLEXITY: Final = 3
+"""Where the settings do not say: see docs/benchmarks.md."""
+
 _STEREO: Final = 4
 """In a packet's first byte (RFC 6716, section 3.1)."""
 
@@ -194,7 +197,7 @@ class Decoder:
 class Encoder:
     """One stream of speech, mono, with in-band FEC. Not safe to share between threads. Raises OpusUnavailable."""
 
-    def __init__(self, rate_hz: int, bitrate: int, complexity: int = 3) -> None:
+    def __init__(self, rate_hz: int, bitrate: int, complexity: int = COMPLEXITY) -> None:
         self._lib = library()
         status = ctypes.c_int(0)
         self._state = self._lib.opus_encoder_create(rate_hz, 1, _APPLICATION_VOIP, ctypes.byref(status))

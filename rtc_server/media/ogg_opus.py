@@ -52,8 +52,8 @@ class OggOpusReader:
 class OggOpusWriter:
     """The model's voice as a stream. Raises OpusUnavailable."""
 
-    def __init__(self, bitrate: int, serial: int = 1) -> None:
-        self._encoder = libopus.Encoder(audio.MODEL_RATE_HZ, bitrate)
+    def __init__(self, bitrate: int, complexity: int = libopus.COMPLEXITY, serial: int = 1) -> None:
+        self._encoder = libopus.Encoder(audio.MODEL_RATE_HZ, bitrate, complexity)
         # What goes over TCP loses nothing: redundancy against loss would only cost bits.
         self._encoder.set_expected_loss(0)
         self._pages = OggWriter(serial)

@@ -41,11 +41,11 @@ class OpusEncoder(Protocol):
         """Whether packets of a silence may be as short as :data:`DTX_BYTES`."""
 
 
-def make_encoder(bitrate: int) -> OpusEncoder:
-    """The best encoder that this machine has."""
+def make_encoder(bitrate: int, complexity: int = libopus.COMPLEXITY) -> OpusEncoder:
+    """The best encoder that this machine has. ``complexity``: 0 to 10, for one that has it."""
     if not libopus.available():
         return FallbackOpusEncoder(bitrate)
-    encoder = libopus.Encoder(audio.MODEL_RATE_HZ, bitrate)
+    encoder = libopus.Encoder(audio.MODEL_RATE_HZ, bitrate, complexity)
     encoder.set_expected_loss(_EXPECTED_LOSS_PERCENT)
     return encoder
 

@@ -40,12 +40,12 @@ _LOSS_REPORT_S: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a connection is made of: its peer, a decoder by the name of its codec, an encoder of so many bit/s; and the
-    wheel that it is woken by, whose clock it goes by."""
+    """What a connection is made of: its peer, a decoder by the name of its codec, an encoder of so many bit/s and such
+    complexity; and the wheel that it is woken by, whose clock it goes by."""
 
     make_peer: Callable[..., Peer] = Peer
     make_decoder: Callable[[str], PacketDecoder] = make_decoder
-    make_encoder: Callable[[int], OpusEncoder] = make_encoder
+    make_encoder: Callable[[int, int], OpusEncoder] = make_encoder
     wheel: Wheel = field(default_factory=Wheel)
 
 
@@ -72,6 +72,7 @@ class Connection:
         self._owner: TransportOwner | None = owner
         self._offer = offer
         self._bitrate = settings.bitrate_bps
+        self._complexity = settings.opus_complexity
         self._addresses = addresses
         self._receiver = PacketReceiver(parts.make_decoder)
         self._playout = PlayoutBuffer(settings.playout_margin_ms)
@@ -231,7 +232,7 @@ class Connection:
         wheel = self._parts.wheel
         if self._offer.codec != "OPUS":
             return RawTrack(self._playout, self._on_voice, wheel)
-        encoder = self._parts.make_encoder(self._bitrate)
+        encoder = self._parts.make_encoder(self._bitrate, self._complexity)
         return EncodedTrack(self._playout, encoder, self._bitrate, self._on_voice, wheel)
 
     def _on_voice(self) -> None:

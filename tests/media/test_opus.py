@@ -10,6 +10,7 @@ import pytest
 
 from rtc_server import audio
 from rtc_server.audio import PACKET_SAMPLES
+from rtc_server.config import Settings
 from rtc_server.media.opus import (
     DTX_BYTES,
     PACKET_TICKS,
@@ -91,6 +92,18 @@ def test_packets_keep_to_the_bit_rate_and_below_one_datagram(bitrate: int) -> No
 def test_a_higher_bit_rate_is_used() -> None:
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, 100 * PACKET_SAMPLES).astype(np.float32)
     assert sum(map(len, encode(noise, 64_000))) > 2 * sum(map(len, encode(noise, 12_000)))
+
+
+def test_the_complexity_is_the_encoders_own_and_the_settings() -> None:
+    """The least and the most make other packets; without a word it is that of the settings' default."""
+    pcm = (sine(50 * PACKET_SAMPLES) * np.linspace(0, 1, 50 * PACKET_SAMPLES)).astype(np.float32)
+    made = [
+        [encoder.encode(packet) for packet in pcm.reshape(-1, PACKET_SAMPLES)]
+        for encoder in (make_encoder(BITRATE, 0), make_encoder(BITRATE, 10), make_encoder(BITRATE))
+    ]
+    assert made[0] != made[1]
+    by_default = make_encoder(BITRATE, Settings().opus_complexity)
+    assert made[2] == [by_default.encode(packet) for packet in pcm.reshape(-1, PACKET_SAMPLES)]
 
 
 def test_silence_costs_next_to_nothing() -> None:

@@ -275,7 +275,9 @@ async def test_the_clients_of_a_node_that_stops_go_on_by_another_one() -> None:
         after, _ = await come_back(b, before.id.text, token, second)
         await asyncio.wait_for(drain, 10)
         assert before.end_reason is EndReason.MOVED
-        assert [event["type"] for event in first.events[-2:]] == ["moving", "disconnected"]
+        told = [event["type"] for event in first.events]  # the model may have said more in between
+        assert [each for each in told if each in ("moving", "disconnected")] == ["moving", "disconnected"]
+        assert told[-1] == "disconnected"
         say(after, second)
         await until(lambda: words(second), "a word")
         assert words(second)[0] == last + 1
