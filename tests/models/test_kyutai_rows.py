@@ -12,6 +12,7 @@ import torch
 from moshi.conditioners.base import ConditionAttributes
 from moshi.models.lm import LMGen
 from moshi.utils.compile import no_compile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
@@ -197,3 +198,30 @@ def test_reset_of_no_row_changes_nothing(moshi_checkpoint: Path) -> None:
         model.reset(only(1))
         conversation.add(frame, *reversed((model.step(frame[None], only(1, 0))[0], model.last_tokens[0])))
     assert_same(conversation, stock_server(moshi_checkpoint, frames))
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is asked of the device: all but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func._schema.returns
+        self.count += not any(value.alias_info is not None and not value.alias_info.is_write for value in returned)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["moshi", "hibiki"])
+def test_a_reset_is_a_few_calls_and_no_step_moves_a_state(request: pytest.FixtureRequest, kind: str) -> None:
+    """A call for each type of number, and one for each state that is not blank when it is zero."""
+    model = greedy(request.getfixturevalue(f"{kind}_checkpoint"), 3)
+    tensors = model._open.row_tensors
+    assert len(tensors) > 20
+    before = [each.tensor.data_ptr() for each in tensors]
+    random_schedule(model, steps=8, seed=1)
+    assert [each.tensor.data_ptr() for each in tensors] == before
+    with torch.no_grad(), Calls() as calls:
+        model._open.reset([1])
+    assert calls.count <= 8

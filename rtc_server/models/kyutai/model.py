@@ -292,7 +292,7 @@ class KyutaiModel:
             return
         indexes: list[int] = np.flatnonzero(rows).tolist()
         with _running_on(self._device), _counting_nothing(self._device):
-            self._open.reset(rows, indexes)
+            self._open.reset(indexes)
             if self._last_tokens is not None:
                 self._last_tokens[indexes] = NO_TOKEN
         self._steps[rows] = 0
@@ -316,6 +316,7 @@ class KyutaiModel:
             self._steps[active] += 1
             ready = active & (self._steps > nets.max_delay)
             audio = nets.decode(tokens, ready)
+            nets.put_back()
         self._last_tokens = tokens
         return self._outputs(active, ready, tokens, audio, heads)
 
@@ -469,13 +470,13 @@ class _Nets:
         audio: torch.Tensor = self.mimi.decode(tokens[:, 1:].clamp(min=0))
         return audio
 
-    def reset(self, rows: BoolArray, indexes: list[int]) -> None:
-        mask = torch.from_numpy(rows.copy())
-        self.mimi.reset_streaming(mask)
-        self.lm_gen.reset_streaming(mask)  # and, by its callback, the model inside it
-        self._wiper.wipe(indexes)
+    def reset(self, indexes: list[int]) -> None:
+        self._wiper.wipe(indexes)  # the package's own reset would do no more, in a thousand calls
         self.sampler.renew(indexes)
-        self.forget_masks()  # reset_streaming has set them True in these rows
+
+    def put_back(self) -> None:
+        """No address of a state moves in a step."""
+        self._wiper.put_back()
 
     def forget_masks(self) -> None:
         """Set the masks on the device again at the next step, changed or not."""

@@ -33,7 +33,7 @@ _UNKNOWN_LAYOUT_HINT: Final = "This server knows the moshi package 0.2.13; insta
 
 @dataclass(frozen=True, slots=True)
 class RowTensor:
-    """A tensor that holds rows. Found by attribute each time, for some steps replace the tensor itself.
+    """A tensor that holds rows. Found by attribute each time, for a step may replace the tensor itself.
 
     ``path``: where it stands among the states. ``dim``: its batch dimension. ``copies``: how many rows there belong to
     one slot (two under classifier-free guidance: slot ``i`` has rows ``i`` and ``slots + i``). ``blank``: its value
@@ -64,8 +64,10 @@ class RowTensor:
         wanted = [row + copy * slots for copy in range(self.copies) for row in rows]
         return torch.tensor(wanted, dtype=torch.long, device=self.tensor.device)
 
-    def fill(self, index: torch.Tensor) -> None:
-        self.tensor.index_fill_(self.dim, index, self.blank)
+    def parts(self, slots: int, row: int) -> list[torch.Tensor]:
+        """What one slot has there, as views without gaps."""
+        copies = [self.tensor.select(self.dim, row + copy * slots) for copy in range(self.copies)]
+        return copies if self.dim == 0 else [half for each in copies for half in each.unbind()]
 
 
 class RowWiper:
@@ -87,15 +89,27 @@ class RowWiper:
             for state_path, state in states.items()
             for path, owner, name in _tensors(state_path, state)
         ]
+        self._homes = [(each.owner, each.name, each.tensor) for each in self.tensors]
 
     def wipe(self, rows: Sequence[int]) -> None:
-        """Clear these slots in every state."""
-        indexes: dict[tuple[torch.device, int], torch.Tensor] = {}
+        """Clear these slots in every state: a call or two for each type of number."""
+        alike: dict[tuple[torch.dtype, float], list[torch.Tensor]] = {}
         for tensor in self.tensors:
-            key = (tensor.tensor.device, tensor.copies)
-            if key not in indexes:
-                indexes[key] = tensor.index(self._slots, rows)
-            tensor.fill(indexes[key])
+            parts = [part for row in rows for part in tensor.parts(self._slots, row)]
+            alike.setdefault((tensor.tensor.dtype, tensor.blank), []).extend(parts)
+        for (_, blank), parts in alike.items():
+            torch._foreach_zero_(parts)  # whatever was there, NaN included
+            if blank:
+                torch._foreach_add_(parts, blank)
+
+    def put_back(self) -> None:
+        """Keep every tensor where it was: what a step has replaced goes into the first one, where a graph of a whole
+        step would look for it."""
+        for owner, name, home in self._homes:
+            now = getattr(owner, name)
+            if now is not home:
+                home.copy_(now)
+                setattr(owner, name, home)
 
 
 def _tensors(path: str, holder: object) -> Iterator[tuple[str, object, str]]:
