@@ -17,6 +17,7 @@ from moshi.utils.compile import CUDAGraphed
 from lab.waiting import until
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
+from rtc_server.models.kyutai.attention import GraphOfEachExtent
 from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
@@ -34,7 +35,11 @@ COMPILE_S = 300.0
 def graphs(model: KyutaiModel) -> Iterator[CUDAGraphed]:
     """Every part that is captured as a graph, the setting of masks included."""
     for state in model.streaming_states.values():
-        yield from (value for value in vars(state).values() if isinstance(value, CUDAGraphed))
+        for value in vars(state).values():
+            if isinstance(value, CUDAGraphed):
+                yield value
+            elif isinstance(value, GraphOfEachExtent):
+                yield from value.graphs.values()
 
 
 def addresses(model: KyutaiModel) -> dict[str, int]:
