@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -29,8 +30,6 @@ from tests.support.served import ServedEngine, node, served
 from tests.support.transport import HandTransport
 
 VISITOR = Visitor(ANONYMOUS, "192.0.2.1")
-ON_THE_WAY_MS = 100
-"""A memo's age counts from when it came."""
 
 
 @contextlib.asynccontextmanager
@@ -74,6 +73,18 @@ async def talked(registry: Registry, frames: int = 2) -> tuple[Session, str, Han
     return session, token, transport
 
 
+async def talked_when_free(registry: Registry) -> None:
+    """The slot is given back by one node, and asked for by another: which of the two the engine reads first is open."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await talked(registry)
+            except ServerFull:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
 async def stopped(registry: Registry) -> None:
     """At once, as a server stops: the engine goes last."""
     await registry.admission.drain(0.0)
@@ -107,8 +118,10 @@ async def test_the_model_goes_on_where_it_was() -> None:
 async def test_numbers_and_times_go_on_and_so_do_the_clients_settings() -> None:
     async with two_nodes() as (a, b):
         before, token, first = await talked(a)
+        left_at = time.monotonic()
         before.on_command(first, Settings(muted=True, stats_interval_ms=700))
         await memo_has_arrived(a)
+        on_the_way_ms = (time.monotonic() - left_at) * 1000  # a memo's age counts from when it came
         frames = max(event["at_ms"] for event in first.events if event["type"] == "text")
         seen = max(event["seq"] for event in first.events if "seq" in event)
         age_ms = before.age_ms
@@ -122,7 +135,7 @@ async def test_numbers_and_times_go_on_and_so_do_the_clients_settings() -> None:
         text = next(event for event in second.events if event["type"] == "text")
         assert text["at_ms"] > frames
         assert seen < text["seq"] <= seen + 2 * RESERVED
-        assert text["time_ms"] > max(event["time_ms"] for event in first.events) - ON_THE_WAY_MS
+        assert text["time_ms"] > max(event["time_ms"] for event in first.events) - on_the_way_ms
 
 
 async def test_it_can_go_on_from_node_to_node() -> None:
@@ -243,7 +256,7 @@ async def test_a_client_that_does_not_come_after_all_is_not_waited_for_without_e
         await until(lambda: waiting.state is SessionState.ENDED, "the end of the wait")
         assert waiting.end_reason is EndReason.PEER_LOST
         await until(lambda: len(a) == 0)
-        await talked(a)
+        await talked_when_free(a)
 
 
 async def test_many_events_do_not_use_up_the_numbers_of_the_node_that_takes_over() -> None:
@@ -314,7 +327,7 @@ async def test_a_client_that_cannot_come_back_is_told_of_the_end() -> None:
         await stopped(a)
         assert [event.get("code") for event in transport.events if event["type"] == "error"] == ["draining"]
         assert "moving" not in {event["type"] for event in transport.events}
-        await talked(b)
+        await talked_when_free(b)
 
 
 async def test_one_that_says_goodbye_while_the_node_stops_is_over() -> None:
@@ -326,4 +339,4 @@ async def test_one_that_says_goodbye_while_the_node_stops_is_over() -> None:
         await a.admission.engines["dialogue"].close()
         with pytest.raises(UnknownSession):
             await b.resumable(session.id.text, token, VISITOR)
-        await talked(b)
+        await talked_when_free(b)
