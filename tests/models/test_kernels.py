@@ -72,21 +72,20 @@ def counting() -> Iterator[Counter]:
             yield counter
 
 
-def moshi_7b(ours: bool) -> tuple[MimiModel, LMGen]:
+def moshi_7b() -> tuple[MimiModel, LMGen]:
     with torch.device("meta"):
         checkpoint = loaders.CheckpointInfo(None, None, None)  # type: ignore[arg-type]
         mimi, lm = checkpoint.get_mimi("meta"), checkpoint.get_moshi("meta", torch.bfloat16)
-    if ours:
-        assert without_rings(lm)
-        read_what_is_filled(mimi, lm).to(750)
+    assert without_rings(lm)
+    read_what_is_filled(mimi, lm).to(750)
     lm_gen = LMGen(lm, support_out_of_sync=True)
     lm_gen.streaming_forever(ROWS)
     mimi.streaming_forever(ROWS)
     return mimi, lm_gen
 
 
-def kernels_of(ours: bool) -> dict[str, int]:
-    mimi, lm_gen = moshi_7b(ours)
+def kernels() -> dict[str, int]:
+    mimi, lm_gen = moshi_7b()
     lm = lm_gen.lm_model
     tokens = torch.zeros((ROWS, lm.num_codebooks, 1), dtype=torch.long, device="meta")
     hidden = torch.zeros((ROWS, 1, lm.dim), dtype=torch.bfloat16, device="meta")
@@ -104,9 +103,10 @@ def kernels_of(ours: bool) -> dict[str, int]:
     return found
 
 
+@pytest.mark.timeout(600)  # seconds of computing in a worker that gives way to all others
 def test_a_step_takes_no_more_kernels_than_it_has_to() -> None:
-    """When this was written: 536, 658 and 149 of the package's 1,482, 2,153 and 372."""
-    package, ours = kernels_of(ours=False), kernels_of(ours=True)
-    assert all(package[part] > 2 * count for part, count in ours.items()), (package, ours)
+    """When this was written: 536, 658 and 149; the package's own are 1,482, 2,153 and 372."""
+    found = kernels()
+    assert all(found[part] > count for part, count in {"main": 300, "depth": 300}.items()), f"they count: {found}"
     most = {"main": 550, "depth": 670, "mimi's encoder transformer": 155}
-    assert all(count <= most[part] for part, count in ours.items()), ours
+    assert all(count <= most[part] for part, count in found.items()), found
