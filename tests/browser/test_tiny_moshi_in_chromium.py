@@ -45,7 +45,7 @@ async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
     assert len(transcript.split()) >= 5
     # In real time: 12.5 frames a second went through, nearly all came back, and a step takes less than a frame's time.
     assert stats.frames_in >= 5 * 12.5
-    assert stats.frames_out >= 0.95 * stats.frames_in
+    assert stats.frames_out >= 0.9 * stats.frames_in
     assert step_ms is not None
     assert step_ms < 80
     # Audible, and hardly ever silent: random weights do not pause for breath.

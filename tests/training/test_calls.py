@@ -10,17 +10,21 @@ from training import calls
 from training.calls import Way
 from training.person import Ear
 
+pytestmark = pytest.mark.alone
 BEEP_S = 0.2
+AGAIN_S = 3
 
 
 class Beeper:
-    """Says a beep after half a second, and is content when it hears one."""
+    """Says a beep after half a second, and again every three, for one may be lost; is content when it hears one."""
 
     def __init__(self) -> None:
         phase = 2 * np.pi * 800 * np.arange(round(BEEP_S * MODEL_RATE_HZ)) / MODEL_RATE_HZ
         beep = (0.3 * np.sin(phase)).astype(np.float32)
         self._left = np.concatenate((silence(MODEL_RATE_HZ // 2), beep))
+        self._again = np.concatenate((silence(AGAIN_S * MODEL_RATE_HZ), beep))
         self._ear = Ear()
+        self._beeps = False
         self.said_at_s = 0.0
 
     @property
@@ -32,10 +36,13 @@ class Beeper:
         return self._ear.sounds[0] - self.said_at_s
 
     def microphone(self, count: int, now_s: float) -> FloatArray:
+        if len(self._left) <= count:
+            self._left = np.concatenate((self._left, self._again))
         pcm, self._left = self._left[:count], self._left[count:]
-        if pcm.any() and not self.said_at_s:
+        if pcm.any() and not self._beeps:
             self.said_at_s = now_s - (count - int(np.flatnonzero(pcm)[0])) / MODEL_RATE_HZ
-        return np.pad(pcm, (0, count - len(pcm)))
+        self._beeps = bool(pcm.any())
+        return pcm
 
     def hear(self, pcm: FloatArray, start_s: float) -> None:
         self._ear.push(pcm, start_s)
