@@ -18,6 +18,7 @@ from typing import Final
 
 from bench.quiet import errors_only
 from bench.table import publish, spread
+from lab.coming_back import come_back
 from lab.engine_process import EngineProcess, engine_process, key_file
 from lab.network.front import Front
 from lab.pool_process import pool_process
@@ -26,7 +27,7 @@ from lab.sound.tones import tone
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.audio import FRAME_MS, FloatArray, level_dbfs
-from rtc_server.client import OfferRefused, VoiceClient
+from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
 
 HELP = "how long a client hears nothing while its conversation goes to another media node, or to another engine"
@@ -34,7 +35,6 @@ HELP = "how long a client hears nothing while its conversation goes to another m
 _SETTLED_S: Final = 2.0
 """Of sound, before and after."""
 _DRAIN_S: Final = 30.0
-_AGAIN_S: Final = 0.1
 _AUDIBLE_DBFS: Final = -40.0
 
 
@@ -120,21 +120,11 @@ async def _leave_node(directory: Path, engine: EngineProcess, into: Measured) ->
         draining = asyncio.create_task(leaving.admission.drain(_DRAIN_S))
         await client.wait_for("moving")
         told_at = time.monotonic()
-        await _resume(client)
+        await come_back(client)
         into.asked.append(time.monotonic() - told_at)
         await heard.settle()
         into.node.append(heard.longest_s(told_at))
         await draining
-
-
-async def _resume(client: VoiceClient) -> None:
-    while True:
-        try:
-            await client.resume()
-        except OfferRefused:
-            await asyncio.sleep(_AGAIN_S)
-        else:
-            return
 
 
 async def _engines(rounds: int, into: Measured) -> None:

@@ -25,6 +25,7 @@ from lab.engine_process import key_file
 from lab.pool_process import hosted_engines, pool_process
 from lab.ray_cluster import RayCluster, environment, ray_cluster
 from lab.serving import started
+from lab.sound.mouth import Mouth
 from lab.sound.tones import VOICED_DBFS, Ear, tone
 from lab.speech import espeak
 from lab.speech.spoken import Voice
@@ -192,21 +193,16 @@ async def _connected(
         yield client, told_s or 0.0
 
 
-class _Greeting:
+class _Greeting(Mouth):
     """A microphone that says "hello" from :meth:`begin` on."""
 
     def __init__(self) -> None:
+        super().__init__()
         pcm = espeak.speak("hello", Voice("en-us+m7", 160)).pcm
-        self._pcm = np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32)
-        self._at = self._pcm.size
+        self._hello = np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32)
 
     def begin(self) -> None:
-        self._at = 0
-
-    def __call__(self, samples: int) -> FloatArray:
-        pcm = self._pcm[self._at : self._at + samples]
-        self._at += samples
-        return np.pad(pcm, (0, samples - len(pcm)))
+        self.utter(self._hello)
 
 
 def _cells(values: Sequence[float]) -> list[str]:

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import av
 import numpy as np
 
 from lab.cluster.running import Cluster
+from lab.coming_back import come_back
 from lab.pico.phrases import NUMBERS
+from lab.sound.mouth import Mouth
 from lab.sound.tones import Ear
 from lab.waiting import until
-from rtc_server.audio import FloatArray, level_dbfs
-from rtc_server.client import MICROPHONE_HZ, OfferRefused, VoiceClient
+from rtc_server.audio import level_dbfs
+from rtc_server.client import MICROPHONE_HZ, VoiceClient
 
 _QUESTION: Final = Path(__file__).with_name("count.opus")
 """A voice that says "count to twenty"."""
@@ -26,7 +27,6 @@ _SILENT_S: Final = 4.0
 """A client that hears nothing of its server for so long comes back, as the page does."""
 _PATIENCE_S: Final = 60.0
 _ANSWER_S: Final = 10.0
-_AGAIN_S: Final = 0.2
 _LOOK_S: Final = 0.05
 _AUDIBLE_DBFS: Final = -45.0
 _FORGOTTEN_S: Final = 3.0
@@ -65,7 +65,7 @@ class _Conversation:
         self._cluster.nodes[left].stop()
         told_s = await self._event(before, began_at, type="moving")
         left_at = time.monotonic()
-        await self._come_back()
+        await come_back(self.client)
         silent_s = await self._sound(left_at)
         await self._goes_on_elsewhere(left)
         self._tell(
@@ -80,7 +80,7 @@ class _Conversation:
         killed_at = self._kill(self._cluster.nodes[lost].kill)
         await self._until_silent()
         noticed_s = time.monotonic() - killed_at
-        await self._come_back()
+        await come_back(self.client)
         heard_s = await self._sound(killed_at)
         await self._goes_on_elsewhere(lost)
         self._tell(
@@ -161,16 +161,6 @@ class _Conversation:
             if len(self.client.events) != heard:
                 heard, since = len(self.client.events), time.monotonic()
 
-    async def _come_back(self) -> None:
-        async with asyncio.timeout(_PATIENCE_S):
-            while True:
-                try:
-                    await self.client.resume()
-                except (OfferRefused, aiohttp.ClientError):
-                    await asyncio.sleep(_AGAIN_S)
-                else:
-                    return
-
     async def _sound(self, since: float) -> float:
         """How long after ``since`` something is heard again: of what comes from now on."""
         first = self._ear.samples
@@ -187,20 +177,15 @@ class _Conversation:
         return time.monotonic() - since
 
 
-class _Question:
-    """A microphone: quiet but for the question, which :meth:`say` has it say."""
+class _Question(Mouth):
+    """A microphone that says the question."""
 
     def __init__(self) -> None:
+        super().__init__()
         resampler = av.AudioResampler("flt", "mono", MICROPHONE_HZ)
         with av.open(str(_QUESTION)) as container:
             frames = [resampled for frame in container.decode(audio=0) for resampled in resampler.resample(frame)]
         self._pcm = np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32)
-        self._at = self._pcm.size
 
     def say(self) -> None:
-        self._at = 0
-
-    def __call__(self, samples: int) -> FloatArray:
-        pcm = self._pcm[self._at : self._at + samples]
-        self._at += samples
-        return np.pad(pcm, (0, samples - pcm.size))
+        self.utter(self._pcm)

@@ -175,11 +175,8 @@ class EngineStream:
     def close(self) -> None:
         """Give the slot back. Idempotent."""
         if not self.closed:
-            self.closed = True
-            self._room.set()
             self._send(Close(self.slot, self.generation))
-            self._on_close(self)
-            self._end_tape()
+            self.leave()
 
     def leave(self) -> None:
         """Leave the slot, with what the model remembers, to the media node that has the key of :meth:`lock`. The

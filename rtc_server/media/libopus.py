@@ -4,9 +4,9 @@ Decodes at 24 kHz to mono, conceals what is lost, recovers it from the next pack
 the expected loss and DTX set while the stream runs. Loads the libopus that PyAV's wheels carry, or else the
 system's. Plain calls into the C API (https://opus-codec.org/docs/opus_api-1.5/); no state beyond the codec's.
 
-They keep the interpreter's lock (``ctypes.PyDLL``): none lasts longer than 0.2 ms, a fiftieth of what a thread may hold
-it, and none calls back. To give it away and wait for it again costs a loop that shares the process with an engine's
-thread more than the call does.
+They keep the interpreter's lock (``ctypes.PyDLL``): none lasts longer than 0.2 ms, where a thread may hold it for 5,
+and none calls back. To give it away and wait for it again costs a loop that shares the process with an engine's thread
+more than the call does.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import soxr
 
+from lab.sound.mouth import Mouth
 from lab.speech import espeak, people
 from lab.speech.spoken import Voice, trimmed
 from lab.waiting import until
@@ -38,23 +39,11 @@ def need_voices(*names: str) -> None:
         skip_but_in_ci(f"needs {', '.join(missing)}: make system installs it, or says how")
 
 
-class Speaker:
-    """Give it to a client as its microphone."""
-
-    def __init__(self) -> None:
-        self._left = np.zeros(0, dtype=np.float32)
+class Speaker(Mouth):
+    """A microphone that says sentences."""
 
     def say(self, text: str) -> None:
-        pcm = np.asarray(soxr.resample(spoken(text), MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32)
-        self._left = np.concatenate((self._left, pcm))
-
-    @property
-    def speaks(self) -> bool:
-        return bool(self._left.size)
-
-    def __call__(self, samples: int) -> FloatArray:
-        pcm, self._left = self._left[:samples], self._left[samples:]
-        return np.pad(pcm, (0, samples - len(pcm)))
+        self.utter(np.asarray(soxr.resample(spoken(text), MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32))
 
 
 async def say_until(speaker: Speaker, text: str, heard: Callable[[], bool], what: str) -> None:
