@@ -28,7 +28,7 @@ class Booth:
         now = lobby.clock()
         self.speaker, self.token = self.room.join("speaker", source, now)
         ear, _ = self.room.join("listener", target, now)
-        ear.original = "off"
+        self.room.change(ear, RoomSettings(original="off"), now)
         self.speaker.ear = ear
 
     @property

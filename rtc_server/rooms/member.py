@@ -115,10 +115,13 @@ class Member:
             sound = faded(unpacked(rendering.sound))
             self.played(self.mixer.play(turn.message.id, turn.message.member, sound), now)
 
-    def hear(self, others: dict[str, str], translated: frozenset[tuple[str, str]], now: float) -> FloatArray:
-        """The next 80 ms of what this member hears. ``others``: the other members' languages; ``translated``: pairs of
+    def gains(self, others: dict[str, str], translated: frozenset[tuple[str, str]]) -> dict[str, float]:
+        """How loud this member hears the others' own voices. ``others``: their languages; ``translated``: pairs of
         languages between which there is a translation."""
-        gains = {speaker: self._gain(language, translated) for speaker, language in others.items()}
+        return {speaker: self._gain(language, translated) for speaker, language in others.items()}
+
+    def hear(self, gains: dict[str, float], now: float) -> FloatArray:
+        """The next 80 ms of what this member hears, the others' own voices with these :meth:`gains`."""
         pcm, played = self.mixer.pull(gains)
         self.played(played, now)
         return pcm

@@ -44,14 +44,15 @@ _QUIET_DBFS: Final = -60.0
 
 
 class Room:
-    """``translated``: the pairs of languages between which there is a translation, as of now. ``journal``: where it is
-    told what of the room is to last."""
+    """``journal``: where it is told what of the room is to last."""
 
     def __init__(self, room_id: str, name: str, private: bool, now: float, journal: Journal | None = None) -> None:
         self.id = room_id
         self.name = name
         self.private = private
-        self.translated: frozenset[tuple[str, str]] = frozenset()
+        self._translated: frozenset[tuple[str, str]] = frozenset()
+        self._gains: dict[str, dict[str, float]] = {}
+        """By listener, of the others' own voices: made when first heard after something of a member has changed."""
         self._members: dict[str, Member] = {}
         self._messages: OrderedDict[str, Message] = OrderedDict()
         self._last_member = 0
@@ -89,6 +90,17 @@ class Room:
         return {"id": self.id, "name": self.name, "members": len(self), "languages": languages}
 
     @property
+    def translated(self) -> frozenset[tuple[str, str]]:
+        """The pairs of languages between which there is a translation, as of now."""
+        return self._translated
+
+    @translated.setter
+    def translated(self, pairs: frozenset[tuple[str, str]]) -> None:
+        if pairs != self._translated:
+            self._translated = pairs
+            self._gains.clear()
+
+    @property
     def messages(self) -> list[Message]:
         """Those that are kept, the oldest first."""
         return list(self._messages.values())
@@ -114,6 +126,7 @@ class Room:
         mailbox = self._journal.mailbox(member_id)
         member = Member(member_id, readable(name) or member_id, language, digest(token), now, mailbox)
         self._members[member.id] = member
+        self._gains.clear()
         self._empty_since = None
         self._journal.changed()
         self._tell_others(member, MemberChange(member.view(), "joined"))
@@ -131,6 +144,7 @@ class Room:
         """Idempotent."""
         if self._members.pop(member.id, None) is None:
             return
+        self._gains.clear()
         member.forget_sound(now)
         member.mailbox.close()
         seat, member.seat = member.seat, None
@@ -185,6 +199,7 @@ class Room:
     def change(self, member: Member, settings: RoomSettings, now: float) -> None:
         """Raises nothing: the language was looked at before."""
         before = member.view()
+        self._gains.clear()
         if settings.name is not None:
             member.name = readable(settings.name) or member.name
         if settings.original is not None:
@@ -289,8 +304,11 @@ class Room:
 
     def hear(self, member: Member, now: float) -> FloatArray:
         """The next 80 ms of what a member hears."""
-        others = {other.id: other.language for other in self._members.values() if other is not member}
-        return member.hear(others, self.translated, now)
+        gains = self._gains.get(member.id)
+        if gains is None:
+            others = {other.id: other.language for other in self._members.values() if other is not member}
+            gains = self._gains[member.id] = member.gains(others, self._translated)
+        return member.hear(gains, now)
 
     def close(self, now: float) -> None:
         """The room is over: all leave."""

@@ -348,3 +348,33 @@ def test_a_quiet_microphone_is_not_mixed() -> None:
     ben, _ = seated(room, "Ben", "en")
     room.speak(ann, tone(0.0005))
     assert not room.hear(ben, 1.0).any()
+
+
+def test_how_loud_others_are_follows_every_change() -> None:
+    """Of a language, of what is wished, of what is translated, and of who is there; also while they are heard."""
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, _ = seated(room, "Ana", "pt")
+
+    def level(speaker: Member = ann) -> float:
+        """Of a speaker in Ana's ears, when it has settled."""
+        for _ in range(14):
+            room.speak(speaker, tone())
+            pcm = room.hear(ana, 1.0)
+        return round(float(np.abs(pcm).max() / 0.2), 2)
+
+    assert level() == 0.25
+    room.change(ana, RoomSettings(original="only"), 1.0)
+    assert level() == 1.0
+    room.change(ana, RoomSettings(original="off"), 1.0)
+    assert level() == 0.0
+    room.change(ann, RoomSettings(language="pt"), 1.0)
+    assert level() == 1.0
+    room.change(ann, RoomSettings(language="es"), 1.0)
+    assert level() == 1.0, "nothing translates from Spanish to Portuguese"
+    room.translated = PAIRS | {("es", "pt")}
+    assert level() == 0.0
+    ben, _ = seated(room, "Ben", "pt")
+    assert level(ben) == 1.0
+    room.leave(ben, 1.0)
+    assert level(ann) == 0.0
