@@ -18,7 +18,6 @@ from typing import Final
 
 from bench.quiet import errors_only
 from bench.table import publish, spread
-from lab.coming_back import come_back
 from lab.engine_process import EngineProcess, engine_process, key_file
 from lab.network.front import Front
 from lab.pool_process import pool_process
@@ -118,9 +117,10 @@ async def _leave_node(directory: Path, engine: EngineProcess, into: Measured) ->
         into.still.append(heard.longest_s(quiet_since))
         leaving = servers[str(client.session).partition("-")[0]]
         draining = asyncio.create_task(leaving.admission.drain(_DRAIN_S))
+        former = client.session
         await client.wait_for("moving")
         told_at = time.monotonic()
-        await come_back(client)
+        await until(lambda: client.session != former, "the answer of the other node", 60.0)
         into.asked.append(time.monotonic() - told_at)
         await heard.settle()
         into.node.append(heard.longest_s(told_at))

@@ -65,7 +65,7 @@ class _Conversation:
         self._cluster.nodes[left].stop()
         told_s = await self._event(before, began_at, type="moving")
         left_at = time.monotonic()
-        await come_back(self.client)
+        await until(lambda: self.node != left, "its client goes to the other by itself", _PATIENCE_S)
         silent_s = await self._sound(left_at)
         await self._goes_on_elsewhere(left)
         self._tell(

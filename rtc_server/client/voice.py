@@ -31,6 +31,10 @@ from rtc_server.webrtc.transceivers import LeanPeerConnection
 _PACKET_SAMPLES: Final = MICROPHONE_HZ * audio.PACKET_MS // 1000
 _TIME_BASE: Final = fractions.Fraction(1, MICROPHONE_HZ)
 _MAX_EVENTS: Final = 10_000
+_OVER: Final = ("closed", "failed")
+_MOVE_AGAIN_S: Final = 0.5
+_MOVE_PATIENCE_S: Final = 10.0
+"""After the server that has stopped: as long as it takes another one to notice."""
 
 
 class Refused(Exception):
@@ -95,6 +99,9 @@ class VoiceClient:
     with each block of the server's voice: 80 ms of mono float32 at 24 kHz, at the pace of real time from the moment
     it is connected. ``token``: a key or token for a server that wants one. ``ice_servers``: relays, for networks that
     need one.
+
+    Where the server stops and another one goes on with the session (``moving``), the client goes there by itself, and
+    hears the old one until the new one has answered: ``session`` and ``pc`` are others then.
     """
 
     def __init__(
@@ -122,6 +129,8 @@ class VoiceClient:
         self._keeps_time = False
         self._resume_token: str | None = None
         self._last_seq = 0
+        self._resuming = asyncio.Lock()
+        self._former: asyncio.Task[None] | None = None
         self.session: str | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self.closed = asyncio.Event()
@@ -150,20 +159,37 @@ class VoiceClient:
 
         Raises OfferRefused when the server does not have it any more, aiohttp.ClientError.
         """
-        before, old_channel = self.pc, self.channel
-        after, channel = self._make_connection()
-        self._url = self._url if url is None else url.rstrip("/")
-        back = {"session": self.session, "token": self._resume_token, "last_seq": self._last_seq}
-        try:
-            await self._offer(after, {"resume": back})
-        except BaseException:
-            await after.close()
-            raise
-        self.pc, self.channel = after, channel
-        # Only now: a connection that is closed tells the server that the conversation is over.
-        before.remove_all_listeners()
-        old_channel.remove_all_listeners()
-        await before.close()
+        async with self._resuming:  # a token is good once
+            before, old_channel = self.pc, self.channel
+            after, channel = self._make_connection()
+            self._url = self._url if url is None else url.rstrip("/")
+            back = {"session": self.session, "token": self._resume_token, "last_seq": self._last_seq}
+            try:
+                await self._offer(after, {"resume": back})
+            except BaseException:
+                if before.connectionState in _OVER:
+                    self.closed.set()
+                await after.close()
+                raise
+            self.pc, self.channel = after, channel
+            self.closed.clear()
+            # Only now: a connection that is closed tells the server that the conversation is over.
+            before.remove_all_listeners()
+            old_channel.remove_all_listeners()
+            self._former = former = asyncio.create_task(before.close(), name="client-former")
+        await asyncio.shield(former)
+
+    async def _move(self, within_s: float) -> None:
+        """Resume at the same address, where another server answers by now, or soon."""
+        before = self.pc
+        deadline = time.monotonic() + within_s + _MOVE_PATIENCE_S
+        while self.pc is before and time.monotonic() < deadline:
+            try:
+                await self.resume()
+            except (OfferRefused, aiohttp.ClientError) as error:
+                if isinstance(error, OfferRefused) and error.status < 500:  # noqa: PLR2004
+                    return  # no server has the session: it ends with this connection
+                await asyncio.sleep(_MOVE_AGAIN_S)
 
     def _make_connection(self) -> tuple[LeanPeerConnection, RTCDataChannel]:
         pc = LeanPeerConnection(RTCConfiguration(iceServers=self._ice_servers))
@@ -201,8 +227,10 @@ class VoiceClient:
 
     async def close(self) -> None:
         """Hang up. Idempotent."""
-        await self.pc.close()
         await self._drop_tasks()
+        await self.pc.close()
+        if self._former is not None:
+            await self._former
 
     def send(self, message: dict[str, Any] | str | bytes) -> None:
         """Send a message of ``docs/protocol.md``, section 3."""
@@ -250,11 +278,13 @@ class VoiceClient:
             if not self._keeps_time:
                 self._keeps_time = True
                 self._tasks.append(asyncio.create_task(self._keep_time(), name="client-voice"))
-        elif pc.connectionState in ("closed", "failed"):
+        elif pc.connectionState in _OVER and not self._resuming.locked():
             self.closed.set()
 
     def _on_message(self, message: str | bytes) -> None:
         event = json.loads(message)
+        if event["type"] == "disconnected" and event["reason"] == "moved":
+            return  # of the connection that this client has resumed from
         seq = event.get("seq")
         if seq is not None and seq <= self._last_seq:  # seen on the connection before
             return
@@ -263,6 +293,8 @@ class VoiceClient:
         self._on_event(event)
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(self._notify(), name="client-event"))
+        if event["type"] == "moving" and self._resume_token is not None:
+            self._tasks.append(asyncio.create_task(self._move(event["in_ms"] / 1000), name="client-move"))
 
     async def _notify(self) -> None:
         async with self._arrived:
