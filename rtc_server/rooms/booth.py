@@ -24,7 +24,6 @@ class Booth:
         self._lobby = lobby
         source, target = _pair(lobby, target)
         self.room = lobby.create(_NAME, private=True)
-        self.room.translated = lobby.interpreter.pairs
         now = lobby.clock()
         self.speaker, self.token = self.room.join("speaker", source, now)
         ear, _ = self.room.join("listener", target, now)

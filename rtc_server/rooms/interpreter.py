@@ -105,8 +105,7 @@ class Interpreter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _speak(self, room: Room, message: Message, language: str) -> FloatArray:
-        rendering = message.renderings.get(language)
-        text = message.original if language == message.language else "" if rendering is None else rendering.text
+        text = message.text_in(language)
         if self.translator is None or language not in self.speaks or not text:
             raise NotFound
         made = await self.translator.translate(Utterance(language, language, text, voice=message.voice), DEADLINE_S)

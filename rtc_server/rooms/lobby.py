@@ -195,7 +195,7 @@ class Lobby:
         room = self._rooms.get(room_id)
         if room is None:
             raise UnknownRoom
-        room.translated = self.interpreter.pairs
+        self._inform(room)
         return room
 
     def join(self, room: Room, name: str, language: str) -> tuple[Member, str]:
@@ -247,7 +247,7 @@ class Lobby:
         while True:
             await asyncio.sleep(_LOOK_S)
             for room in self:
-                room.translated = self.interpreter.pairs
+                self._inform(room)
                 # While rooms are paused, none of their members can come back.
                 if not self.paused and room.expire(self.clock()):
                     self._end(room)
@@ -279,7 +279,13 @@ class Lobby:
 
         return None if self.homes is None else self.homes.journal(room_id, on_lost)
 
+    def _inform(self, room: Room) -> None:
+        """What the translator can do, as of now."""
+        room.translated = self.interpreter.pairs
+        room.spoken = self.interpreter.speaks
+
     def _enter(self, room: Room, journal: StoredJournal | None) -> None:
+        self._inform(room)
         self._rooms[room.id] = room
         if journal is not None:
             self._journals[room.id] = journal

@@ -45,6 +45,13 @@ class Message:
     ended_at: float
     renderings: dict[str, Rendering] = field(default_factory=dict)
 
+    def text_in(self, language: str) -> str:
+        """What it says in ``language``; empty where that is not there, or will not be."""
+        if language == self.language:
+            return self.original
+        rendering = self.renderings.get(language)
+        return rendering.text if rendering is not None and rendering.state == "ready" else ""
+
     def seen_in(self, language: str, audio_url: str | None) -> RoomMessage:
         """As a member of that language gets it."""
         rendering = self.renderings.get(language)

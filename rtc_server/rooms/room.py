@@ -53,6 +53,8 @@ class Room:
         self._translated: frozenset[tuple[str, str]] = frozenset()
         self._gains: dict[str, dict[str, float]] = {}
         """By listener, of the others' own voices: made when first heard after something of a member has changed."""
+        self.spoken: frozenset[str] = frozenset()
+        """The languages that have a voice, as of now."""
         self._members: dict[str, Member] = {}
         self._messages: OrderedDict[str, Message] = OrderedDict()
         self._last_member = 0
@@ -220,28 +222,32 @@ class Room:
             for other in self:
                 other.tell(Speaking(member.id, on))
 
-    def needed(self, member: Member) -> frozenset[str]:
-        """The languages into which what ``member`` says has to be translated: those of the others who are here."""
-        languages = {other.language for other in self if other is not member and other.here}
-        return frozenset(languages - {member.language})
+    def needed(self, member: Member, language: str | None = None) -> frozenset[str]:
+        """The languages into which what ``member`` says has to be translated: those of the others who are here.
+        ``language``: in which it was said, where it is not the member's any more."""
+        languages = {other.language for other in self if other is member or other.here}
+        return frozenset(languages - {language or member.language})
 
-    def say(self, member: Member, text: str, kind: Kind, spoken_ms: int, ended_at: float) -> Message:
-        """Something was said, or written. It is pending in all the languages that are needed now."""
+    def say(
+        self, member: Member, text: str, kind: Kind, spoken_ms: int, ended_at: float, language: str | None = None
+    ) -> Message:
+        """Something was said, or written. It is pending in all the languages that are needed now. ``language``: as in
+        :meth:`needed`."""
         self._last_message += 1
         message = Message(
             str(self._last_message),
             member.id,
             member.name,
-            member.language,
+            language or member.language,
             member.voice,
             kind,
             text,
             spoken_ms,
             ended_at,
         )
-        for language in sorted(self.needed(member)):
-            possible = (member.language, language) in self.translated
-            message.renderings[language] = Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
+        for wanted in sorted(self.needed(member, message.language)):
+            possible = (message.language, wanted) in self.translated
+            message.renderings[wanted] = Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
         self._messages[message.id] = message
         while len(self._messages) > KEPT_MESSAGES:
             self._messages.popitem(last=False)
@@ -333,12 +339,10 @@ class Room:
 
     def _seen(self, member: Member, message: Message) -> RoomMessage:
         language = member.language
-        rendering = message.renderings.get(language)
-        audible = language == message.language or (rendering is not None and rendering.state == "ready")
-        url = (
-            f"rooms/{self.id}/messages/{message.id}/audio?language={language}" if audible and message.original else None
+        audible = language in self.spoken and message.text_in(language)
+        return message.seen_in(
+            language, f"rooms/{self.id}/messages/{message.id}/audio?language={language}" if audible else None
         )
-        return message.seen_in(language, url)
 
     def _tell_others(self, member: Member, event: MemberChange) -> None:
         for other in self:

@@ -44,7 +44,10 @@ class Speaker:
         self._frames += 1
         self._room.speak(self._member, frame)
         if self._member.language != self._language:
+            speaks = self._cutter.speaking
             self.finish()
+            if speaks:  # who goes on in the other language
+                self._cutter.started(self.heard_ms - FRAME_MS)
         if self._member.language in self._lobby.interpreter.hears:
             self._sound.append(frame)
         for cut in self._cutter.heard(self.heard_ms):
@@ -97,7 +100,7 @@ class Speaker:
             pcm = self._sound_of(cut)
         elif self._member.echoes.has(cut.text, ended_at - spoken_ms / 1000):
             return
-        message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at)
+        message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at, self._language)
         self._lobby.interpreter.interpret(self._room, message, pcm)
 
     def _sound_of(self, cut: Cut) -> FloatArray:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from rtc_server.errors import ServerError, ServerFull, UnknownMember
+from rtc_server.errors import ServerFull, UnknownMember
 from rtc_server.protocols.rooms import (
     MemberChange,
     Playing,
-    RoomEvent,
     RoomMessage,
     RoomSettings,
     RoomState,
@@ -20,47 +17,16 @@ from rtc_server.protocols.rooms import (
 )
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUND_BYTES, MOST_MEMBERS, Room
+from tests.support.seats import Client, seated
 
 PAIRS = frozenset({("en", "pt"), ("pt", "en"), ("en", "es")})
 SOUND = np.full(MODEL_RATE_HZ // 2, 0.1, dtype=np.float32)
-
-
-class Client:
-    """A member's session that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[RoomEvent] = []
-        self.ended = 0
-        self.warned: list[bool] = []
-
-    def tell(self, event: RoomEvent) -> None:
-        self.events.append(event)
-
-    def warn(self, error: ServerError, over: bool = False) -> None:
-        self.warned.append(over)
-
-    def end(self, moved: bool = False) -> None:
-        self.ended += 1
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def messages(self) -> list[tuple[str, str, str]]:
-        return [(each.id, each.text, each.state) for each in self.of(RoomMessage)]
 
 
 def a_room() -> Room:
     room = Room("0-0-room", "Kitchen", False, 0.0)
     room.translated = PAIRS
     return room
-
-
-def seated(room: Room, name: str, language: str) -> tuple[Member, Client]:
-    member, _ = room.join(name, language, 0.0)
-    client = Client()
-    room.sit(member, client, 0.0)
-    return member, client
 
 
 def tone(level: float = 0.2) -> FloatArray:
@@ -88,6 +54,24 @@ def test_those_of_the_same_language_read_the_original_at_once() -> None:
     assert ana.messages[1:] == [("1", "bom dia", "ready")]
     assert ana.of(RoomMessage)[-1].original == "good morning"
     assert len(bob.messages) == 1
+
+
+def test_a_message_is_offered_as_sound_where_there_are_words_of_it_and_a_voice() -> None:
+    room = a_room()
+    room.spoken = frozenset({"en", "es"})
+    ann, own = seated(room, "Ann", "en")
+    _, ana = seated(room, "Ana", "pt")
+    _, eva = seated(room, "Eva", "es")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0)
+    address = "rooms/0-0-room/messages/1/audio?language="
+    assert [each.audio for each in own.of(RoomMessage)] == [f"{address}en"]
+    room.rendered(message, "pt", 2.0, "bom dia")
+    room.rendered(message, "es", 2.0, "buenos días")
+    assert [each.audio for each in eva.of(RoomMessage)] == [None, f"{address}es"]
+    assert [each.audio for each in ana.of(RoomMessage)] == [None, None], "there is no voice for it"
+    nothing = room.say(ann, "well", "speech", 1000, 3.0)
+    room.rendered(nothing, "es", 4.0, "")
+    assert eva.of(RoomMessage)[-1].audio is None
 
 
 def test_a_failed_translation_is_told_with_its_reason_and_costs_no_other() -> None:

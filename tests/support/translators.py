@@ -30,8 +30,8 @@ class FakeOptions:
 
 
 class Obedient:
-    """Turns text round. ``raise``, ``refuse``, ``short``, ``sleep`` and ``hang`` do what they say; ``batch`` tells how
-    many utterances were in its batch."""
+    """Turns text round. ``raise``, ``refuse``, ``short``, ``sleep`` and ``hang`` do what they say, ``empty`` has no
+    translation; ``batch`` tells how many utterances were in its batch."""
 
     def __init__(self, options: FakeOptions) -> None:
         languages = ("en", "pt", "de")
@@ -64,6 +64,8 @@ class Obedient:
                 time.sleep(0.3)
             case "hang":
                 threading.Event().wait()
+            case "empty":
+                return Translation("", "empty", None)
             case "batch":
                 return Translation(str(together), "batch", None)
         heard = "" if utterance.pcm is None else f"{len(utterance.pcm)} {np.abs(utterance.pcm).max():.2f}"

@@ -1,0 +1,146 @@
+"""What is said in a room is translated once for each language, and what one translation lacks costs that one alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from lab.waiting import until
+from rtc_server.audio import FloatArray
+from rtc_server.errors import NotFound
+from rtc_server.metrics import Metrics
+from rtc_server.protocols.rooms import Playing, RoomMessage, RoomSettings
+from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.member import Member
+from rtc_server.rooms.message import Message
+from rtc_server.rooms.room import Room
+from tests.support.seats import Client, seated
+from tests.support.translators import count, fake, running
+
+
+@contextlib.asynccontextmanager
+async def interpreted() -> AsyncIterator[tuple[Room, Interpreter]]:
+    """A room of English, Portuguese and German, of which the first two have voices."""
+    async with running(fake(factory="Vocal")) as translator:
+        interpreter = Interpreter(translator, Metrics())
+        room = Room("0-0-room", "Kitchen", False, 0.0)
+        room.translated, room.spoken = interpreter.pairs, interpreter.speaks
+        try:
+            yield room, interpreter
+        finally:
+            await interpreter.close()
+
+
+def say(room: Room, interpreter: Interpreter, member: Member, text: str) -> Message:
+    message = room.say(member, text, "speech", 1000, 0.0)
+    interpreter.interpret(room, message)
+    return message
+
+
+def last(client: Client, message: Message) -> RoomMessage:
+    found: RoomMessage = [each for each in client.of(RoomMessage) if each.id == message.id][-1]
+    return found
+
+
+async def settled(client: Client, message: Message) -> RoomMessage:
+    await until(lambda: last(client, message).state != "pending", "what becomes of it")
+    return last(client, message)
+
+
+def heard(room: Room, member: Member, frames: int = 5) -> FloatArray:
+    return np.concatenate([room.hear(member, 1.0) for _ in range(frames)])
+
+
+async def test_ten_members_of_three_languages_cost_two_translations_of_what_one_says() -> None:
+    """And two who say something at once cost four."""
+    async with interpreted() as (room, interpreter):
+        seats = [seated(room, str(number), ("en", "pt", "de")[number % 3]) for number in range(10)]
+        (ann, _), (ana, client), (_, ute) = seats[:3]
+        message = say(room, interpreter, ann, "abc")
+        assert (await settled(client, message)).text == (await settled(ute, message)).text == "cba"
+        assert interpreter.translator is not None
+        metrics = interpreter.translator._metrics
+        assert count(metrics, "rtc_translations_total", outcome="done") == 2
+        both = say(room, interpreter, ann, "abc"), say(room, interpreter, ana, "def")
+        assert (await settled(client, both[0])).text == "cba"
+        assert (await settled(seats[0][1], both[1])).text == "fed"
+        await until(lambda: count(metrics, "rtc_translations_total", outcome="done") == 6, "the others")
+
+
+async def test_an_empty_translation_is_read_as_nothing_and_holds_up_none_behind_it() -> None:
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        ana, client = seated(room, "Ana", "pt")
+        empty, after = say(room, interpreter, ann, "empty"), say(room, interpreter, ann, "abc")
+        read = await settled(client, empty)
+        assert (read.state, read.text, read.original, read.audio) == ("ready", "", "empty", None)
+        assert (await settled(client, after)).text == "cba"
+        assert heard(room, ana).any()
+        assert {each.message for each in client.of(Playing)} == {after.id}
+        with pytest.raises(NotFound):
+            await interpreter.sound_of(room, empty, "pt")
+
+
+async def test_a_language_without_a_voice_is_read_and_not_heard() -> None:
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        ute, client = seated(room, "Ute", "de")
+        message = say(room, interpreter, ann, "abc")
+        read = await settled(client, message)
+        assert (read.state, read.text, read.audio) == ("ready", "cba", None)
+        assert not heard(room, ute).any()
+        assert client.of(Playing) == []
+        with pytest.raises(NotFound):
+            await interpreter.sound_of(room, message, "de")
+
+
+async def test_a_translator_that_dies_fails_what_it_was_at_and_translates_what_comes_then() -> None:
+    """In the order in which things were said: what failed holds up none."""
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        ana, client = seated(room, "Ana", "pt")
+        translator = interpreter.translator
+        assert translator is not None
+        lost = say(room, interpreter, ann, "hang")
+        await until(lambda: translator.waiting == 1, "that it is at work")
+        assert translator.pid is not None
+        os.kill(translator.pid, signal.SIGKILL)
+        failed = await settled(client, lost)
+        assert (failed.state, failed.reason, failed.text) == ("failed", "engine_failed", "hang")
+        refused = await settled(client, say(room, interpreter, ann, "too soon"))
+        assert (refused.state, refused.reason) == ("failed", "engine_unavailable")
+        await translator.wait_ready()
+        after = say(room, interpreter, ann, "abc")
+        assert (await settled(client, after)).text == "cba"
+        assert heard(room, ana).any()
+        assert {each.message for each in client.of(Playing)} == {after.id}
+
+
+async def test_one_who_changes_language_is_not_played_the_former_one() -> None:
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        ana, client = seated(room, "Ana", "pt")
+        message = say(room, interpreter, ann, "abc")
+        room.change(ana, RoomSettings(language="de"), 0.0)
+        await until(lambda: message.renderings["pt"].state == "ready", "the translation that was under way")
+        assert not heard(room, ana).any()
+        assert client.of(Playing) == []
+
+
+async def test_a_sound_is_made_once_however_many_ask() -> None:
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        message = room.say(ann, "abc", "text", 0, 0.0)
+        sounds = await asyncio.gather(*(interpreter.sound_of(room, message, "en") for _ in range(5)))
+        assert all(each.size == 2400 for each in sounds)
+        assert interpreter.translator is not None
+        assert count(interpreter.translator._metrics, "rtc_translations_total", outcome="done") == 1
+        again = await interpreter.sound_of(room, message, "en")
+        np.testing.assert_allclose(again, sounds[0], atol=1e-4)
+        assert count(interpreter.translator._metrics, "rtc_translations_total", outcome="done") == 1
