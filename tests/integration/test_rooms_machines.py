@@ -171,6 +171,17 @@ async def test_redis_that_hangs_costs_a_conversation_nothing() -> None:
             await until_told(lambda: status_is(http, f"rooms/{room}", 200), "the room")
 
 
+async def test_a_room_that_a_new_redis_does_not_know_is_missing_only_after_a_while() -> None:
+    """Its home may be about to tell: until then a client is asked to come again, and keeps its place in it."""
+    async with redis_server() as redis, node(redis, "a") as server, api_at(server.url) as http:
+        async with http.get("rooms/b-0-room") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert (await answer.json())["error"]["code"] == "rooms_paused"
+        async with redis.client() as client:
+            await client.decrby("rooms:since", 60)
+        await until_told(lambda: status_is(http, "rooms/b-0-room", 404), "that there is no such room")
+
+
 async def test_rooms_of_several_processes_of_one_node_are_found_by_each() -> None:
     async with redis_server() as redis, node(redis, "a", "--workers", "2") as server, api_at(server.url) as http:
         room = await create(http)
