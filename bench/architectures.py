@@ -68,15 +68,16 @@ def product_model(options: KyutaiOptions) -> KyutaiModel:
 
 def engine(options: WeighedOptions) -> Weighed:
     """A model for an engine process."""
-    return Weighed(product_model(options.kyutai), Path(options.report))
+    return Weighed(product_model(options.kyutai), Path(options.report), options.fill)
 
 
 class Weighed:
     """A model that writes down what it takes of memory: once it is warm, and again when it has done its work."""
 
-    def __init__(self, model: KyutaiModel, report: Path) -> None:
+    def __init__(self, model: KyutaiModel, report: Path, fill: int = 0) -> None:
         self._model = model
         self._report = report
+        self._fill = fill
         self._sizes = sizes_of(model.modules, model.streaming_states, model.info.slots)
 
     @property
@@ -85,6 +86,7 @@ class Weighed:
 
     def warm_up(self) -> None:
         self._model.warm_up()
+        self._model.read_at_least(self._fill)
         self._write()
 
     def reset(self, rows: BoolArray) -> None:

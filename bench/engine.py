@@ -76,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warm", type=float, default=2, help="seconds before that")
     parser.add_argument("--rounds", type=int, default=3, help="times each")
     parser.add_argument("--life", type=float, default=5, help="seconds a session lives in the mean; 0: to the end")
+    parser.add_argument(
+        "--fill",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="steps as long as if the longest conversation had so many frames behind it (750 are a minute)",
+    )
     parser.add_argument("--steps", type=int, default=100, help="of the plain model, and of a profile")
     parser.add_argument(
         "--compare", action=argparse.BooleanOptionalAction, default=True, help="with the plain model and the bandwidth"
@@ -155,7 +162,7 @@ def _measure_engine(
     if runs.failure:
         return
     try:
-        weighed = WeighedOptions(dataclasses.replace(options, slots=slots), str(report))
+        weighed = WeighedOptions(dataclasses.replace(options, slots=slots), str(report), arguments.fill)
         figures = asyncio.run(_call(arguments, weighed))
     except ServerError as error:
         runs.failure = str(error)
@@ -228,7 +235,8 @@ def _publish(arguments: argparse.Namespace, runs: dict[int, Runs], device: Devic
     held = "what torch has reserved on the device" if cuda else "the resident memory of the model's process"
     notes = [
         f"{arguments.rounds} round(s) of {arguments.seconds:g} s: median (least–most) of the rounds' figures.",
-        f"{FRAME_MS} ms of audio for each session every {FRAME_MS} ms, each at a random phase. {_life(arguments)}",
+        f"{FRAME_MS} ms of audio for each session every {FRAME_MS} ms, each at a random phase. {_life(arguments)}"
+        f"{_fill(arguments)}",
         "Step: the batched call of the model, by the engine's clock. Frame: from the media plane's push to the "
         f"output's arrival there, waiting for the step before included. Later than {FRAME_MS} ms: or never.",
         f"In all: {held}, at its peak.",
@@ -249,6 +257,12 @@ def _life(arguments: argparse.Namespace) -> str:
     if not arguments.life:
         return "Sessions stay to the end."
     return f"A session lives {arguments.life:g} s in the mean; then another takes its slot."
+
+
+def _fill(arguments: argparse.Namespace) -> str:
+    if not arguments.fill:
+        return ""
+    return f" Attention reads at least {arguments.fill} frames of each, as of a conversation that is so old."
 
 
 def _rows(sessions: int, runs: Runs, device: Device | None) -> list[list[str]]:
@@ -293,7 +307,7 @@ def spread_size(values: list[int]) -> str:
 
 
 def _publish_profile(arguments: argparse.Namespace, options: KyutaiOptions) -> None:
-    found = apart(operations, dataclasses.replace(options, slots=arguments.profile), arguments.steps)
+    found = apart(operations, dataclasses.replace(options, slots=arguments.profile), arguments.steps, arguments.fill)
     kind = f"{arguments.arch} on {arguments.device}, {arguments.profile} slots"
     where = "on the device" if arguments.device.startswith("cuda") else "on the CPU, under the profiler"
     for title, operations_, note in (

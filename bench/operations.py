@@ -36,8 +36,9 @@ class Operation:
     seconds: float
 
 
-def operations(options: KyutaiOptions, steps: int) -> list[Operation]:
+def operations(options: KyutaiOptions, steps: int, fill: int = 0) -> list[Operation]:
     """What runs on the device in so many steps, the longest first. On CUDA kernels and copies, on a CPU operators.
+    ``fill``: frames that attention reads at least of each row.
 
     Runs in a process of its own: see :mod:`bench.apart`.
     """
@@ -48,6 +49,7 @@ def operations(options: KyutaiOptions, steps: int) -> list[Operation]:
 
     model = product_model(options)
     model.warm_up()
+    model.read_at_least(fill)
     cuda = model.info.device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     rng = np.random.default_rng(1)

@@ -33,10 +33,12 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class WeighedOptions:
-    """Of a model that writes what it weighs, as :class:`Memory`, to the file ``report``."""
+    """Of a model that writes what it weighs, as :class:`Memory`, to the file ``report``. ``fill``: a step takes as long
+    as if its longest conversation had at least so many frames."""
 
     kyutai: KyutaiOptions
     report: str
+    fill: int = 0
 
     @property
     def slots(self) -> int:

@@ -8,17 +8,20 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import engine
 from bench.apart import apart
 from bench.architectures import MOSHI_7B, Untrained, Weighed, checkpoint_of, product_model, shape
+from bench.architectures import engine as weighed_engine
 from bench.callers import FRAME_S, Call, Figures, keep_calling
 from bench.floor import counts, size
 from bench.operations import Operation, group_of, grouped, operations
 from bench.plain import Device, Lockstep
-from bench.weights import Memory, Sizes
+from bench.weights import Memory, Sizes, WeighedOptions
 from lab.waiting import until
+from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.messages import StepDone
@@ -236,6 +239,18 @@ async def test_sessions_come_and_go_and_their_frames_are_counted() -> None:
         await client.close()
     assert client.slots_used == 0
     assert set(figures.rows) == {1}
+
+
+def test_conversations_are_as_old_as_is_wanted(tiny: Path, tmp_path: Path) -> None:
+    """From the end of the warm-up on, of which the report tells."""
+    weighed = WeighedOptions(KyutaiOptions(str(tiny), slots=1, threads=1), str(tmp_path / "report"), fill=12)
+    model = weighed_engine(weighed)
+    model.warm_up()
+    model.step(np.zeros((1, FRAME_SAMPLES), np.float32), np.ones(1, np.bool_))
+    assert model._model._open.filled.frames == 12
+    model.close()
+    assert "at least 12 frames" in engine._fill(arguments("--fill", "12"))
+    assert engine._fill(arguments()) == ""
 
 
 def test_what_cannot_be_measured_is_said_and_does_not_hinder_the_rest(

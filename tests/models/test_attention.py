@@ -219,3 +219,19 @@ def test_a_warm_up_runs_at_each_extent(moshi_checkpoint: Path, monkeypatch: pyte
     assert {frames: seen.count(frames) >= 3 for frames in filled.buckets} == {16: True, 4: True, 8: True}
     model.step(np.zeros((1, 1920), np.float32), np.ones(1, np.bool_))
     assert filled.frames == 4, "the warm-up is over"
+
+
+def test_those_who_measure_read_further_and_change_no_token(moshi_checkpoint: Path) -> None:
+    models = greedy(moshi_checkpoint, 2), greedy(moshi_checkpoint, 2)
+    for model in models:
+        model.warm_up()
+    models[1].read_at_least(9)
+    rng, all_rows = np.random.default_rng(1), np.ones(2, np.bool_)
+    read = []
+    for _ in range(12):
+        pcm = noise(rng, 2)
+        for model in models:
+            model.step(pcm, all_rows)
+        assert np.array_equal(models[0].last_tokens, models[1].last_tokens)
+        read.append(tuple(model._open.filled.frames for model in models))
+    assert read == [(step, max(step, 9)) for step in range(1, 13)]

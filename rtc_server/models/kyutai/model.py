@@ -286,6 +286,11 @@ class KyutaiModel:
         self._open.filled.at_least(0)
         self._open.sampler.reseed()
 
+    def read_at_least(self, frames: int) -> None:
+        """Have attention read so many frames of each row, filled or not, from the next step on: for those who measure
+        what old conversations cost. Changes no output. After :meth:`warm_up`, which ends it."""
+        self._open.filled.at_least(frames)
+
     @torch.no_grad()
     def reset(self, rows: BoolArray) -> None:
         if not rows.any():
