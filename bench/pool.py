@@ -42,6 +42,9 @@ _AGAIN_S: Final = 0.1
 """Between the offers of a client that is told to come back: how long it takes, not how long it is told to wait."""
 _HEARD_DBFS: Final = -45.0
 _WINDOW_S: Final = 0.08
+_UNANSWERED_S: Final = 6.0
+_TIMES: Final = 3
+"""A model that could not keep up for a moment has misheard: it is greeted again, and that time counts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +197,7 @@ async def _connected(
 
 
 class _Greeting(Mouth):
-    """A microphone that says "hello" from :meth:`begin` on."""
+    """A microphone that says "hello" from :meth:`begin` on, as often as it takes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,7 +205,8 @@ class _Greeting(Mouth):
         self._hello = np.asarray(soxr.resample(pcm, MODEL_RATE_HZ, MICROPHONE_HZ), dtype=np.float32)
 
     def begin(self) -> None:
-        self.utter(self._hello)
+        again = np.pad(self._hello, (0, round(_UNANSWERED_S * MICROPHONE_HZ)))
+        self.utter(np.tile(again, _TIMES))
 
 
 def _cells(values: Sequence[float]) -> list[str]:
