@@ -1,5 +1,5 @@
-"""The two media nodes of ``deploy/compose``: its services are what the command line takes, agree with each other, and
-behind a real nginx with its configuration every request gets to the node that it is for."""
+"""The two media nodes of ``deploy/compose`` and their Redis: the services are what the command line takes, agree with
+each other, and behind a real nginx with its configuration every request gets to the node that it is for."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ import pytest
 import yaml
 
 from lab.engine_process import key_file
+from lab.servers import free_port
 from lab.serving import started
+from lab.waiting import until_told
 from rtc_server import config
-from rtc_server.app import Server
+from rtc_server.app import Server, _check_node_url
 from rtc_server.cli.main import _parser
 from rtc_server.client import VoiceClient
 from rtc_server.cluster import probe as pool_probe
 from rtc_server.config import ENV_PREFIX, EngineSettings, RelaySettings, Settings
 from rtc_server.engine import probe
+from rtc_server.errors import RoomsPaused
+from rtc_server.rooms.store import Store, make_store
 from rtc_server.services import pool_address, pooled_services
 from rtc_server.turn import coturn
 from tests.conftest import UNLIMITED, need_commands
@@ -48,6 +52,7 @@ GIVEN = {
     "VOICE_HOST": "voice.example.org",
 }
 CLOSING_S = 10
+PASSWORD = 'a "password" \\ with $all that %s a file may have'
 ENDINGS = (
     ("DELETE", "/api/sessions/{}"),
     ("POST", "/v1/realtime/calls/rtc_{}/hangup"),
@@ -125,6 +130,67 @@ def test_all_find_the_pool_and_engines_do_not_take_each_others_port() -> None:
         command = SERVICES[name]["healthcheck"]["test"]
         assert command == ["CMD", "python", "-m", module, address, settings_of(name).cluster_key]
     assert {engine_settings(name).engine_service for name in ENGINES} == set(pooled_services(settings_of(MEDIA[0])))
+
+
+@contextlib.asynccontextmanager
+async def running_redis(where: Path) -> AsyncIterator[tuple[int, str]]:
+    """As Compose would start it, but in ``where`` and at a port of its own; and the command of its health check."""
+    need_commands("redis-server", "redis-cli")
+    port = free_port()
+    (where / "redis_password").write_text(f"{PASSWORD}\n")
+    named = f"port {settings_of(MEDIA[0]).redis.rpartition(':')[2].partition('/')[0]}\n"
+    text = (DIRECTORY / "redis.conf").read_text()
+    assert named in text
+    (where / "given.conf").write_text(text.replace(named, f"port {port}\n").replace("dir /tmp", f"dir {where}"))
+
+    def moved(command: str) -> str:
+        assert "$" not in command.replace("$$", ""), "Compose would put something in its place"
+        places = {"/etc/redis/redis.conf": "given.conf", "/run/secrets/": "", "/tmp/": ""}
+        here = re.sub("|".join(places), lambda found: f"{where}/{places[found[0]]}", command.replace("$$", "$"))
+        return here.replace("redis-cli", f"redis-cli -p {port}")
+
+    *shell, script = SERVICES["redis"]["command"]
+    assert shell == ["sh", "-c"]
+    process = await asyncio.create_subprocess_exec(*shell, moved(script), stdout=asyncio.subprocess.DEVNULL)
+    try:
+        yield port, moved(SERVICES["redis"]["healthcheck"]["test"][1])
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_redis_takes_its_password_from_the_secret_and_its_health_check_tells(tmp_path: Path) -> None:
+    async def healthy() -> bool:
+        asked = await asyncio.create_subprocess_exec("sh", "-c", check, stderr=asyncio.subprocess.DEVNULL)
+        return await asked.wait() == 0
+
+    async with running_redis(tmp_path) as (port, check):
+        await until_told(healthy, "an answer to the health check", 30.0, 0.2)
+        (where := tmp_path / "of-a-node").write_text(PASSWORD)
+        url = f"redis://127.0.0.1:{port}/0"
+        ours, stranger = make_store(Settings(redis=url, redis_password_file=str(where))), Store(url, "another")
+        assert ours is not None
+        try:
+            assert await ours.ask(("SET", "key", "value"), ("GET", "key")) == [True, b"value"]
+            with pytest.raises(RoomsPaused):
+                await stranger.ask(("GET", "key"))
+        finally:
+            await ours.close()
+            await stranger.close()
+    assert not await healthy()
+
+
+def test_media_nodes_share_a_redis_and_reach_each_other() -> None:
+    (url,) = {settings_of(name).redis for name in MEDIA}
+    assert url.startswith("redis://127.0.0.1:")
+    for name in MEDIA:
+        settings = settings_of(name)
+        assert settings.redis_password_file.removeprefix("/run/secrets/") in SERVICES["redis"]["secrets"]
+        assert not settings.redis_password
+        _check_node_url(settings)
+    redis = SERVICES["redis"]
+    assert (redis["read_only"], redis["cap_drop"], redis["user"]) == (True, ["ALL"], "1000:1000")
+    assert SERVICES[MEDIA[0]]["build"]["args"]["EXTRAS"] == "[rooms,redis]"
 
 
 def test_they_end_one_after_the_other() -> None:

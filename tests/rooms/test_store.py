@@ -12,6 +12,7 @@ from rtc_server.config import Settings
 from rtc_server.errors import ConfigError, RoomsPaused
 from rtc_server.rooms.store import Store, make_store
 from tests.support.redis import redis_server
+from tests.web.test_tls import issue
 
 
 def test_without_the_setting_there_is_none() -> None:
@@ -85,6 +86,19 @@ async def test_the_password_opens_it_and_another_does_not(tmp_path: Path) -> Non
             assert (store.answers, told) == (False, [False])
             with pytest.raises(RoomsPaused):
                 store.require()
+            await store.close()
+
+
+async def test_over_tls_it_has_to_be_one_that_an_authority_vouches_for(tmp_path: Path) -> None:
+    """That of the setting, or one of the machine's."""
+    async with redis_server(tls=issue(tmp_path, "localhost")) as redis:
+        ours, unknown = Store(redis.url), Store(redis.url.partition("?")[0])
+        other = Store(redis.url.replace("localhost", "127.0.0.1"))
+        assert await ours.ask(("PING",)) == [True]
+        for store in (unknown, other):
+            with pytest.raises(RoomsPaused):
+                await store.ask(("PING",))
+        for store in (ours, unknown, other):
             await store.close()
 
 

@@ -19,10 +19,14 @@ _STARTS_S = 30.0
 
 
 class RedisServer:
-    """``keeps``: what it knows outlives it."""
+    """``keeps``: what it knows outlives it. ``tls``: its certificate for localhost, which is its own authority, and the
+    key; then it speaks nothing else."""
 
-    def __init__(self, directory: Path, port: int, keeps: bool) -> None:
+    def __init__(self, directory: Path, port: int, keeps: bool, tls: tuple[Path, Path] | None = None) -> None:
         self.url = f"redis://127.0.0.1:{port}/0"
+        if tls is not None:
+            self.url = f"rediss://localhost:{port}/0?ssl_ca_certs={tls[0]}"
+        self._tls = tls
         self._directory = directory
         self._port = port
         self._keeps = keeps
@@ -30,8 +34,13 @@ class RedisServer:
 
     async def start(self) -> None:
         append = ("--appendonly", "yes", "--appendfsync", "always") if self._keeps else ()
+        at: tuple[str, ...] = ("--port", str(self._port))
+        if self._tls is not None:
+            certificate, key = map(str, self._tls)
+            at = ("--port", "0", "--tls-port", str(self._port), "--tls-auth-clients", "no")
+            at += ("--tls-cert-file", certificate, "--tls-key-file", key)
         self._process = await asyncio.create_subprocess_exec(
-            *("redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--save", "", *append),
+            *("redis-server", *at, "--bind", "127.0.0.1", "--save", "", *append),
             cwd=self._directory,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -63,12 +72,12 @@ class RedisServer:
 
 
 @contextlib.asynccontextmanager
-async def redis_server(keeps: bool = True) -> AsyncIterator[RedisServer]:
+async def redis_server(keeps: bool = True, tls: tuple[Path, Path] | None = None) -> AsyncIterator[RedisServer]:
     need_commands("redis-server")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as directory:
-        server = RedisServer(Path(directory), port, keeps)
+        server = RedisServer(Path(directory), port, keeps, tls)
         await server.start()
         try:
             yield server
