@@ -8,9 +8,10 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.load import Load, LoadResult, LoadSpec
-from bench.systems import SYSTEMS
+from bench.systems import SYSTEMS, of_tree
 from bench.table import publish, spread
 from lab.servers import RunningServer, System, running
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warm", type=float, default=3, help="seconds before that (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="times each (default: %(default)s)")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="which servers")
+    parser.add_argument("--beside", type=Path, help="a working tree of another version of this server")
     parser.add_argument("--tape", choices=("warble", "speech"), default="speech", help="what the clients say")
     parser.add_argument("--server-args", default="", help="further arguments of this server, as one string")
 
@@ -38,7 +40,7 @@ class Round:
 
 def run(arguments: argparse.Namespace) -> None:
     rounds = asyncio.run(_measure(arguments))
-    systems = [SYSTEMS[name] for name in arguments.systems]
+    systems = _systems(arguments)
     publish(
         f"Echo calls, {arguments.sessions} at a time",
         ["", *(system.name for system in systems)],
@@ -54,13 +56,19 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
+def _systems(arguments: argparse.Namespace) -> list[System]:
+    beside = [] if arguments.beside is None else [of_tree(arguments.beside)]
+    return [*beside, *(SYSTEMS[name] for name in arguments.systems)]
+
+
 async def _measure(arguments: argparse.Namespace) -> dict[str, list[Round]]:
-    rounds: dict[str, list[Round]] = {name: [] for name in arguments.systems}
+    systems = _systems(arguments)
+    rounds: dict[str, list[Round]] = {system.name: [] for system in systems}
     async with contextlib.AsyncExitStack() as stack:
         servers = []
-        for name in arguments.systems:
-            extra = arguments.server_args.split() if SYSTEMS[name].frame_s else []
-            servers.append(await stack.enter_async_context(running(SYSTEMS[name], extra)))
+        for system in systems:
+            extra = arguments.server_args.split() if system.frame_s else []
+            servers.append(await stack.enter_async_context(running(system, extra)))
         for number in range(arguments.rounds):
             turn = number % len(servers)
             for server in servers[turn:] + servers[:turn]:
@@ -101,7 +109,7 @@ def _less_frame(value: Callable[[LoadResult], float]) -> Callable[[System, Round
 
 
 _ROWS: Sequence[tuple[str, Cell]] = (
-    ("server CPU per session", _each(lambda _, one: one.cpu_share, "%", 100, 1)),
+    ("server CPU per session", _each(lambda _, one: one.cpu_share, "%", 100, 2)),
     ("server memory, all sessions", _each(lambda _, one: one.memory_bytes, "MiB", 2**-20)),
     ("added delay, p50", _each(lambda _, one: one.load.p50_s, "ms", 1000)),
     ("added delay, p99", _each(lambda _, one: one.load.p99_s, "ms", 1000)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Final
 
 from bench.peers.environments import HERE, python_of
@@ -37,3 +38,10 @@ SYSTEMS: Final = {
     )
 }
 OURS: Final = "this server"
+
+
+def of_tree(tree: Path) -> System:
+    """This server as it is in another working tree, run by the same interpreter."""
+    ours, root = SYSTEMS[OURS], tree.resolve()
+    place = ("env", f"--chdir={root}", f"PYTHONPATH={root}")
+    return System(f"that of {root.name}", ours.dialect, ours.frame_s, lambda port: [*place, *ours.command(port)])

@@ -13,7 +13,8 @@ import atheris
 from fuzz.harness import fuzz
 
 with atheris.instrument_imports(include=["rtc_server", "aioice", "aiortc"]):
-    from fuzz.wired import Program, Wired, attack_with_datagrams
+    from fuzz.wired import Program, attack_with_datagrams
+    from lab.network.wired import Wired
 
 _SEEDS = tuple(
     bytes([side | source << 1 | number << 3, manner, 7, 0, 20, *range(20)]) * 3

@@ -15,7 +15,8 @@ import atheris
 from fuzz.harness import fuzz
 
 with atheris.instrument_imports(include=["rtc_server", "aiortc"]):
-    from fuzz.wired import Program, Wired, attack_with_sctp
+    from fuzz.wired import Program, attack_with_sctp
+    from lab.network.wired import Wired
 
 _SEEDS = tuple(
     bytes([128, kind, flags, 20, *range(20), 129, kind, flags, 12, 3, *range(11)])

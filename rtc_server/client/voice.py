@@ -19,13 +19,13 @@ import av
 import numpy as np
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from aiortc.rtp import RtpPacket
 
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
 from rtc_server.media.inbound import InboundStream
 from rtc_server.protocols.events import CHANNEL_LABEL
+from rtc_server.webrtc.rtp_packet import Packet
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 
 _PACKET_SAMPLES: Final = MICROPHONE_HZ * audio.PACKET_MS // 1000
@@ -252,7 +252,7 @@ class VoiceClient:
         assert event is not None
         return event
 
-    def _on_packet(self, codec: str, packet: RtpPacket) -> None:
+    def _on_packet(self, codec: str, packet: Packet) -> None:
         now = time.monotonic()
         self._hear(self._voice.push(codec, packet.ssrc, packet.sequence_number, packet.timestamp, packet.payload, now))
 

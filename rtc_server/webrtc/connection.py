@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiortc.rtp import RtpPacket
-
 from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
@@ -33,6 +31,7 @@ from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
 from rtc_server.webrtc.channel import ChannelLanguage, OwnLanguage
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.peer import Peer
+from rtc_server.webrtc.rtp_packet import Packet
 
 _LOSS_REPORT_S: Final = 0.9
 """How often, at most, the encoder is told what the client has lost: about as often as receivers report it."""
@@ -196,7 +195,7 @@ class Connection:
         await self._peer.close(flush)
         self.retire()
 
-    def on_packet(self, codec: str, packet: RtpPacket) -> None:
+    def on_packet(self, codec: str, packet: Packet) -> None:
         if self._owner is None or not self.connected:
             return
         now = self._parts.wheel.now()

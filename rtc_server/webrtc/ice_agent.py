@@ -11,7 +11,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from aioice import Candidate, Connection, stun
@@ -114,6 +114,9 @@ class IceConnection(Connection):
         self.answers = 0
         """How often the peer has answered whether it is there: signed by it, so proof that both ways work. What merely
         arrives proves that one of them does."""
+        self.on_media: Callable[[bytes], bool] | None = None
+        """Takes an SRTP packet at once, in the socket's callback. False: the datagram waits to be read, as all others
+        do."""
         self._addresses = addresses
         self._patience_s = patience_s
         self._heard_at = now
@@ -234,12 +237,16 @@ class IceConnection(Connection):
     # What comes in.
 
     def datagram_received(self, data: bytes, source: Source, protocol: MediaSocket) -> None:
-        """DTLS or media, from any source."""
+        """DTLS or media, from any source, by a socket of this machine or by a TURN server."""
+        if self._closing:
+            return
         now = time.monotonic()
         if self.gate.is_proven(source):
             if self.gate.has_room(now):
                 self._heard(source, protocol, now)
-                self.data_received(data, 1)
+                # Not past those that wait: they came before it.
+                if self.on_media is None or self._queue.qsize() or not self.on_media(data):
+                    self.data_received(data, 1)
         elif self.gate.hold(data, source):
             self._check_back(source, protocol)
         elif self._nominated and self._is_silent(now) and self._probes.allow(now):

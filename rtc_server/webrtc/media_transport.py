@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import pylibsrtp
 from aiortc import RTCCertificate
+from aiortc.rtcdtlstransport import State
 from aiortc.rtcicetransport import RTCIceTransport
-from aiortc.rtp import is_rtcp
+from aiortc.rtp import RtpPacket, is_rtcp
 from OpenSSL import SSL
 
 from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.webrtc.dtls import DtlsTransport
 from rtc_server.webrtc.faults import FAULTS
+from rtc_server.webrtc.rtp_packet import read_packet
 
 MAX_SOURCES: Final = 8
 """SSRCs that are kept account of. libsrtp keeps a context for each and looks for it one by one."""
@@ -39,6 +42,28 @@ class MediaTransport(DtlsTransport):
         """Whether the peer has said goodbye (close_notify), which is signed."""
         self._sources: dict[bytes, None] = {}
         self._new_sources = TokenBucket(_SOURCES_PER_S, MAX_SOURCES, time.monotonic())
+
+    def _set_state(self, state: State) -> None:
+        """Take packets as they come from the moment at which there are keys for them, until either side ends."""
+        connection: Any = self.transport._connection
+        connection.on_media = self._take_packet if state is State.CONNECTED else None
+        super()._set_state(state)
+
+    async def stop(self) -> None:
+        connection: Any = self.transport._connection
+        connection.on_media = None
+        await super().stop()
+
+    def _take_packet(self, data: bytes) -> bool:
+        """Take an SRTP packet in the socket's callback, without a queue, a task or a packet object of aiortc's. False
+        for RTCP and DTLS, which are read in the transport's task. Raises what the receiver's sink raises."""
+        if data[0] <= _LAST_RECORD_TYPE or is_rtcp(data):
+            return False
+        private: Any = self
+        private._RTCDtlsTransport__rx_bytes += len(data)
+        private._RTCDtlsTransport__rx_packets += 1
+        self._read_media(data)
+        return True
 
     async def _recv_next(self) -> None:
         """Wait for a datagram, or for a timer of the handshake. Raises ConnectionError at the end."""
@@ -98,20 +123,32 @@ class MediaTransport(DtlsTransport):
             await self._write_ssl()
 
     async def _on_packet(self, data: bytes) -> None:
-        rtcp = is_rtcp(data)
-        source = data[4:8] if rtcp else data[8:12]
-        if source not in self._sources and not self._new_sources.allow(time.monotonic()):
-            return
-        try:
-            plain = self._rx_srtp.unprotect_rtcp(data) if rtcp else self._rx_srtp.unprotect(data)
-        except pylibsrtp.Error:
-            return
-        if source not in self._sources:
-            self._add_source(source)
-        if rtcp:
+        """Read one that waited: RTCP, and media that came before there were keys or before its source was proven."""
+        if not is_rtcp(data):
+            self._read_media(data)
+        elif (plain := self._unprotected(data, data[4:8], self._rx_srtp.unprotect_rtcp)) is not None:
             await self._handle_rtcp_data(plain)
-        else:
-            await self._handle_rtp_data(plain, arrival_time_ms=0)  # no receiver of ours reads it
+
+    def _read_media(self, data: bytes) -> None:
+        plain = self._unprotected(data, data[8:12], self._rx_srtp.unprotect)
+        packet = None if plain is None else read_packet(plain)
+        receiver: Any = None if packet is None else self._rtp_router.route_rtp(cast(RtpPacket, packet))
+        if receiver is not None:
+            receiver.take(packet)
+
+    def _unprotected(self, data: bytes, source: bytes, unprotect: Callable[[bytes], bytes]) -> bytes | None:
+        """Decrypt a packet. None if the peer has not protected it, or has sent it before, or if its source is new among
+        too many."""
+        known = source in self._sources
+        if not known and not self._new_sources.allow(time.monotonic()):
+            return None
+        try:
+            plain = unprotect(data)
+        except pylibsrtp.Error:
+            return None
+        if not known:
+            self._add_source(source)
+        return plain
 
     def _add_source(self, source: bytes) -> None:
         """A peer that shows more than one now and then is at fault or at war; the oldest are forgotten."""

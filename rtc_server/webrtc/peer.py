@@ -20,7 +20,6 @@ from aiortc import (
 )
 from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtp import RtpPacket
 
 from rtc_server.errors import BadCandidate, EngineUnavailable
 from rtc_server.media.codecs import OPUS_CLOCK_HZ, TELEPHONE_CLOCK_HZ
@@ -29,6 +28,7 @@ from rtc_server.protocols.offer import Offer
 from rtc_server.protocols.trickle import SectionCandidate
 from rtc_server.webrtc.dtls import HandshakeFailure
 from rtc_server.webrtc.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
+from rtc_server.webrtc.rtp_packet import Packet
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _MAX_BUFFERED_BYTES: Final = 256 * 1024
 class PeerListener(Protocol):
     """Called on the event loop; must not block."""
 
-    def on_packet(self, codec: str, packet: RtpPacket) -> None:
+    def on_packet(self, codec: str, packet: Packet) -> None:
         """An RTP packet of the microphone, as it comes; ``codec`` is ``OPUS``, ``G722``, ``PCMU`` or ``PCMA``."""
 
     def on_connected(self) -> None:

@@ -33,6 +33,7 @@ from rtc_server.webrtc.dtls import Certificate, HandshakeFailure
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.ice_agent import PATIENCE_S, IceConnection
 from rtc_server.webrtc.media_transport import MediaTransport
+from rtc_server.webrtc.rtp_packet import Packet
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _MAX_SOURCES: Final = 8
 _NTP_EPOCH_S: Final = 2_208_988_800
 """From 1900, where NTP begins to count, to 1970 (RFC 5905, section 6)."""
 
-PacketSink = Callable[[str, RtpPacket], None]
+PacketSink = Callable[[str, Packet], None]
 """Called with the codec's name (``OPUS``, ``G722``, ``PCMU``, ``PCMA``) and a packet, on the event loop."""
 
 
@@ -115,7 +116,8 @@ class LeanReceiver(RTCRtpReceiver):
         private._RTCRtpReceiver__rtcp_task = asyncio.ensure_future(self._run_rtcp())
         private._RTCRtpReceiver__started = True
 
-    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+    def take(self, packet: Packet) -> None:
+        """Count a packet of this receiver's, as it came, and hand it on."""
         private: Any = self
         codec: RTCRtpCodecParameters | None = private._RTCRtpReceiver__codecs.get(packet.payload_type)
         if codec is None or not self._enabled:
@@ -125,7 +127,7 @@ class LeanReceiver(RTCRtpReceiver):
         if statistics is None:
             self._forget_old_sources(streams)
             statistics = streams[packet.ssrc] = StreamStatistics(codec.clockRate)
-        statistics.add(packet)
+        statistics.add(cast(RtpPacket, packet))  # reads its sequence number and its timestamp
         if self.sink is not None and packet.payload:
             self.sink(codec.name.upper(), packet)
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fuzz.wired import Program, Wired, attack_with_datagrams, attack_with_sctp
+from fuzz.wired import Program, attack_with_datagrams, attack_with_sctp
+from lab.network.wired import Wired
 
 ROUNDS = 60
 PROGRAM_BYTES = 400

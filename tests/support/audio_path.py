@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtpPacket
 
 from lab.inputs.offers import RECORDED
 from rtc_server import audio
@@ -35,6 +34,7 @@ from rtc_server.tracks import EncodedTrack
 from rtc_server.webrtc.connection import Connection, Parts
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.peer import PeerStats
+from rtc_server.webrtc.rtp_packet import Packet
 from tests.support.virtual_time import run_in_virtual_time
 
 PACKET_S = audio.PACKET_MS / 1000
@@ -261,7 +261,8 @@ class _Run:
         if self._network.lost(sent, self._random):
             return
         arrives = sent + _PATH_S + max(0.0, self._network.late_s(sent, self._random))
-        packet = RtpPacket(
+        packet = Packet(
+            payload_type=96,
             sequence_number=(number + 65_000) % 2**16,
             timestamp=(number * _TICKS + 2**32 - 48_000) % 2**32,
             ssrc=1,

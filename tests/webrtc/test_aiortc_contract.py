@@ -1,22 +1,25 @@
-"""What ``webrtc.transceivers`` and ``webrtc.dtls`` assume of aiortc's private parts. A version that differs fails here,
-by name, before it fails in a call."""
+"""What ``webrtc.transceivers``, ``webrtc.media_transport`` and ``webrtc.dtls`` assume of the private parts of aiortc. A
+version that differs fails here, by name, before it fails in a call."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+import pylibsrtp
 import pytest
 from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSessionDescription
-from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
+from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtcsctptransport import InboundStream, RTCSctpTransport
+from aiortc.rtp import is_rtcp
 
 from rtc_server.webrtc.data_transport import DataTransport
 from rtc_server.webrtc.dtls import Certificate, DtlsTransport
 from rtc_server.webrtc.ice import MediaAddresses
 from rtc_server.webrtc.ice_agent import IceConnection
 from rtc_server.webrtc.media_transport import MediaTransport
+from rtc_server.webrtc.rtp_packet import Packet
 from rtc_server.webrtc.transceivers import LeanPeerConnection, LeanReceiver, LeanSender
 
 
@@ -102,11 +105,7 @@ async def test_a_receiver_has_the_private_parts_that_are_used(lean: LeanPeerConn
     for name in ("started", "codecs", "remote_streams", "rtcp_task", "decoder_thread"):
         assert f"_RTCRtpReceiver__{name}" in receiver
     assert receiver["_RTCRtpReceiver__decoder_thread"] is None
-    assert list(inspect.signature(RTCRtpReceiver._handle_rtp_packet).parameters) == [
-        "self",
-        "packet",
-        "arrival_time_ms",
-    ]
+    assert "self.__remote_streams" in inspect.getsource(RTCRtpReceiver._run_rtcp), "of which its reports are"
 
 
 async def test_a_sender_has_the_private_parts_that_are_used(lean: LeanPeerConnection) -> None:
@@ -152,8 +151,55 @@ async def test_a_transport_reads_in_one_place(lean: LeanPeerConnection) -> None:
     for method in (RTCDtlsTransport._do_handshake, private(RTCDtlsTransport, "__run")):
         assert "await self._recv_next()" in inspect.getsource(method)
     assert "except ConnectionError" in inspect.getsource(private(RTCDtlsTransport, "__run"))
-    for name, parameters in (("_handle_rtcp_data", ["data"]), ("_handle_rtp_data", ["data", "arrival_time_ms"])):
-        assert list(inspect.signature(getattr(RTCDtlsTransport, name)).parameters) == ["self", *parameters]
+    assert list(inspect.signature(RTCDtlsTransport._handle_rtcp_data).parameters) == ["self", "data"]
+
+
+async def test_packets_are_taken_past_aiortc_as_soon_as_there_are_keys(lean: LeanPeerConnection) -> None:
+    """Keys are there when it says that it is connected, it says so once, and it says when it is over."""
+    (transport,) = lean._dtls_transports()
+    agent = transport.transport._connection
+    assert isinstance(agent, IceConnection)
+    start, run = inspect.getsource(RTCDtlsTransport.start), inspect.getsource(private(RTCDtlsTransport, "__run"))
+    steps = ("self._setup_srtp()", "self._set_state(State.CONNECTED)", "ensure_future(self.__run())")
+    assert [start.index(step) for step in steps] == sorted(start.index(step) for step in steps)
+    assert inspect.getsource(RTCDtlsTransport).count("self._set_state(State.CONNECTED)") == 1
+    assert "self._set_state(State.CLOSED)" in run[run.index("finally:") :]
+    assert list(inspect.signature(RTCDtlsTransport._set_state).parameters) == ["self", "state"]
+    assert list(inspect.signature(RTCDtlsTransport.stop).parameters) == ["self"]
+    taken = []
+    for state in (State.CONNECTING, State.CONNECTED, State.CLOSED, State.CONNECTED, State.FAILED):
+        transport._set_state(state)
+        taken.append(agent.on_media is not None)
+    assert taken == [False, True, False, True, False]
+
+
+def test_a_packet_has_what_aiortc_reads_of_one() -> None:
+    """Its router and its statistics, which are given ours; and they wait for nothing."""
+    packet: Any = Packet(payload_type=96, sequence_number=5, timestamp=960, ssrc=7, payload=b"sound")
+    receiver: Any = object()
+    router, statistics = RtpRouter(), StreamStatistics(48_000)
+    router.register_receiver(receiver, ssrcs=[], payload_types=[96])
+    assert router.route_rtp(packet) is receiver
+    assert router.route_rtp(packet._replace(payload_type=0)) is None
+    statistics.add(packet)
+    statistics.add(packet._replace(sequence_number=7, timestamp=1920))
+    assert (statistics.packets_received, statistics.packets_lost) == (2, 1)
+
+
+def test_reports_are_told_from_media_by_their_second_byte() -> None:
+    """RFC 5761, section 4: 192 to 223 at least are no payload types of media; aiortc takes 192 to 208 for RTCP."""
+    assert [second for second in range(256) if is_rtcp(bytes([128, second]))] == list(range(192, 209))
+
+
+def test_libsrtp_answers_what_it_cannot_take_with_its_own_error() -> None:
+    """And forgets a source by its number."""
+    policy = pylibsrtp.Policy(key=bytes(30), ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND)
+    session = pylibsrtp.Session(policy)
+    for read in (session.unprotect, session.unprotect_rtcp):
+        with pytest.raises(pylibsrtp.Error):
+            read(b"\x80\x60" + bytes(60))
+    with pytest.raises(pylibsrtp.Error):
+        session.remove_stream(5)
 
 
 async def test_an_association_has_the_private_parts_that_are_used() -> None:

@@ -73,6 +73,8 @@ def test_aioice_works_as_ours_relies_on() -> None:
     assert "self.check_start_task(pair)" in inspect.getsource(Connection.check_incoming)
     assert "self.switch_role(" in inspect.getsource(Connection.check_start)
     assert "self._nominated.get(component)" in inspect.getsource(Connection.sendto)
+    close = inspect.getsource(Connection.close)
+    assert close.index("self._closing = True") < close.index("await"), "nothing is taken from then on"
     assert "create_task(self.query_consent())" in inspect.getsource(Connection.connect)
 
 

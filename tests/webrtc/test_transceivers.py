@@ -6,8 +6,9 @@ import time
 
 import pytest
 from aiortc import clock
-from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtpPacket
+from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
 
+from rtc_server.webrtc.rtp_packet import Packet
 from rtc_server.webrtc.transceivers import LeanPeerConnection, LeanReceiver, LeanSender, RtpFigures, _ntp_time
 
 OPUS = 96
@@ -29,13 +30,12 @@ def ends(connection: LeanPeerConnection) -> tuple[LeanReceiver, LeanSender]:
     return receiver, sender
 
 
-async def receive(receiver: LeanReceiver, ssrc: int, sequences: list[int]) -> None:
+def receive(receiver: LeanReceiver, ssrc: int, sequences: list[int]) -> None:
     (codec, *_) = receiver.getCapabilities("audio").codecs
     codec.payloadType = OPUS
     vars(receiver)["_RTCRtpReceiver__codecs"][OPUS] = codec
     for number in sequences:
-        packet = RtpPacket(OPUS, 0, number, number * 960, ssrc, b"sound")
-        await receiver._handle_rtp_packet(packet, arrival_time_ms=0)
+        receiver.take(Packet(OPUS, number, number * 960, ssrc, b"sound"))
 
 
 async def report(sender: LeanSender, ssrc: int, lost_of_256: int, lsr: int = 0, dlsr: int = 0) -> None:
@@ -49,7 +49,7 @@ async def test_nothing_is_known_at_first(lean: LeanPeerConnection) -> None:
 
 async def test_figures_of_packets_are_those_of_aiortc(lean: LeanPeerConnection) -> None:
     receiver, _ = ends(lean)
-    await receive(receiver, 1, [1, 2, 5, 6])
+    receive(receiver, 1, [1, 2, 5, 6])
     (theirs,) = [each for each in (await receiver.getStats()).values() if each.type == "inbound-rtp"]
     figures = lean.rtp_figures()
     assert (figures.packets_received, figures.packets_lost) == (theirs.packetsReceived, theirs.packetsLost) == (4, 2)
@@ -61,7 +61,7 @@ async def test_totals_are_of_all_sources_those_that_are_forgotten_too(lean: Lean
     receiver, _ = ends(lean)
     received = []
     for ssrc in range(20):
-        await receive(receiver, ssrc, [10, 12])
+        receive(receiver, ssrc, [10, 12])
         received.append((lean.rtp_figures().packets_received, lean.rtp_figures().packets_lost))
     assert received == [(2 * number, number) for number in range(1, 21)]
     assert len(receiver._streams) < 20
