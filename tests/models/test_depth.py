@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from moshi.utils.compile import no_compile
 
 from rtc_server.models.kyutai.depth import without_rings
-from rtc_server.models.kyutai.sampler import RowSampler
+from rtc_server.models.kyutai.sampler import RowSampler, noise_width
 from tests.models.test_attention import ROWS, generator_of, tokens_of
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,8 @@ def test_rows_sample_with_the_chance_that_is_theirs(moshi_checkpoint: Path) -> N
         lm_gen = generator_of(str(moshi_checkpoint))[1]
         if ours:
             assert without_rings(lm_gen.lm_model)
-        sampler = RowSampler(lm_gen, ROWS, seed=3)
+        noise = np.ones((ROWS, noise_width(lm_gen)), dtype=np.float32)
+        sampler = RowSampler(lm_gen, noise, torch.from_numpy(noise), seed=3)
         generator = torch.Generator().manual_seed(5)
         lm_gen.streaming_forever(ROWS)
         made = []

@@ -30,12 +30,13 @@ from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
+from rtc_server.models.kyutai.exchange import Exchange
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.models.kyutai.quantize import load_lm
 from rtc_server.models.kyutai.row_state import TensorRows, TensorRowWriter, pack_host, row_format, unpack_host
-from rtc_server.models.kyutai.sampler import RowSampler
+from rtc_server.models.kyutai.sampler import RowSampler, noise_width
 from rtc_server.models.kyutai.text import TextDecoder, piece_table
 from rtc_server.models.kyutai.wipe import RowTensor, RowWiper
 
@@ -314,16 +315,15 @@ class KyutaiModel:
         nets = self._open
         nets.filled.to(int(self._steps[active].max()) + 1)
         heard = active & (self._steps > 0)
+        ready = active & (self._steps >= nets.max_delay)
+        nets.sampler.draw(active, self._steps)
         with _running_on(self._device), _counting_nothing(self._device):
-            codes = nets.encode(self._upload(pcm, heard), heard)
-            nets.sampler.draw(active, self._steps)
-            tokens, heads = nets.advance(codes, active)
-            self._steps[active] += 1
-            ready = active & (self._steps > nets.max_delay)
-            audio = nets.decode(tokens, ready)
-            nets.put_back()
+            nets.exchange.send(pcm, heard, active, ready)
+            tokens, answers = nets.step(heard, active, ready)
+            received = nets.exchange.receive(answers)
+        self._steps[active] += 1
         self._last_tokens = tokens
-        return self._outputs(active, ready, tokens, audio, heads)
+        return self._outputs(active, ready, *received)
 
     @torch.no_grad()
     def export_row(self, row: int) -> TensorRows:
@@ -366,23 +366,12 @@ class KyutaiModel:
         writes = 0 <= token < len(self._table) and bool(self._table[token])
         return TokenMark.TEXT if writes else TokenMark.PADDING
 
-    def _upload(self, pcm: FloatArray, heard: BoolArray) -> torch.Tensor:
-        """Float32, shape [slots, 1, 1920], on the device; silence in rows that are not heard."""
-        frames = np.where(heard[:, None], pcm, np.float32(0.0)).astype(np.float32, copy=False)
-        return torch.from_numpy(frames).to(self._device)[:, None]
-
     def _outputs(
-        self,
-        active: BoolArray,
-        ready: BoolArray,
-        tokens: torch.Tensor,
-        audio: torch.Tensor | None,
-        heads: list[torch.Tensor],
+        self, active: BoolArray, ready: BoolArray, said: FloatArray, pcm: FloatArray | None = None
     ) -> list[RowOutput | None]:
-        """Outputs of the rows, fetched from the device in one transfer each for audio, text and pauses."""
-        pcm = None if audio is None else audio[:, 0].float().cpu().numpy()
-        words: list[int] = tokens[:, 0, 0].tolist()
-        pauses: list[list[float]] = torch.stack([head[:, 0, 0] for head in heads], 1).tolist() if heads else []
+        """``said``: shape [slots, 1 + pause heads], a text token and the probabilities of pauses."""
+        words: list[int] = said[:, 0].astype(np.int64).tolist()
+        pauses: list[list[float]] = said[:, 1:].tolist()
 
         def output(row: int) -> RowOutput | None:
             if not ready[row]:
@@ -391,7 +380,7 @@ class KyutaiModel:
                 # A copy: a view would carry every other row's audio along.
                 pcm=None if pcm is None else pcm[row].copy(),
                 text=self._decoders[row].push(words[row]),
-                pauses=tuple(pauses[row]) if pauses else (),
+                pauses=tuple(pauses[row]),
                 mark=self._mark(words[row]),
             )
 
@@ -423,7 +412,8 @@ class _Nets:
         self.lm_gen = lm_gen
         self.filled = filled
         self.max_delay: int = lm_gen.max_delay
-        self.sampler = RowSampler(lm_gen, slots, seed)
+        self.exchange = Exchange(slots, noise_width(lm_gen), lm_gen.lm_model.device)
+        self.sampler = RowSampler(lm_gen, self.exchange.host_noise, self.exchange.noise, seed)
         mimi.streaming_forever(slots)
         lm_gen.streaming_forever(slots)
         if lm_gen.lm_model.device.type == "cuda":
@@ -446,18 +436,31 @@ class _Nets:
         settings += [generator.temp, generator.temp_text, generator.top_k, generator.top_k_text]
         return row_format(self.row_tensors, [self.mimi, generator.lm_model], settings)
 
-    def encode(self, frames: torch.Tensor, heard: BoolArray) -> torch.Tensor:
+    def step(
+        self, heard: BoolArray, active: BoolArray, ready: BoolArray
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """A step of what has been sent, without waiting for the device: the tokens, int64, shape
+        [slots, 1 + codebooks, 1], and what the host wants to know: text tokens with the extra heads' probabilities,
+        [slots, 1 + heads], and audio, [slots, 1, 1920], where there is any."""
+        codes = self._encode(heard)
+        tokens, heads = self._advance(codes, active)
+        audio = self._decode(tokens, ready)
+        self._wiper.put_back()  # no address of a state moves in a step
+        said = torch.stack([tokens[:, 0, 0].float(), *(head[:, 0, 0].float() for head in heads)], dim=1)
+        return tokens, (said,) if audio is None else (said, audio)
+
+    def _encode(self, heard: BoolArray) -> torch.Tensor:
         """Codes, int64, shape [slots, codebooks, 1]; in rows that are not heard they mean nothing.
 
         A row's first frame is not heard. Encoding it and resetting Mimi, as Kyutai's server does, comes to the
         same: the language model ignores these codes, and Mimi begins afresh with the frame after.
         """
-        self._mimi_mask.set(heard)
-        return self.mimi.encode(frames)
+        self._mimi_mask.set(heard, self.exchange.heard)
+        return self.mimi.encode(self.exchange.frames)
 
-    def advance(self, codes: torch.Tensor, active: BoolArray) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _advance(self, codes: torch.Tensor, active: BoolArray) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Tokens, int64, shape [slots, 1 + codebooks, 1], and the extra heads' probabilities, [slots, 1, card]."""
-        self._lm_mask.set(active)
+        self._lm_mask.set(active, self.exchange.active)
         if self.lm_gen.lm_model.extra_heads:
             both = self.lm_gen.step_with_extra_heads(codes)
             assert both is not None, "LMGen out of sync always returns"
@@ -466,22 +469,18 @@ class _Nets:
         assert tokens is not None, "LMGen out of sync always returns"
         return tokens, []
 
-    def decode(self, tokens: torch.Tensor, ready: BoolArray) -> torch.Tensor | None:
+    def _decode(self, tokens: torch.Tensor, ready: BoolArray) -> torch.Tensor | None:
         """Audio, float32, shape [slots, 1, 1920]; None from a model that does not speak or when none is ready."""
         if self.lm_gen.lm_model.dep_q == 0 or not ready.any():
             return None
         # Mimi's two halves share one mask. Rows that are not ready hold -2, which is no index into a codebook.
-        self._mimi_mask.set(ready)
+        self._mimi_mask.set(ready, self.exchange.ready)
         audio: torch.Tensor = self.mimi.decode(tokens[:, 1:].clamp(min=0))
         return audio
 
     def reset(self, indexes: list[int]) -> None:
         self._wiper.wipe(indexes)  # the package's own reset would do no more, in a thousand calls
         self.sampler.renew(indexes)
-
-    def put_back(self) -> None:
-        """No address of a state moves in a step."""
-        self._wiper.put_back()
 
     def forget_masks(self) -> None:
         """Set the masks on the device again at the next step, changed or not."""
@@ -496,9 +495,10 @@ class _ExecMask:
         self._module = module
         self._current: BoolArray | None = None
 
-    def set(self, rows: BoolArray) -> None:
+    def set(self, rows: BoolArray, there: torch.Tensor) -> None:
+        """``there``: the same on the device, 1 or 0."""
         if self._current is None or not np.array_equal(self._current, rows):
-            self._module.set_exec_mask(torch.from_numpy(rows))
+            self._module.set_exec_mask(there > 0)
             self._current = rows.copy()
 
     def forget(self) -> None:

@@ -17,34 +17,32 @@ import numpy.typing as npt
 import torch
 from moshi.models.lm import LMGen
 
-from rtc_server.engine.model import BoolArray
+from rtc_server.engine.model import BoolArray, FloatArray
 
 _LEAST: Final = float(np.finfo(np.float32).tiny)
 """Of a random number that something is divided by."""
 
 
 class RowSampler:
-    """Of a batch of ``slots`` rows. ``seed``: of the rows' keys; None draws one.
+    """Of a batch of rows. ``host_noise``: float32, shape [rows, :func:`noise_width`], filled by :meth:`draw`;
+    ``noise``: the same on the device, when a step runs. ``seed``: of the rows' keys; None draws one.
 
     A token is chosen as the package does it: by the largest quotient of its probability and an exponentially
     distributed number.
     """
 
-    def __init__(self, lm_gen: LMGen, slots: int, seed: int | None) -> None:
+    def __init__(self, lm_gen: LMGen, host_noise: FloatArray, noise: torch.Tensor, seed: int | None) -> None:
         """Takes over the choice of tokens in ``lm_gen``, which is not streaming yet."""
-        lm = lm_gen.lm_model
         self._seed = seed
-        self._dep_q: int = lm.dep_q
+        self._dep_q: int = lm_gen.lm_model.dep_q
         self._next_codebook = 0
         self._philox = np.random.Philox()
         self._generator = np.random.Generator(self._philox)
         self._state: Any = self._philox.state
-        text = _candidates(lm_gen, lm_gen.temp_text, lm_gen.top_k_text, lm.text_card)
-        audio = _candidates(lm_gen, lm_gen.temp, lm_gen.top_k, lm.card)
-        self._text_width, self._audio_width = text, audio
-        self._host = np.ones((slots, text + self._dep_q * audio), dtype=np.float32)
-        self._noise = torch.from_numpy(self._host.copy()).to(lm.device)  # in one place for life: graphs read it
-        self.keys = np.zeros((slots, 2), dtype=np.uint64)
+        self._text_width, self._audio_width = _widths(lm_gen)
+        self._host = host_noise
+        self._noise = noise
+        self.keys = np.zeros((len(host_noise), 2), dtype=np.uint64)
         self.reseed()
         generator: Any = lm_gen
         generator._step = types.MethodType(_sampling_by(LMGen._step, self._choose_text), lm_gen)
@@ -70,8 +68,7 @@ class RowSampler:
             self._state["state"]["counter"][:] = (0, 0, steps[row], 0)
             self._philox.state = self._state
             self._generator.standard_exponential(dtype=np.float32, out=self._host[row])
-        np.maximum(self._host, _LEAST, out=self._host)
-        self._noise.copy_(torch.from_numpy(self._host))
+            np.maximum(self._host[row], _LEAST, out=self._host[row])
 
     def _choose_text(
         self, logits: torch.Tensor, use_sampling: bool, temp: float = 1.0, top_k: int = 0, top_p: float = 0.0
@@ -85,6 +82,18 @@ class RowSampler:
         start = self._text_width + self._next_codebook * self._audio_width
         self._next_codebook = (self._next_codebook + 1) % self._dep_q
         return _choose(logits, temp, self._noise[:, start : start + self._audio_width])
+
+
+def noise_width(lm_gen: LMGen) -> int:
+    """How many random numbers a row needs for a step."""
+    text, audio = _widths(lm_gen)
+    return text + lm_gen.lm_model.dep_q * audio
+
+
+def _widths(lm_gen: LMGen) -> tuple[int, int]:
+    """Of what a text token takes, and one of audio."""
+    text = _candidates(lm_gen, lm_gen.temp_text, lm_gen.top_k_text, lm_gen.lm_model.text_card)
+    return text, _candidates(lm_gen, lm_gen.temp, lm_gen.top_k, lm_gen.lm_model.card)
 
 
 def _candidates(lm_gen: LMGen, temp: float, top_k: int, card: int) -> int:

@@ -1,0 +1,67 @@
+"""What passes between the host and the device in a step: one transfer there, one back, and no other wait.
+
+Owns the buffers and what lies where in them. On CUDA they are page-locked on the host, so that neither copy holds it up
+before it has to wait for the answers; on a CPU the device reads the host's own. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.engine.model import BoolArray, FloatArray
+
+_MASKS: Final = 3
+
+
+class Exchange:
+    """Of a batch of ``slots`` rows. ``frames``: audio, float32, shape [slots, 1, 1920]. ``noise``: random numbers,
+    float32, shape [slots, ``noise_width``]; ``host_noise``: the same on the host, to be filled before :meth:`send`.
+    ``heard``, ``active``, ``ready``: masks of rows, float32, shape [slots], 1 or 0.
+
+    Addresses never change: graphs read them.
+    """
+
+    def __init__(self, slots: int, noise_width: int, device: torch.device) -> None:
+        width = FRAME_SAMPLES + noise_width + _MASKS
+        self._apart = device.type != "cpu"
+        self._host = torch.ones((slots, width), dtype=torch.float32, pin_memory=device.type == "cuda")
+        self._there = self._host.to(device) if self._apart else self._host
+        self._back = torch.empty(0, dtype=torch.float32)
+        written = self._host.numpy()
+        self._host_frames = written[:, :FRAME_SAMPLES]
+        self._host_masks = written[:, FRAME_SAMPLES + noise_width :]
+        self.host_noise: FloatArray = written[:, FRAME_SAMPLES : FRAME_SAMPLES + noise_width]
+        self.frames = self._there[:, None, :FRAME_SAMPLES]
+        self.noise = self._there[:, FRAME_SAMPLES : FRAME_SAMPLES + noise_width]
+        self.heard, self.active, self.ready = self._there[:, FRAME_SAMPLES + noise_width :].unbind(1)
+
+    def send(self, pcm: FloatArray, heard: BoolArray, active: BoolArray, ready: BoolArray) -> None:
+        """Send a step's input: ``pcm``, shape [slots, 1920], of rows that are heard, silence of the others. The answers
+        of the step before have been received."""
+        self._host_frames.fill(0.0)
+        np.copyto(self._host_frames, pcm, where=heard[:, None])
+        for column, mask in enumerate((heard, active, ready)):
+            self._host_masks[:, column] = mask
+        if self._apart:
+            self._there.copy_(self._host, non_blocking=True)
+
+    def receive(self, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
+        """Wait for these, each of shape [slots, ...] and of numbers that float32 holds: the same, as float32, shape
+        [slots, numbers]. They are good until the next call."""
+        flat = [answer.flatten(1).float() for answer in answers]
+        together = torch.cat(flat, dim=1) if len(flat) > 1 else flat[0]
+        fetched = self._fetched(together) if self._apart else together
+        return list(np.split(fetched.numpy(), np.cumsum([each.shape[1] for each in flat])[:-1], axis=1))
+
+    def _fetched(self, together: torch.Tensor) -> torch.Tensor:
+        if self._back.numel() < together.numel():
+            self._back = torch.empty(together.numel(), dtype=torch.float32, pin_memory=True)
+        back = self._back[: together.numel()].view(together.shape)
+        back.copy_(together, non_blocking=True)
+        torch.cuda.current_stream(together.device).synchronize()
+        return back

@@ -1,0 +1,124 @@
+"""What passes between the host and the device in a step: the buffers, and that there is nothing else. Counted on
+torch's meta device, which stands for any that is not the host, and from which nothing can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from moshi.utils.compile import no_compile
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.models.kyutai import wipe
+from rtc_server.models.kyutai.attention import read_what_is_filled
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.depth import without_rings
+from rtc_server.models.kyutai.exchange import Exchange
+from rtc_server.models.kyutai.kv_cache import Ring
+from rtc_server.models.kyutai.model import _Nets, make_generator
+from rtc_server.models.kyutai.options import KyutaiOptions
+
+ROWS = 3
+CPU = torch.device("cpu")
+ALL, NONE = np.ones(ROWS, np.bool_), np.zeros(ROWS, np.bool_)
+SOME = np.array([True, False, True])
+
+
+def test_rows_that_are_not_heard_are_silent() -> None:
+    """Whatever is in them: a NaN would be one in every row that a convolution is computed with."""
+    exchange = Exchange(ROWS, 5, CPU)
+    pcm = np.full((ROWS, FRAME_SAMPLES), np.nan, dtype=np.float32)
+    pcm[SOME] = 0.5
+    exchange.send(pcm, SOME, ALL, NONE)
+    assert exchange.frames.shape == (ROWS, 1, FRAME_SAMPLES)
+    assert exchange.frames[:, 0].unique(dim=1).flatten().tolist() == [0.5, 0.0, 0.5]
+    assert [mask.tolist() for mask in (exchange.heard, exchange.active, exchange.ready)] == [
+        [1.0, 0.0, 1.0],
+        [1.0, 1.0, 1.0],
+        [0.0, 0.0, 0.0],
+    ]
+
+
+def test_noise_is_where_it_was_written() -> None:
+    exchange = Exchange(ROWS, 5, CPU)
+    exchange.host_noise[:] = np.arange(15).reshape(ROWS, 5)
+    exchange.send(np.ones((ROWS, FRAME_SAMPLES), np.float32), ALL, ALL, ALL)
+    assert exchange.noise.tolist() == np.arange(15.0).reshape(ROWS, 5).tolist()
+
+
+@pytest.mark.parametrize("token", [-2, 0, 32_000, 2**24 - 1])
+def test_answers_come_back_as_they_are(token: int) -> None:
+    """Text tokens are whole numbers, and as float32 they stay so."""
+    exchange = Exchange(ROWS, 0, CPU)
+    audio = torch.randn((ROWS, 1, FRAME_SAMPLES), dtype=torch.bfloat16)
+    tokens, pcm = exchange.receive([torch.full((ROWS, 1), token), audio])
+    assert tokens.astype(np.int64).tolist() == [[token]] * ROWS
+    assert np.array_equal(pcm, audio[:, 0].float().numpy())
+    (alone,) = exchange.receive([torch.full((ROWS, 2), token)])
+    assert alone.shape == (ROWS, 2)
+
+
+class Crossings(TorchDispatchMode):
+    """Lists the operations that touch the host and the device: ``(name, inputs' devices, outputs' devices)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, list[str], list[str]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given, out = (
+            [each.device.type for each in _pytree.tree_leaves(tree) if isinstance(each, torch.Tensor)]
+            for tree in ((args, kwargs), made)
+        )
+        if len({*given, *out}) > 1:
+            self.found.append((func._schema.name, given, out))
+        return made
+
+
+@contextmanager
+def on_meta(checkpoint: str) -> Iterator[_Nets]:
+    """The nets of a model, which computes nothing: what a fresh row looks like cannot be read there."""
+
+    def row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> wipe.RowTensor:
+        return wipe.RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
+
+    found = open_checkpoint(checkpoint)
+    mimi, lm = found.get_mimi("cpu").to("meta"), found.get_moshi("cpu", torch.float32).to("meta")
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), no_compile():
+        patch.setattr(wipe, "_row_tensor", row_tensor)
+        without_rings(lm)
+        filled = read_what_is_filled(mimi, lm)
+        filled.to(10)
+        yield _Nets(mimi, make_generator(lm, found, KyutaiOptions(checkpoint, slots=ROWS)), filled, ROWS, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["moshi", "stt"])
+def test_a_step_waits_for_nothing_but_its_answers(request: pytest.FixtureRequest, kind: str) -> None:
+    """One copy there; what is computed of it reads nothing of the host, and the host nothing of it: on this device that
+    raises. Masks that change in between are no exception."""
+    with on_meta(str(request.getfixturevalue(f"{kind}_checkpoint"))) as nets:
+        for heard, active, ready in ((ALL, ALL, ALL), (NONE, SOME, NONE), (SOME, ALL, SOME)):
+            with Crossings() as crossings:
+                nets.exchange.send(np.zeros((ROWS, FRAME_SAMPLES), np.float32), heard, active, ready)
+                tokens, answers = nets.step(heard, active, ready)
+            assert [(name, out) for name, _, out in crossings.found] == [("aten::copy_", ["meta"])]
+            assert {each.device.type for each in (tokens, *answers)} == {"meta"}
+            assert len(answers) == (2 if kind == "moshi" and ready.any() else 1)
+
+
+def test_what_would_wait_is_found(moshi_checkpoint: Any) -> None:
+    with on_meta(str(moshi_checkpoint)) as nets, Crossings() as crossings:
+        there = nets.exchange.frames + 0
+        there.copy_(torch.zeros(there.shape))
+        assert len(crossings.found) == 1
+        with pytest.raises(RuntimeError, match="meta"):
+            there.flatten()[0].item()
+        with pytest.raises(NotImplementedError, match="meta"):
+            there.cpu()
