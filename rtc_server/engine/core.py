@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -180,13 +180,15 @@ class EngineCore:
         if plan is None:
             return {}
         started = clock()
-        made = self._model.step(plan.pcm, plan.active)
+        made = self._model.step(audio.sanitise(plan.pcm), plan.active)
         seconds = clock() - started
+        voices = _voices(made)
         self._rhythm.stepped(seconds, self._table.has_frames)
-        return {
-            owner: StepDone(seconds, self._table.take_dropped(owner), [_output(row, made[row[0]]) for row in rows])
-            for owner, rows in plan.rows.items()
-        }
+        done = {}
+        for owner, rows in plan.rows.items():
+            outputs = [_output(row, made[row[0]], voices.get(row[0])) for row in rows]
+            done[owner] = StepDone(seconds, self._table.take_dropped(owner), outputs)
+        return done
 
     def _open(self, message: Open, owner: Owner) -> FromEngine:
         lease = None if self._draining else self._table.open(owner)
@@ -232,16 +234,25 @@ class EngineCore:
         if len(frame.pcm) != _FRAME_BYTES:
             logger.warning("slot %d: a frame of %d bytes was refused", frame.slot, len(frame.pcm))
             return
-        pcm = audio.sanitise(np.frombuffer(frame.pcm, dtype=PCM))
+        pcm = np.frombuffer(frame.pcm, dtype=PCM)
         if self._table.push(frame.slot, frame.generation, frame.seq, pcm, owner):
             self._rhythm.came(frame.slot, at_s)
 
 
-def _output(row: tuple[int, int, int], made: RowOutput | None) -> Output:
+def _voices(made: Sequence[RowOutput | None]) -> dict[int, bytes]:
+    """What each row says that says anything, fit to be heard: of all at once, for a call costs more than its
+    samples."""
+    spoken = {row: output.pcm for row, output in enumerate(made) if output is not None and output.pcm is not None}
+    if not spoken:
+        return {}
+    clean = audio.sanitise(np.stack(list(spoken.values()))).astype(PCM, copy=False)
+    return {row: pcm.tobytes() for row, pcm in zip(spoken, clean, strict=True)}
+
+
+def _output(row: tuple[int, int, int], made: RowOutput | None, pcm: bytes | None) -> Output:
     slot, generation, seq = row
     if made is None:
         return Output(slot, generation, seq, None, "")
-    pcm = None if made.pcm is None else audio.sanitise(made.pcm).astype(PCM, copy=False).tobytes()
     return Output(slot, generation, seq, pcm, made.text, made.pauses, made.mark)
 
 
