@@ -20,7 +20,7 @@ import msgspec
 
 from rtc_server.engine.child_link import Child, ChildLink, ChildSockets
 from rtc_server.engine.core import serve
-from rtc_server.engine.factory import ModelOptions, PackedOptions, make_model, pack, unpack
+from rtc_server.engine.factory import ModelOptions, PackedOptions, make_model_for_life, pack, unpack
 from rtc_server.engine.inbox import Arrival, Inbox
 from rtc_server.engine.messages import (
     FromEngine,
@@ -69,7 +69,7 @@ class PackedSpec(msgspec.Struct, frozen=True):
 
     def load(self) -> StreamingModel:
         """Make the model. Raises ModelLoadError."""
-        return make_model(self.factory, unpack(self.options))
+        return make_model_for_life(self.factory, unpack(self.options))
 
 
 class FirstLine(msgspec.Struct, frozen=True):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 
-from rtc_server.engine.factory import ModelOptions, PackedOptions, SlotOptions, make_model, pack, unpack
+from rtc_server.engine.factory import (
+    ModelOptions,
+    PackedOptions,
+    SlotOptions,
+    make_model,
+    make_model_for_life,
+    pack,
+    unpack,
+)
 from rtc_server.models.echo import EchoModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 
@@ -44,3 +54,15 @@ def test_a_model_is_made_with_its_options() -> None:
     model = make_model("rtc_server.models.echo:load", SlotOptions(3))
     assert isinstance(model, EchoModel)
     assert model.info.slots == 3
+
+
+def test_what_a_process_has_for_life_is_not_looked_through_again() -> None:
+    """A collection of all generations then takes no time that a conversation would notice."""
+    try:
+        model = make_model_for_life("rtc_server.models.echo:load", SlotOptions(3))
+        assert model.info.slots == 3
+        assert not any(each is model for each in gc.get_objects())
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+    assert any(each is model for each in gc.get_objects())
