@@ -17,6 +17,7 @@ _NAMES = (
         "engine",
         "killed",
         "moved",
+        "flame",
         "floor",
         "browser",
         "quality",

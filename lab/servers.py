@@ -47,6 +47,10 @@ class RunningServer:
         self.url = url
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_s(self, children: bool = True) -> float:
         """CPU time of the server so far, in seconds, and of all its ``children``: engines are such."""
         return self._sum(cpu_s_of, children)
