@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs, silence
 from rtc_server.client import VoiceClient
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
+from rtc_server.transcription.stream import Transcriber
+from rtc_server.transcription.words import Word
+from tests.support.room_talk import Talker, ann_and_ana, say_until_told
 from tests.support.rooms import RoomClient, api_of, create, join, talking_rooms
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 SAID = "what is three plus four"
 LOUD_DBFS = -30.0
+SPOKEN_PAIRS = tuple(pair for pair in PAIRS if len(pair[0].split()) > 3)[:3]
 
 
 class Listener:
@@ -94,6 +99,61 @@ async def test_portuguese_is_understood_as_well() -> None:
                 assert words(read["text"]) == words(english)
                 return
         raise AssertionError("none of them was understood")
+
+
+async def test_the_translation_that_is_heard_says_what_is_read() -> None:
+    """Both ways, by the ear of the model of the listener's language: one of three sentences to the letter."""
+    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+        for each in (ann, ana):
+            each.client.send({"type": "room-settings", "original": "off"})
+        english, portuguese = zip(*SPOKEN_PAIRS, strict=True)
+        assert await heard_as_read(server, ann, ana, english, "en-us", "pt")
+        assert await heard_as_read(server, ana, ann, portuguese, "pt-br", "en")
+
+
+async def heard_as_read(
+    server: Server, speaker: Talker, listener: Talker, sentences: Sequence[str], voice: str, language: str
+) -> bool:
+    """Whether the listener hears the words of a translation, for one of the ``sentences``."""
+    for sentence in sentences:
+        begins = listener.ear.samples
+        read = await say_until_told(speaker, listener, sentence, voice, state="ready")
+        await listener.client.wait_for("playing", 30, message=read["id"], state="ended")
+        await listener.ear.hear(0.5)  # what is on the way
+        if await understood(server, language, listener.ear.since(begins)) == words(read["text"]):
+            return True
+    return False
+
+
+async def understood(server: Server, language: str, pcm: FloatArray) -> list[str]:
+    """The words in it, as the server's own model for that language writes them."""
+    assert server.rooms is not None
+    recogniser = server.rooms.lobby.recogniser(language)
+    assert recogniser is not None
+    heard: list[str] = []
+
+    def note(what: object) -> None:
+        if isinstance(what, Word):
+            heard.append(what.text)
+
+    async with Transcriber(recogniser, note, server.settings.pause_threshold) as transcriber:
+        await transcriber.feed(pcm)
+        await transcriber.finish()
+    return words(" ".join(heard))
+
+
+async def test_noise_a_chord_and_silence_are_not_said() -> None:
+    """A microphone that hears all of them, and then its member: what they say is the first message."""
+    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+        noise = np.random.default_rng(1).normal(0, 0.05, 3 * MICROPHONE_HZ)
+        times = np.arange(3 * MICROPHONE_HZ) / MICROPHONE_HZ
+        chord = sum(np.sin(2 * np.pi * hz * times) for hz in (262, 330, 392)) / 20
+        for sound in (noise, chord, np.zeros(2 * MICROPHONE_HZ)):
+            ann.mouth.utter(np.asarray(sound, dtype=np.float32))
+        await until(lambda: not ann.mouth.speaks, "the end of it")
+        assert ana.messages() == []
+        read = await say_until_told(ann, ana, state="ready")
+        assert read["id"] == "1"
 
 
 def words(text: str) -> list[str]:
