@@ -23,6 +23,7 @@ _NAMES = (
         "quality",
         "relay",
         "resume",
+        "rooms",
         "scale",
         "transcribe",
     ),
