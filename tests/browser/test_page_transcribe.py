@@ -38,7 +38,7 @@ from tests.support.transcribe_page import (
     wait_for_words,
 )
 
-pytestmark = IN_A_BROWSER
+pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import soxr
 from playwright.async_api import expect
 
 from lab.browsers.chromium import (
+    Recording,
     chromium,
     finish_recording,
     local_url,
@@ -23,7 +24,7 @@ from lab.browsers.chromium import (
 )
 from lab.pico.recogniser import Recogniser
 from lab.speech.clips import SPEECH_HZ, write_wav
-from rtc_server.audio import MODEL_RATE_HZ
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import need_commands, running_server
 from tests.support.script import spoken
@@ -52,12 +53,19 @@ async def test_chromium_asks_for_a_sum_and_hears_the_answer(tmp_path: Path) -> N
         await start_talking(page)
         await start_recording(page)
         await expect(page.get_by_test_id("transcript")).to_contain_text(ANSWER, timeout=ASKED * PERIOD_S * 1000)
-        recording = await finish_recording(page, SAID_WITHIN_S)
+        heard = answers_in(resampled(await finish_recording(page, SAID_WITHIN_S)))
+        for _ in range(ASKED - 1):  # a busy machine garbles an answer, and the question comes again
+            if ANSWER not in heard:
+                heard = answers_in(resampled(await finish_recording(page, PERIOD_S)))
         transcript = await page.get_by_test_id("transcript").inner_text()
         await screenshot(page, "pico")
     assert ANSWER in [line.strip() for line in transcript.splitlines()], "each answer has its line"
-    played = np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
-    assert ANSWER in answers_in(played)
+    assert ANSWER in heard
+
+
+def resampled(recording: Recording) -> FloatArray:
+    """What was played, as the recogniser wants it."""
+    return np.asarray(soxr.resample(recording.played, SPEECH_HZ, MODEL_RATE_HZ), dtype=np.float32)
 
 
 async def test_chromium_says_a_sentence_and_reads_it(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.rooms import talking_rooms
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 MINUTE_MS = 60_000
+TIMES = 3
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -75,6 +76,17 @@ async def see_invitation(page: Page) -> None:
     await expect(image).to_be_hidden()
 
 
+async def say_until_read(speaker: Page, sentence: str, reader: Page, word: str) -> None:
+    """Say it again if it was misheard, as people do, and a busy machine makes them."""
+    for _ in range(TIMES - 1):
+        await say(speaker, said(sentence))
+        with contextlib.suppress(AssertionError):
+            await expect(reader.get_by_test_id("messages")).to_contain_text(word, timeout=MINUTE_MS / 4)
+            return
+    await say(speaker, said(sentence))
+    await expect(reader.get_by_test_id("messages")).to_contain_text(word, timeout=MINUTE_MS)
+
+
 async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None:
     async with page_at(browser, local_url(rooms, "rooms.html")) as ann:
         await ann.get_by_test_id("new-room-name").fill("Kitchen")
@@ -88,9 +100,8 @@ async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None
             await expect(ann.get_by_test_id("people")).to_contain_text("Ana")
             await see_invitation(ann)
             messages = ana.get_by_test_id("messages")
-            await say(ann, said("what is three plus four"))
-            await expect(messages).to_contain_text("três", timeout=MINUTE_MS)
-            await expect(messages).to_contain_text("what is three", timeout=MINUTE_MS)
+            await say_until_read(ann, "what is three plus four", ana, "três")
+            await expect(messages).to_contain_text("what is three")
             await expect(ann.get_by_test_id("messages")).to_contain_text("what is three")
             await ana.get_by_test_id("say-text").fill("Bom dia, obrigado.")
             await ana.get_by_test_id("say-send").click()
