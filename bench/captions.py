@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 from bench.doors import OFFER, answering, ask
+from bench.scraped import samples_of
 from bench.table import publish, spread
 
 HELP = "frames, steps and CPU of a dialogue with Pico, without captions and with them"
@@ -95,12 +95,9 @@ async def _one(setting: str, questions: int) -> Round:
 
 
 async def _figures(http: aiohttp.ClientSession, url: str) -> Figures:
-    async with http.get(f"{url}/metrics") as response:
-        families = text_string_to_metric_families(await response.text())
     return {
         (sample.name, sample.labels.get("service", ""), sample.labels.get("le", "")): sample.value
-        for family in families
-        for sample in family.samples
+        for sample in await samples_of(http, url)
     }
 
 

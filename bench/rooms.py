@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import aiohttp
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
+from bench.scraped import samples_of
 from bench.systems import OURS, SYSTEMS
 from bench.table import publish
 from lab.pico.portuguese import PAIRS
@@ -236,14 +236,10 @@ def _messages(listener: _Listener) -> int:
 
 
 async def _translations(server: RunningServer) -> float:
-    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/metrics") as answer:
-        families = text_string_to_metric_families(await answer.text())
-    return sum(
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == "rtc_translations_total" and sample.labels["outcome"] == "done"
-    )
+    async with aiohttp.ClientSession() as http:
+        samples = await samples_of(http, server.url)
+    done = [each for each in samples if each.name == "rtc_translations_total" and each.labels["outcome"] == "done"]
+    return sum(each.value for each in done)
 
 
 def _publish_delay(lasted: Sequence[Sequence[float]], sentences: int) -> None:

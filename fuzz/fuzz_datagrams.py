@@ -1,7 +1,7 @@
 """``python -m fuzz.fuzz_datagrams``: raw datagrams into a live connection, of strangers and of its peer's address.
 
-The input is a program; see :func:`fuzz.wired.attack_with_datagrams`. Whatever it does, both ends take on what the other
-sends, hold little, and nothing reaches the event loop's handler of exceptions, which would be a line of log.
+The input is a program; see :func:`fuzz.attacks.attack_with_datagrams`. Whatever it does, both ends take on what the
+other sends, hold little, and nothing reaches the event loop's handler of exceptions, which would be a line of log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import atheris
 from fuzz.harness import fuzz
 
 with atheris.instrument_imports(include=["rtc_server", "aioice", "aiortc"]):
-    from fuzz.wired import Program, attack_with_datagrams
+    from fuzz.attacks import Program, attack_with_datagrams
     from lab.network.wired import Wired
 
 _SEEDS = tuple(

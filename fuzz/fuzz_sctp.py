@@ -1,6 +1,6 @@
 """``python -m fuzz.fuzz_sctp``: SCTP and data channel messages of a connected client, with checksums that are right.
 
-The input is a program; see :func:`fuzz.wired.attack_with_sctp`. Whatever it does, each packet comes to an end, the
+The input is a program; see :func:`fuzz.attacks.attack_with_sctp`. Whatever it does, each packet comes to an end, the
 audio goes on, little is held, and nothing reaches the event loop's handler of exceptions. An association that is ended
 by it is the client's own affair: the next input gets another.
 """
@@ -15,7 +15,7 @@ import atheris
 from fuzz.harness import fuzz
 
 with atheris.instrument_imports(include=["rtc_server", "aiortc"]):
-    from fuzz.wired import Program, attack_with_sctp
+    from fuzz.attacks import Program, attack_with_sctp
     from lab.network.wired import Wired
 
 _SEEDS = tuple(

@@ -119,7 +119,7 @@ def test_another_import_beside_the_package_would_be_seen(tmp_path: Path, monkeyp
     }.items():
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(
-            "import tests.conftest, fuzz.wired\nfrom bench import load\nfrom lab import waiting\n"
+            "import tests.conftest, fuzz.attacks\nfrom bench import load\nfrom lab import waiting\n"
         )
         assert not_allowed(Path(path)) == refused
 

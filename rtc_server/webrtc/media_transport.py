@@ -59,11 +59,15 @@ class MediaTransport(DtlsTransport):
         for RTCP and DTLS, which are read in the transport's task. Raises what the receiver's sink raises."""
         if data[0] <= _LAST_RECORD_TYPE or is_rtcp(data):
             return False
+        self._count(data)
+        self._read_media(data)
+        return True
+
+    def _count(self, data: bytes) -> None:
+        """Count a datagram that has come, as aiortc's statistics have it."""
         private: Any = self
         private._RTCDtlsTransport__rx_bytes += len(data)
         private._RTCDtlsTransport__rx_packets += 1
-        self._read_media(data)
-        return True
 
     async def _recv_next(self) -> None:
         """Wait for a datagram, or for a timer of the handshake. Raises ConnectionError at the end."""
@@ -73,8 +77,7 @@ class MediaTransport(DtlsTransport):
             data = await self.transport._recv()
         elif (data := await self._next_in_handshake()) is None:
             return
-        private._RTCDtlsTransport__rx_bytes += len(data)
-        private._RTCDtlsTransport__rx_packets += 1
+        self._count(data)
         try:
             if data[0] <= _LAST_RECORD_TYPE:
                 await self._on_records(data)

@@ -27,18 +27,16 @@ class Exchange:
     """
 
     def __init__(self, slots: int, noise_width: int, device: torch.device) -> None:
-        width = FRAME_SAMPLES + noise_width + _MASKS
+        parts = FRAME_SAMPLES, noise_width, _MASKS
         self._apart = device.type != "cpu"
-        self._host = torch.ones((slots, width), dtype=torch.float32, pin_memory=device.type == "cuda")
+        self._host = torch.ones((slots, sum(parts)), dtype=torch.float32, pin_memory=device.type == "cuda")
         self._there = self._host.to(device) if self._apart else self._host
         self._back = torch.empty(0, dtype=torch.float32)
-        written = self._host.numpy()
-        self._host_frames = written[:, :FRAME_SAMPLES]
-        self._host_masks = written[:, FRAME_SAMPLES + noise_width :]
-        self.host_noise: FloatArray = written[:, FRAME_SAMPLES : FRAME_SAMPLES + noise_width]
-        self.frames = self._there[:, None, :FRAME_SAMPLES]
-        self.noise = self._there[:, FRAME_SAMPLES : FRAME_SAMPLES + noise_width]
-        self.heard, self.active, self.ready = self._there[:, FRAME_SAMPLES + noise_width :].unbind(1)
+        written: list[FloatArray] = [part.numpy() for part in self._host.split_with_sizes(parts, dim=1)]
+        self._host_frames, self.host_noise, self._host_masks = written
+        frames, self.noise, masks = self._there.split_with_sizes(parts, dim=1)
+        self.frames = frames[:, None]
+        self.heard, self.active, self.ready = masks.unbind(1)
 
     def send(self, pcm: FloatArray, heard: BoolArray, active: BoolArray, ready: BoolArray) -> None:
         """Send a step's input: ``pcm``, shape [slots, 1920], of rows that are heard, silence of the others. The answers

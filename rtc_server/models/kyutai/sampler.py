@@ -68,7 +68,7 @@ class RowSampler:
             self._state["state"]["counter"][:] = (0, 0, steps[row], 0)
             self._philox.state = self._state
             self._generator.standard_exponential(dtype=np.float32, out=self._host[row])
-            np.maximum(self._host[row], _LEAST, out=self._host[row])
+        np.maximum(self._host, _LEAST, out=self._host)
 
     def _choose_text(
         self, logits: torch.Tensor, use_sampling: bool, temp: float = 1.0, top_k: int = 0, top_p: float = 0.0

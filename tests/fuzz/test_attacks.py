@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fuzz.wired import Program, attack_with_datagrams, attack_with_sctp
+from fuzz.attacks import Program, attack_with_datagrams, attack_with_sctp
 from lab.network.wired import Wired
 
 ROUNDS = 60
