@@ -40,12 +40,15 @@ async def test_moshi_answers_in_sound_and_words(tmp_path: Path) -> None:
         recording = await record(page, 6.0)
         transcript = await page.get_by_test_id("transcript").inner_text()
         await screenshot(page, "tiny-moshi")
+        step_ms = server.engines["dialogue"].step_p50_ms
         stats = await (await call_of(page, server)).stats()
     assert len(transcript.split()) >= 5
-    # Whether that is in real time is for a benchmark to say: a busy machine drops frames.
-    assert stats.frames_in > 0
-    assert stats.frames_out >= 0.5 * stats.frames_in
-    # Audible, and seldom silent: random weights do not pause for breath.
+    # In real time: 12.5 frames a second went through, nearly all came back, and a step takes less than a frame's time.
+    assert stats.frames_in >= 5 * 12.5
+    assert stats.frames_out >= 0.9 * stats.frames_in
+    assert step_ms is not None
+    assert step_ms < 80
+    # Audible, and hardly ever silent: random weights do not pause for breath.
     heard = levels(recording.played[SPEECH_HZ:], SPEECH_HZ)
     assert np.median(heard) > -45
-    assert (heard < -60).mean() < 0.25
+    assert (heard < -60).mean() < 0.05
