@@ -21,6 +21,7 @@ from rtc_server.errors import (
     Unavailable,
 )
 from rtc_server.web.bearer import socket_protocol
+from rtc_server.web.resets import drop
 
 Message = str | bytes
 _TURN_S: Final = 0.001
@@ -160,5 +161,4 @@ async def say_goodbye(
 
 def abort(request: web.Request) -> None:
     """Drop the connection of a client that does not read, or is not there: nothing of it may wait in our buffers."""
-    if request.transport is not None:
-        request.transport.abort()
+    drop(request.transport)

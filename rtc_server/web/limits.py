@@ -24,6 +24,7 @@ from rtc_server.errors import BadRequest, InternalError, RequestTimeout, ServerE
 from rtc_server.system import descriptors
 from rtc_server.system.descriptors import Descriptors, is_shortage
 from rtc_server.web.envelopes import Envelope, error_response
+from rtc_server.web.resets import drop
 
 logger = logging.getLogger(__name__)
 
@@ -190,8 +191,7 @@ class Connection(web.RequestHandler):
         return self._entry is not None and self._entry.surplus
 
     def cut_off(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        drop(self.transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.was_made = True
