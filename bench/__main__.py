@@ -18,6 +18,7 @@ _NAMES = (
         "killed",
         "moved",
         "flame",
+        "listeners",
         "floor",
         "browser",
         "quality",

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
@@ -18,6 +18,19 @@ from rtc_server.sessions.transport import Transport
 logger = logging.getLogger(__name__)
 
 MAX_LISTENERS: Final = 8
+
+
+class SharedAudio(Protocol):
+    """The voice for several listeners whose transports do not each queue their own."""
+
+    def play(self, pcm: FloatArray, now: float) -> None:
+        """Queue a frame of the model's voice: mono float32 at 24 kHz."""
+
+    def clear(self) -> None:
+        """Forget the voice that has not left yet."""
+
+    async def close(self) -> None:
+        """No more is sent. Idempotent."""
 
 
 class Listeners:
@@ -33,6 +46,8 @@ class Listeners:
         self._numbers = itertools.count(1)
         self._listeners: dict[str, Transport] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.shared: SharedAudio | None = None
+        """Set by the kind of transport that has such."""
 
     def __len__(self) -> int:
         return len(self._listeners)
@@ -64,12 +79,16 @@ class Listeners:
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """Voice for all of them."""
+        if self.shared is not None:
+            self.shared.play(pcm, now)
         for listener in self._listeners.values():
             if listener.connected:
                 listener.play(pcm, now)
 
     def clear(self) -> None:
         """The model was interrupted: no listener hears what is still waiting."""
+        if self.shared is not None:
+            self.shared.clear()
         for listener in self._listeners.values():
             listener.clear()
 
@@ -90,6 +109,8 @@ class Listeners:
         for name in list(self._listeners):
             self._dismiss(name)
         await asyncio.gather(*self._closing)
+        if self.shared is not None:
+            await self.shared.close()
 
     def _dismiss(self, name: str) -> None:
         transport = self._listeners.pop(name)

@@ -1,5 +1,5 @@
 """The WebRTC transport of a session: one peer connection, the jitter buffer and decoder of the audio that comes in,
-and the playout buffer and encoder of the voice that goes out.
+and the voice that goes out.
 
 A session has one that speaks and listens, which a resume replaces, and may have more that only listen. Knows no more
 of sessions than :class:`~rtc_server.sessions.transport.TransportOwner`: what happens is told to it, until the
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import BadCandidate, RestartUnsupported
@@ -27,9 +26,10 @@ from rtc_server.protocols.trickle import Fragment
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
 from rtc_server.system.wheel import Wheel
-from rtc_server.tracks import EncodedTrack, OutboundTrack, RawTrack
+from rtc_server.tracks import EncodedTrack, RawTrack
 from rtc_server.webrtc.channel import ChannelLanguage, OwnLanguage
 from rtc_server.webrtc.ice import MediaAddresses
+from rtc_server.webrtc.outgoing_voice import OutgoingVoice, OwnVoice
 from rtc_server.webrtc.peer import Peer
 from rtc_server.webrtc.rtp_packet import Packet
 
@@ -49,7 +49,8 @@ class Parts:
 
 
 class Connection:
-    """``owner``: the session, or its listeners. ``language``: of its data channel."""
+    """``owner``: the session, or its listeners. ``language``: of its data channel. ``voice``: what is sent, where it is
+    not one of its own."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Connection:
         log_id: str,
         language: ChannelLanguage | None = None,
         parts: Parts | None = None,
+        voice: OutgoingVoice | None = None,
     ) -> None:
         self._parts = parts = parts or Parts()
         self.etag = f'"{secrets.token_hex(8)}"'
@@ -70,14 +72,11 @@ class Connection:
         self.language = language or OwnLanguage()
         self._owner: TransportOwner | None = owner
         self._offer = offer
-        self._bitrate = settings.bitrate_bps
-        self._complexity = settings.opus_complexity
         self._addresses = addresses
         self._receiver = PacketReceiver(parts.make_decoder)
-        self._playout = PlayoutBuffer(settings.playout_margin_ms)
-        self._voice = self._make_voice()
+        self._voice: OutgoingVoice = voice or self._own_voice(settings)
         self._peer = parts.make_peer(
-            self, offer, self._voice, addresses, settings.peer_timeout_s, log_id, self.language.label
+            self, offer, self._voice.track, addresses, settings.peer_timeout_s, log_id, self.language.label
         )
         self._answers = 0
         self._heard_at = self._loss_reported_at = self.opened_at
@@ -138,11 +137,10 @@ class Connection:
         pcm, told = self.language.voice(pcm, now)
         self.say(told)
         if self._offer.receives:
-            self._playout.push(pcm, now)
-            self._voice.start()
+            self._voice.play(pcm, now)
 
     def clear(self) -> None:
-        self._playout.clear()
+        self._voice.clear()
 
     def send(self, message: str, event: ServerEvent | None) -> bool:
         """Queue an event. False if it cannot be sent."""
@@ -162,8 +160,7 @@ class Connection:
             self._heard_at = now
         if peer.fraction_lost_out is not None and now - self._loss_reported_at >= _LOSS_REPORT_S:
             self._loss_reported_at = now
-            if isinstance(self._voice, EncodedTrack):
-                self._voice.on_loss_report(peer.fraction_lost_out)
+            self._voice.on_loss_report(peer.fraction_lost_out)
         return TransportFigures(
             packets_received=peer.packets_received,
             packets_lost=peer.packets_lost,
@@ -176,9 +173,9 @@ class Connection:
             jitter_s=peer.jitter_s,
             fraction_lost_out=peer.fraction_lost_out,
             rtt_s=peer.rtt_s,
-            playout_ms=self._playout.depth_ms,
-            playout_dropped_ms=audio.samples_to_ms(self._playout.dropped_samples),
-            underruns=self._playout.underruns,
+            playout_ms=self._voice.waiting_ms,
+            playout_dropped_ms=self._voice.dropped_ms,
+            underruns=self._voice.underruns,
         )
 
     def silent_s(self, now: float) -> float:
@@ -227,12 +224,12 @@ class Connection:
         if self._owner is not None:
             self._owner.on_gone(self, orderly)
 
-    def _make_voice(self) -> OutboundTrack:
-        wheel = self._parts.wheel
+    def _own_voice(self, settings: Settings) -> OwnVoice:
+        playout, wheel = PlayoutBuffer(settings.playout_margin_ms), self._parts.wheel
         if self._offer.codec != "OPUS":
-            return RawTrack(self._playout, self._on_voice, wheel)
-        encoder = self._parts.make_encoder(self._bitrate, self._complexity)
-        return EncodedTrack(self._playout, encoder, self._bitrate, self._on_voice, wheel)
+            return OwnVoice(playout, RawTrack(playout, self._on_voice, wheel))
+        encoder = self._parts.make_encoder(settings.bitrate_bps, settings.opus_complexity)
+        return OwnVoice(playout, EncodedTrack(playout, encoder, settings.bitrate_bps, self._on_voice, wheel))
 
     def _on_voice(self) -> None:
         if self._owner is not None:

@@ -6,20 +6,24 @@ the registry's. Knows nothing of HTTP.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
 from rtc_server.errors import NoAudio, UnknownSession
+from rtc_server.media.opus import make_encoder
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.offer import Offer, read_offer
+from rtc_server.sessions.listeners import Listeners
 from rtc_server.sessions.registry import Registry
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
 from rtc_server.webrtc.channel import ChannelLanguage
 from rtc_server.webrtc.connection import Connection, Parts
 from rtc_server.webrtc.ice import MediaAddresses
+from rtc_server.webrtc.outgoing_voice import OutgoingVoice, SharedVoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ class WebRtc:
             if not offer.receives:
                 raise NoAudio("The offer does not want to receive audio.")
             listeners = session.listeners
-            name = listeners.admit(lambda log_id: self._connect(listeners, offer, visitor, log_id))
+            voice = self._shared_voice(listeners).share() if offer.codec == "OPUS" else None
+            name = listeners.admit(lambda log_id: self._connect(listeners, offer, visitor, log_id, voice=voice))
             connection = listener_of(session, name)
             try:
                 answer = await connection.answer()
@@ -108,10 +113,20 @@ class WebRtc:
         visitor: Visitor,
         log_id: str,
         language: ChannelLanguage | None = None,
+        voice: OutgoingVoice | None = None,
     ) -> Connection:
         towards = self._addresses.towards(visitor.address)
         parts = Parts(wheel=self._registry.wheel)
-        return Connection(owner, offer, self._settings, towards, log_id, language, parts)
+        return Connection(owner, offer, self._settings, towards, log_id, language, parts, voice)
+
+    def _shared_voice(self, listeners: Listeners) -> SharedVoice:
+        """The one of a session's listeners."""
+        if not isinstance(listeners.shared, SharedVoice):
+            settings = self._settings
+            encode = functools.partial(make_encoder, settings.bitrate_bps, settings.opus_complexity)
+            wheel = self._registry.wheel
+            listeners.shared = SharedVoice(settings.playout_margin_ms, settings.bitrate_bps, encode, wheel)
+        return listeners.shared
 
 
 def connection_of(session: Session) -> Connection:

@@ -19,8 +19,10 @@ from lab.sound.tones import Ear, pitch_hz, tone
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import MicrophoneTrack
+from rtc_server.media.opus import OpusEncoder, make_encoder
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.listeners import MAX_LISTENERS
+from rtc_server.webrtc import gateway
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, listen
@@ -108,6 +110,31 @@ async def test_what_is_published_is_played(server: Server, base_url: str) -> Non
         await until(lambda: len(next(iter(server.registry)).listeners) == 1, "one listener to be left")
         await other.hear(1.0)
         assert pitch_hz(other.since(other.samples - 12_000)) == pytest.approx(440, abs=3)
+
+
+async def test_however_many_listen_the_voice_is_encoded_once_for_them(
+    server: Server, base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders: list[OpusEncoder] = []
+
+    def counted(bitrate: int, complexity: int) -> OpusEncoder:
+        encoders.append(make_encoder(bitrate, complexity))
+        return encoders[-1]
+
+    monkeypatch.setattr(gateway, "make_encoder", counted)
+    ears = [Ear() for _ in range(3)]
+    async with (
+        leaves_nothing(server),
+        posted(base_url, "/whip/echo", publisher(440)) as session,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for ear in ears:
+            await stack.enter_async_context(posted(base_url, f"/whep/{session.id}", player(ear)))
+            await ear.until_voice()
+        for ear in ears:
+            await ear.hear(1.0)
+            assert pitch_hz(ear.since(ear.samples - 12_000)) == pytest.approx(440, abs=3)
+        assert len(encoders) == 1
 
 
 async def test_a_session_has_what_the_standard_asks_for(server: Server, base_url: str) -> None:
