@@ -15,7 +15,7 @@ from moshi.models import loaders
 from moshi.modules.streaming import State
 
 from bench.weights import Memory, Sizes, WeighedOptions
-from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput
+from rtc_server.engine.model import BoolArray, FloatArray, LaunchedStep, MemoryUse, ModelInfo, RowOutput
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.model import KyutaiModel, build
@@ -94,6 +94,13 @@ class Weighed:
 
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
         return self._model.step(pcm, active)
+
+    @property
+    def computes_apart(self) -> bool:
+        return self._model.computes_apart
+
+    def launch(self, pcm: FloatArray, active: BoolArray) -> LaunchedStep:
+        return self._model.launch(pcm, active)
 
     def memory(self) -> MemoryUse:
         return self._model.memory()

@@ -39,12 +39,13 @@ def silence(samples: int) -> FloatArray:
     return np.zeros(samples, dtype=np.float32)
 
 
-def sanitise(pcm: FloatArray) -> FloatArray:
-    """A copy of ``pcm`` in which every sample is finite and within ±1: NaN becomes 0, the rest is clipped.
+def sanitise(pcm: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """A copy of ``pcm`` in which every sample is finite and within ±1: NaN becomes 0, the rest is clipped. It goes into
+    ``out`` where that is given, which may be ``pcm`` itself.
 
     One NaN in a model's attention cache poisons its row for as long as the cache remembers it.
     """
-    clipped = np.clip(pcm, -1.0, 1.0)
+    clipped = np.clip(pcm, -1.0, 1.0, out=out)
     # The product is quicker than a look at each sample: no number where one of them is none, finite where all are.
     if math.isnan(np.vdot(clipped, clipped)):
         np.nan_to_num(clipped, copy=False, nan=0.0)

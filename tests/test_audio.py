@@ -129,6 +129,12 @@ def test_sanitising_narrows_wider_floats() -> None:
     assert clean.tolist() == [1.0, 0.5]
 
 
+def test_what_is_sanitised_may_stay_where_it_is() -> None:
+    pcm = np.array([np.nan, np.inf, -np.inf, 3.0, 0.5], dtype=np.float32)
+    assert audio.sanitise(pcm, out=pcm) is pcm
+    assert pcm.tolist() == [0.0, 1.0, -1.0, 1.0, 0.5]
+
+
 @pytest.mark.parametrize(
     ("pcm", "dbfs"),
     [

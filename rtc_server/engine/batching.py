@@ -35,10 +35,14 @@ class Rhythm:
         self._due_s[slot] = at_s + _FRAME_S
         self._oldest_s = min(self._oldest_s, at_s)
 
-    def stepped(self, seconds: float, more_waits: bool) -> None:
-        """A step took one frame of each stream. ``more_waits``: some have another, which has waited long enough."""
-        self._step_s += (seconds - self._step_s) * _NEWEST
+    def begun(self, more_waits: bool) -> None:
+        """A step has taken one frame of each stream. ``more_waits``: some have another, which has waited long
+        enough."""
         self._oldest_s = -math.inf if more_waits else math.inf
+
+    def ended(self, seconds: float) -> None:
+        """It took so long."""
+        self._step_s += (seconds - self._step_s) * _NEWEST
 
     def wait_s(self, now_s: float) -> float:
         """How long the frames that have come should wait for others; 0 if none of those is worth it."""

@@ -12,7 +12,8 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, assert_never
+from dataclasses import dataclass
+from typing import Final, Protocol, assert_never
 
 import numpy as np
 
@@ -52,7 +53,14 @@ from rtc_server.engine.messages import (
     Stranger,
     ToEngine,
 )
-from rtc_server.engine.model import RowOutput, StreamingModel
+from rtc_server.engine.model import (
+    BoolArray,
+    FloatArray,
+    LaunchedStep,
+    LaunchingModel,
+    RowOutput,
+    StreamingModel,
+)
 from rtc_server.engine.owners import GRACE_S, HOST, LOOK_S, Owner, Owners
 from rtc_server.engine.realtime import Clocks, RealTime, check_pace
 from rtc_server.engine.row_moves import RowMoves
@@ -65,6 +73,8 @@ Answers = list[tuple[Owner, FromEngine]]
 """What goes out, each to one owner."""
 _FRAME_BYTES = audio.FRAME_SAMPLES * np.dtype(PCM).itemsize
 _MEMORY_EVERY_S = 10.0
+_WORTH_HOLDING: Final = 16
+"""Rows of a step. The outputs of fewer leave in less time than the launch of another step takes."""
 
 
 class EnginePort(Protocol):
@@ -79,6 +89,35 @@ class EnginePort(Protocol):
         """Never blocks: an owner that has stalled loses the message."""
 
 
+@dataclass(slots=True)
+class Step:
+    """One step, from its launch on. ``rows`` as in :class:`rtc_server.engine.slots.StepPlan`; ``seconds``: how long it
+    took, once it has been waited for."""
+
+    rows: dict[Owner, list[tuple[int, int, int]]]
+    launched: LaunchedStep
+    started_s: float
+    seconds: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """In rows."""
+        return sum(map(len, self.rows.values()))
+
+
+class _Computed:
+    """A step that is computed when it is launched."""
+
+    def __init__(self, made: list[RowOutput | None]) -> None:
+        self._made = made
+
+    def wait(self) -> None:
+        pass
+
+    def outputs(self) -> list[RowOutput | None]:
+        return self._made
+
+
 class EngineCore:
     """A model and its slots. ``step_s``: how long a step took when it was timed. ``grace_s``: for which the slots of an
     owner that has fallen silent are kept."""
@@ -89,6 +128,7 @@ class EngineCore:
         self._owners = Owners(grace_s)
         self._table = SlotTable(model.info.slots)
         self._moves = RowMoves(model, self._table)
+        self._apart = model if isinstance(model, LaunchingModel) and model.computes_apart else None
         self._rhythm = Rhythm(model.info.slots)
         self._memory = model.memory()
         self._memory_due_s = -math.inf
@@ -104,6 +144,16 @@ class EngineCore:
     def owners(self) -> Iterable[Owner]:
         """All that are to hear of what concerns each of them."""
         return self._owners
+
+    @property
+    def computes_apart(self) -> bool:
+        """Whether the thread that steps has time while the model computes."""
+        return self._apart is not None
+
+    @property
+    def wipe_due(self) -> bool:
+        """Whether :meth:`wipe` has something to do."""
+        return self._table.wipe_due
 
     def wait_s(self, now_s: float) -> float | None:
         """How long to wait before the next step: 0 if it is due, None as long as there is no frame, and nothing else to
@@ -176,19 +226,43 @@ class EngineCore:
 
     def step(self, clock: Callable[[], float]) -> dict[Owner, StepDone]:
         """Advance every slot that has a frame. Returns what was made, for each owner of such slots."""
+        step = self.launch(clock)
+        if step is None:
+            return {}
+        self.wait(step, clock)
+        return self.outputs(step)
+
+    def launch(self, clock: Callable[[], float]) -> Step | None:
+        """Begin a step of every slot that has a frame. None if no slot has."""
         plan = self._table.plan()
         if plan is None:
-            return {}
-        started = clock()
-        made = self._model.step(audio.sanitise(plan.pcm), plan.active)
-        seconds = clock() - started
+            return None
+        started_s = clock()
+        launched = self._launch(audio.sanitise(plan.pcm, out=plan.pcm), plan.active)
+        self._rhythm.begun(self._table.has_frames)
+        return Step(plan.rows, launched, started_s)
+
+    def wait(self, step: Step, clock: Callable[[], float]) -> None:
+        """Until it is computed. Before the next one is launched."""
+        step.launched.wait()
+        step.seconds = clock() - step.started_s
+        self._rhythm.ended(step.seconds)
+
+    def outputs(self, step: Step) -> dict[Owner, StepDone]:
+        """What a step has made, for each owner of its rows. Before a later one is waited for, and before the core takes
+        another message than a frame, or wipes."""
+        made = step.launched.outputs()
         voices = _voices(made)
-        self._rhythm.stepped(seconds, self._table.has_frames)
         done = {}
-        for owner, rows in plan.rows.items():
+        for owner, rows in step.rows.items():
             outputs = [_output(row, made[row[0]], voices.get(row[0])) for row in rows]
-            done[owner] = StepDone(seconds, self._table.take_dropped(owner), outputs)
+            done[owner] = StepDone(step.seconds, self._table.take_dropped(owner), outputs)
         return done
+
+    def _launch(self, pcm: FloatArray, active: BoolArray) -> LaunchedStep:
+        if self._apart is not None:
+            return self._apart.launch(pcm, active)
+        return _Computed(self._model.step(pcm, active))
 
     def _open(self, message: Open, owner: Owner) -> FromEngine:
         lease = None if self._draining else self._table.open(owner)
@@ -292,23 +366,82 @@ def serve(
 
 def run(core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
     """The step loop: returns when it is told to stop. Anything the model raises goes through."""
-    port.send(core.ready())
-    while True:
-        for message, at_s, owner in port.receive(core.wait_s(clock())):
-            _send_all(port, core.handle(message, at_s, owner))
-        if core.stopped:
+    _Loop(core, port, clock).run()
+
+
+class _Loop:
+    """While a device computes a step, the outputs of the one before are sent, and frames are taken. If the next step is
+    not due at once, outputs are sent first; and always before anything but a frame is looked at."""
+
+    def __init__(self, core: EngineCore, port: EnginePort, clock: Callable[[], float]) -> None:
+        self._core = core
+        self._port = port
+        self._clock = clock
+        self._unsent: Step | None = None
+        self._put_off: list[Arrival] = []
+        """What came during a step and was no frame, and all behind it: what the port had room for, at most."""
+
+    def run(self) -> None:
+        core, clock = self._core, self._clock
+        self._port.send(core.ready())
+        while True:
+            self._receive()
+            if core.stopped:
+                self._send_outputs()
+                return
+            core.look(clock())
+            if core.wipe_due:
+                self._send_outputs()
+                core.wipe()
+            if core.wait_s(clock()) == 0:
+                self._step()
+            else:
+                self._send_outputs()
+
+    def _step(self) -> None:
+        try:
+            step = self._core.launch(self._clock)
+        finally:  # also if it fails: those of the step before were made
+            self._send_outputs()
+        if step is None:
             return
-        core.look(clock())
-        core.wipe()
-        if core.wait_s(clock()) != 0:
-            continue
-        done = core.step(clock)
-        _send_all(port, done.items())
-        change = core.memory_change(clock()) if done else None
+        if self._core.computes_apart:
+            self._receive_frames()
+        self._core.wait(step, self._clock)
+        self._unsent = step
+        if not self._core.computes_apart or step.size < _WORTH_HOLDING:
+            self._send_outputs()
+
+    def _receive(self) -> None:
+        put_off, self._put_off = self._put_off, []
+        for arrival in put_off:
+            self._handle(arrival)
+        wait_s = 0 if put_off or self._unsent is not None else self._core.wait_s(self._clock())
+        for arrival in self._port.receive(wait_s):
+            self._handle(arrival)
+
+    def _receive_frames(self) -> None:
+        for arrival in self._port.receive(0):
+            if self._put_off or not isinstance(arrival.message, Frame):
+                self._put_off.append(arrival)
+            else:
+                self._handle(arrival)
+
+    def _handle(self, arrival: Arrival) -> None:
+        message, at_s, owner = arrival
+        if not isinstance(message, Frame):
+            self._send_outputs()
+        self._send_all(self._core.handle(message, at_s, owner))
+
+    def _send_outputs(self) -> None:
+        step, self._unsent = self._unsent, None
+        if step is None:
+            return
+        self._send_all(self._core.outputs(step).items())
+        change = self._core.memory_change(self._clock())
         if change is not None:
-            _send_all(port, [(owner, change) for owner in core.owners])
+            self._send_all([(owner, change) for owner in self._core.owners])
 
-
-def _send_all(port: EnginePort, answers: Iterable[tuple[Owner, FromEngine]]) -> None:
-    for owner, message in answers:
-        port.send(message, owner)
+    def _send_all(self, answers: Iterable[tuple[Owner, FromEngine]]) -> None:
+        for owner, message in answers:
+            self._port.send(message, owner)

@@ -134,7 +134,7 @@ class StreamingModel(Protocol):
         """Advance the active rows by one frame.
 
         ``pcm``: float32, shape [slots, 1920], finite and within ±1 (the engine sees to that); rows that
-        are not active are ignored. ``active``: bool, shape [slots].
+        are not active are ignored. Good until the call returns. ``active``: bool, shape [slots].
         Returns one entry a slot: None for rows that were not active.
         """
 
@@ -143,6 +143,29 @@ class StreamingModel(Protocol):
 
     def close(self) -> None:
         """Release the device. Idempotent."""
+
+
+class LaunchedStep(Protocol):
+    """A step that a device computes."""
+
+    def wait(self) -> None:
+        """Until it is computed. Raises what went wrong there. Once, before the next launch."""
+
+    def outputs(self) -> list[RowOutput | None]:
+        """What :meth:`StreamingModel.step` returns. Once, after :meth:`wait`; before a later step is waited for, and
+        before a row is reset, copied or filled."""
+
+
+@runtime_checkable
+class LaunchingModel(StreamingModel, Protocol):
+    """A model whose steps can be begun and waited for in two calls."""
+
+    @property
+    def computes_apart(self) -> bool:
+        """Whether the host is free while a step is computed. If not, :meth:`launch` computes it."""
+
+    def launch(self, pcm: FloatArray, active: BoolArray) -> LaunchedStep:
+        """Begin a step of these, as in :meth:`StreamingModel.step`."""
 
 
 class RowReader(Protocol):

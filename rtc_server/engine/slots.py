@@ -69,11 +69,17 @@ class SlotTable:
         self._queue_frames = queue_frames
         self._to_wipe: BoolArray = np.zeros(slots, dtype=np.bool_)
         self._waiting = 0
+        self._planned: FloatArray = np.zeros((slots, FRAME_SAMPLES), dtype=np.float32)
         self._dropped: Counter[Owner] = Counter()
 
     @property
     def used(self) -> int:
         return len(self._slots) - len(self._free)
+
+    @property
+    def wipe_due(self) -> bool:
+        """Whether :meth:`take_wipes` has rows."""
+        return bool(self._to_wipe.any())
 
     @property
     def has_frames(self) -> bool:
@@ -198,7 +204,7 @@ class SlotTable:
 
     def take_wipes(self) -> BoolArray | None:
         """The rows to wipe before the next step, as a mask, once; None if there are none."""
-        if not self._to_wipe.any():
+        if not self.wipe_due:
             return None
         mask = self._to_wipe
         self._to_wipe = np.zeros_like(mask)
@@ -209,10 +215,11 @@ class SlotTable:
         return self._dropped.pop(owner, 0)
 
     def plan(self) -> StepPlan | None:
-        """Take the oldest frame of every slot that has one. None if no slot has."""
+        """Take the oldest frame of every slot that has one. None if no slot has. Its samples are good until the next
+        one: pages that are there are written sooner than new ones."""
         if not self._waiting:
             return None
-        pcm = np.zeros((len(self._slots), FRAME_SAMPLES), dtype=np.float32)
+        pcm = self._planned
         active = np.zeros(len(self._slots), dtype=np.bool_)
         rows: dict[Owner, list[tuple[int, int, int]]] = {}
         for index, slot in enumerate(self._slots):
@@ -222,6 +229,7 @@ class SlotTable:
                 slot.heard += 1
                 slot.seq = seq
                 rows.setdefault(slot.owner, []).append((index, slot.generation, seq))
+        pcm[~active] = 0.0
         self._waiting -= int(active.sum())
         return StepPlan(pcm, active, rows)
 

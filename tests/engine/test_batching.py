@@ -16,7 +16,8 @@ def rhythm(slots: int = 4, step_s: float = STEP_S) -> Rhythm:
     """One that has stepped for long."""
     made = Rhythm(slots)
     for _ in range(200):
-        made.stepped(step_s, more_waits=False)
+        made.begun(more_waits=False)
+        made.ended(step_s)
     return made
 
 
@@ -24,7 +25,8 @@ def with_frames(last_s: float, now_s: float) -> Rhythm:
     """Stream 1 had a frame at ``last_s``, which a step took; stream 0 has one at ``now_s``."""
     made = rhythm()
     made.came(1, last_s)
-    made.stepped(STEP_S, more_waits=False)
+    made.begun(more_waits=False)
+    made.ended(STEP_S)
     made.came(0, now_s)
     return made
 
@@ -34,7 +36,8 @@ def test_a_single_stream_never_waits() -> None:
     for number in range(5):
         made.came(0, number * 0.08)
         assert made.wait_s(number * 0.08) == 0
-        made.stepped(STEP_S, more_waits=False)
+        made.begun(more_waits=False)
+        made.ended(STEP_S)
 
 
 def test_a_frame_waits_for_another_that_is_due_within_a_step() -> None:
@@ -65,9 +68,11 @@ def test_a_backlog_waits_for_nobody() -> None:
     made.came(1, 0.01)
     made.came(0, 0.0)
     made.came(0, 0.08)
-    made.stepped(STEP_S, more_waits=True)
+    made.begun(more_waits=True)
+    made.ended(STEP_S)
     assert made.wait_s(0.08) == 0
-    made.stepped(STEP_S, more_waits=False)
+    made.begun(more_waits=False)
+    made.ended(STEP_S)
     made.came(0, 0.085)
     assert made.wait_s(0.085) > 0
 
@@ -76,7 +81,8 @@ def test_a_backlog_waits_for_nobody() -> None:
 def test_no_frame_waits_longer_than_a_step_or_half_a_frame(step_s: float) -> None:
     made = rhythm(step_s=step_s)
     made.came(1, 0.03)
-    made.stepped(step_s, more_waits=False)
+    made.begun(more_waits=False)
+    made.ended(step_s)
     made.came(0, 0.08)
     made.came(2, 0.081)
     waited = made.wait_s(0.081)
@@ -106,7 +112,8 @@ def simulated(streams: int, seconds: float, seed: int, *, gathers: bool) -> tupl
         else:
             now += STEP_S
             steps, longest, waiting = steps + 1, max(longest, now - min(waiting)), []
-            made.stepped(STEP_S, more_waits=False)
+            made.begun(more_waits=False)
+            made.ended(STEP_S)
     return steps, longest
 
 

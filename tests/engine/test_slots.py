@@ -106,15 +106,28 @@ def test_a_plan_takes_the_oldest_frame_of_every_slot() -> None:
     for seq in (1, 2):
         for index in (0, 2):
             table.push(*leases[index], seq, frame(index + seq / 10))
-    first, second, third = table.plan(), table.plan(), table.plan()
+    first = table.plan()
     assert first is not None
-    assert second is not None
-    assert third is None
     assert first.rows == {HOST: [(*leases[0], 1), (*leases[2], 1)]}
     assert first.active.tolist() == [True, False, True]
     assert first.pcm.shape == (3, FRAME_SAMPLES)
     assert first.pcm[:, 0].tolist() == pytest.approx([0.1, 0.0, 2.1])
+    second = table.plan()
+    assert second is not None
     assert second.rows == {HOST: [(*leases[0], 2), (*leases[2], 2)]}
+    assert table.plan() is None
+
+
+def test_a_row_without_a_frame_is_silent_whatever_it_heard_before() -> None:
+    table = SlotTable(2)
+    first, second = leased(table), leased(table)
+    for lease in (first, second):
+        table.push(*lease, 1, frame(0.5))
+    table.plan()
+    table.push(*second, 2, frame(0.25))
+    plan = table.plan()
+    assert plan is not None
+    assert [np.unique(row).tolist() for row in plan.pcm] == [[0.0], [0.25]]
 
 
 def test_a_full_queue_drops_its_oldest_and_counts_it_once() -> None:

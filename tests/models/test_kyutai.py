@@ -81,6 +81,33 @@ def test_a_step_of_nobody_does_nothing(moshi_checkpoint: Path) -> None:
     assert all(np.array_equal(value, before[name]) for name, value in row_contents(model, 0).items())
 
 
+@pytest.mark.parametrize("kind", ["moshi", "stt"])
+def test_outputs_are_good_until_the_next_step_is_waited_for(request: pytest.FixtureRequest, kind: str) -> None:
+    """So that they can be sent while a device computes that step."""
+    checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
+    plain, apart = greedy(checkpoint, 2), greedy(checkpoint, 2)
+    expected, got, before = [], [], None
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        pcm, active = noise(rng, 2), np.array([True, number % 3 > 0])
+        expected.append(plain.step(pcm, active))
+        launched = apart.launch(pcm, active)
+        if before is not None:
+            got.append(before.outputs())
+        launched.wait()
+        before = launched
+    assert before is not None
+    got.append(before.outputs())
+    for outputs, others in zip(expected, got, strict=True):
+        for output, other in zip(outputs, others, strict=True):
+            assert (output is None) is (other is None)
+            if output is not None and other is not None:
+                assert (output.text, output.pauses, output.mark) == (other.text, other.pauses, other.mark)
+                assert (output.pcm is None) is (other.pcm is None)
+                if output.pcm is not None and other.pcm is not None:
+                    assert np.array_equal(output.pcm, other.pcm)
+
+
 def test_a_speech_to_text_model_writes_hears_pauses_and_is_silent(stt_checkpoint: Path) -> None:
     model = greedy(stt_checkpoint, 2)
     assert (model.info.kind, model.info.speaks, model.info.writes) == (ServiceKind.TRANSCRIBE, False, True)

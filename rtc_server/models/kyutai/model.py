@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -305,13 +305,22 @@ class KyutaiModel:
         for row in indexes:
             self._decoders[row].reset()
 
-    @torch.no_grad()
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        launched = self.launch(pcm, active)
+        launched.wait()
+        return launched.outputs()
+
+    @property
+    def computes_apart(self) -> bool:
+        return self._device.type == "cuda"
+
+    @torch.no_grad()
+    def launch(self, pcm: FloatArray, active: BoolArray) -> _Launched:
         assert pcm.shape == (self._info.slots, FRAME_SAMPLES), pcm.shape
         assert active.shape == (self._info.slots,), active.shape
         if not active.any():
             self._last_tokens = None
-            return [None] * self._info.slots
+            return _Launched(list, lambda: [None] * self._info.slots)
         nets = self._open
         nets.filled.to(int(self._steps[active].max()) + 1)
         heard = active & (self._steps > 0)
@@ -320,10 +329,14 @@ class KyutaiModel:
         with _running_on(self._device), _counting_nothing(self._device):
             nets.exchange.send(pcm, heard, active, ready)
             tokens, answers = nets.step(heard, active, ready)
-            received = nets.exchange.receive(answers)
         self._steps[active] += 1
         self._last_tokens = tokens
-        return self._outputs(active, ready, *received)
+        return _Launched(lambda: self._receive(answers), lambda *received: self._outputs(active, ready, *received))
+
+    @torch.no_grad()
+    def _receive(self, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
+        with _running_on(self._device), _counting_nothing(self._device):
+            return self._open.exchange.receive(answers)
 
     @torch.no_grad()
     def export_row(self, row: int) -> TensorRows:
@@ -385,6 +398,21 @@ class KyutaiModel:
             )
 
         return [output(row) for row in range(self._info.slots)]
+
+
+class _Launched:
+    """A step on its device. ``receive`` waits for its answers, of which ``outputs`` makes the rows' outputs."""
+
+    def __init__(self, receive: Callable[[], list[FloatArray]], outputs: Callable[..., list[RowOutput | None]]) -> None:
+        self._receive = receive
+        self._outputs = outputs
+        self._received: list[FloatArray] = []
+
+    def wait(self) -> None:
+        self._received = self._receive()
+
+    def outputs(self) -> list[RowOutput | None]:
+        return self._outputs(*self._received)
 
 
 class _RowWriter:
