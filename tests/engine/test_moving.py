@@ -107,6 +107,7 @@ async def test_the_key_of_its_slot_and_what_it_was_lent_for_move_with_it() -> No
         talk = Talk(both.old)
         stream = await talk.open(spare=True)
         await talk.say(4)
+        await stream.drained()
         stream.lock(hashlib.sha256(KEY).digest(), b"memo")
         await move(stream, both.old, both.new)
         assert both.new.slots_lent == 1
