@@ -30,6 +30,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         r = self.registry
         self.sessions = Gauge("rtc_sessions", "Sessions by state.", ["state"], registry=r)
+        self.sessions_waiting = Gauge(
+            "rtc_sessions_waiting", "Sessions whose client waits for its first slot.", ["service"], registry=r
+        )
         self.sessions_opened = Counter("rtc_sessions_opened", "Sessions opened.", ["service"], registry=r)
         self.sessions_ended = Counter("rtc_sessions_ended", "Sessions ended.", ["reason"], registry=r)
         self.sessions_restarted = Counter(

@@ -73,6 +73,9 @@ class Registry:
         for state in SessionState:
             gauge = metrics.sessions.labels(state)
             gauge.set_function(lambda state=state: self.count_by_state()[state])  # type: ignore[misc]
+        for service in admission.engines:
+            gauge = metrics.sessions_waiting.labels(service)
+            gauge.set_function(lambda service=service: self._waiting(service))  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -83,6 +86,9 @@ class Registry:
 
     def count_by_state(self) -> Counter[SessionState]:
         return Counter(session.state for session in self._sessions.values())
+
+    def _waiting(self, service: str) -> int:
+        return sum(session.awaits_slot and session.service == service for session in self._sessions.values())
 
     def opening(
         self, service: str | None, options: OfferOptions, visitor: Visitor, resumable: bool = True

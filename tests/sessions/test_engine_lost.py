@@ -51,10 +51,10 @@ def no_restart_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def registry_of(engine: Engine, **settings: Any) -> AsyncIterator[Registry]:
+async def registry_of(engine: Engine, metrics: Metrics | None = None, **settings: Any) -> AsyncIterator[Registry]:
     """Nothing that a session took is left at the end."""
     wanted = config.Settings(model="echo", **settings)
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     admission = Admission({"dialogue": engine}, wanted, LoopLag(wanted.max_lag_ms, metrics))
     made = Registry(admission, wanted, metrics)
     yield made

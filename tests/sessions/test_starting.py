@@ -93,6 +93,23 @@ async def test_it_connects_at_once_and_talks_when_there_is_a_model() -> None:
         assert first["at_ms"] == 80
 
 
+async def test_those_who_wait_are_counted() -> None:
+    def waiting() -> float | None:
+        return metrics.registry.get_sample_value("rtc_sessions_waiting", {"service": "dialogue"})
+
+    gate, metrics = threading.Event(), Metrics()
+    async with loading(gate, lambda: CountingModel(2), metrics=metrics) as made:
+        assert waiting() == 0
+        first, _ = await opened(made, HandTransport())
+        second, _ = await opened(made, HandTransport())
+        assert waiting() == 2
+        first.end(EndReason.DELETED)
+        await until(lambda: waiting() == 1, "one to have gone")
+        gate.set()
+        await until(lambda: waiting() == 0, "a slot")
+        assert not second.awaits_slot
+
+
 async def test_one_that_does_not_ask_for_it_is_refused_and_so_is_one_too_many() -> None:
     """There is a bound for all, one for an address, and a server may have no such places at all."""
     gate = threading.Event()
