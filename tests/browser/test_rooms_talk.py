@@ -11,18 +11,28 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from lab.browsers.chromium import give_mouth, local_url, say, screenshot, watch
+from lab.browsers.chromium import (
+    finish_recording,
+    give_mouth,
+    local_url,
+    say,
+    screenshot,
+    start_recording,
+    watch,
+)
 from lab.speech.clips import SPEECH_HZ, speak
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, Resampler
 from rtc_server.rooms.invitation import qr_code
 from tests.browser.conftest import IN_A_BROWSER
 from tests.support.looks import PHONE, TOO_WIDE
+from tests.support.room_talk import SPOKEN_PAIRS, understood, words
 from tests.support.rooms import talking_rooms
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.alone]
 MINUTE_MS = 60_000
 TIMES = 3
+PLAYED_HZ = 48_000
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -32,9 +42,10 @@ async def rooms() -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def page_at(browser: Browser, url: str, phone: bool = False) -> AsyncIterator[Page]:
-    """With a mouth. An exception in it, or a warning in its console, fails the test."""
-    async with await browser.new_context(viewport=PHONE if phone else None) as context:
+async def page_at(browser: Browser, url: str, phone: bool = False, records: bool = False) -> AsyncIterator[Page]:
+    """With a mouth. An exception in it, or a warning in its console, fails the test. ``records``: its sound can be
+    kept, by a module that the page's policy would not let in."""
+    async with await browser.new_context(viewport=PHONE if phone else None, bypass_csp=records) as context:
         page = await context.new_page()
         await give_mouth(page)
         complaints = watch(page)
@@ -43,9 +54,9 @@ async def page_at(browser: Browser, url: str, phone: bool = False) -> AsyncItera
     assert complaints == []
 
 
-def said(text: str) -> FloatArray:
+def said(text: str, voice: str = "en-us") -> FloatArray:
     resampler = Resampler(SPEECH_HZ, MODEL_RATE_HZ)
-    return resampler.process(np.concatenate((speak(text, "en-us"), np.zeros(SPEECH_HZ, dtype=np.float32))))
+    return resampler.process(np.concatenate((speak(text, voice), np.zeros(SPEECH_HZ, dtype=np.float32))))
 
 
 async def join(page: Page, name: str, language: str, how: str = "join-talk") -> None:
@@ -111,6 +122,46 @@ async def test_two_people_two_languages(browser: Browser, rooms: Server) -> None
             await screenshot(ana, "rooms-phone")
             await ana.get_by_test_id("leave").click()
             await expect(ann.get_by_test_id("people")).not_to_contain_text("Ana")
+
+
+@pytest.mark.timeout(300)
+async def test_each_page_plays_in_its_own_language_what_the_other_says(browser: Browser, rooms: Server) -> None:
+    """By the ear of the model of that language: one of three sentences to the letter, each way."""
+    async with page_at(browser, local_url(rooms, "rooms.html"), records=True) as ann:
+        await ann.get_by_test_id("new-room").click()
+        await join(ann, "Ann", "en")
+        await talks(ann)
+        async with page_at(browser, await ann.get_by_test_id("room-link").input_value(), records=True) as ana:
+            await join(ana, "Ana", "pt")
+            await talks(ana)
+            for page in (ann, ana):
+                await page.get_by_test_id("original").select_option("off")
+            english, portuguese = zip(*SPOKEN_PAIRS, strict=True)
+            assert await played_as_read(rooms, ann, ana, english, "en-us", "pt")
+            assert await played_as_read(rooms, ana, ann, portuguese, "pt-br", "en")
+
+
+async def played_as_read(
+    server: Server, speaker: Page, listener: Page, sentences: tuple[str, ...], voice: str, language: str
+) -> bool:
+    """Whether the listener's page plays the words of a translation that it shows, for one of the ``sentences``, each
+    said again as people do."""
+    bubbles = listener.locator("[data-testid=message][data-side=other]")
+    for sentence in TIMES * sentences:
+        before = await bubbles.count()
+        await start_recording(listener)
+        await say(speaker, said(sentence, voice))
+        bubble, was_said = bubbles.nth(before), False
+        with contextlib.suppress(AssertionError):
+            await expect(bubble).to_have_attribute("data-playing", "started", timeout=MINUTE_MS / 4)
+            await expect(bubble).to_have_attribute("data-playing", "", timeout=MINUTE_MS / 4)
+            was_said = True
+        recording = await finish_recording(listener, 1.0)
+        heard = Resampler(PLAYED_HZ, MODEL_RATE_HZ).process(recording.played)
+        read = await bubble.locator(".bubble-text").inner_text() if was_said else ""
+        if was_said and await understood(server, language, heard) == words(read):
+            return True
+    return False
 
 
 async def test_one_without_a_microphone_reads_and_writes_and_stays_the_same_after_a_reload(

@@ -15,15 +15,12 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs, silence
 from rtc_server.client import VoiceClient
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
-from rtc_server.transcription.stream import Transcriber
-from rtc_server.transcription.words import Word
-from tests.support.room_talk import Talker, ann_and_ana, say_until_told
+from tests.support.room_talk import SPOKEN_PAIRS, Talker, ann_and_ana, say_until_told, understood, words
 from tests.support.rooms import RoomClient, api_of, create, join, talking_rooms
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 SAID = "what is three plus four"
 LOUD_DBFS = -30.0
-SPOKEN_PAIRS = tuple(pair for pair in PAIRS if len(pair[0].split()) > 3)[:3]
 
 
 class Listener:
@@ -125,23 +122,6 @@ async def heard_as_read(
     return False
 
 
-async def understood(server: Server, language: str, pcm: FloatArray) -> list[str]:
-    """The words in it, as the server's own model for that language writes them."""
-    assert server.rooms is not None
-    recogniser = server.rooms.lobby.recogniser(language)
-    assert recogniser is not None
-    heard: list[str] = []
-
-    def note(what: object) -> None:
-        if isinstance(what, Word):
-            heard.append(what.text)
-
-    async with Transcriber(recogniser, note, server.settings.pause_threshold) as transcriber:
-        await transcriber.feed(pcm)
-        await transcriber.finish()
-    return words(" ".join(heard))
-
-
 async def test_noise_a_chord_and_silence_are_not_said() -> None:
     """A microphone that hears all of them, and then its member: what they say is the first message."""
     async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
@@ -154,10 +134,6 @@ async def test_noise_a_chord_and_silence_are_not_said() -> None:
         assert ana.messages() == []
         read = await say_until_told(ann, ana, state="ready")
         assert read["id"] == "1"
-
-
-def words(text: str) -> list[str]:
-    return "".join(char for char in text.casefold() if char.isalpha() or char == " ").split()
 
 
 async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None:

@@ -6,16 +6,22 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from lab.pico.portuguese import PAIRS
 from lab.sound.mouth import Mouth
 from lab.sound.tones import Ear
 from lab.speech.clips import speak
 from lab.waiting import until
 from rtc_server.app import Server
+from rtc_server.audio import FloatArray
 from rtc_server.client import VoiceClient
+from rtc_server.transcription.stream import Transcriber
+from rtc_server.transcription.words import Word
 from tests.support.rooms import RoomClient, api_of, create, join
 
 SAID: Final = "what is three plus four"
 LOUD_DBFS: Final = -30.0
+SPOKEN_PAIRS: Final = tuple(pair for pair in PAIRS if len(pair[0].split()) > 3)[:3]
+"""Sentences of English and Portuguese that are each other's translation, of words that the models know."""
 _TIMES: Final = 4
 """A sentence is said again that was not understood: sound is lost where a machine is busy."""
 _AGAIN_S: Final = 15.0
@@ -77,3 +83,25 @@ async def ann_and_ana(server: Server, way_to_ana: str = "") -> AsyncIterator[tup
                 await each.client.wait_for("room", 30)
                 await each.client.wait_for("captions", 30, state="on")
             yield ann, ana
+
+
+async def understood(server: Server, language: str, pcm: FloatArray) -> list[str]:
+    """The words in it, as the server's own model for that language writes them."""
+    assert server.rooms is not None
+    recogniser = server.rooms.lobby.recogniser(language)
+    assert recogniser is not None
+    heard: list[str] = []
+
+    def note(what: object) -> None:
+        if isinstance(what, Word):
+            heard.append(what.text)
+
+    async with Transcriber(recogniser, note, server.settings.pause_threshold) as transcriber:
+        await transcriber.feed(pcm)
+        await transcriber.finish()
+    return words(" ".join(heard))
+
+
+def words(text: str) -> list[str]:
+    """Of a text, without what is no letter."""
+    return "".join(char for char in text.casefold() if char.isalpha() or char == " ").split()
