@@ -134,6 +134,13 @@ class Settings:
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0
     )
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
+    kv_pages: int = _setting(
+        0,
+        "pages of 64 frames (5 s) of what attention remembers, which all conversations of the model share and have as "
+        "they grow; 0: each has as much as its context from the first moment on",
+        0,
+        1_000_000,
+    )
     context: int | None = _setting(
         None, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 1, 100_000, unset=0
     )

@@ -177,6 +177,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         quantize=settings.quantize,
         kv_dtype=settings.kv_dtype,
         context=settings.context,
+        pages=settings.kv_pages if service == DIALOGUE else 0,
         temp=settings.temperature,
         temp_text=settings.text_temperature,
         top_k=settings.top_k,

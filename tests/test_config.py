@@ -431,6 +431,7 @@ def test_every_number_with_a_unit_says_it() -> None:
             "max_sessions",
             "max_waiting",
             "max_rooms",
+            "kv_pages",
         ),
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address", "opus_complexity"),

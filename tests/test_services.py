@@ -82,6 +82,12 @@ def test_captions_that_are_asked_for_need_a_model() -> None:
     assert "--stt" in (caught.value.hint or "")
 
 
+def test_pages_are_those_of_the_model_that_people_talk_to() -> None:
+    """What transcribes has slots and a memory of its own."""
+    specs = [spec for spec in plan(Settings(model="pico", kv_pages=100), 0) if isinstance(spec.options, KyutaiOptions)]
+    assert {spec.service: kyutai(spec).pages for spec in specs} == {"dialogue": 100, "transcribe": 0}
+
+
 def test_without_a_model_there_is_nothing_to_plan() -> None:
     with pytest.raises(ConfigError) as caught:
         make_transcriber(Settings(), Metrics(), 1)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _TEXT: Final = "run one model for media servers on other machines"
 SHARED: Final = (
     *("model", "device", "dtype", "quantize", "kv_dtype", "stt", "stt_slots", "slots", "echo_slots", "context"),
-    *("temperature", "text_temperature", "top_k", "text_top_k", "seed", "allow_slow", "threads"),
+    *("kv_pages", "temperature", "text_temperature", "top_k", "text_top_k", "seed", "allow_slow", "threads"),
     *("pool", "cluster_key", "drain_s", "log_level"),
 )
 """What it has in common with a server."""

@@ -29,7 +29,7 @@ def over_the_wire(options: ModelOptions) -> ModelOptions:
     [
         SlotOptions(64),
         KyutaiOptions("pico", 4),
-        KyutaiOptions("Ä/b", 1, "cuda:1", "bfloat16", "int8", "float8", 750, 0.0, 0.7, 250, 25, 2**40, 2, 3.0),
+        KyutaiOptions("Ä/b", 1, "cuda:1", "bfloat16", "int8", "float8", 750, 0.0, 0.7, 250, 25, 2**40, 2, 3.0, 99),
     ],
     ids=repr,
 )

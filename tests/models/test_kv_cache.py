@@ -49,7 +49,7 @@ def filled(stored: torch.dtype, factor: float = 1.0) -> tuple[torch.Tensor, torc
         mask = torch.rand(ROWS, generator=generator) < 0.7
         ours.write(k, v, (plain.end_offset % CAPACITY)[:, None])
         expected = plain.complete(k, v, mask)
-        found, _ = ours.read(CAPACITY, torch.float32)
+        found, _ = ours.read(CAPACITY, torch.float32, (plain.end_offset % CAPACITY)[:, None])
         assert found.dtype == torch.float32
     return expected.keys, found
 

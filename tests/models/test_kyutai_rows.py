@@ -217,7 +217,7 @@ class Calls(TorchDispatchMode):
 def test_a_reset_is_a_few_calls_and_no_step_moves_a_state(request: pytest.FixtureRequest, kind: str) -> None:
     """A call for each type of number, and one for each state that is not blank when it is zero."""
     model = greedy(request.getfixturevalue(f"{kind}_checkpoint"), 3)
-    tensors = model._open.row_tensors
+    tensors = model._open._wiper.tensors
     assert len(tensors) > 20
     before = [each.tensor.data_ptr() for each in tensors]
     random_schedule(model, steps=8, seed=1)

@@ -24,7 +24,9 @@ from moshi.utils.compile import CUDAGraphed, torch_compile_lazy
 from torch.nn import functional
 
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai.kv_cache import NarrowRing, Ring
+from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai.kv_cache import NarrowPagedRing, NarrowRing, PagedRing, Places, Ring
+from rtc_server.models.kyutai.pages import Pages
 
 _ALIGNED: Final = 8
 """Extents are multiples of it: vectors of numbers are added up in the same order as in a longer ring."""
@@ -56,8 +58,10 @@ class Filled:
     @property
     def buckets(self) -> list[int]:
         """The lengths that there are on CUDA, in frames, the longest first. Empty on a CPU: any will do."""
-        if not self._cuda:
-            return []
+        return self.buckets_on_cuda if self._cuda else []
+
+    @property
+    def buckets_on_cuda(self) -> list[int]:
         found = [self._longest_ring]
         shorter = _LEAST_BUCKET
         while shorter < self._longest_ring and not self._narrow:
@@ -83,18 +87,20 @@ class Filled:
         return min(capacity, -(-self.frames * positions // _ALIGNED) * _ALIGNED)
 
 
-def read_what_is_filled(mimi: MimiModel, lm: LMModel, stored: torch.dtype | None = None) -> Filled:
+def read_what_is_filled(
+    mimi: MimiModel, lm: LMModel, stored: torch.dtype | None = None, pages: Pages | None = None
+) -> Filled:
     """Take over attention in these two, which are not streaming yet. ``stored``: the type of the language model's
-    rings; None leaves the package's.
+    rings; None leaves the package's. ``pages``: what its rings are made of, if they are.
 
     The depth transformer, whose rings last one step only, is left alone. Raises ModelLoadError for attention that looks
     ahead, or back without a bound.
     """
     filled = Filled(cuda=lm.device.type == "cuda", narrow=stored is not None)
-    _Transformer(lm.transformer, filled, stored)
+    _Transformer(lm.transformer, filled, stored, pages)
     for module in mimi.modules():
         if isinstance(module, StreamingTransformer):
-            _Transformer(module, filled, None)
+            _Transformer(module, filled, None, None)
     return filled
 
 
@@ -137,8 +143,8 @@ class _Step:
     """Of one transformer and one step, the same in all of its layers."""
 
     extent: int
-    index: torch.Tensor
-    """Where in the ring the step's positions go: int64, shape [rows, positions]."""
+    index: torch.Tensor | Places
+    """Where in the ring the step's positions go: int64, shape [rows, positions]; or where among pages."""
     turn: tuple[torch.Tensor, torch.Tensor]
     """By what keys and queries are turned (RoPE): float32, shape [rows, positions, 1, width]."""
 
@@ -158,11 +164,14 @@ class _Step:
 class _Transformer:
     """Computes what a step's layers have in common, then calls the package's own ``forward``."""
 
-    def __init__(self, transformer: StreamingTransformer, filled: Filled, stored: torch.dtype | None) -> None:
+    def __init__(
+        self, transformer: StreamingTransformer, filled: Filled, stored: torch.dtype | None, pages: Pages | None
+    ) -> None:
         layers: Any = transformer.layers
         first = layers[0].self_attn
         self._transformer = transformer
         self._filled = filled
+        self.pages = pages
         self._capacity = first.context
         self.step: _Step | None = None
         if not first.causal or self._capacity is None or first.weights_per_step:
@@ -173,6 +182,7 @@ class _Transformer:
         filled.add_ring(self._capacity)
         device = next(transformer.parameters()).device
         self._ring_index = torch.arange(self._capacity, device=device)
+        self._place = self._ring_index // page_table.PAGE_FRAMES
         self._rope: RotaryEmbedding | None = first.rope
         if self._rope is not None:
             self._frequencies = _frequencies(self._rope, first.embed_dim // first.num_heads, device)
@@ -195,12 +205,19 @@ class _Transformer:
         last = now[:, -1:]
         # How long ago an entry was written, if it was: what has been overwritten in this step is not there any more.
         age = ((last - self._ring_index[:extent]) % self._capacity)[:, None, None]
-        unseen = age > last[:, None, None]
+        index = now % self._capacity
+        there: torch.Tensor | Places = index
+        if self.pages is None:
+            unseen = age > last[:, None, None]
+        else:
+            assert positions == 1, "a place is told for each row"
+            there, since = self.pages.at(index, extent)
+            unseen = last[:, None, None] - age < since[:, self._place[:extent]][:, None, None]
         if positions > 1:
             unseen = unseen | (age < (last - now)[:, None, :, None])
         step = _Step(unseen)
         step.extent = extent
-        step.index = now % self._capacity
+        step.index = there
         if self._rope is not None:
             angles = self._frequencies * now[:, :, None, None].float()
             step.turn = _turns(torch.cos(angles), torch.sin(angles), self._rope.interleave)
@@ -225,8 +242,17 @@ class _Attention:
         """The package's is made for no rows, and therefore of no size, to learn what its ring is like."""
         like = type(self._attention)._init_streaming_state(self._attention, 0)
         assert like.kv_cache is not None
-        ring = Ring(like.kv_cache, rows) if self._stored is None else NarrowRing(like.kv_cache, rows, self._stored)
-        return _RingState(rows, like.device, ring)
+        pages = self._within.pages
+        if pages is None:
+            ring = Ring(like.kv_cache, rows) if self._stored is None else NarrowRing(like.kv_cache, rows, self._stored)
+            return _RingState(rows, like.device, ring)
+        count = pages.pages_of(rows)
+        if self._stored is None:
+            paged = PagedRing(like.kv_cache, count)
+        else:
+            paged = NarrowPagedRing(like.kv_cache, count, self._stored)
+        pages.rings.append(paged)
+        return _RingState(rows, like.device, paged)
 
     def _forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         attention, step = self._attention, self._within.step
@@ -245,7 +271,7 @@ class _Attention:
         turned = turned.transpose(1, 2)
         queries, keys = turned[:, :heads], turned[:, heads:]
         ring.write(keys, values.transpose(1, 2), step.index)
-        keys, values = ring.read(step.extent, projected.dtype)
+        keys, values = ring.read(step.extent, projected.dtype, step.index)
         if attention.kv_repeat > 1:
             keys, values = (expand_repeated_kv(each, attention.kv_repeat) for each in (keys, values))
         seen = functional.scaled_dot_product_attention(queries, keys, values, step.bias(projected.dtype))

@@ -18,6 +18,7 @@ from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as, widened_bytes
 from rtc_server.models.kyutai.model import lm_dtype, lm_overrides, make_generator, streaming_states
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.pages import pages_for
 from rtc_server.models.kyutai.quantize import is_quantized, saved_bytes
 
 
@@ -51,8 +52,14 @@ def footprint(options: KyutaiOptions) -> Footprint:
         if quantized and not narrow:  # the package's choice then
             options = dataclasses.replace(options, kv_dtype="float16")
         lm_gen = make_generator(lm, checkpoint, options)
-        read_what_is_filled(mimi, lm, stored_as(options.kv_dtype))
+        pages = pages_for(lm, options.slots, options.pages)
+        filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype), pages)
         mimi.streaming_forever(options.slots)
         lm_gen.streaming_forever(options.slots)
         cache = state_bytes(streaming_states(mimi, lm_gen))
-        return Footprint(weights, cache // options.slots, widened_bytes(lm) // options.slots if narrow else 0)
+        working = widened_bytes(lm) if narrow else 0
+        if pages is not None:
+            lengths = filled.buckets_on_cuda  # each is a graph, which keeps the memory that it works in
+            graphs = sum(lengths) / lengths[0] if options.device != "cpu" else 1
+            working = int(pages.working_bytes * graphs) + (pages.widened_bytes(lm.dtype) if narrow else 0)
+        return Footprint(weights, cache // options.slots, working // options.slots)

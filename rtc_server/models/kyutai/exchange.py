@@ -21,20 +21,21 @@ _MASKS: Final = 3
 class Exchange:
     """Of a batch of ``slots`` rows. ``frames``: audio, float32, shape [slots, 1, 1920]. ``noise``: random numbers,
     float32, shape [slots, ``noise_width``]; ``host_noise``: the same on the host, to be filled before :meth:`send`.
+    ``places``, ``host_places``: likewise, shape [slots, ``places_width``], for pages of attention's memory.
     ``heard``, ``active``, ``ready``: masks of rows, float32, shape [slots], 1 or 0.
 
     Addresses never change: graphs read them.
     """
 
-    def __init__(self, slots: int, noise_width: int, device: torch.device) -> None:
-        parts = FRAME_SAMPLES, noise_width, _MASKS
+    def __init__(self, slots: int, noise_width: int, device: torch.device, places_width: int = 0) -> None:
+        parts = FRAME_SAMPLES, noise_width, _MASKS, places_width
         self._apart = device.type != "cpu"
         self._host = torch.ones((slots, sum(parts)), dtype=torch.float32, pin_memory=device.type == "cuda")
         self._there = self._host.to(device) if self._apart else self._host
         self._back = torch.empty(0, dtype=torch.float32)
         written: list[FloatArray] = [part.numpy() for part in self._host.split_with_sizes(parts, dim=1)]
-        self._host_frames, self.host_noise, self._host_masks = written
-        frames, self.noise, masks = self._there.split_with_sizes(parts, dim=1)
+        self._host_frames, self.host_noise, self._host_masks, self.host_places = written
+        frames, self.noise, masks, self.places = self._there.split_with_sizes(parts, dim=1)
         self.frames = frames[:, None]
         self.heard, self.active, self.ready = masks.unbind(1)
 

@@ -7,12 +7,14 @@ step can be captured as a CUDA graph.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from moshi.models.lm import LMModel
 from moshi.modules.transformer import RingKVCache
 
+from rtc_server.models.kyutai import page_table
 from rtc_server.models.kyutai.options import KvDtype
 
 _STORED: Final[dict[str, torch.dtype]] = {
@@ -36,16 +38,55 @@ class Ring:
         shape = (2, rows, heads, self.capacity, width)
         self.cache = torch.zeros(shape, dtype=kept or like.cache.dtype, device=like.cache.device)
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor) -> None:
+    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
         """Write both, of shape [rows, heads, positions, width], at ``index``, int64, shape [rows, positions]."""
+        assert isinstance(index, torch.Tensor)
         there = index[:, None, :, None].expand(keys.shape)
         self.cache[0].scatter_(2, there, keys)
         self.cache[1].scatter_(2, there, values)
 
-    def read(self, extent: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
         """The first ``extent`` keys and values of each row, [rows, heads, extent, width], to compute with in
-        ``dtype``."""
+        ``dtype``. ``index`` as it was written at."""
         return self.cache[0, :, :, :extent], self.cache[1, :, :, :extent]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where rows of rings are among pages, in one step. ``pages``: int64, shape [rows, places], those to be read from,
+    each for :data:`~rtc_server.models.kyutai.page_table.PAGE_FRAMES` frames. ``entries``: int64, shape [rows,
+    positions], where the step's own positions go, counted in frames from the first page's beginning."""
+
+    pages: torch.Tensor
+    entries: torch.Tensor
+
+
+class PagedRing(Ring):
+    """Keys and values of one layer in pages, which rows have as they grow. ``cache``: shape [2, heads, pages, frames of
+    a page, width], zero when fresh. Which pages a row has is said at each call."""
+
+    def __init__(self, like: RingKVCache, pages: int, kept: torch.dtype | None = None) -> None:
+        """``pages``: how many, those that no row has included."""
+        _, _, heads, self.capacity, width = like.cache.shape
+        shape = (2, heads, pages, page_table.PAGE_FRAMES, width)
+        self.cache = torch.zeros(shape, dtype=kept or like.cache.dtype, device=like.cache.device)
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
+        assert isinstance(index, Places)
+        entries = index.entries.flatten()
+        for there, what in zip(self.cache.flatten(2, 3), (keys, values), strict=True):
+            there.index_copy_(1, entries, what.transpose(0, 1).flatten(1, 2))
+
+    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy: working memory for one layer at a time."""
+        assert isinstance(index, Places)
+        _, heads, _, _, width = self.cache.shape
+        rows, pages = len(index.pages), index.pages.flatten()
+        keys, values = (
+            each.index_select(1, pages).view(heads, rows, -1, width).transpose(0, 1)[:, :, :extent]
+            for each in self.cache
+        )
+        return keys, values
 
 
 class NarrowRing(Ring):
@@ -60,11 +101,11 @@ class NarrowRing(Ring):
         self._stored = stored
         self._largest = torch.finfo(stored).max
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor) -> None:
+    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
         super().write(self._narrow(keys), self._narrow(values), index)
 
-    def read(self, extent: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = super().read(extent, dtype)
+    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = super().read(extent, dtype, index)
         return keys.view(self._stored).to(dtype), values.view(self._stored).to(dtype)
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
@@ -74,8 +115,13 @@ class NarrowRing(Ring):
         return values.to(self._stored).view(self.cache.dtype)
 
 
+class NarrowPagedRing(NarrowRing, PagedRing):
+    """Pages that store as ``stored``."""
+
+
 def widened_bytes(lm: LMModel) -> int:
-    """Working memory that reading narrow rings of ``lm``, which is streaming, takes for all rows; 0 without any."""
+    """Working memory that reading narrow rings of ``lm``, which is streaming, takes for all rows; 0 without any. What
+    is read of pages, is copied and counted with them."""
     states = lm.get_streaming_state().values()
     rings = [ring for state in states if isinstance(ring := getattr(state, "kv_cache", None), NarrowRing)]
     return max((ring.cache.numel() * lm.dtype.itemsize for ring in rings), default=0)

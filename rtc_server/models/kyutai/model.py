@@ -34,11 +34,12 @@ from rtc_server.models.kyutai.exchange import Exchange
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.pages import Pages, pages_for
 from rtc_server.models.kyutai.quantize import load_lm
-from rtc_server.models.kyutai.row_state import TensorRows, TensorRowWriter, pack_host, row_format, unpack_host
+from rtc_server.models.kyutai.row_state import RowPart, TensorRows, TensorRowWriter, pack_host, row_format, unpack_host
 from rtc_server.models.kyutai.sampler import RowSampler, noise_width
 from rtc_server.models.kyutai.text import TextDecoder, piece_table
-from rtc_server.models.kyutai.wipe import RowTensor, RowWiper
+from rtc_server.models.kyutai.wipe import RowWiper
 
 NO_TOKEN: Final = -2
 """What :attr:`KyutaiModel.last_tokens` holds where a row made nothing (``LMModel.ungenerated_token_id``)."""
@@ -101,8 +102,10 @@ def _build(
         languages=languages_of(name, about),
     )
     without_rings(lm)
-    filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype))
-    return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=lm.end_of_text_padding_id, seed=options.seed)
+    pages = pages_for(lm, options.slots, options.pages)
+    filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype), pages)
+    boundary = lm.end_of_text_padding_id
+    return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=boundary, seed=options.seed, pages=pages)
 
 
 def lm_overrides(options: KyutaiOptions) -> dict[str, Any]:
@@ -231,9 +234,11 @@ class KyutaiModel:
         *,
         boundary: int = 0,
         seed: int | None = None,
+        pages: Pages | None = None,
     ) -> None:
         """Takes over ``mimi`` and ``lm_gen``, whose attention reads what is ``filled``, and puts them into streaming.
-        ``table``: see ``piece_table``; ``boundary``: the text token between words."""
+        ``table``: see ``piece_table``; ``boundary``: the text token between words; ``pages``: those of the language
+        model's attention, if it has its memory in such."""
         self._info = info
         self._boundary = boundary
         self._table = table
@@ -242,7 +247,7 @@ class KyutaiModel:
         self._decoders = [TextDecoder(table) for _ in range(info.slots)]
         self._last_tokens: torch.Tensor | None = None
         with torch.no_grad():
-            self._nets: _Nets | None = _Nets(mimi, lm_gen, filled, info.slots, seed)
+            self._nets: _Nets | None = _Nets(mimi, lm_gen, filled, info.slots, seed, pages)
         nets = self._open
         self._info = dataclasses.replace(info, row_format=nets.row_format())
         self._weight_bytes = weight_bytes(nets.mimi, nets.lm_gen)
@@ -327,6 +332,8 @@ class KyutaiModel:
         ready = active & (self._steps >= nets.max_delay)
         nets.sampler.draw(active, self._steps)
         with _running_on(self._device), _counting_nothing(self._device):
+            if nets.pages is not None:
+                nets.pages.prepare(active, self._steps, nets.exchange.host_places)
             nets.exchange.send(pcm, heard, active, ready)
             tokens, answers = nets.step(heard, active, ready)
         self._steps[active] += 1
@@ -435,15 +442,27 @@ class _RowWriter:
 class _Nets:
     """Mimi and the language model in streaming: what runs on the device, without what is kept on the host."""
 
-    def __init__(self, mimi: MimiModel, lm_gen: LMGen, filled: Filled, slots: int, seed: int | None) -> None:
+    def __init__(
+        self,
+        mimi: MimiModel,
+        lm_gen: LMGen,
+        filled: Filled,
+        slots: int,
+        seed: int | None,
+        pages: Pages | None = None,
+    ) -> None:
         self.mimi = mimi
         self.lm_gen = lm_gen
         self.filled = filled
         self.max_delay: int = lm_gen.max_delay
-        self.exchange = Exchange(slots, noise_width(lm_gen), lm_gen.lm_model.device)
+        self.pages = pages
+        places = 0 if pages is None else pages.width
+        self.exchange = Exchange(slots, noise_width(lm_gen), lm_gen.lm_model.device, places)
         self.sampler = RowSampler(lm_gen, self.exchange.host_noise, self.exchange.noise, seed)
         mimi.streaming_forever(slots)
         lm_gen.streaming_forever(slots)
+        if pages is not None:
+            pages.read_from(self.exchange.places)
         if lm_gen.lm_model.device.type == "cuda":
             graph_each_extent(mimi, lm_gen, filled)
         self._wiper = RowWiper(self.states(), slots)
@@ -454,8 +473,8 @@ class _Nets:
         return streaming_states(self.mimi, self.lm_gen)
 
     @property
-    def row_tensors(self) -> list[RowTensor]:
-        return self._wiper.tensors
+    def row_tensors(self) -> list[RowPart]:
+        return [*self._wiper.tensors, *([] if self.pages is None else self.pages.parts())]
 
     def row_format(self) -> str:
         """What a row of these is, as :attr:`rtc_server.engine.model.ModelInfo.row_format` says."""
@@ -508,6 +527,8 @@ class _Nets:
 
     def reset(self, indexes: list[int]) -> None:
         self._wiper.wipe(indexes)  # the package's own reset would do no more, in a thousand calls
+        if self.pages is not None:
+            self.pages.release(indexes)
         self.sampler.renew(indexes)
 
     def forget_masks(self) -> None:

@@ -10,11 +10,9 @@ import hashlib
 import importlib.metadata
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final, Protocol
 
 import torch
-
-from rtc_server.models.kyutai.wipe import RowTensor
 
 _LAYOUT: Final = 2
 """One more with each change of what the bytes are."""
@@ -25,6 +23,28 @@ _LEAST_NUMBER: Final = -2
 _HOST: Final = struct.Struct("<qQQB3x")
 _HELD_BACK_BYTES: Final = 4
 HOST_BYTES: Final = _HOST.size + _HELD_BACK_BYTES
+
+
+class RowPart(Protocol):
+    """A part of the state of rows. ``path``: where it stands among the others; of each row it is of ``row_shape``."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def row_shape(self) -> list[int]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def copy(self, slots: int, row: int) -> torch.Tensor:
+        """What one of so many slots has there, on the device."""
+
+    def put(self, slots: int, row: int, value: torch.Tensor) -> None:
+        """Put ``value`` there, which is on the device. Raises ValueError if no row can be like that."""
 
 
 def pack_host(steps: int, key: tuple[int, int], held_back: bytes) -> bytes:
@@ -41,12 +61,11 @@ def unpack_host(raw: bytes) -> tuple[int, tuple[int, int], bytes]:
     return steps, (key, other_key), raw[_HOST.size : _HOST.size + held]
 
 
-def row_format(tensors: Iterable[RowTensor], modules: Iterable[torch.nn.Module], settings: object) -> str:
+def row_format(tensors: Iterable[RowPart], modules: Iterable[torch.nn.Module], settings: object) -> str:
     """The name of the format: equal where weights, layout, ``settings`` and the kind of device are."""
     told = hashlib.sha256(f"{_LAYOUT} {importlib.metadata.version('moshi')} {settings!r}".encode())
     for tensor in tensors:
-        where = tensor.tensor
-        told.update(f"{tensor.path} {where.dtype} {where.device.type} {tensor.row_shape}".encode())
+        told.update(f"{tensor.path} {tensor.dtype} {tensor.device.type} {tensor.row_shape}".encode())
     for module in modules:
         looked_at = [_some_of(weight) for weight in module.state_dict().values() if weight.numel()]
         told.update(torch.cat(looked_at).cpu().numpy().tobytes())
@@ -61,11 +80,11 @@ def _some_of(weight: torch.Tensor) -> torch.Tensor:
 class TensorRows:
     """A copy of one row's state. On its device, or on the host where that has no memory to spare."""
 
-    def __init__(self, host: bytes, tensors: Sequence[RowTensor], row: int, slots: int) -> None:
+    def __init__(self, host: bytes, tensors: Sequence[RowPart], row: int, slots: int) -> None:
         parts = [torch.frombuffer(bytearray(host), dtype=torch.uint8)]
         spare = _room(tensors)
         for tensor in tensors:
-            part = tensor.tensor.index_select(tensor.dim, tensor.index(slots, [row]))
+            part = tensor.copy(slots, row)
             parts.append(_as_bytes(part if spare else part.cpu()))
         self._parts = parts
         self.size = sum(part.numel() for part in parts)
@@ -85,7 +104,7 @@ class TensorRows:
 class TensorRowWriter:
     """Puts bytes of :class:`TensorRows` into a row. What is kept on the host is in :attr:`host` when all is written."""
 
-    def __init__(self, tensors: Sequence[RowTensor], row: int, slots: int) -> None:
+    def __init__(self, tensors: Sequence[RowPart], row: int, slots: int) -> None:
         self.host = b""
         self._row = row
         self._slots = slots
@@ -109,32 +128,31 @@ class TensorRowWriter:
             raise ValueError("more than a row")
         return not self._coming
 
-    def _put(self, tensor: RowTensor | None, raw: bytearray) -> None:
+    def _put(self, tensor: RowPart | None, raw: bytearray) -> None:
         if tensor is None:
             self.host = bytes(raw)
             unpack_host(self.host)
             return
-        there = tensor.tensor
-        value = torch.frombuffer(raw, dtype=torch.uint8).view(there.dtype).reshape(tensor.row_shape)
-        if there.dtype is torch.int64 and bool((value < _LEAST_NUMBER).any()):
+        value = torch.frombuffer(raw, dtype=torch.uint8).view(tensor.dtype).reshape(tensor.row_shape)
+        if tensor.dtype is torch.int64 and bool((value < _LEAST_NUMBER).any()):
             raise ValueError(f"{tensor.path}: no row can be like that")
-        there.index_copy_(tensor.dim, tensor.index(self._slots, [self._row]), value.to(there.device))
+        tensor.put(self._slots, self._row, value.to(tensor.device))
 
 
 def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _row_bytes(tensor: RowTensor) -> int:
-    size = tensor.tensor.element_size()
+def _row_bytes(tensor: RowPart) -> int:
+    size = tensor.dtype.itemsize
     for length in tensor.row_shape:
         size *= length
     return size
 
 
-def _room(tensors: Sequence[RowTensor]) -> bool:
+def _room(tensors: Sequence[RowPart]) -> bool:
     """Whether a row can be copied on its device: to the host it takes a multiple of a step."""
-    device: Any = tensors[0].tensor.device
+    device = tensors[-1].device
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

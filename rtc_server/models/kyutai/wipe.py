@@ -15,7 +15,7 @@ import torch
 from moshi.modules.streaming import State
 
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai.kv_cache import Ring
+from rtc_server.models.kyutai.kv_cache import PagedRing, Ring
 
 _NOT_OF_A_ROW: Final = frozenset(
     {
@@ -53,6 +53,14 @@ class RowTensor:
         return found
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    @property
     def row_shape(self) -> list[int]:
         """Of what one slot has there."""
         shape = list(self.tensor.shape)
@@ -63,6 +71,14 @@ class RowTensor:
         """Of these slots, along :attr:`dim`."""
         wanted = [row + copy * slots for copy in range(self.copies) for row in rows]
         return torch.tensor(wanted, dtype=torch.long, device=self.tensor.device)
+
+    def copy(self, slots: int, row: int) -> torch.Tensor:
+        """What one slot has there, on the device."""
+        return self.tensor.index_select(self.dim, self.index(slots, [row]))
+
+    def put(self, slots: int, row: int, value: torch.Tensor) -> None:
+        """Put ``value`` there, of the shape :attr:`row_shape`."""
+        self.tensor.index_copy_(self.dim, self.index(slots, [row]), value)
 
     def parts(self, slots: int, row: int) -> list[torch.Tensor]:
         """What one slot has there, as views without gaps."""
@@ -123,6 +139,8 @@ def _tensors(path: str, holder: object) -> Iterator[tuple[str, object, str]]:
                 yield here, holder, name
         elif isinstance(value, list | tuple | dict | set):
             raise _unknown_layout(here)
+        elif isinstance(value, PagedRing):
+            continue  # no row has a place there
         elif isinstance(value, State | Ring):
             yield from _tensors(here, value)
 

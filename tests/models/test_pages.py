@@ -1,0 +1,209 @@
+"""Attention's memory in pages makes the tokens that it makes in rings: through wraps, resets, random masks and moves of
+rows; nothing of a conversation is left in a page that another gets; and when pages run out, only what is oldest is
+forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.config import DEFAULT_MODEL
+from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai.attention import _Transformer
+from rtc_server.models.kyutai.estimate import footprint
+from rtc_server.models.kyutai.model import KyutaiModel, load
+from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
+from rtc_server.models.kyutai.pages import Pages
+from tests.models.test_moving_rows import move, spoken
+from tests.support.kyutai_rows import RING_FRAMES, assert_same, noise, only, random_schedule, run
+
+pytestmark = pytest.mark.slow
+
+PAGE = 4
+FULL = RING_FRAMES // PAGE
+SLOTS = 3
+
+
+@pytest.fixture(autouse=True)
+def _short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", PAGE)
+
+
+def options(
+    checkpoint: Path, pages: int, slots: int = SLOTS, kv_dtype: KvDtype = "auto", cfg_coef: float = 1.0
+) -> KyutaiOptions:
+    return KyutaiOptions(
+        str(checkpoint),
+        slots,
+        dtype="float32",
+        temp=0.0,
+        temp_text=0.0,
+        threads=1,
+        pages=pages,
+        kv_dtype=kv_dtype,
+        cfg_coef=cfg_coef,
+    )
+
+
+def pages_in(model: KyutaiModel) -> Pages:
+    found = model._open.pages
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "cfg_coef", "kv_dtype"),
+    [("moshi", 1.0, "auto"), ("moshi", 1.0, "float8"), ("stt", 1.0, "bfloat16"), ("hibiki", 3.0, "auto")],
+)
+def test_every_token_is_that_of_rings(
+    request: pytest.FixtureRequest, kind: str, cfg_coef: float, kv_dtype: KvDtype
+) -> None:
+    checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
+    plain = load(options(checkpoint, 0, kv_dtype=kv_dtype, cfg_coef=cfg_coef))
+    paged = load(options(checkpoint, SLOTS * FULL, kv_dtype=kv_dtype, cfg_coef=cfg_coef))
+    before = [ring.cache.data_ptr() for ring in pages_in(paged).rings]
+    assert before
+    steps = 4 * RING_FRAMES
+    expected, found = random_schedule(plain, steps, seed=1), random_schedule(paged, steps, seed=1)
+    assert max(len(each.heard) for each in expected) > 2 * RING_FRAMES, "no ring wrapped"
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+    assert [ring.cache.data_ptr() for ring in pages_in(paged).rings] == before, "no page moves in a step"
+
+
+def test_rows_of_pages_move_with_all_that_they_remember(moshi_checkpoint: Path) -> None:
+    """Early, in the middle, and after rings have wrapped; there and back, into other pages."""
+    frames = list(noise(np.random.default_rng(4), 2 * RING_FRAMES + 8))
+    stayed = spoken([load(options(moshi_checkpoint, 0))], frames, {})
+    one, other = (load(options(moshi_checkpoint, SLOTS * FULL)) for _ in range(2))
+    assert one.info.row_format == other.info.row_format != load(options(moshi_checkpoint, 0)).info.row_format
+    random_schedule(other, 6, 3)
+    other.reset(np.ones(SLOTS, dtype=np.bool_))
+    moves = {1: (1, 2), RING_FRAMES // 2: (0, 1), RING_FRAMES + 3: (1, 0), 2 * RING_FRAMES + 5: (0, 0)}
+    assert_same(spoken([one, other], frames, moves), stayed)
+
+
+def test_a_row_that_has_forgotten_moves_as_it_is(moshi_checkpoint: Path) -> None:
+    """What it lacks, it lacks elsewhere as well: until its next page, for which there is room here."""
+    frames = list(noise(np.random.default_rng(4), RING_FRAMES))
+    few, many = (load(options(moshi_checkpoint, count, slots=SLOTS)) for count in (SLOTS, SLOTS * FULL))
+    for frame in frames[: 1 - PAGE]:
+        few.step(np.tile(frame, (SLOTS, 1)), only(SLOTS, 0))
+    assert len(pages_in(few).table.of(0)) == SLOTS < FULL
+    move(few, 0, many, 1)
+    assert pages_in(many).table.since[1].tolist() == pages_in(few).table.since[0].tolist()
+    for frame in frames[1 - PAGE :]:
+        pcm = np.tile(frame, (SLOTS, 1))
+        few.step(pcm, only(SLOTS, 0))
+        many.step(pcm, only(SLOTS, 1))
+        assert few.last_tokens[0].tolist() == many.last_tokens[1].tolist()
+
+
+def test_a_row_without_pages_left_remembers_what_is_newest(
+    moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly as one in rings that is shown the frames of the last two pages and no others."""
+    plain, paged = (load(options(moshi_checkpoint, count, slots=1)) for count in (0, 2))
+    begin, capacity = _Transformer._begin, RING_FRAMES
+
+    def shorter(self: _Transformer, offsets: torch.Tensor, positions: int) -> Any:
+        step = begin(self, offsets, positions)
+        if self.pages is None and self._capacity == capacity and positions == 1:
+            last = int(offsets[0])
+            position = last - (last - self._ring_index[: step.extent]) % capacity
+            step._unseen = step._unseen | (position < last // PAGE * PAGE - PAGE)
+        return step
+
+    monkeypatch.setattr(_Transformer, "_begin", shorter)
+    everyone = np.ones(1, dtype=np.bool_)
+    said = []
+    for model in (plain, paged):
+        rng = np.random.default_rng(2)
+        tokens = []
+        for _ in range(3 * RING_FRAMES):
+            model.step(noise(rng, 1), everyone)
+            tokens.append(model.last_tokens[0].tolist())
+        said.append(tokens)
+    assert said[0] == said[1]
+    assert len({tuple(tokens) for tokens in said[0]}) > 3, "it said the same all the time"
+    monkeypatch.undo()
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", PAGE)
+    whole = load(options(moshi_checkpoint, 0, slots=1))
+    rng = np.random.default_rng(2)
+    for tokens in said[0]:
+        whole.step(noise(rng, 1), everyone)
+        if whole.last_tokens[0].tolist() != tokens:
+            return
+    pytest.fail("it would have said the same with all that it had heard")
+
+
+def test_a_short_row_loses_nothing_when_pages_run_out(moshi_checkpoint: Path) -> None:
+    """The longest row does, and goes on."""
+    roomy, tight = (load(options(moshi_checkpoint, count)) for count in (SLOTS * FULL, FULL + 1))
+    rng = np.random.default_rng(5)
+    for number in range(2 * RING_FRAMES):
+        pcm, active = noise(rng, SLOTS), only(SLOTS, 0, *([1] if number >= 2 * RING_FRAMES - 5 else []))
+        for model in (roomy, tight):
+            model.step(pcm, active)
+        assert roomy.last_tokens[1].tolist() == tight.last_tokens[1].tolist()
+    assert [len(pages_in(tight).table.of(row)) for row in range(SLOTS)] == [FULL - 1, 2, 0]
+
+
+def test_nothing_is_left_in_a_page_that_another_row_gets(moshi_checkpoint: Path) -> None:
+    """Neither when a conversation ends, nor when it forgets; of what is free, all is blank."""
+    model = load(options(moshi_checkpoint, SLOTS + 2))
+    pages = pages_in(model)
+    random_schedule(model, 3 * RING_FRAMES, seed=3)
+    for row in range(SLOTS):
+        model.reset(only(SLOTS, row))
+        free = sorted({0, *range(1, SLOTS + 3)} - {page for other in range(SLOTS) for page in pages.table.of(other)})
+        assert all(not ring.cache[:, :, free].any() for ring in pages.rings)
+    assert pages.table.free == SLOTS + 2
+
+
+def test_what_is_poisoned_reaches_no_other_row_and_no_next_one(moshi_checkpoint: Path) -> None:
+    """Not even through the page that rows write into that take no part: they are many in one."""
+    poison = np.full(FRAME_SAMPLES, np.nan, dtype=np.float32)
+    rng = np.random.default_rng(11)
+    first, second = ([noise(rng, SLOTS) for _ in range(count)] for count in (8, RING_FRAMES + 4))
+    model, clean = (load(options(moshi_checkpoint, SLOTS + 2)) for _ in range(2))
+    poisoned, expected = run(model, first, 1, poison), run(clean, first, 1, None)
+    for row in (0, 2):
+        assert_same(poisoned[row], expected[row], tolerance=0)
+    for each in (model, clean):
+        each.reset(only(SLOTS, 1))
+    for after, clean_after in zip(run(model, second, 1, None), run(clean, second, 1, None), strict=True):
+        assert_same(after, clean_after, tolerance=0)
+
+
+def test_fewer_pages_than_slots_are_refused(moshi_checkpoint: Path) -> None:
+    with pytest.raises(ModelLoadError, match="2 pages are too few for 3 slots"):
+        load(options(moshi_checkpoint, SLOTS - 1))
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "float8"])
+def test_what_pages_take_is_known_before_they_are_there(moshi_checkpoint: Path, kv_dtype: KvDtype) -> None:
+    """A page is a page, whatever fills it; there are two more; and no more than can be filled."""
+    held = [load(options(moshi_checkpoint, count, kv_dtype=kv_dtype)).memory().cache_bytes for count in (3, 4, 12, 999)]
+    page = 2 * 2 * 32 * PAGE * (4 if kv_dtype == "auto" else 1)  # layers, keys and values, width
+    assert [each - held[0] for each in held] == [0, page, 9 * page, 9 * page]
+    found = footprint(options(moshi_checkpoint, 4, kv_dtype=kv_dtype))
+    assert found.session_bytes == held[1] // SLOTS
+    one_layer = page // 2 * FULL
+    assert found.working_bytes == one_layer + (0 if kv_dtype == "auto" else one_layer * 4)
+
+
+def test_moshi_with_a_minute_for_each_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 conversations of a minute are 12 pages each, of 32 MiB: 48 GiB in place of 188."""
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", 64)
+    wanted = KyutaiOptions(DEFAULT_MODEL, slots=128, device="cuda", pages=128 * 12)
+    paged, whole = footprint(wanted), footprint(dataclasses.replace(wanted, pages=0))
+    saved = 128 * (whole.session_bytes - paged.session_bytes) / 2**30
+    assert saved == pytest.approx(128 * 3000 / 2048 - (128 * 12 + 2) / 32, rel=0.001)
