@@ -48,6 +48,7 @@ from rtc_server.rooms.engine import RoomEngine
 from rtc_server.rooms.homes import Homes
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.simultaneous import Simultaneous
 from rtc_server.rooms.store import make_store
 from rtc_server.services import (
     ALL_SERVICES,
@@ -57,6 +58,7 @@ from rtc_server.services import (
     make_detector,
     make_engines,
     make_recognisers,
+    make_simultaneous,
     make_translator,
 )
 from rtc_server.sessions.admission import Admission
@@ -119,6 +121,8 @@ def build_app(server: Server) -> web.Application:
     app[page.FILES] = page.files()
     if server.rooms is not None:
         app[rooms.LOBBY] = server.rooms.lobby
+        if server.rooms.lobby.simultaneous is not None:
+            app[operations.SIMULTANEOUS] = server.rooms.lobby.simultaneous
         if server.settings.seamless_door:
             app[seamless.DOOR] = seamless.Door(server.rooms.lobby, server.admission, server.uploads)
     for module in modules:
@@ -214,7 +218,8 @@ class Server:
     def _make_rooms(self, number: int) -> RoomEngine | None:
         """Rooms, as a service among the others, if the settings want them."""
         engine, settings = self.engines.get(TRANSCRIBE), self.settings
-        if settings.rooms == "off" or (settings.rooms == "auto" and engine is None):
+        wanted = settings.rooms == "on" or engine is not None or bool(settings.simultaneous)
+        if settings.rooms == "off" or not wanted:
             if settings.seamless_door:
                 raise ConfigError("--seamless-door is a way into rooms.", hint="Have some: --rooms on.")
             return None
@@ -224,10 +229,21 @@ class Server:
         place, detects = f"{settings.node}-{number}", self.detector is not None
         store = make_store(settings)
         homes = None if store is None else Homes(store, place)
-        lobby = Lobby(place, interpreter, recognisers, self.metrics, settings.max_rooms, own, detects, homes)
+        lobby = Lobby(
+            *(place, interpreter, recognisers, self.metrics, settings.max_rooms, own, detects, homes),
+            simultaneous=self._make_simultaneous(),
+        )
         rooms = RoomEngine(TRANSLATE, lobby, settings.max_sessions, self.metrics)
         self.engines[TRANSLATE] = rooms
         return rooms
+
+    def _make_simultaneous(self) -> Simultaneous | None:
+        made = make_simultaneous(self.settings, self.metrics)
+        return None if made is None else Simultaneous(made[0], made[1].targets, made[1].notice)
+
+    @property
+    def _simultaneous(self) -> Simultaneous | None:
+        return None if self.rooms is None else self.rooms.lobby.simultaneous
 
     def _make_neighbours(self) -> Neighbours | None:
         """Other media processes that have rooms, if they may be on other machines. Raises ConfigError."""
@@ -266,7 +282,8 @@ class Server:
         """In the order in which they are closed: rooms before what they are made of."""
         rooms = [] if self.rooms is None else [self.rooms]
         others = [engine for engine in self.engines.values() if engine is not self.rooms]
-        return [*rooms, *others, *([] if self.detector is None else [self.detector])]
+        beside = [] if self._simultaneous is None else [self._simultaneous.engine]
+        return [*rooms, *others, *beside, *([] if self.detector is None else [self.detector])]
 
     async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server | Handshakes:
         if self.certificate is not None:
@@ -291,6 +308,8 @@ class Server:
         async with asyncio.TaskGroup() as group:
             for engine in self._all_engines():
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
+        if self._simultaneous is not None:
+            self._simultaneous.require_translates()
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""

@@ -115,6 +115,17 @@ class Settings:
         "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade', or a hub "
         "repository or local directory of SeamlessM4T v2",
     )
+    simultaneous: str = _setting(
+        "",
+        "model that translates members of rooms while they speak: a hub repository or local directory of Hibiki or "
+        "Hibiki-Zero",
+    )
+    simultaneous_pairs: tuple[str, ...] = _setting(
+        (), "languages between which it does, as FROM=TO; empty: those of the published model of its name"
+    )
+    simultaneous_slots: int | None = _setting(
+        None, "speakers that it translates at a time; 0: 1 on the CPU, 8 on CUDA", 1, 1024, unset=0
+    )
     rooms: Literal["auto", "on", "off"] = _setting("auto", "translated rooms; auto: where a model transcribes")
     max_rooms: int = _setting(1000, "rooms at a time", 1, 100_000)
     seamless_door: bool = _setting(
@@ -249,6 +260,10 @@ class Settings:
             raise ConfigError(
                 "--seamless-door is for a server with rooms, in one media process: --workers 1, no --redis."
             )
+        if self.simultaneous and self.workers != "1":
+            raise ConfigError("--simultaneous is for one media process: --workers 1.")
+        if self.simultaneous and self.rooms == "off":
+            raise ConfigError("--simultaneous translates members of rooms: leave --rooms off out.")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("--tls-cert and --tls-key go together.")
         if self.tls_cert and self.tls != "off":

@@ -29,10 +29,11 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
-from rtc_server.translation import cascade, seamless_options
+from rtc_server.translation import cascade, seamless_options, simultaneous
 from rtc_server.translation.client import Translator
 from rtc_server.translation.process import TranslatorLink, TranslatorSpec
 from rtc_server.translation.seamless_options import SeamlessOptions
+from rtc_server.translation.simultaneous import Published
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
 
@@ -48,6 +49,8 @@ TRANSLATE: Final = "translate"
 ALL_SERVICES: Final = (*SERVICES, TRANSLATE)
 DETECTOR: Final = "vad"
 """Not a service: no client asks for it by name."""
+SIMULTANEOUS: Final = "simultaneous"
+"""Not a service either: rooms translate with it while one speaks."""
 _CPU_SLOTS: Final = 1
 _CPU_BUNDLED_SLOTS: Final = 4
 """The model that comes with the package was made to converse with so many at a time on two cores."""
@@ -185,6 +188,18 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         seed=settings.seed,
         threads=settings.threads or (_BUNDLED_THREADS if device == "cpu" and bundled.directory_of(model) else None),
     )
+    if service == SIMULTANEOUS:
+        # What is set of the dialogue's sampling and memory is not meant for it: its checkpoint says what suits it.
+        options = KyutaiOptions(
+            model,
+            slots,
+            device,
+            dtype=settings.dtype,
+            quantize=settings.quantize,
+            kv_dtype=settings.kv_dtype,
+            seed=settings.seed,
+            threads=settings.threads,
+        )
     if service == TRANSCRIBE:
         # What was said does not depend on chance, nor on how long the dialogue model remembers.
         options = dataclasses.replace(options, temp_text=0.0, context=None)
@@ -194,7 +209,8 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
 
 def plan_detector(settings: Settings, services: Collection[str]) -> EngineSpec | None:
     """The engine of voice-activity detection, if any service wants it. Beside a model it has a process of its own."""
-    if settings.vad == "off" or (settings.vad == "auto" and not {DIALOGUE, TRANSCRIBE} & set(services)):
+    wanted = {DIALOGUE, TRANSCRIBE} & set(services) or settings.simultaneous
+    if settings.vad == "off" or (settings.vad == "auto" and not wanted):
         return None
     in_process = settings.engine == "thread" or (settings.engine == "auto" and set(services) == {ECHO})
     return EngineSpec(DETECTOR, "rtc_server.models.silero:load", SlotOptions(settings.max_sessions), in_process)
@@ -326,6 +342,28 @@ def make_recognisers(settings: Settings, metrics: Metrics) -> list[EngineClient]
     spec = _kyutai(f"{TRANSCRIBE}-pt", PICO_STT_PT, settings.stt_slots or _CPU_STT_SLOTS, "cpu", settings)
     beside = dataclasses.replace(spec, real_time=RealTime.UNMEASURED, niceness=_NICENESS)
     return [EngineClient(beside.service, _link_maker(beside, settings), metrics)]
+
+
+def plan_simultaneous(settings: Settings, cuda_devices: int) -> EngineSpec | None:
+    """The engine that translates members of rooms while they speak, if there is one."""
+    if not settings.simultaneous:
+        return None
+    device = resolve_device(settings, cuda_devices)
+    slots = settings.simultaneous_slots or (_CPU_SLOTS if device == "cpu" else _CUDA_SLOTS)
+    return _kyutai(SIMULTANEOUS, settings.simultaneous, slots, device, settings)
+
+
+def make_simultaneous(settings: Settings, metrics: Metrics) -> tuple[EngineClient, Published] | None:
+    """Its engine client, not started yet, and what it translates; None for none. Raises ConfigError, and ModelLoadError
+    for what can be known to be missing by now."""
+    spec = plan_simultaneous(settings, hardware.cuda_devices())
+    if spec is None:
+        return None
+    what = simultaneous.describe(settings.simultaneous, settings.simultaneous_pairs)
+    check_models([spec])
+    if what.notice:
+        logger.info("%s: %s", SIMULTANEOUS, what.notice)
+    return EngineClient(spec.service, _link_maker(spec, settings), metrics), what
 
 
 def make_transcriber(settings: Settings, metrics: Metrics, streams: int) -> EngineClient:

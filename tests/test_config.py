@@ -98,7 +98,7 @@ def test_the_tests_see_every_setting() -> None:
         "captions",
         "rooms",
     }
-    assert len(LISTS) == 8
+    assert len(LISTS) == 9
     assert SECRETS == ["redis_password", "turn_secret"]
 
 
@@ -263,7 +263,9 @@ def test_each_lower_bound(name: str) -> None:
 def test_what_is_left_to_the_server_has_a_number_in_a_text() -> None:
     """And is None for the program: no number of its range says something else than itself."""
     assert {
-        **dict.fromkeys(("slots", "stt_slots", "threads", "context", "connecting_per_address"), 0),
+        **dict.fromkeys(
+            ("slots", "stt_slots", "simultaneous_slots", "threads", "context", "connecting_per_address"), 0
+        ),
         **dict.fromkeys(("temperature", "text_temperature", "top_k", "text_top_k", "seed"), -1),
     } == UNSET
     for name, number in UNSET.items():
@@ -427,6 +429,7 @@ def test_every_number_with_a_unit_says_it() -> None:
             "context",
             "slots",
             "stt_slots",
+            "simultaneous_slots",
             "echo_slots",
             "max_sessions",
             "max_waiting",
@@ -436,6 +439,13 @@ def test_every_number_with_a_unit_says_it() -> None:
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address", "opus_complexity"),
     }
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off")])
+def test_who_is_translated_while_they_speak_is_in_a_room_of_one_process(arguments: tuple[str, str]) -> None:
+    parse(["--simultaneous", "kyutai/hibiki-1b-pytorch-bf16"], environment={})
+    with pytest.raises(ConfigError, match="--simultaneous"):
+        parse(["--simultaneous", "kyutai/hibiki-1b-pytorch-bf16", *arguments], environment={})
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off"), ("--redis", "redis://127.0.0.1:6379/0")])

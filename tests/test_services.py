@@ -19,14 +19,17 @@ from rtc_server.services import (
     EngineSpec,
     captions_engine,
     make_engines,
+    make_simultaneous,
     make_transcriber,
     make_translator,
     plan,
+    plan_simultaneous,
     remote_engines,
     resolve_model,
 )
 from rtc_server.system import hardware
 from rtc_server.translation import cascade, seamless_options
+from rtc_server.translation.simultaneous import HIBIKI
 from tests.support.fake_models import CountingModel
 
 
@@ -291,6 +294,24 @@ async def test_a_pool_is_in_the_order_of_services(tmp_path: Path) -> None:
 def test_pools_that_cannot_be_meant(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         plan(Settings(**{"cluster_key": "cluster.key", **settings}), 0)
+
+
+@pytest.mark.parametrize(("cuda", "wanted", "slots"), [(0, None, 1), (1, None, 8), (0, 3, 3)])
+def test_rows_of_the_model_that_translates_while_one_speaks(cuda: int, wanted: int | None, slots: int) -> None:
+    """What is set of the dialogue's sampling is not meant for it."""
+    assert plan_simultaneous(Settings(), cuda) is None
+    settings = Settings(simultaneous=HIBIKI, simultaneous_slots=wanted, temperature=0.1, context=100)
+    spec = plan_simultaneous(settings, cuda)
+    assert spec is not None
+    assert isinstance(spec.options, KyutaiOptions)
+    assert (spec.options.model, spec.options.slots) == (HIBIKI, slots)
+    assert (spec.options.temp, spec.options.context) == (None, None)
+
+
+def test_a_model_that_translates_while_one_speaks_and_is_not_there_is_refused() -> None:
+    assert make_simultaneous(Settings(), Metrics()) is None
+    with pytest.raises(ModelLoadError, match="neither a directory nor a hub repository"):
+        make_simultaneous(Settings(simultaneous="nosuch", simultaneous_pairs=("fr=en",)), Metrics())
 
 
 def test_a_translator_is_made_where_there_is_something_to_make_it_of(monkeypatch: pytest.MonkeyPatch) -> None:

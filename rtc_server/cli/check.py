@@ -22,8 +22,10 @@ from rtc_server.services import (
     DIALOGUE,
     ECHO,
     TRANSCRIBE,
+    check_models,
     check_translator,
     plan,
+    plan_simultaneous,
     pooled_services,
     remote_engines,
     resolve_model,
@@ -34,6 +36,7 @@ from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
 from rtc_server.translation import cascade, fast_translate, seamless_options
 from rtc_server.translation.routes import reachable
+from rtc_server.translation.simultaneous import describe
 from rtc_server.usage import invocation
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
@@ -76,6 +79,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield _model(settings.model, model)
     yield from _fit(settings)
     yield from _translation(settings)
+    if settings.simultaneous:
+        yield _simultaneous(settings)
 
 
 def _translation(settings: Settings) -> Iterator[Finding]:
@@ -95,6 +100,19 @@ def _seamless(name: str) -> Finding:
     except ModelLoadError as error:
         return Finding(False, f"--translate {name}: {error.message}", error.hint)
     return Finding(True, f"--translate {name}. {seamless_options.NOTICE}")
+
+
+def _simultaneous(settings: Settings) -> Finding:
+    """What ``--simultaneous`` does here."""
+    name = settings.simultaneous
+    try:
+        what = describe(name, settings.simultaneous_pairs)
+        spec = plan_simultaneous(settings, hardware.cuda_devices())
+        check_models([] if spec is None else [spec])
+    except (ConfigError, ModelLoadError) as error:
+        return Finding(False, f"--simultaneous {name}: {error.message}", error.hint)
+    said = f"--simultaneous {name}: {_pairs_text(sorted(what.targets.items()))}, while one speaks"
+    return Finding(True, f"{said}. {what.notice}" if what.notice else said)
 
 
 def _cascade() -> Iterator[Finding]:
@@ -185,7 +203,8 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         usable = torch.cuda.is_available()
         yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
     wants: list[Want] = []
-    for spec in plan(settings, devices):
+    simultaneous = plan_simultaneous(settings, devices)
+    for spec in [*plan(settings, devices), *([] if simultaneous is None else [simultaneous])]:
         if not isinstance(spec.options, KyutaiOptions):
             continue
         try:

@@ -53,12 +53,14 @@ class Language(msgspec.Struct, frozen=True):
 
 
 class Lobby(msgspec.Struct, frozen=True):
-    """What there is to join, and what the server can do. ``pairs``: of languages, from and to."""
+    """What there is to join, and what the server can do. ``pairs``: of languages, from and to; ``simultaneous``: those
+    that are translated while one speaks."""
 
     rooms: list[ListedRoom]
     languages: list[Language]
     pairs: list[tuple[str, str]]
     notice: str | None
+    simultaneous: list[tuple[str, str]] = []
 
 
 class _Joined(msgspec.Struct, frozen=True):

@@ -122,7 +122,7 @@ async def translate(request: web.Request) -> web.WebSocketResponse:
 
 async def _open(request: web.Request, socket: web.WebSocketResponse, model: str | None) -> None:
     visitor, wish = visitor_of_a_socket(request), Wish()
-    if not require_translation(request, model).interpreter.pairs:  # clients do not wait for that before the upgrade
+    if not require_translation(request, model).pairs:  # clients do not wait for that before the upgrade
         await socket.prepare(request)
     async with booth_for(request, model, wish) as booth:
         opening = request.app[REGISTRY].opening(TRANSLATE, options_of(booth), visitor, resumable=False)

@@ -118,7 +118,7 @@ def language_of(lobby: Lobby, wish: Wish) -> str | None:
             raise UnsupportedPair
         require_target(lobby, tag)
     except UnsupportedPair:
-        targets = ", ".join(sorted({target for source, target in lobby.interpreter.pairs if source in lobby.heard}))
+        targets = ", ".join(sorted({target for source, target in lobby.pairs if source in lobby.heard}))
         sentence = f"Nothing is translated into this language here. There are: {targets or 'none'}."
         raise BadEvent("invalid_value", sentence, "session.audio.output.language") from None
     return tag
@@ -136,7 +136,7 @@ async def booth_for(request: web.Request, model: str | None, wish: Wish) -> Asyn
     """A booth, in which a session can be opened; it closes with that, or here if none was. Raises UnknownModel,
     BadEvent, UnsupportedPair, ServerFull."""
     lobby = require_translation(request, model)
-    if not lobby.interpreter.pairs:
+    if not lobby.pairs:
         await lobby.wake()
     kept = visitor_of(request).principal.language
     booth = Booth(lobby, language_of(lobby, wish) or kept)

@@ -18,6 +18,7 @@ from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
 from rtc_server.metrics import CONTENT_TYPE, Metrics, merged
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
+from rtc_server.rooms.simultaneous import Simultaneous
 from rtc_server.services import ECHO
 from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.signaling import REGISTRY, SETTINGS
@@ -26,6 +27,7 @@ from rtc_server.web.routes import Policy, Routes, Who
 from rtc_server.web.siblings import SIBLINGS, Siblings, came_from_sibling
 
 METRICS: Final = web.AppKey("metrics", Metrics)
+SIMULTANEOUS: Final = web.AppKey("simultaneous", Simultaneous)
 STARTED_AT: Final = web.AppKey("started_at", float)
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -113,6 +115,7 @@ def _status(request: web.Request) -> dict[str, Any]:
         },
         "captions": _captions_status(registry.captioners.of_dialogues),
         "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
+        "simultaneous": _simultaneous_status(request.app.get(SIMULTANEOUS)),
     }
 
 
@@ -182,6 +185,14 @@ def _engine_status(engine: Engine) -> dict[str, Any]:
 def _captions_status(captioner: Captioner | None) -> dict[str, int | bool] | None:
     """None where there are none. ``room``: whether the server's load leaves room for them."""
     return None if captioner is None else {"on": captioner.on, "room": captioner.room}
+
+
+def _simultaneous_status(simultaneous: Simultaneous | None) -> dict[str, Any] | None:
+    """None where members of rooms are not translated while they speak."""
+    if simultaneous is None:
+        return None
+    told = {"pairs": sorted(simultaneous.pairs), "notice": simultaneous.notice or None}
+    return told | _engine_status(simultaneous.engine)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -86,17 +86,18 @@ async def list_rooms(request: web.Request) -> web.Response:
         if siblings is not None and not asked_by_sibling:
             for text in (await siblings.ask(request)).values():
                 rooms += json.loads(text)["rooms"]
-    interpreter = lobby.interpreter
+    simultaneous = lobby.simultaneous
     languages = [
-        {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in interpreter.speaks}
+        {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in lobby.speaks}
         for code in sorted(lobby.languages, key=name_of)
     ]
     return web.json_response(
         {
             "rooms": rooms,
             "languages": languages,
-            "pairs": sorted(interpreter.pairs),
-            "notice": interpreter.info.notice or None,
+            "pairs": sorted(lobby.pairs),
+            "simultaneous": sorted(frozenset() if simultaneous is None else simultaneous.pairs),
+            "notice": lobby.notice or None,
         },
         headers=NO_STORE,
     )

@@ -30,8 +30,14 @@ _Sentences = Annotated[str, msgspec.Meta(max_length=400)]
 _Language = Annotated[str, msgspec.Meta(pattern="^[a-z]{2,3}$")]
 _KYUTAI_STT: Final = re.compile(r"(?:.*/)?stt-[\d.]+b-([a-z]{2}(?:_[a-z]{2})*)(?:-.*)?")
 """Kyutai's names of models that transcribe (``kyutai/stt-1b-en_fr``) end in their languages."""
-_KYUTAI_OTHERS: Final = {"moshiko": "en", "moshika": "en", "hibiki-1b": "fr", "hibiki-2b": "fr"}
-"""What its other models hear: Moshi English, Hibiki French."""
+_KYUTAI_OTHERS: Final = {
+    "moshiko": ("en",),
+    "moshika": ("en",),
+    "hibiki-1b": ("fr",),
+    "hibiki-2b": ("fr",),
+    "hibiki-zero": ("fr", "es", "pt", "de"),
+}
+"""What its other models hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +107,4 @@ def languages_of(name: str, about: About) -> tuple[str, ...]:
     if found := _KYUTAI_STT.fullmatch(name):
         return tuple(found[1].split("_"))
     base = name.rpartition("/")[2]
-    return next(((language,) for start, language in _KYUTAI_OTHERS.items() if base.startswith(f"{start}-")), ())
+    return next((languages for start, languages in _KYUTAI_OTHERS.items() if base.startswith(f"{start}-")), ())

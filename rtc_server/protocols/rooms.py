@@ -65,7 +65,8 @@ class Speaking(msgspec.Struct, frozen=True, tag="speaking"):
 
 
 class RoomMessage(msgspec.Struct, frozen=True, tag="message"):
-    """One message, to one member: ``text`` is in that member's language once ``state`` is ready."""
+    """One message, to one member: ``text`` is in that member's language once ``state`` is ready, and before where it
+    ``grows``."""
 
     id: str
     user: str
@@ -78,6 +79,7 @@ class RoomMessage(msgspec.Struct, frozen=True, tag="message"):
     reason: str | None
     audio: str | None
     spoken_ms: int
+    grows: bool = False
 
 
 class Playing(msgspec.Struct, frozen=True, tag="playing"):

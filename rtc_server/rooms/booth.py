@@ -63,7 +63,7 @@ def require_target(lobby: Lobby, target: str) -> None:
 
 def _pair(lobby: Lobby, target: str | None) -> tuple[str, str]:
     """From the first language that is understood of those that are translated to ``target``."""
-    pairs, speaks = lobby.interpreter.pairs, lobby.interpreter.speaks
+    pairs, speaks = lobby.pairs, lobby.speaks
     for source in _heard(lobby):
         targets = sorted(each for first, each in pairs if first == source and each in speaks)
         if target is None and targets:
@@ -79,3 +79,5 @@ def _heard(lobby: Lobby) -> Iterator[str]:
         if engine.info is not None:
             yield from engine.info.languages
     yield from sorted(lobby.interpreter.hears)
+    if lobby.simultaneous is not None:
+        yield from sorted(lobby.simultaneous.hears)

@@ -33,6 +33,12 @@ class Echoes:
     def started(self, message: str, text: str, now: float) -> None:
         self._played.append(_Played(message, Counter(_words(text)), now))
 
+    def grew(self, message: str, text: str) -> None:
+        """More of it is being played."""
+        for played in self._played:
+            if played.message == message:
+                played.words = Counter(_words(text))
+
     def ended(self, message: str, now: float) -> None:
         for played in self._played:
             if played.message == message:

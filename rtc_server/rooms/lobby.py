@@ -31,6 +31,7 @@ from rtc_server.rooms.journal import StoredJournal
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room, readable
+from rtc_server.rooms.simultaneous import Simultaneous
 from rtc_server.translation.client import Translator
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class Lobby:
     """``place``: with which room ids begin, ``node-worker``: where a room is. ``recognisers``: engines that write down
     what is said, each in its languages; those of ``own`` are there for rooms alone, and are started, as the translator
     is, when a client first looks into the lobby. ``detects``: a detector tells when members speak. ``most``: rooms.
-    ``homes``: of rooms that other processes may go on with; None: they last as long as this one."""
+    ``homes``: of rooms that other processes may go on with; None: they last as long as this one. ``simultaneous``: what
+    translates speakers while they speak, if anything does; it has an engine that is not the lobby's."""
 
     def __init__(
         self,
@@ -55,11 +57,13 @@ class Lobby:
         own: Sequence[EngineClient] = (),
         detects: bool = True,
         homes: Homes | None = None,
+        simultaneous: Simultaneous | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.interpreter = interpreter
         self.clock = clock
         self.homes = homes
+        self.simultaneous = simultaneous
         if homes is not None:
             homes.store.watch = self._on_store
         self._journals: dict[str, StoredJournal] = {}
@@ -125,6 +129,8 @@ class Lobby:
             for room in self:
                 self._let_go(room)
             await self.homes.close()
+        if self.simultaneous is not None:
+            await self.simultaneous.close()
         await self.interpreter.close()
         if self.interpreter.translator is not None:
             await self.interpreter.translator.close()
@@ -134,12 +140,29 @@ class Lobby:
     def heard(self) -> frozenset[str]:
         """Languages in which what is said is understood."""
         of_engines = (engine.info.languages for engine in self.recognisers if engine.info is not None)
-        return self.interpreter.hears.union(*of_engines)
+        hears = frozenset[str]() if self.simultaneous is None else self.simultaneous.hears
+        return self.interpreter.hears.union(hears, *of_engines)
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """From which language into which what is said is translated, by utterances or while it is said."""
+        return self.interpreter.pairs | (frozenset() if self.simultaneous is None else self.simultaneous.pairs)
+
+    @property
+    def speaks(self) -> frozenset[str]:
+        """Languages that have a voice."""
+        return self.interpreter.speaks | (frozenset() if self.simultaneous is None else self.simultaneous.speaks)
+
+    @property
+    def notice(self) -> str:
+        """What users of the models that translate have to know."""
+        notices = [self.interpreter.info.notice, "" if self.simultaneous is None else self.simultaneous.notice]
+        return " ".join(filter(None, notices))
 
     @property
     def languages(self) -> frozenset[str]:
         """In which one may be a member."""
-        return self.heard.union(*self.interpreter.pairs)
+        return self.heard.union(*self.pairs)
 
     def recogniser(self, language: str) -> Engine | None:
         """The engine that writes down what is said in ``language``; None where none does, or the translator hears

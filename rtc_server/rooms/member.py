@@ -115,26 +115,35 @@ class Member:
             sound = faded(unpacked(rendering.sound))
             self.played(self.mixer.play(turn.message.id, turn.message.member, sound), now)
 
-    def gains(self, others: dict[str, str], translated: frozenset[tuple[str, str]]) -> dict[str, float]:
-        """How loud this member hears the others' own voices. ``others``: their languages; ``translated``: pairs of
-        languages between which there is a translation."""
-        return {speaker: self._gain(language, translated) for speaker, language in others.items()}
+    def gain(self, language: str, translated: bool) -> float:
+        """How loud this member hears another's own voice, of one who speaks ``language``. ``translated``: into this
+        member's own."""
+        if language == self.language or self.original == "only" or not translated:
+            return FULL
+        return UNDER if self.original == "under" else 0.0
 
     def hear(self, gains: dict[str, float], now: float) -> FloatArray:
-        """The next 80 ms of what this member hears, the others' own voices with these :meth:`gains`."""
+        """The next 80 ms of what this member hears, the others' own voices each with its :meth:`gain`."""
         pcm, played = self.mixer.pull(gains)
         self.played(played, now)
         return pcm
-
-    def _gain(self, language: str, translated: frozenset[tuple[str, str]]) -> float:
-        if language == self.language or self.original == "only" or (language, self.language) not in translated:
-            return FULL
-        return UNDER if self.original == "under" else 0.0
 
     def forget_sound(self, now: float) -> None:
         """What waits is not to be heard any more."""
         self._turns.clear()
         self.played(self.mixer.clear(), now)
+
+    def interpreted(self, message: str, text: str, now: float) -> None:
+        """A message is being heard, while it grows; so far it is ``text``."""
+        if message not in self._texts:
+            self._texts[message] = text
+            self.played([(message, "started")], now)
+        self.echoes.grew(message, text)
+
+    def interpreted_to_the_end(self, message: str, now: float) -> None:
+        """Such a message has ended."""
+        if message in self._texts:
+            self.played([(message, "ended")], now)
 
     def played(self, played: list[Played], now: float) -> None:
         for message, state in played:

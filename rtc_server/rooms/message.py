@@ -21,7 +21,8 @@ MOST_SOUND_S: Final = 60.0
 
 @dataclass(slots=True)
 class Rendering:
-    """A message in one language; ``sound``: 16-bit samples at 24 kHz, for replay."""
+    """A message in one language; ``sound``: 16-bit samples at 24 kHz, for replay. One that is pending and has a text
+    grows: the text is what is there of it."""
 
     state: State = "pending"
     text: str = ""
@@ -44,6 +45,14 @@ class Message:
     spoken_ms: int
     ended_at: float
     renderings: dict[str, Rendering] = field(default_factory=dict)
+    only: str = ""
+    """The language whose members alone see it, of what a model translates while the speaker speaks; else empty."""
+    elsewhere: str = ""
+    """The language whose members see, in place of it, what such a model has made of the same words; else empty."""
+
+    def is_for(self, language: str) -> bool:
+        """Whether members of that language see it."""
+        return language == self.only if self.only else language != self.elsewhere
 
     def text_in(self, language: str) -> str:
         """What it says in ``language``; empty where that is not there, or will not be."""
@@ -59,18 +68,20 @@ class Message:
             rendering = Rendering("ready", self.original) if self.original else self._unwritten()
         elif rendering is None:
             rendering = Rendering("failed", reason=UNTRANSLATABLE)
+        grows = rendering.state == "pending" and bool(rendering.text)
         return RoomMessage(
             self.id,
             self.member,
             self.name,
             self.language,
             self.kind,
-            rendering.text if rendering.state == "ready" else self.original,
+            rendering.text if rendering.state == "ready" or grows else self.original,
             self.original,
             rendering.state,
             rendering.reason,
             audio_url,
             self.spoken_ms,
+            grows,
         )
 
     def _unwritten(self) -> Rendering:

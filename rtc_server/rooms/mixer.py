@@ -22,6 +22,12 @@ _MOST_FRAMES: Final = 3
 _DOWN: Final = FRAME_MS / 300
 _UP: Final = FRAME_MS / 1000
 """By how much a level changes in a frame: from nothing to full in 0.3 s down, 1 s up."""
+_MOST_OF_A_MODEL: Final = 6
+"""Frames of a voice that translates while the speaker speaks: they come less evenly, over another process."""
+_QUIET_DBFS: Final = -50.0
+"""Below this, such a voice says nothing."""
+_HOLD_FRAMES: Final = 8
+"""For which the speaker stays faint after it: it draws breath."""
 _MOST_WAITING: Final = 3
 _MOST_BEHIND_S: Final = 12.0
 _FADE: Final = audio.ms_to_samples(5)
@@ -39,10 +45,20 @@ class _Voice:
     gain: float | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Interpreted:
+    """A model's voice that translates a speaker while they speak; ``held``: for how many frames more it counts as
+    heard."""
+
+    frames: deque[FloatArray]
+    held: int = 0
+
+
 class Mixer:
     """One listener's."""
 
     def __init__(self) -> None:
+        self._interpreted: dict[str, _Interpreted] = {}
         self._voices: dict[str, _Voice] = {}
         self._waiting: deque[tuple[str, str, FloatArray]] = deque()
         self._playing: tuple[str, str, FloatArray] | None = None
@@ -59,6 +75,11 @@ class Mixer:
         voice = self._voices.setdefault(speaker, _Voice(deque(maxlen=_MOST_FRAMES)))
         voice.frames.append(pcm)
 
+    def interpret(self, speaker: str, pcm: FloatArray) -> None:
+        """A frame of the voice that translates another member while they speak, finite and within ±1."""
+        voice = self._interpreted.setdefault(speaker, _Interpreted(deque(maxlen=_MOST_OF_A_MODEL)))
+        voice.frames.append(pcm)
+
     def play(self, message: str, speaker: str, pcm: FloatArray) -> list[Played]:
         """Queue a translation of what ``speaker`` said, mono float32 at 24 kHz. Returns those that are skipped for it:
         the listener is too far behind."""
@@ -71,6 +92,11 @@ class Mixer:
     def forget(self, speaker: str) -> None:
         """A speaker has left."""
         self._voices.pop(speaker, None)
+        self._interpreted.pop(speaker, None)
+
+    def end_interpreting(self, speaker: str) -> None:
+        """A speaker is not translated while they speak any more."""
+        self._interpreted.pop(speaker, None)
 
     def clear(self) -> list[Played]:
         """Play nothing of what waits."""
@@ -78,6 +104,7 @@ class Mixer:
         if self._playing is not None:
             gone.insert(0, (self._playing[0], "ended"))
         self._waiting.clear()
+        self._interpreted.clear()
         self._playing = None
         self._at = 0
         return gone
@@ -86,10 +113,19 @@ class Mixer:
         """The next 80 ms. ``gains``: of the speakers' own voices, :data:`FULL`, :data:`UNDER` or 0; the voice of one
         whose translation is heard is :data:`DUCKED` by itself."""
         mixed, played = self._translation()
-        translated = None if self._playing is None else self._playing[1]
+        for interpreted in self._interpreted.values():
+            interpreted.held = max(0, interpreted.held - 1)
+            if interpreted.frames:
+                frame = interpreted.frames.popleft()
+                mixed = mixed + frame
+                if audio.level_dbfs(frame) > _QUIET_DBFS:
+                    interpreted.held = _HOLD_FRAMES
+        translated = {speaker for speaker, voice in self._interpreted.items() if voice.held}
+        if self._playing is not None:
+            translated.add(self._playing[1])
         for speaker, voice in self._voices.items():
             target = gains.get(speaker, 0.0)
-            if target == UNDER and speaker == translated:
+            if target == UNDER and speaker in translated:
                 target = DUCKED
             before = target if voice.gain is None else voice.gain
             voice.gain = after = min(target, before + _UP) if target > before else max(target, before - _DOWN)

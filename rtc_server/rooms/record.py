@@ -57,6 +57,8 @@ class MessageRecord(msgspec.Struct, frozen=True, array_like=True):
     original: str
     spoken_ms: int
     renderings: dict[str, RenderingRecord]
+    only: str = ""
+    elsewhere: str = ""
 
     def message(self, now: float) -> Message:
         """As it goes on in another process."""
@@ -65,16 +67,17 @@ class MessageRecord(msgspec.Struct, frozen=True, array_like=True):
             for language, each in self.renderings.items()
         }
         said = (self.id, self.member, self.name, self.language, self.voice, self.kind, self.original, self.spoken_ms)
-        return Message(*said, now, renderings)
+        return Message(*said, now, renderings, self.only, self.elsewhere)
 
 
 def record_of(message: Message) -> MessageRecord:
-    """A message without its sounds, and without what is still to be translated."""
+    """A message without its sounds, and without what is still to be translated. One that grows is what there is of
+    it."""
     settled: dict[str, RenderingRecord] = {}
     left = _MOST_TEXTS
     for language, each in message.renderings.items():
         left -= len(each.text)
-        if each.state != "pending" and left >= 0:
+        if (each.state != "pending" or each.text) and left >= 0:
             settled[language] = RenderingRecord(each.text, each.reason)
     return MessageRecord(
         message.id,
@@ -86,6 +89,8 @@ def record_of(message: Message) -> MessageRecord:
         message.original,
         message.spoken_ms,
         settled,
+        message.only,
+        message.elsewhere,
     )
 
 
@@ -119,6 +124,8 @@ def read_event(raw: bytes) -> RoomEvent:
 
 
 def lasts(event: RoomEvent, number: int) -> bool:
-    """Whether an event is written down. Who speaks has stopped when another process could tell of it; one such event in
-    many is written all the same, for its number."""
-    return isinstance(event, RoomMessage | MemberChange) or number % (RESERVED // 8) == 0
+    """Whether an event is written down. Who speaks has stopped when another process could tell of it, and what grows is
+    written when it has grown; one such event in many is written all the same, for its number."""
+    if isinstance(event, RoomMessage) and not event.grows:
+        return True
+    return isinstance(event, MemberChange) or number % (RESERVED // 8) == 0

@@ -53,6 +53,8 @@ class Room:
         self._translated: frozenset[tuple[str, str]] = frozenset()
         self._gains: dict[str, dict[str, float]] = {}
         """By listener, of the others' own voices: made when first heard after something of a member has changed."""
+        self._interpreted: dict[str, str] = {}
+        """Into which language a model translates a member while they speak, by member."""
         self.spoken: frozenset[str] = frozenset()
         """The languages that have a voice, as of now."""
         self._members: dict[str, Member] = {}
@@ -147,6 +149,7 @@ class Room:
         if self._members.pop(member.id, None) is None:
             return
         self._gains.clear()
+        self._interpreted.pop(member.id, None)
         member.forget_sound(now)
         member.mailbox.close()
         seat, member.seat = member.seat, None
@@ -195,7 +198,8 @@ class Room:
     def greeting(self, member: Member) -> Iterator[RoomEvent]:
         """What a member is told first: who is there, and what was said last."""
         yield RoomState(self.title, member.id, [each.view() for each in self])
-        for message in list(self._messages.values())[-_SHOWN_TO_NEWCOMERS:]:
+        shown = [message for message in self._messages.values() if message.is_for(member.language)]
+        for message in shown[-_SHOWN_TO_NEWCOMERS:]:
             yield self._seen(member, message)
 
     def change(self, member: Member, settings: RoomSettings, now: float) -> None:
@@ -229,34 +233,68 @@ class Room:
         return frozenset(languages - {language or member.language})
 
     def say(
-        self, member: Member, text: str, kind: Kind, spoken_ms: int, ended_at: float, language: str | None = None
+        self,
+        member: Member,
+        text: str,
+        kind: Kind,
+        spoken_ms: int,
+        ended_at: float,
+        language: str | None = None,
+        elsewhere: str = "",
     ) -> Message:
         """Something was said, or written. It is pending in all the languages that are needed now. ``language``: as in
-        :meth:`needed`."""
-        self._last_message += 1
-        message = Message(
-            str(self._last_message),
-            member.id,
-            member.name,
-            language or member.language,
-            member.voice,
-            kind,
-            text,
-            spoken_ms,
-            ended_at,
-        )
-        for wanted in sorted(self.needed(member, message.language)):
+        :meth:`needed`. ``elsewhere``: the language into which it has been translated while it was said."""
+        message = self._new_message(member, language or member.language, kind, text, spoken_ms, ended_at)
+        message.elsewhere = elsewhere
+        for wanted in sorted(self.needed(member, message.language) - {elsewhere}):
             possible = (message.language, wanted) in self.translated
             message.renderings[wanted] = Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
-        self._messages[message.id] = message
-        while len(self._messages) > KEPT_MESSAGES:
-            self._messages.popitem(last=False)
-        self._journal.said(message)
+        self._keep(message)
         for other in self:
             self._tell(other, message)
             if kind == "speech" and other.language in message.renderings and other is not member:
                 other.expect(message)
         return message
+
+    def begin_interpreting(self, member: Member, language: str) -> None:
+        """From now on a model translates ``member`` into ``language`` while they speak."""
+        self._interpreted[member.id] = language
+        self._gains.clear()
+
+    def end_interpreting(self, member: Member) -> None:
+        """It does so no more. Idempotent."""
+        if self._interpreted.pop(member.id, None) is not None:
+            self._gains.clear()
+            for other in self:
+                other.mixer.end_interpreting(member.id)
+
+    def interpret(self, member: Member, language: str, pcm: FloatArray) -> None:
+        """A frame of the model's voice, finite and within ±1, to the ears of those who hear that language."""
+        for other in self._members.values():
+            if other is not member and other.listens and other.language == language:
+                other.mixer.interpret(member.id, pcm)
+
+    def begin_message(self, member: Member, source: str, target: str, text: str, now: float) -> Message:
+        """The first of what a model makes in ``target`` of what ``member`` says in ``source``: it grows, and members of
+        that language alone see it."""
+        message = self._new_message(member, source, "speech", "", 0, now)
+        message.only = target
+        message.renderings[target] = Rendering("pending", text)
+        self._keep(message)
+        self._tell_of_growth(message, text, now)
+        return message
+
+    def grow(self, message: Message, text: str, now: float) -> None:
+        """There is more of it: all of it is ``text``."""
+        message.renderings[message.only] = Rendering("pending", text)
+        self._tell_of_growth(message, text, now)
+
+    def end_message(self, message: Message, text: str, pcm: FloatArray, spoken_ms: int, now: float) -> None:
+        """It grows no more. ``pcm``: as it was heard."""
+        message.spoken_ms, message.ended_at = spoken_ms, now
+        self.rendered(message, message.only, now, text, message.original, pcm)
+        for member in self:
+            member.interpreted_to_the_end(message.id, now)
 
     def rendered(
         self,
@@ -293,7 +331,8 @@ class Room:
         found = []
         for message in list(self._messages.values())[-_TRANSLATED_FOR_NEWCOMERS:]:
             pair = message.language, member.language
-            if member.language not in message.renderings and message.original and pair in self.translated:
+            known = member.language in message.renderings or not message.is_for(member.language)
+            if not known and message.original and pair in self.translated:
                 message.renderings[member.language] = Rendering()
                 found.append(message)
         return found
@@ -312,8 +351,9 @@ class Room:
         """The next 80 ms of what a member hears."""
         gains = self._gains.get(member.id)
         if gains is None:
-            others = {other.id: other.language for other in self._members.values() if other is not member}
-            gains = self._gains[member.id] = member.gains(others, self._translated)
+            others = [other for other in self._members.values() if other is not member]
+            gains = {other.id: member.gain(other.language, self._is_translated(other, member)) for other in others}
+            self._gains[member.id] = gains
         return member.hear(gains, now)
 
     def close(self, now: float) -> None:
@@ -334,12 +374,39 @@ class Room:
         for member in self:
             member.looked_for(now)
 
+    def _is_translated(self, speaker: Member, listener: Member) -> bool:
+        if self._interpreted.get(speaker.id) == listener.language:
+            return True
+        return (speaker.language, listener.language) in self._translated
+
+    def _new_message(
+        self, member: Member, language: str, kind: Kind, text: str, spoken_ms: int, ended_at: float
+    ) -> Message:
+        self._last_message += 1
+        number = str(self._last_message)
+        return Message(number, member.id, member.name, language, member.voice, kind, text, spoken_ms, ended_at)
+
+    def _keep(self, message: Message) -> None:
+        self._messages[message.id] = message
+        while len(self._messages) > KEPT_MESSAGES:
+            self._messages.popitem(last=False)
+        self._journal.said(message)
+
+    def _tell_of_growth(self, message: Message, text: str, now: float) -> None:
+        for member in self:
+            self._tell(member, message)
+            if member.id != message.member and member.listens and member.language == message.only:
+                member.interpreted(message.id, text, now)
+
     def _tell(self, member: Member, message: Message) -> None:
-        member.tell(self._seen(member, message))
+        if message.is_for(member.language):
+            member.tell(self._seen(member, message))
 
     def _seen(self, member: Member, message: Message) -> RoomMessage:
         language = member.language
-        audible = language in self.spoken and message.text_in(language)
+        rendering = message.renderings.get(language)
+        has_voice = language in self.spoken or (rendering is not None and rendering.sound is not None)
+        audible = has_voice and message.text_in(language)
         return message.seen_in(
             language, f"rooms/{self.id}/messages/{message.id}/audio?language={language}" if audible else None
         )

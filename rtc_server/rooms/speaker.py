@@ -14,14 +14,20 @@ from rtc_server import audio
 from rtc_server.audio import FRAME_MS, FloatArray
 from rtc_server.protocols import events
 from rtc_server.rooms.cutter import LONGEST_MS, Cut, Cutter
+from rtc_server.rooms.lane import Lane
 from rtc_server.rooms.lobby import Lobby
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.room import Room
+from rtc_server.rooms.simultaneous import RETRY_S
 
 _LEAD_MS: Final = 240
 """Of sound before the detector heard speech, which belongs to the utterance."""
 _LEAST_MS: Final = 400
 """A shorter sound is no utterance."""
+_LOOK_FRAMES: Final = 6
+"""Between two looks at whether the speaker is to be translated while they speak."""
+_QUIET_DBFS: Final = -50.0
+"""Below this there is no speech, where no detector tells."""
 
 
 class Speaker:
@@ -33,6 +39,8 @@ class Speaker:
         self._sound: deque[FloatArray] = deque(maxlen=(LONGEST_MS + 2 * _LEAD_MS) // FRAME_MS + 2)
         self._cutter = self._new_cutter()
         self._language = member.language
+        self._lane: Lane | None = None
+        self._no_lane_until = float("-inf")
 
     @property
     def heard_ms(self) -> int:
@@ -50,6 +58,7 @@ class Speaker:
                 self._cutter.started(self.heard_ms - FRAME_MS)
         if self._member.language in self._lobby.interpreter.hears:
             self._sound.append(frame)
+        self._interpret(frame)
         for cut in self._cutter.heard(self.heard_ms):
             self._say(cut)
 
@@ -71,6 +80,7 @@ class Speaker:
         """What was said until now is said: the member speaks no more, or in another language."""
         for cut in self._cutter.finish():
             self._say(cut)
+        self._end_lane()
         self._sound.clear()
         self._language = self._member.language
         self._cutter = self._new_cutter()
@@ -100,8 +110,40 @@ class Speaker:
             pcm = self._sound_of(cut)
         elif self._member.echoes.has(cut.text, ended_at - spoken_ms / 1000):
             return
-        message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at, self._language)
+        elsewhere = ""
+        if self._lane is not None and self._lane.covers(cut.start_ms):
+            elsewhere = self._lane.target
+            if cut.text:
+                self._lane.hear(cut.text)
+        message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at, self._language, elsewhere)
         self._lobby.interpreter.interpret(self._room, message, pcm)
+
+    def _interpret(self, frame: FloatArray) -> None:
+        """Give a frame to the model that translates while the speaker speaks, if one does and there is a row."""
+        simultaneous = self._lobby.simultaneous
+        if simultaneous is None:
+            return
+        if self._lane is not None and self._lane.failed:
+            self._end_lane()
+            self._no_lane_until = self._lobby.clock() + RETRY_S
+        if self._frames % _LOOK_FRAMES == 1:
+            target = simultaneous.target(self._room, self._member, self._lane is not None)
+            if target is None:
+                self._end_lane()
+            elif self._lane is None and self._lobby.clock() >= self._no_lane_until:
+                self._lane = simultaneous.lane(
+                    self._room, self._member, target, self._lobby.clock, lambda: self._lobby.paused
+                )
+        if self._lane is not None:
+            quiet = not self._cutter.speaking if self._lobby.detects else audio.level_dbfs(frame) < _QUIET_DBFS
+            # What is said already is an utterance's, where utterances are translated.
+            by_utterances = (self._language, self._lane.target) in self._room.translated
+            self._lane.push(frame, self.heard_ms, quiet, not (by_utterances and self._cutter.speaking))
+
+    def _end_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
 
     def _sound_of(self, cut: Cut) -> FloatArray:
         kept = np.concatenate(self._sound)

@@ -110,18 +110,18 @@ class Bubble {
 
   fill(message, languageName) {
     this.message = message;
-    const { text, original, language, into, state, own, playing, audio } = message;
-    const translated = state === 'ready' && original !== text;
+    const { text, original, language, into, state, own, playing, audio, grows } = message;
+    const translated = (state === 'ready' || grows) && original !== text;
     this.box.dataset.state = state;
     this.box.dataset.playing = playing;
     this.box.setAttribute('aria-label', `${message.name}, ${languageName(language)}`);
     write(this.#name, own ? `${message.name} (you)` : message.name);
     write(this.#language, languageName(language));
-    write(this.#text, text || '…');
+    write(this.#text, grows ? `${text} …` : text || '…');
     this.#text.lang = translated ? into : language;
     write(this.#original, translated ? original : '');
     this.#original.lang = language;
-    this.#original.hidden = !translated;
+    this.#original.hidden = !translated || !original;
     const note = messageNote(message, languageName(language), languageName(into));
     write(this.#note, note);
     this.#note.hidden = !note;

@@ -10,7 +10,8 @@ const order = ({ id }) => Number(id);
  * @typedef {{id: string, name: string, language: string, here: boolean, speaking: boolean}} Person
  * @typedef {{id: string, user: string, name: string, language: string, into: string, kind: string, text: string,
  *            original: string, state: 'pending'|'ready'|'failed', reason: string|null, audio: string|null, own: boolean,
- *            at_ms: number, playing: string}} Message  `into`: the language of `text`, once it is there
+ *            at_ms: number, playing: string, grows: boolean}} Message  `into`: the language of `text`, once it is there;
+ *            `grows`: its speaker still speaks, and `text` is what there is of it
  */
 
 export class Room {
@@ -101,6 +102,7 @@ export class Room {
       own: before?.own ?? user === this.you,
       at_ms: before?.at_ms ?? now_ms,
       playing: before?.playing ?? '',
+      grows: event.grows === true,
     };
     this.#messages.set(id, message);
     return { message, settled: state !== 'pending' && before?.state !== state, gone: this.#forget() };

@@ -83,10 +83,11 @@ export const gone = (name) => `${name} has left.`;
 
 /**
  * What stands below a message besides its text, '' where there is nothing.
- * @param {{state: string, reason: string|null, text: string, playing: string, own: boolean}} message
+ * @param {{state: string, reason: string|null, text: string, playing: string, own: boolean, grows: boolean}} message
  * @param {string} from  @param {string} into  names of languages
  */
-export function messageNote({ state, reason, text, playing }, from, into) {
+export function messageNote({ state, reason, text, playing, grows }, from, into) {
+  if (grows) return playing === 'started' ? 'You hear this now' : '';
   if (state === 'pending') return text ? 'Translating…' : 'Being written down…';
   if (state === 'failed') {
     if (!text) return 'What was said could not be written down.';

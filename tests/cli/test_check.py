@@ -147,6 +147,17 @@ def test_it_says_what_is_missing_to_translate(monkeypatch: pytest.MonkeyPatch) -
     assert "ok       no translator" in check.report(Settings(translate="none"))[0]
 
 
+def test_it_says_what_is_translated_while_one_speaks_and_under_which_licence(tmp_path: Path) -> None:
+    zero = tmp_path / "hibiki-zero-3b-pytorch-bf16"
+    zero.mkdir()
+    (line,) = lines_with("ok       --simultaneous", Settings(simultaneous=str(zero)))
+    assert "de→en, es→en, fr→en, pt→en, while one speaks" in line
+    assert "non-commercial" in line
+    (line,) = lines_with("missing  --simultaneous", Settings(simultaneous="kyutai/other"))
+    assert "between which languages it translates is not known" in line
+    assert not lines_with("--simultaneous", Settings())
+
+
 def test_it_says_under_which_licence_seamless_is(tmp_path: Path) -> None:
     assert "non-commercial" in "".join(
         lines_with(f"ok       --translate {tmp_path}", Settings(translate=str(tmp_path)))

@@ -106,6 +106,7 @@ def test_one_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         ("kyutai/stt-1b-en_fr-candle", ("en", "fr")),
         ("kyutai/moshiko-pytorch-bf16", ("en",)),
         ("kyutai/hibiki-1b-pytorch-bf16", ("fr",)),
+        ("kyutai/hibiki-zero-3b-pytorch-bf16", ("fr", "es", "pt", "de")),
         ("kyutai/something-else", ()),
         ("my-stt-1b-en", ()),
         ("echo", ()),

@@ -62,6 +62,14 @@ def test_messages_stand_in_the_order_in_which_they_were_said(modules: PageModule
     assert [change["settled"] for change in found["changes"][1:]] == [False, False, True, False]
 
 
+def test_a_message_that_grows_is_not_complete_before_it_has_ended(modules: PageModules) -> None:
+    more = [message(1, text=text, original="", grows=True) for text in ("good", "good morning")]
+    found = seen(modules, ROOM, *more, message(1, text="good morning", original="", grows=False, state="ready"))
+    assert [change["settled"] for change in found["changes"][1:]] == [False, False, True]
+    assert [change["message"]["text"] for change in found["changes"][1:3]] == ["good", "good morning"]
+    assert [change["message"]["grows"] for change in found["changes"][1:]] == [True, True, False]
+
+
 def test_what_is_heard_of_a_message(modules: PageModules) -> None:
     """It is marked while it plays; one that was skipped stays so; what is not known changes nothing."""
     played = [{"type": "playing", "message": "1", "state": state} for state in ("started", "ended", "skipped")]
@@ -129,6 +137,8 @@ def test_what_becomes_of_a_message_is_said_in_words(modules: PageModules) -> Non
 
     assert note() == ""
     assert note(state="pending") == "Translating…"
+    assert note(state="pending", grows=True) == ""
+    assert note(state="pending", grows=True, playing="started") == "You hear this now"
     assert note(state="pending", text="") == "Being written down…"
     assert "translates Portuguese into English" in note(state="failed", reason="untranslatable")
     assert "could not be translated" in note(state="failed", reason="overloaded")

@@ -52,6 +52,35 @@ def test_an_original_is_faint_fainter_under_its_translation_and_comes_back_slowl
     assert max(np.abs(np.diff(ducked + after))) <= 0.3
 
 
+def test_an_original_is_fainter_under_a_voice_that_translates_while_it_speaks() -> None:
+    """And not under that voice's silence, nor under that of another speaker."""
+    mixer = Mixer()
+    levels(mixer, {"ana": UNDER}, 5)
+    mixer.interpret("ana", np.zeros(FRAME_SAMPLES, dtype=np.float32))
+    assert np.allclose(levels(mixer, {"ana": UNDER}, 3), UNDER, atol=0.01)
+    mixer.interpret("bob", tone(1, level=0.01))
+    mixer.pull({"ana": UNDER})
+    assert np.allclose(levels(mixer, {"ana": UNDER}, 3), UNDER, atol=0.01)
+    mixer.interpret("ana", tone(1, level=0.01))
+    mixer.pull({"ana": UNDER})
+    assert np.allclose(levels(mixer, {"ana": UNDER}, 5)[-1], DUCKED, atol=0.01)
+    assert np.allclose(levels(mixer, {"ana": UNDER}, 20)[-1], UNDER, atol=0.01)
+
+
+def test_a_voice_that_translates_is_heard_as_it_is_for_each_speaker_and_bounded() -> None:
+    mixer = Mixer()
+    for _ in range(20):
+        mixer.interpret("ana", tone(1))
+    heard = [float(np.abs(mixer.pull({})[0]).max()) for _ in range(8)]
+    assert np.allclose(heard, [0.3] * 6 + [0.0] * 2, atol=0.01)
+    mixer.interpret("ana", tone(1))
+    mixer.end_interpreting("ana")
+    assert not mixer.pull({})[0].any()
+    mixer.interpret("ana", tone(1))
+    assert mixer.clear() == []
+    assert not mixer.pull({})[0].any()
+
+
 def test_full_voice_comes_up_within_a_second_and_goes_down_in_a_third() -> None:
     mixer = Mixer()
     levels(mixer, {"ana": 0.0}, 2)

@@ -1,0 +1,89 @@
+"""A server whose rooms have a model that translates while one speaks: what listeners hear and read, and what is told of
+it. The model is a tiny random Hibiki."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from lab.serving import started
+from lab.waiting import until
+from rtc_server.app import Server
+from rtc_server.audio import FloatArray, level_dbfs
+from rtc_server.client import RoomClient, RoomMessage, create_room, list_rooms
+from rtc_server.config import Settings
+from rtc_server.models.tiny import write_tiny_checkpoint
+from tests.support.leftovers import leaves_nothing
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FADED = 150
+"""Pieces of sound after which an original that is taken away is not heard any more: some seconds."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-hibiki", "hibiki")
+    settings = Settings(
+        port=0,
+        model="echo",
+        translate="none",
+        simultaneous=str(checkpoint),
+        simultaneous_pairs=("fr=en",),
+        device="cpu",
+        threads=1,
+        allow_slow=True,
+        max_lag_ms=10_000,
+        max_step_ms=10_000,
+    )
+    async with started(Server(settings)) as running:
+        await running.wait_ready()
+        yield running
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}/"
+
+
+async def test_what_there_is_is_told(server: Server, url: str) -> None:
+    lobby = await list_rooms(url)
+    assert lobby.simultaneous == lobby.pairs == [("fr", "en")]
+    assert [(each.code, each.hears, each.speaks) for each in lobby.languages] == [
+        ("en", False, True),
+        ("fr", True, False),
+    ]
+    async with aiohttp.ClientSession() as http, http.get(f"{url}status") as answer:
+        told = (await answer.json())["simultaneous"]
+    assert (told["pairs"], told["model"], told["slots"], told["slots_used"]) == ([["fr", "en"]], "tiny-hibiki", 1, 0)
+
+
+async def test_one_who_speaks_french_is_heard_and_read_in_english_while_speaking(server: Server, url: str) -> None:
+    heard: list[float] = []
+    random = np.random.default_rng(0)
+
+    def speaking(samples: int) -> FloatArray:
+        return random.normal(0, 0.1, samples).astype(np.float32)
+
+    assert server.rooms is not None
+    simultaneous = server.rooms.lobby.simultaneous
+    assert simultaneous is not None
+    room = await create_room(url, "Kitchen")
+    async with leaves_nothing(server):
+        async with (
+            RoomClient(url, room.id, "Luc", "fr", speaking),
+            RoomClient(url, room.id, "Ann", "en", on_voice=lambda pcm: heard.append(level_dbfs(pcm))) as ann,
+        ):
+            async for event in ann.events():
+                if isinstance(event, RoomMessage) and event.grows:
+                    assert (event.name, event.language, event.state) == ("Luc", "fr", "pending")
+                    break
+            await ann.change(original="off")
+            before = len(heard) + FADED
+            await until(lambda: max(heard[before:], default=-100.0) > -35, "the voice, without the original")
+            assert simultaneous.engine.slots_used == 1
+        await until(lambda: simultaneous.engine.slots_used == 0, "the row")

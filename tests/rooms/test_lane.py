@@ -1,0 +1,390 @@
+"""A speaker is translated while they speak by a row of their own of a model, as long as a listener is there for it; not
+twice, and where there is no row, by utterances. The model is a tiny random Hibiki."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from lab.waiting import until
+from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray, level_dbfs, silence
+from rtc_server.config import Settings
+from rtc_server.engine.client import EngineClient
+from rtc_server.engine.engine import Engine
+from rtc_server.engine.model import ModelInfo, ServiceKind
+from rtc_server.errors import ModelLoadError
+from rtc_server.metrics import Metrics
+from rtc_server.models.tiny import write_tiny_checkpoint
+from rtc_server.protocols.events import SpeechEnded, SpeechStarted, Word
+from rtc_server.protocols.rooms import Playing, RoomMessage, RoomSettings
+from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.lane import Lane, Limits
+from rtc_server.rooms.lobby import Lobby
+from rtc_server.rooms.member import Member
+from rtc_server.rooms.simultaneous import RETRY_S, Simultaneous
+from rtc_server.rooms.speaker import Speaker
+from rtc_server.services import make_simultaneous
+from rtc_server.translation.client import Translator
+from tests.support.seats import Client, seated
+from tests.support.translators import count, fake, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NEVER: Final = 1_000_000
+SETTLES_MS: Final = 1_600
+"""After so long all words of what was said are there, and it is cut."""
+
+
+class Recogniser:
+    """What the lobby asks of one: in which languages it writes, and how late."""
+
+    info = ModelInfo(
+        "scribe", ServiceKind.TRANSCRIBE, 4, "cpu", speaks=False, writes=True, delay_s=0.4, languages=("en", "pt")
+    )
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Kitchen:
+    """A room in which Portuguese is translated while it is spoken, and a clock that goes with its microphones."""
+
+    def __init__(self, engine: EngineClient, translator: Translator, limits: Limits) -> None:
+        self.clock = Clock()
+        self.engine = engine
+        self.translator = translator
+        self.lobby = Lobby(
+            *("0-0", Interpreter(translator, Metrics()), [cast("Engine", Recogniser())], Metrics(), 10),
+            simultaneous=Simultaneous(engine, {"pt": "en"}, "", limits),
+            clock=self.clock,
+        )
+        self.room = self.lobby.create("Kitchen", private=False)
+        self.speakers: list[Speaker] = []
+
+    def seat(self, name: str, language: str) -> tuple[Member, Client]:
+        return seated(self.room, name, language)
+
+    def speaker(self, name: str, language: str = "pt") -> tuple[Member, Client, Speaker]:
+        member, client = self.seat(name, language)
+        speaker = Speaker(self.lobby, self.room, member)
+        self.speakers.append(speaker)
+        return member, client, speaker
+
+    async def pass_frames(self, frames: int, *speakers: Speaker, pcm: FloatArray | None = None) -> None:
+        """Of all these microphones, no faster than the model hears them."""
+        for _ in range(frames):
+            self.clock.now += FRAME_MS / 1000
+            for speaker in speakers:
+                speaker.on_frame(silence(FRAME_SAMPLES) if pcm is None else pcm)
+            await until(lambda: all(stream.in_flight < 2 for stream in self.engine.streams), "the model's answer")
+
+    async def until_interpreted(self, speaker: Speaker) -> Lane:
+        """Until this speaker's lane has begun."""
+        for _ in range(2000):
+            await self.pass_frames(1, speaker)
+            lane = speaker._lane
+            if lane is not None and lane.covers(speaker.heard_ms - FRAME_MS):
+                return lane
+            await asyncio.sleep(0.01)
+        raise AssertionError("no lane")
+
+    async def says(self, speaker: Speaker, text: str) -> None:
+        """Word after word, what the detector tells of it, and the pause in which it is cut."""
+        speaker.on_event(SpeechStarted(speaker.heard_ms))
+        for word in text.split():
+            began = speaker.heard_ms
+            await self.pass_frames(3, speaker, pcm=noise())
+            speaker.on_event(Word(word, began, speaker.heard_ms))
+        speaker.on_event(SpeechEnded(speaker.heard_ms))
+        await self.pass_frames(SETTLES_MS // FRAME_MS, speaker)
+
+    @property
+    def translated(self) -> float:
+        return count(self.translator._metrics, "rtc_translations_total", outcome="done")
+
+
+def noise() -> FloatArray:
+    return np.random.default_rng(0).normal(0, 0.1, FRAME_SAMPLES).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-hibiki", "hibiki")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(checkpoint: Path) -> AsyncIterator[EngineClient]:
+    """With one row."""
+    async with loaded(checkpoint) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def loaded(checkpoint: Path, slots: int = 1) -> AsyncIterator[EngineClient]:
+    settings = Settings(
+        simultaneous=str(checkpoint),
+        simultaneous_pairs=("pt=en",),
+        simultaneous_slots=slots,
+        device="cpu",
+        threads=1,
+        seed=1,
+        allow_slow=True,
+    )
+    made = make_simultaneous(settings, Metrics())
+    assert made is not None
+    client, what = made
+    assert what.targets == {"pt": "en"}
+    client.start()
+    try:
+        await client.wait_settled()
+        yield client
+    finally:
+        await client.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def translator() -> AsyncIterator[Translator]:
+    async with running(fake(factory="Vocal")) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def kitchen(engine: EngineClient, translator: Translator, limits: Limits | None = None) -> AsyncIterator[Kitchen]:
+    """Afterwards there is no row that is not given back."""
+    made = Kitchen(engine, translator, limits or Limits())
+    try:
+        yield made
+    finally:
+        for speaker in made.speakers:
+            speaker.finish()
+        assert made.lobby.simultaneous is not None
+        await made.lobby.simultaneous.close()
+        await made.lobby.interpreter.close()
+        await until(lambda: engine.slots_used == engine.slots_asked_for == 0, "every row")
+
+
+async def test_a_row_is_taken_when_a_listener_comes_and_given_back_when_they_leave(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        _, _, speaker = where.speaker("Ana")
+        where.seat("Ute", "de")
+        await where.pass_frames(20, speaker)
+        assert engine.slots_used == 0
+        ann, _ = where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        assert engine.slots_used == 1
+        where.room.leave(ann, where.clock())
+        await where.pass_frames(10, speaker)
+        assert engine.slots_used == 0
+
+
+async def test_a_listener_who_is_cut_off_comes_back_to_the_same_row(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        _, _, speaker = where.speaker("Ana")
+        ann, client = where.seat("Ann", "en")
+        lane = await where.until_interpreted(speaker)
+        where.room.stand_up(ann, client, where.clock())
+        await where.pass_frames(20, speaker)
+        where.room.sit(ann, Client(), where.clock())
+        await where.pass_frames(20, speaker)
+        assert speaker._lane is lane
+
+
+async def test_one_who_changes_language_or_leaves_gives_the_row_back(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        ana, _, speaker = where.speaker("Ana")
+        where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        where.room.change(ana, RoomSettings(language="de"), where.clock())
+        await where.pass_frames(1, speaker)
+        assert engine.slots_used == 0
+        where.room.change(ana, RoomSettings(language="pt"), where.clock())
+        await where.until_interpreted(speaker)
+        speaker.finish()
+        assert engine.slots_used == 0
+
+
+async def test_sound_and_words_come_while_the_speaker_still_speaks(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        ana, own, speaker = where.speaker("Ana")
+        ann, client = where.seat("Ann", "en")
+        ute, other = where.seat("Ute", "de")
+        await where.until_interpreted(speaker)
+        speaker.on_event(SpeechStarted(speaker.heard_ms))
+        heard: list[FloatArray] = []
+        for _ in range(100):
+            await where.pass_frames(1, speaker)
+            heard.append(where.room.hear(ann, where.clock()))
+            assert not where.room.hear(ute, where.clock()).any()
+        assert max(map(level_dbfs, heard)) > -40
+        told = client.of(RoomMessage)
+        assert (told[0].state, told[0].grows, told[0].user, told[0].language) == ("pending", True, ana.id, "pt")
+        grown = max(([each.text for each in told if each.id == first.id] for first in told), key=len)
+        assert len(grown) > 2
+        assert all(after.startswith(before) for before, after in itertools.pairwise(grown))
+        assert Playing(told[0].id, "started") in client.events
+        assert own.of(RoomMessage) == other.of(RoomMessage) == []
+
+
+async def test_a_message_ends_at_the_models_pause_and_is_heard_again(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator, Limits(quiet=4)) as where:
+        _, _, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        ended = []
+        for _ in range(400):
+            await where.pass_frames(1, speaker, pcm=noise())
+            ended = [each for each in client.of(RoomMessage) if each.state == "ready"]
+            if ended:
+                break
+        assert ended, "no message has ended"
+        last = ended[0]
+        assert last.text
+        assert not last.grows
+        assert last.spoken_ms >= 4 * FRAME_MS
+        assert Playing(last.id, "ended") in client.events
+        message = where.room.message(last.id)
+        assert message is not None
+        assert last.audio is not None
+        sound = await where.lobby.interpreter.sound_of(where.room, message, "en")
+        assert sound.size == last.spoken_ms * 24
+
+
+async def test_one_who_does_not_pause_is_read_in_messages_that_end_between_words(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator, Limits(longest=25, quiet=NEVER)) as where:
+        _, _, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        await where.pass_frames(150, speaker, pcm=noise())
+        ended = [each for each in client.of(RoomMessage) if each.state == "ready"]
+        assert len(ended) >= 2
+        assert all(25 * FRAME_MS <= each.spoken_ms <= 50 * FRAME_MS for each in ended)
+
+
+async def test_what_is_interpreted_is_not_translated_once_more_and_the_others_read_it_in_theirs(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator, Limits(quiet=NEVER, longest=NEVER)) as where:
+        _, own, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        _, ute = where.seat("Ute", "de")
+        await where.until_interpreted(speaker)
+        before = where.translated
+        await where.says(speaker, "bom dia")
+        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in ute.messages], "German")
+        await where.pass_frames(60, speaker)
+        assert where.translated == before + 1
+        assert [each.original for each in own.of(RoomMessage)] == ["bom dia"]
+        assert {each.grows for each in client.of(RoomMessage)} == {True}
+        assert "bom dia" in client.of(RoomMessage)[-1].original
+        newcomer, late = where.seat("Ben", "en")
+        assert where.room.untranslated(newcomer) == []
+        assert [each.id for each in late.of(RoomMessage)] == [client.of(RoomMessage)[-1].id]
+
+
+async def test_one_for_whom_there_is_no_row_is_translated_by_utterances_until_there_is(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        bia, _, first = where.speaker("Bia")
+        _, _, second = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        await where.until_interpreted(first)
+        await where.says(second, "bom dia")
+        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        first.finish()
+        where.room.leave(bia, where.clock())
+        where.clock.now += RETRY_S
+        await where.until_interpreted(second)
+
+
+async def test_speech_that_had_begun_before_is_an_utterances_to_its_end(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator) as where:
+        _, _, speaker = where.speaker("Ana")
+        ann, client = where.seat("Ann", "en")
+        speaker.on_event(SpeechStarted(0))
+        await where.pass_frames(10, speaker)
+        await until(lambda: engine.slots_used == 1, "a row")
+        for _ in range(20):
+            await where.pass_frames(1, speaker)
+            assert not where.room.hear(ann, where.clock()).any()
+        speaker.on_event(Word("bom", 80, 400))
+        speaker.on_event(SpeechEnded(speaker.heard_ms))
+        await where.pass_frames(SETTLES_MS // FRAME_MS, speaker)
+        await until(lambda: ("mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        await where.until_interpreted(speaker)
+
+
+async def test_an_old_row_is_wiped_in_a_pause_and_not_before(engine: EngineClient, translator: Translator) -> None:
+    async with kitchen(engine, translator, Limits(oldest=40, pause=5, quiet=2)) as where:
+        _, _, speaker = where.speaker("Ana")
+        where.seat("Ann", "en")
+        lane = await where.until_interpreted(speaker)
+        speaker.on_event(SpeechStarted(speaker.heard_ms))
+        await where.pass_frames(80, speaker, pcm=noise())
+        assert lane.resets == 0
+        speaker.on_event(SpeechEnded(speaker.heard_ms))
+        for _ in range(100):
+            await where.pass_frames(1, speaker)
+            if lane.resets:
+                break
+        assert lane.resets == 1
+        await where.pass_frames(20, speaker)
+        assert lane.resets == 1
+        assert speaker._lane is lane
+
+
+async def test_an_engine_that_dies_leaves_its_speakers_to_utterances_and_takes_them_again(
+    checkpoint: Path, translator: Translator
+) -> None:
+    async with loaded(checkpoint) as engine, kitchen(engine, translator) as where:
+        _, _, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        lane = await where.until_interpreted(speaker)
+        for _ in range(100):
+            await where.pass_frames(1, speaker, pcm=noise())
+            if client.messages:
+                break
+        begun = client.of(RoomMessage)[0].id
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: lane.failed, "news of its death")
+        assert (begun, "ready") in [(number, state) for number, _, state in client.messages]
+        await where.says(speaker, "bom dia")
+        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        await until(lambda: engine.ready, "another engine", timeout_s=60)
+        where.clock.now += RETRY_S
+        await where.until_interpreted(speaker)
+
+
+async def test_a_model_that_does_not_translate_is_refused(tmp_path: Path) -> None:
+    async with loaded(write_tiny_checkpoint(tmp_path / "tiny-moshi", "moshi")) as engine:
+        with pytest.raises(ModelLoadError, match="tiny-moshi: this model does not translate"):
+            Simultaneous(engine, {"pt": "en"}).require_translates()
