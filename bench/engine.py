@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="of the language model")
     parser.add_argument("--context", type=int, help="frames that attention looks back over (default: the model's)")
+    parser.add_argument("--pages", type=int, default=0, help="of attention's memory, for all sessions (0: whole rings)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model's process")
     parser.add_argument("--seconds", type=float, default=10, help="measured for so long")
     parser.add_argument("--warm", type=float, default=2, help="seconds before that")
@@ -126,6 +127,7 @@ def _options(arguments: argparse.Namespace, directory: Path) -> KyutaiOptions:
         device=arguments.device,
         dtype=arguments.dtype,
         context=arguments.context,
+        pages=arguments.pages,
         threads=arguments.threads,
         seed=1,
     )
