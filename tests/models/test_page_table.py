@@ -69,11 +69,21 @@ def test_what_was_forgotten_is_written_again_when_its_place_comes() -> None:
     assert table.since[0].tolist() == [16, NEVER, NEVER, 12]
 
 
-@pytest.mark.parametrize("since", [[0], [0, 4, 8, 12, 16], [-1, NEVER, NEVER, NEVER], [99, NEVER, NEVER, NEVER]])
-def test_what_no_row_can_have_is_not_adopted(since: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("since", "frames"),
+    [
+        ([0], 10),
+        ([0, 4, 8, 12, 16], 20),
+        ([-1, NEVER, NEVER, NEVER], 10),
+        ([99, NEVER, NEVER, NEVER], 10),
+        ([NEVER] * 4, -1),
+        ([NEVER] * 4, 2**62),
+    ],
+)
+def test_what_no_row_can_have_is_not_adopted(since: list[int], frames: int) -> None:
     table = PageTable(1, 16, 4, PAGE)
     with pytest.raises(ValueError, match="no row has such pages"):
-        table.adopt(0, since, 10)
+        table.adopt(0, since, frames)
     assert table.free == 4
 
 

@@ -106,6 +106,32 @@ def test_a_row_that_has_forgotten_moves_as_it_is(moshi_checkpoint: Path) -> None
         assert few.last_tokens[0].tolist() == many.last_tokens[1].tolist()
 
 
+def test_steps_of_others_leave_a_row_that_comes_as_it_is(moshi_checkpoint: Path) -> None:
+    """It takes no part in them, but writes somewhere in each: where it would write next."""
+    frames = list(noise(np.random.default_rng(4), 2 * RING_FRAMES))
+    old, new = (load(options(moshi_checkpoint, SLOTS * FULL)) for _ in range(2))
+    for frame in frames[: PAGE + 2]:
+        old.step(np.tile(frame, (SLOTS, 1)), only(SLOTS, 0))
+    reader, writer = old.export_row(0), new.import_row(1)
+    for offset in range(0, reader.size, 1_000):
+        writer.write(reader.read(offset, 1_000))
+        new.step(np.tile(frames[0], (SLOTS, 1)), only(SLOTS, 2))
+    assert row_of(new, 1) == row_of(old, 0)
+    for frame in frames[PAGE + 2 :]:
+        pcm = np.tile(frame, (SLOTS, 1))
+        old.step(pcm, only(SLOTS, 0))
+        new.step(pcm, only(SLOTS, 1))
+        assert old.last_tokens[0].tolist() == new.last_tokens[1].tolist()
+
+
+def row_of(model: KyutaiModel, row: int) -> bytes:
+    """What a row has in its pages, but for the place of its next frame."""
+    held, *rings = pages_in(model).parts()
+    *_, heard = held.copy(SLOTS, row).tolist()
+    contents = [ring.copy(SLOTS, row).flatten(3, 4)[..., : int(heard), :] for ring in rings]
+    return torch.stack(contents).numpy().tobytes()
+
+
 def test_a_row_without_pages_left_remembers_what_is_newest(
     moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,8 @@ class PageTable:
         """Give a row that has none pages where another, which has had so many frames, had some. Returns as
         :meth:`advance`. Raises ValueError if no row can be like that."""
         there = [place for place, first in enumerate(since) if first != NEVER]
-        if len(since) != self.since.shape[1] or any(not 0 <= since[place] <= frames for place in there):
+        whole = len(since) == self.since.shape[1] and 0 <= frames < NEVER
+        if not whole or any(not 0 <= since[place] <= frames for place in there):
             raise ValueError("no row has such pages")
         self.heard[row] = frames
         # The oldest first: it is what is forgotten again where there is no room for all.

@@ -54,14 +54,16 @@ class Pages:
         """Make room for a step of the active rows, which have had so many frames, and write into ``told``, shape
         [slots, width], what it has to know."""
         self.wipe(self.table.advance(active, frames))
-        everyone, place = np.arange(self.slots), frames % self.capacity // page_table.PAGE_FRAMES
+        # As the table counts them, which knows of a row that comes from elsewhere before all of it is here.
+        now = self.table.heard - active
+        everyone, place = np.arange(self.slots), now % self.capacity // page_table.PAGE_FRAMES
         told[:, : self._places] = self.table.pages
         told[:, self._places : -1] = self.table.since
         page = self.table.pages[everyone, place]
         lacking = page == NO_PAGE
         told[:, -1] = np.where(lacking, self._nowhere, page)
         # A row sees something in each step, be it silence: of nothing at all, a softmax makes NaN.
-        told[lacking, self._places + place[lacking]] = frames[lacking]
+        told[lacking, self._places + place[lacking]] = now[lacking]
 
     def at(self, index: torch.Tensor, extent: int) -> tuple[Places, torch.Tensor]:
         """Where the step's positions go that belong at ``index`` of rings, int64, shape [rows, 1]; and from which
