@@ -16,6 +16,7 @@ from rtc_server.protocols.rooms import (
     Speaking,
 )
 from rtc_server.rooms.member import Member
+from rtc_server.rooms.record import lasts, read_message, record_of, write
 from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUND_BYTES, MOST_MEMBERS, Room
 from tests.support.seats import Client, seated
 
@@ -362,3 +363,22 @@ def test_how_loud_others_are_follows_every_change() -> None:
     assert level(ben) == 1.0
     room.leave(ben, 1.0)
     assert level(ann) == 0.0
+
+
+def test_what_grows_is_kept_as_far_as_it_is_and_for_whom() -> None:
+    """In another process it is what there was of it, for members of its language alone; what grew is not written down
+    event by event."""
+    room = a_room()
+    (ana, _), (_, client) = seated(room, "Ana", "pt"), seated(room, "Ann", "en")
+    message = room.begin_message(ana, "pt", "en", "good", 1.0)
+    room.grow(message, "good morning", 2.0)
+    grown = client.of(RoomMessage)[-1]
+    assert (grown.text, grown.grows, lasts(grown, 1)) == ("good morning", True, False)
+    inherited = read_message(write(record_of(message))).message(9.0)
+    assert (inherited.text_in("en"), inherited.is_for("en"), inherited.is_for("pt")) == ("good morning", True, False)
+    room.end_message(message, "good morning", tone(), 80, 3.0)
+    assert lasts(client.of(RoomMessage)[-1], 1)
+    spoken = room.say(ana, "bom dia", "speech", 80, 3.0, elsewhere="en")
+    assert spoken.renderings == {}
+    inherited = read_message(write(record_of(spoken))).message(9.0)
+    assert (inherited.is_for("en"), inherited.is_for("pt")) == (False, True)
