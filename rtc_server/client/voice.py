@@ -130,7 +130,7 @@ class VoiceClient:
         self._resume_token: str | None = None
         self._last_seq = 0
         self._resuming = asyncio.Lock()
-        self._former: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self.session: str | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=_MAX_EVENTS)
         self.closed = asyncio.Event()
@@ -169,15 +169,22 @@ class VoiceClient:
             except BaseException:
                 if before.connectionState in _OVER:
                     self.closed.set()
-                await after.close()
+                await asyncio.shield(self._let_go(after))
                 raise
             self.pc, self.channel = after, channel
             self.closed.clear()
             # Only now: a connection that is closed tells the server that the conversation is over.
             before.remove_all_listeners()
             old_channel.remove_all_listeners()
-            self._former = former = asyncio.create_task(before.close(), name="client-former")
-        await asyncio.shield(former)
+            closing = self._let_go(before)
+        await asyncio.shield(closing)
+
+    def _let_go(self, pc: LeanPeerConnection) -> asyncio.Task[None]:
+        """Close a connection to the end, whatever is cancelled meanwhile: half closed, it would keep its sockets."""
+        task = asyncio.create_task(pc.close(), name="client-close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
 
     async def _move(self, within_s: float) -> None:
         """Resume at the same address, where another server answers by now, or soon."""
@@ -228,9 +235,8 @@ class VoiceClient:
     async def close(self) -> None:
         """Hang up. Idempotent."""
         await self._drop_tasks()
-        await self.pc.close()
-        if self._former is not None:
-            await self._former
+        self._let_go(self.pc)
+        await asyncio.shield(asyncio.gather(*self._closing))
 
     def send(self, message: dict[str, Any] | str | bytes) -> None:
         """Send a message of ``docs/protocol.md``, section 3."""

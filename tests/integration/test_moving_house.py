@@ -20,6 +20,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import ON_ONE_LOOP
 from tests.support.calls import text_of
 from tests.support.leftovers import leaves_nothing
@@ -113,4 +114,34 @@ async def test_a_client_that_hangs_up_while_no_other_node_answers_leaves_nothing
                     session = client.session
                     await until(lambda: refused(server) > 0, "it asks")
                     assert client.session == session
+                await draining
+
+
+async def test_a_client_that_hangs_up_while_a_connection_is_being_closed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one by which it asked in vain: what is cancelled then is the asking, and not the closing."""
+    closing, go_on = asyncio.Event(), asyncio.Event()
+    close = LeanPeerConnection.close
+
+    async def close_in_two_steps(pc: LeanPeerConnection) -> None:
+        closing.set()
+        await go_on.wait()
+        await close(pc)
+
+    async with engine_process(tmp_path, "--engine-service", "echo", "--echo-slots", "1") as engine:
+        await engine.wait_ready()
+        async with echo_node("a", engine, tmp_path) as server:
+            await until(lambda: server.engines["echo"].has_room, "the engine is known", 30.0)
+            async with leaves_nothing(server):
+                client = VoiceClient(f"http://127.0.0.1:{server.port}", tone(440))
+                await client.connect()
+                await client.wait_for("connected")
+                monkeypatch.setattr(LeanPeerConnection, "close", close_in_two_steps)
+                draining = asyncio.create_task(server.admission.drain(30.0), name="drain")
+                await asyncio.wait_for(closing.wait(), 30.0)
+                hanging_up = asyncio.create_task(client.close(), name="hang-up")
+                await until(lambda: "client-move" not in {task.get_name() for task in asyncio.all_tasks()}, "no asking")
+                go_on.set()
+                await hanging_up
                 await draining
