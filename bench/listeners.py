@@ -7,24 +7,22 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urljoin
 
-import aiohttp
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration
 
 from bench.systems import OURS, SYSTEMS, of_tree
 from bench.table import publish, spread
 from lab.servers import RunningServer, System, running
 from lab.sound.tones import tone
 from lab.waiting import until
+from lab.whip import posted
 from rtc_server.client import MicrophoneTrack
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 
 HELP = "CPU of a session with clients that only listen, by their number"
 
-_SDP = {"Content-Type": "application/sdp"}
 _TONE_HZ = 440
 
 
@@ -67,44 +65,26 @@ async def _measure(
     systems: Sequence[System], counts: Sequence[int], arguments: argparse.Namespace
 ) -> dict[tuple[str, int], list[float]]:
     shares: dict[tuple[str, int], list[float]] = {(system.name, count): [] for system in systems for count in counts}
-    async with contextlib.AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+    async with contextlib.AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(running(system)) for system in systems]
         for _ in range(arguments.rounds):
             for count in counts:
                 for server in servers:
-                    shares[server.system.name, count].append(await _share(http, server, count, arguments.seconds))
+                    shares[server.system.name, count].append(await _share(server, count, arguments.seconds))
     return shares
 
 
-async def _share(http: aiohttp.ClientSession, server: RunningServer, listeners: int, seconds: float) -> float:
+async def _share(server: RunningServer, listeners: int, seconds: float) -> float:
     """Of a core, while a session runs that so many listen to."""
     async with contextlib.AsyncExitStack() as stack:
         speaker = LeanPeerConnection(RTCConfiguration(iceServers=[]))
         speaker.addTransceiver(MicrophoneTrack(tone(_TONE_HZ)), direction="sendonly")
-        session = await stack.enter_async_context(_posted(http, f"{server.url}/whip/echo", speaker))
+        session = await stack.enter_async_context(posted(server.url, "/whip/echo", speaker))
         for _ in range(listeners):
             listener = LeanPeerConnection(RTCConfiguration(iceServers=[]))
             listener.addTransceiver("audio", direction="recvonly")
-            url = f"{server.url}/whep/{session.rsplit('/', 1)[1]}"
-            await stack.enter_async_context(_posted(http, url, listener))
+            await stack.enter_async_context(posted(server.url, f"/whep/{session.id}", listener))
             await until(lambda peer=listener: peer.rtp_figures().packets_received, "the voice")  # type: ignore[misc]
         began, cpu = time.monotonic(), server.cpu_s()
         await asyncio.sleep(seconds)
         return (server.cpu_s() - cpu) / (time.monotonic() - began)
-
-
-@contextlib.asynccontextmanager
-async def _posted(http: aiohttp.ClientSession, url: str, peer: RTCPeerConnection) -> AsyncIterator[str]:
-    """A connection by WHIP or WHEP, until it is left. Yields the address of what was made."""
-    try:
-        await peer.setLocalDescription(await peer.createOffer())
-        async with http.post(url, data=peer.localDescription.sdp, headers=_SDP) as response:
-            response.raise_for_status()
-            resource = urljoin(str(response.url), response.headers["Location"])
-            await peer.setRemoteDescription(RTCSessionDescription(await response.text(), "answer"))
-        await until(lambda: peer.connectionState == "connected", "the connection")
-        yield resource
-        async with http.delete(resource) as response:
-            response.raise_for_status()
-    finally:
-        await peer.close()

@@ -190,16 +190,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
     )
     if service == SIMULTANEOUS:
         # What is set of the dialogue's sampling and memory is not meant for it: its checkpoint says what suits it.
-        options = KyutaiOptions(
-            model,
-            slots,
-            device,
-            dtype=settings.dtype,
-            quantize=settings.quantize,
-            kv_dtype=settings.kv_dtype,
-            seed=settings.seed,
-            threads=settings.threads,
-        )
+        options = dataclasses.replace(options, context=None, temp=None, temp_text=None, top_k=None, top_k_text=None)
     if service == TRANSCRIBE:
         # What was said does not depend on chance, nor on how long the dialogue model remembers.
         options = dataclasses.replace(options, temp_text=0.0, context=None)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.errors import BadCandidate, RestartUnsupported
@@ -154,7 +155,7 @@ class Connection:
         """The figures of now; that the peer has answered since the last look is a sign of life. What it has lost is
         told to the encoder."""
         peer, received = self._peer.stats(), self._receiver.figures()
-        now = self._parts.wheel.now()
+        playout, now = self._voice.playout, self._parts.wheel.now()
         if peer.answers != self._answers:
             self._answers = peer.answers
             self._heard_at = now
@@ -173,9 +174,9 @@ class Connection:
             jitter_s=peer.jitter_s,
             fraction_lost_out=peer.fraction_lost_out,
             rtt_s=peer.rtt_s,
-            playout_ms=self._voice.waiting_ms,
-            playout_dropped_ms=self._voice.dropped_ms,
-            underruns=self._voice.underruns,
+            playout_ms=playout.depth_ms,
+            playout_dropped_ms=audio.samples_to_ms(playout.dropped_samples),
+            underruns=playout.underruns,
         )
 
     def silent_s(self, now: float) -> float:

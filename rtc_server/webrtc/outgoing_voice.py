@@ -16,7 +16,6 @@ from typing import Final, NoReturn, Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.media.opus import OpusEncoder
 from rtc_server.media.playout import PlayoutBuffer
@@ -40,16 +39,8 @@ class OutgoingVoice(Protocol):
         """For the peer to send."""
 
     @property
-    def waiting_ms(self) -> float:
-        """How much of it has not left yet."""
-
-    @property
-    def dropped_ms(self) -> float:
-        """How much was cut away, in all."""
-
-    @property
-    def underruns(self) -> int:
-        """How often it ran dry."""
+    def playout(self) -> PlayoutBuffer:
+        """Where it waits."""
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """Queue a frame: mono float32 at 24 kHz."""
@@ -66,26 +57,14 @@ class OwnVoice:
 
     def __init__(self, playout: PlayoutBuffer, track: OutboundTrack) -> None:
         self.track = track
-        self._playout = playout
-
-    @property
-    def waiting_ms(self) -> float:
-        return self._playout.depth_ms
-
-    @property
-    def dropped_ms(self) -> float:
-        return audio.samples_to_ms(self._playout.dropped_samples)
-
-    @property
-    def underruns(self) -> int:
-        return self._playout.underruns
+        self.playout = playout
 
     def play(self, pcm: FloatArray, now: float) -> None:
-        self._playout.push(pcm, now)
+        self.playout.push(pcm, now)
         self.track.start()
 
     def clear(self) -> None:
-        self._playout.clear()
+        self.playout.clear()
 
     def on_loss_report(self, fraction: float) -> None:
         if isinstance(self.track, EncodedTrack):
@@ -105,7 +84,7 @@ class SharedVoice:
         self._wheel = wheel
         self._losses: dict[SharedTrack, float] = {}
         """What each track that sends has lost, by its peer's last report."""
-        self._playout = PlayoutBuffer(margin_ms)
+        self.playout = PlayoutBuffer(margin_ms)
         self._source: EncodedTrack | None = None
         self._sending: asyncio.Task[None] | None = None
 
@@ -116,12 +95,12 @@ class SharedVoice:
     def play(self, pcm: FloatArray, now: float) -> None:
         """Queue a frame for all, if any of them sends: mono float32 at 24 kHz."""
         if self._source is not None:
-            self._playout.push(pcm, now)
+            self.playout.push(pcm, now)
             self._source.start()
 
     def clear(self) -> None:
         """Forget what has not left yet."""
-        self._playout.clear()
+        self.playout.clear()
 
     async def close(self) -> None:
         """No more is sent. Idempotent."""
@@ -129,16 +108,12 @@ class SharedVoice:
         if sending is not None:
             await asyncio.gather(sending, return_exceptions=True)
 
-    @property
-    def playout(self) -> PlayoutBuffer:
-        return self._playout
-
     def join(self, track: SharedTrack) -> None:
         """Send to ``track`` as well, from the next packet on."""
         self._losses[track] = 0.0
         if self._source is None:
-            self._playout = PlayoutBuffer(self._margin_ms)
-            self._source = EncodedTrack(self._playout, self._make_encoder(), self._bitrate, wheel=self._wheel)
+            self.playout = PlayoutBuffer(self._margin_ms)
+            self._source = EncodedTrack(self.playout, self._make_encoder(), self._bitrate, wheel=self._wheel)
             self._sending = asyncio.create_task(self._send(self._source), name="shared-voice")
 
     def leave(self, track: SharedTrack) -> None:
@@ -187,16 +162,8 @@ class Share:
         self._voice = voice
 
     @property
-    def waiting_ms(self) -> float:
-        return self._voice.playout.depth_ms
-
-    @property
-    def dropped_ms(self) -> float:
-        return audio.samples_to_ms(self._voice.playout.dropped_samples)
-
-    @property
-    def underruns(self) -> int:
-        return self._voice.playout.underruns
+    def playout(self) -> PlayoutBuffer:
+        return self._voice.playout
 
     def play(self, pcm: FloatArray, now: float) -> None:
         """It is queued by :meth:`SharedVoice.play`, once for all."""

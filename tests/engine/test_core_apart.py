@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.core import EngineCore, run
 from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import (
@@ -33,6 +31,7 @@ from rtc_server.engine.messages import (
 from rtc_server.engine.model import BoolArray, FloatArray, RowOutput
 from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.slots import QUEUE_FRAMES
+from tests.engine.test_core import pcm
 from tests.support.fake_models import MovingModel
 
 MANY = 16
@@ -111,10 +110,6 @@ class Port:
         self.sent.append(message)
         if not isinstance(message, Ready | Opened):
             self._story.append(f"send {type(message).__name__}")
-
-
-def pcm(value: float = 0.25) -> bytes:
-    return np.full(FRAME_SAMPLES, value, np.float32).tobytes()
 
 
 def opens(slots: int) -> list[ToEngine]:

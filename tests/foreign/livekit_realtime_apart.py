@@ -24,6 +24,7 @@ async def main(url: str, *files: str) -> int:
             await text
 
     async def read(stream) -> None:  # type: ignore[no-untyped-def]
+        ear.read(" ")  # a message begins without one, and is the second of an answer that a pause has parted
         async for delta in stream:
             ear.read(delta)
 

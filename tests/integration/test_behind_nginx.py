@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 
 from lab.sound.tones import Ear
+from lab.whip import posted
 from rtc_server.access import credentials
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from tests.conftest import UNLIMITED, need_commands, running_server
-from tests.integration.test_whip import player, posted, publisher
+from tests.integration.test_whip import player, publisher
 from tests.support.asr import AsrSocketClient, asr_server
 from tests.support.calls import offering
 from tests.support.leftovers import leaves_nothing

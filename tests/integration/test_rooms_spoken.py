@@ -15,12 +15,19 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs, silence
 from rtc_server.client import VoiceClient
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
-from tests.support.room_talk import SPOKEN_PAIRS, Talker, ann_and_ana, say_until_told, understood, words
+from tests.support.room_talk import (
+    LOUD_DBFS,
+    SAID,
+    SPOKEN_PAIRS,
+    Talker,
+    ann_and_ana,
+    say_until_told,
+    understood,
+    words,
+)
 from tests.support.rooms import RoomClient, api_of, create, join, talking_rooms
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
-SAID = "what is three plus four"
-LOUD_DBFS = -30.0
 
 
 class Listener:

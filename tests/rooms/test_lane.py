@@ -35,6 +35,7 @@ from rtc_server.rooms.simultaneous import RETRY_S, Simultaneous
 from rtc_server.rooms.speaker import Speaker
 from rtc_server.services import make_simultaneous
 from rtc_server.translation.client import Translator
+from tests.support import engines
 from tests.support.seats import Client, seated
 from tests.support.translators import count, fake, running
 
@@ -148,12 +149,8 @@ async def loaded(checkpoint: Path, slots: int = 1) -> AsyncIterator[EngineClient
     assert made is not None
     client, what = made
     assert what.targets == {"pt": "en"}
-    client.start()
-    try:
-        await client.wait_settled()
+    async with engines.running(client):
         yield client
-    finally:
-        await client.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

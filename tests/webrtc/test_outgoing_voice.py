@@ -12,7 +12,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.system.wheel import Wheel
 from rtc_server.webrtc.outgoing_voice import EncodedPacket, Share, SharedVoice
 from tests.support.signals import sine
-from tests.support.virtual_time import in_virtual_time, now
+from tests.support.virtual_time import in_virtual_time, now, virtual_loop
 
 BITRATE = 32_000
 PACKET_S = 0.02
@@ -92,11 +92,12 @@ async def test_nothing_is_encoded_while_no_connection_sends() -> None:
     stage = Stage()
     waiting = stage.voice.share()
     stage.say(3)
-    await asyncio.sleep(1.0)
+    virtual_loop().stall(1.0)
+    await asyncio.sleep(0)
     assert (stage.encoders, shared_voices()) == ([], [])
     asked = asyncio.create_task(waiting.track.next_packet())
     await asyncio.sleep(0)
-    assert waiting.waiting_ms == 0
+    assert waiting.playout.depth_ms == 0
     stage.say()
     assert (await asked)[0] == b"000001"
     await stage.voice.close()
@@ -157,9 +158,9 @@ async def test_an_interruption_is_heard_by_all_at_once() -> None:
     share, asked = await stage.joined()
     stage.say(5)
     await asked
-    assert share.waiting_ms > 300
+    assert share.playout.depth_ms > 300
     stage.voice.clear()
-    assert share.waiting_ms == 0
+    assert share.playout.depth_ms == 0
     await stage.voice.close()
 
 
