@@ -165,16 +165,17 @@ async def test_an_engine_that_hangs_is_of_its_own_conversations_alone() -> None:
 
 
 async def test_a_conversation_is_adopted_wherever_it_is() -> None:
-    key = b"k" * 24
+    other, key = b"o" * 24, b"k" * 24
     async with pool() as here:
         with served(slots=1, pool=here.address), served(slots=1, pool=here.address):
             async with media_node(here.address, 2) as one, media_node(here.address, 2) as two:
                 ears = Ear(), Ear()
-                for ear in ears:
+                for ear, its_key in zip(ears, (other, key), strict=True):
                     stream = await one.engine.open(ear)
+                    # Before the frame: its answer says that the engine has the lock, and the other node may ask for it.
+                    stream.lock(hashlib.sha256(its_key).digest())
                     stream.push(frame())
                     await until(lambda ear=ear: ear.texts == [" 1"])
-                stream.lock(hashlib.sha256(key).digest())
                 ear = Ear()
                 adopted = await two.engine.adopt(key, ear)
                 adopted.push(frame())
