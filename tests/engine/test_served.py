@@ -119,7 +119,7 @@ async def test_a_node_that_ends_leaves_the_conversations_that_it_has_locked(engi
 
 
 async def test_what_a_node_has_left_is_free_when_it_has_been_gone_for_the_grace() -> None:
-    with served(slots=1, grace_s=1.0) as brief:
+    with served(slots=1, grace_s=3.0) as brief:
         async with nodes(brief, 1) as (a,):
             async with nodes(brief, 1) as (b,):
                 (await b.open(Ear())).lock(DIGEST)
@@ -446,10 +446,12 @@ async def test_a_step_that_hangs_is_a_stall_and_nothing_is_lost(monkeypatch: pyt
             ear = Ear()
             stream = await client.open(ear)
             stream.push(frame())
-            await until(lambda: stalls == [True])
+            await asyncio.to_thread(model.wait_entered)
+            await until(lambda: stalls[-1:] == [True])
             for _ in range(100):
                 model.gate.release()
-            await until(lambda: stalls == [True, False] and ear.texts == [" 1"])
+            await until(lambda: stalls[-1:] == [False] and ear.texts == [" 1"])
+            assert stalls == [True, False] * (len(stalls) // 2), "a busy machine may make more of them"
             assert not ear.errors
 
 

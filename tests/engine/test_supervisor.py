@@ -148,7 +148,7 @@ async def test_an_engine_that_answers_is_left_alone() -> None:
     scripted = Scripted(STALL_S)
     async with running(scripted.client):
         (await scripted.open(0, 1)).push(frame())
-        await until(lambda: scripted.link.pings == 20)  # for five times as long as it may be silent
+        await until(lambda: scripted.link.pings >= 20)  # for five times as long as it may be silent
         assert len(scripted.links) == 1
         assert scripted.client.ready
 
@@ -236,6 +236,10 @@ async def test_a_killed_engine_is_started_again(no_restart_pause: None) -> None:
         np.testing.assert_array_equal(ear.pcm[0], frame(0.125))
 
 
+HUNG_S = 1.5
+"""Longer than a process that has nothing to do is kept from its turn."""
+
+
 async def hung(client: EngineClient) -> int:
     """The process of an engine that hangs in a step, whose stream has been told."""
     pid = client.pid
@@ -251,7 +255,7 @@ async def test_a_hanging_engine_is_killed_and_started_again(
 ) -> None:
     """It does not hear that it should stop."""
     monkeypatch.setattr("rtc_server.engine.child_link._CLOSE_TIMEOUT_S", 0.1)
-    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.4)) as client:
+    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), HUNG_S)) as client:
         pid = await hung(client)
         await until(lambda: client.ready)
         assert not psutil.pid_exists(pid)
@@ -265,7 +269,7 @@ async def test_a_close_while_a_hanging_engine_is_being_ended_leaves_no_process(
 ) -> None:
     """The server is stopped in the seconds that the hanging engine is given."""
     monkeypatch.setattr("rtc_server.engine.child_link._CLOSE_TIMEOUT_S", 0.5)
-    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), 0.1)) as client:
+    async with running(child(f"{FAKES}:faulty", FakeOptions(1, fault="hang"), HUNG_S)) as client:
         pid = await hung(client)
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from rtc_server.translation.model import Outcome, Translation, TranslatorInfo, U
 from rtc_server.translation.process import TranslatorLink, TranslatorSpec
 
 FAKES = "tests.support.translators"
+_LOOK_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class FakeOptions:
 
 
 class Obedient:
-    """Turns text round. ``raise``, ``refuse``, ``short``, ``sleep`` and ``hang`` do what they say, ``empty`` has no
-    translation; ``batch`` tells how many utterances were in its batch."""
+    """Turns text round. ``raise``, ``refuse``, ``short``, ``sleep`` and ``hang`` do what they say, ``wait PATH`` waits
+    until there is a file; ``empty`` has no translation; ``batch`` tells how many utterances were in its batch."""
 
     def __init__(self, options: FakeOptions) -> None:
         languages = ("en", "pt", "de")
@@ -68,6 +71,9 @@ class Obedient:
                 return Translation("", "empty", None)
             case "batch":
                 return Translation(str(together), "batch", None)
+        if utterance.text.startswith("wait "):
+            while not Path(utterance.text.removeprefix("wait ")).exists():
+                time.sleep(_LOOK_S)
         heard = "" if utterance.pcm is None else f"{len(utterance.pcm)} {np.abs(utterance.pcm).max():.2f}"
         return Translation(utterance.text[::-1] or heard, utterance.text, _voice(utterance))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,28 +102,35 @@ async def test_one_that_fails_costs_none_beside_it() -> None:
         assert count(translator._metrics, "rtc_translations_total", outcome="translation_failed") == 3
 
 
-async def test_what_waits_for_the_same_languages_shares_a_batch() -> None:
+async def test_what_waits_for_the_same_languages_shares_a_batch(tmp_path: Path) -> None:
+    go = tmp_path / "go"
     async with running(fake(batch=4)) as translator:
-        others = (Utterance("en", "de", "batch"), *(said("batch") for _ in range(5)))
-        got = await asyncio.gather(*(outcome(translator, utterance) for utterance in (said("sleep"), *others)))
-        assert got == ["peels", "1", "4", "4", "4", "4", "1"]
+        utterances = (said(f"wait {go}"), Utterance("en", "de", "batch"), *(said("batch") for _ in range(5)))
+        asked = [asyncio.create_task(outcome(translator, utterance)) for utterance in utterances]
+        await until(lambda: translator.waiting == 7)
+        assert await outcome(translator, said("abc"), 0.0) == "translation_late"
+        await until(lambda: translator.waiting == 7, "its answer: all that was asked before it is there")
+        go.touch()
+        assert (await asyncio.gather(*asked))[1:] == ["1", "4", "4", "4", "4", "1"]
 
 
-async def test_a_full_queue_refuses_at_once() -> None:
+async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
+    go = tmp_path / "go"
     async with running(fake(queue=2)) as translator:
-        first = [asyncio.create_task(outcome(translator, said("sleep"))) for _ in range(2)]
+        first = [asyncio.create_task(outcome(translator, said(f"wait {go}"))) for _ in range(2)]
         await until(lambda: translator.waiting == 2)
         assert count(translator._metrics, "rtc_translations_waiting") == 2
         with pytest.raises(Overloaded):
             await translator.translate(said("abc"))
-        assert await asyncio.gather(*first) == ["peels", "peels"]
+        go.touch()
+        assert await asyncio.gather(*first) == [f"wait {go}"[::-1]] * 2
         assert (await translator.translate(said("abc"))).text == "cba"
 
 
 async def test_one_that_misses_its_deadline_is_not_computed() -> None:
     """And gives its place back at once; one that computes keeps it, for the process is still at it."""
     async with running(fake(batch=1)) as translator:
-        hangs = asyncio.create_task(outcome(translator, said("hang"), 0.2))
+        hangs = asyncio.create_task(outcome(translator, said("hang"), 2.0))  # by then the process is at it
         await until(lambda: translator.waiting == 1)
         assert await outcome(translator, said("abc"), 0.1) == "translation_late"
         assert await hangs == "translation_late"
