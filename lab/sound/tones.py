@@ -20,6 +20,8 @@ TONE_LEVEL: Final = 0.25
 TONE_DBFS: Final = 20 * np.log10(TONE_LEVEL / np.sqrt(2))
 VOICED_DBFS: Final = TONE_DBFS - 20
 """A block of a tone that is quieter than this has a hole in it."""
+_PITCH_HZ: Final = 3.0
+"""Within which a tone is of a pitch, after codecs and resamplers."""
 _POLL_S: Final = 0.01
 _BLOCK_MS: Final = 5
 _HOLDUP_MS: Final = 25
@@ -134,6 +136,13 @@ def pitch_hz(pcm: FloatArray) -> float:
     left, middle, right = spectrum[peak - 1 : peak + 2]
     shift = 0.5 * (left - right) / (left - 2 * middle + right)
     return float((peak + shift) * MODEL_RATE_HZ / pcm.size)
+
+
+def ends_in_tone(pcm: FloatArray, hz: float) -> bool:
+    """Whether the last second of ``pcm`` is a tone of this pitch. Wait for it: where a busy machine has cut holes into
+    it, the next second may have none."""
+    last = pcm[-MODEL_RATE_HZ:]
+    return last.size == MODEL_RATE_HZ and level_dbfs(last) > VOICED_DBFS and abs(pitch_hz(last) - hz) <= _PITCH_HZ
 
 
 def tone_dbfs(pcm: FloatArray, hz: float) -> float:

@@ -34,7 +34,7 @@ def keys(tmp_path: Path) -> Path:
     path.write_text(
         f'[[keys]]\nname = "ada"\nhash = "{credentials.hash_of(ADA)}"\n'
         f'[[keys]]\nname = "bob"\nhash = "{credentials.hash_of(BOB)}"\nservices = ["dialogue"]\n'
-        f'[[keys]]\nname = "guest"\nhash = "{credentials.hash_of(GUEST)}"\nmax_session_s = 1\n'
+        f'[[keys]]\nname = "guest"\nhash = "{credentials.hash_of(GUEST)}"\nmax_session_s = 4\n'
     )
     return path
 

@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.sound.tones import Ear, longest_gap_ms, tone
+from lab.sound.tones import Ear, tone
 from lab.waiting import until
-from rtc_server.app import Server
 from rtc_server.audio import FloatArray
 from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.engine.factory import SlotOptions
-from rtc_server.engine.link import EngineLink
+from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.engine.process import ChildSpec, ProcessLink
@@ -29,7 +28,21 @@ from tests.support.trouble import assert_turned_away, count_of, url_of
 pytestmark = pytest.mark.slow
 
 
-async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on() -> None:
+@pytest.fixture
+def may_start(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set: while a test clears it, no engine is started again."""
+    start, may = ProcessLink.start, asyncio.Event()
+    may.set()
+
+    async def start_when_it_may(link: ProcessLink, on_message: OnMessage, on_exit: OnExit) -> None:
+        await may.wait()
+        await start(link, on_message, on_exit)
+
+    monkeypatch.setattr(ProcessLink, "start", start_when_it_may)
+    return may
+
+
+async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on(may_start: asyncio.Event) -> None:
     """By the same connection: the client is told, readiness goes and returns, and so does the sound."""
     ear = Ear()
     async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
@@ -40,6 +53,7 @@ async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on()
             pid = server.engines["echo"].pid
             assert pid is not None
             assert pid != os.getpid()
+            may_start.clear()
             os.kill(pid, signal.SIGKILL)
             error = await client.wait_for("error", code="engine_failed")
             assert error["retryable"] is True
@@ -48,7 +62,8 @@ async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on()
             with pytest.raises(OfferRefused) as refused:
                 await VoiceClient(url).__aenter__()
             assert (refused.value.status, refused.value.code) == (503, "engine_unavailable")
-            await client.wait_for("state", 20, reason="restarted")
+            may_start.set()
+            await client.wait_for("state", 60, reason="restarted")
             kinds = [event["type"] for event in client.events if event["type"] not in ("stats", "state")]
             assert kinds == ["connected", "error", "recovered"]
             await ear.hear(0.5)
@@ -64,33 +79,36 @@ async def test_an_engine_that_is_killed_comes_back_and_its_conversations_go_on()
         assert (await get_json(f"{url}/status"))[1]["engines"]["echo"]["restarts"] == 1
 
 
-async def test_a_client_that_waits_for_an_engine_that_starts_is_connected_before_it_is_there() -> None:
+async def test_a_client_that_waits_for_an_engine_that_starts_is_connected_before_it_is_there(
+    may_start: asyncio.Event,
+) -> None:
     """It is told how long the start before has taken, and talks in the session that it has."""
     ear = Ear()
     async with running_server("--model", "echo", "--engine", "process") as server, leaves_nothing(server):
         url, engine = url_of(server), server.engines["echo"]
         assert engine.pid is not None
+        may_start.clear()
         os.kill(engine.pid, signal.SIGKILL)
         await until(lambda: engine.coming, "another start")
         async with VoiceClient(url, tone(440), options={"wait": True}, on_voice=ear) as client:
             starting = await client.wait_for("starting")
-            assert starting["eta_ms"] > 0
+            assert starting["eta_ms"] >= 0, "it is known"
             assert client.pc.connectionState == "connected"
             assert await assert_turned_away(url, "engine_unavailable") <= 60
-            connected = await client.wait_for("connected", 20)
+            may_start.set()
+            connected = await client.wait_for("connected", 60)
             assert connected["session"] == client.session
             await ear.until_voice()
             assert engine.slots_used == 1
 
 
-async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
-    """Two services, each with an engine: a conversation with the other one does not notice."""
+async def test_an_engine_that_is_killed_costs_nobody_else(may_start: asyncio.Event) -> None:
+    """Two services, each with an engine: a conversation with the other one goes on for as long as this one is away."""
     child = ChildSpec("rtc_server.models.echo:load", SlotOptions(4))
     links: dict[str, Callable[[], EngineLink]] = {
         "dialogue": lambda: ProcessLink(child),
         "echo": lambda: LocalLink(lambda: EchoModel(4)),
     }
-    gaps_ms: list[int] = []
     ear = Ear()
     async with (
         server_with(links) as server,
@@ -98,28 +116,25 @@ async def test_an_engine_that_is_killed_costs_nobody_else() -> None:
         VoiceClient(url_of(server), tone(440), service="echo", on_voice=ear) as kept,
     ):
         await ear.until_voice()
-        await ear.hear(0.5)
-        # A process that starts takes a turn from all others on a busy machine, now and then; not every time.
-        while not gaps_ms or (min(gaps_ms) > 80 and len(gaps_ms) < 5):
-            start = ear.samples
-            await _kill_engine(server, "dialogue")
-            await ear.hear(0.3)
-            gaps_ms.append(longest_gap_ms(ear.since(start)))
+        async with VoiceClient(url_of(server), tone(700), service="dialogue") as client:
+            await client.wait_for("connected")
+            pid = server.engines["dialogue"].pid
+            assert pid is not None
+            may_start.clear()
+            os.kill(pid, signal.SIGKILL)
+            await client.wait_for("error", code="engine_failed")
+            await ear.hear(0.5)
+            await ear.until_voice()
+            assert not server.engines["dialogue"].ready
+            may_start.set()
+            await client.wait_for("state", 60, reason="restarted")
+            await ear.hear(0.5)
+            await ear.until_voice()
         assert not kept.closed.is_set()
         assert count_of(kept, "error") == 0
-        assert min(gaps_ms) <= 80, gaps_ms
+        assert server.engines["echo"].restarts == 0
         await assert_serves(url_of(server), "echo")
         await assert_serves(url_of(server), "dialogue")
-
-
-async def _kill_engine(server: Server, service: str) -> None:
-    """Under a client, who is told of it; returns when another has taken its place."""
-    async with VoiceClient(url_of(server), tone(700), service=service) as client:
-        await client.wait_for("connected")
-        pid = server.engines[service].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await client.wait_for("state", 20, reason="restarted")
 
 
 async def test_an_engine_that_hangs_is_told_of_and_goes_on() -> None:
@@ -176,11 +191,12 @@ async def test_a_detector_that_is_killed_goes_on_for_those_who_talk() -> None:
             os.kill(pid, signal.SIGKILL)
             await until(lambda: detector.ready and detector.pid != pid, "another detector")
             await until(lambda: detector.slots_used == 1, "the session in it")
+            before = count_of(client, "speech-started")
             speaker.say("Are you there again?")
-            await until(lambda: count_of(client, "speech-started") == 2, "speech heard again")
+            await until(lambda: count_of(client, "speech-started") > before, "speech heard again")
             assert not client.closed.is_set()
             started = [event["at_ms"] for event in client.events if event["type"] == "speech-started"]
-            assert started[1] > started[0]
+            assert started[before] > started[before - 1]
 
 
 async def test_an_engine_whose_step_raises_is_restarted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,10 +10,10 @@ import aiohttp
 import numpy as np
 import pytest
 
-from lab.sound.tones import pitch_hz
+from lab.sound.tones import ends_in_tone
 from lab.waiting import until
 from rtc_server.app import Server
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
+from rtc_server.audio import FRAME_SAMPLES, FloatArray
 from rtc_server.engine.local import LocalLink
 from rtc_server.protocols.openai import live
 from rtc_server.protocols.openai.formats import LIVE_FORMATS, AudioFormat
@@ -45,8 +46,7 @@ async def test_a_voice_comes_back_in_each_format(server: Server, form: AudioForm
     async with leaves_nothing(server), live_client(at(server), Tone(440), form=form) as client:
         started = await client.wait_for("session.started")
         assert started["session"]["audio"]["format"] == form.as_dict()
-        await until(lambda: client.heard.size > 3 * MODEL_RATE_HZ, "three seconds of voice")
-        assert pitch_hz(client.heard[-MODEL_RATE_HZ:]) == pytest.approx(440, abs=3)
+        await until(lambda: ends_in_tone(client.heard, 440), "a second of the tone")
         assert max(map(len, client.chunks)) <= form.rate_hz * form.sample_bytes * 0.12
 
 
@@ -109,6 +109,7 @@ async def test_how_long_a_session_has_lasted_is_told(service: str, monkeypatch: 
 
 async def test_a_close_that_is_asked_for_comes_after_the_rest(counting: Server) -> None:
     """What was said is answered, then the end is told, and then the socket is closed: in that order."""
+    began = time.monotonic()
     async with leaves_nothing(counting), live_client(at(counting), talks=False) as client:
         await client.wait_for("session.started")
         await client.append(Tone(440)(3 * FRAME_SAMPLES))
@@ -118,7 +119,7 @@ async def test_a_close_that_is_asked_for_comes_after_the_rest(counting: Server) 
         assert len(loud) == 3
         last = client.events[-1]
         assert (last["type"], last["reason"], last["client_event_id"]) == ("session.closed", "close_requested", "c")
-        assert last["usage"] == {"seconds": 0}
+        assert 0 <= last["usage"]["seconds"] <= time.monotonic() - began
 
 
 async def test_nothing_is_heard_after_a_close(counting: Server) -> None:
