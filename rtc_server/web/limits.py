@@ -216,7 +216,7 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         super().pause_writing()
         _cancel(self._stall)
-        self._stall = asyncio.get_running_loop().call_later(self._limits.stalled_s, self.cut_off)
+        self._expect_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -230,6 +230,18 @@ class Connection(web.RequestHandler):
         if self._entry is not None:
             self._connections.leave(self._entry)
             self._entry = None
+
+    def _expect_taking(self) -> None:
+        """Cut it off unless the client takes some of what waits for it: a large answer waits as one."""
+        if self.transport is not None:
+            waiting = self.transport.get_write_buffer_size()
+            self._stall = asyncio.get_running_loop().call_later(self._limits.stalled_s, self._on_stall, waiting)
+
+    def _on_stall(self, waited: int) -> None:
+        if self.transport is not None and self.transport.get_write_buffer_size() < waited:
+            self._expect_taking()
+        else:
+            self.cut_off()
 
     def _on_late_head(self) -> None:
         """No request, so no handler that answers: the words are ours, all of them."""
