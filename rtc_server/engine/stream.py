@@ -18,7 +18,7 @@ from rtc_server.engine.messages import PCM, AboutRow, Close, Frame, Lock, Opened
 from rtc_server.engine.model import FloatArray, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
 from rtc_server.errors import ServerError
-from rtc_server.protocols.events import ClientMessage, ServerEvent
+from rtc_server.protocols.events import ClientMessage, ServerEvent, WordsComplete
 
 _IN_FLIGHT_FRAMES: Final = 32
 WINDOW_FRAMES: Final = QUEUE_FRAMES
@@ -107,7 +107,7 @@ class EngineStream:
         """In which the one who speaks into it speaks, where the engine knows; else empty."""
         return ""
 
-    def take(self, message: ClientMessage | ServerEvent) -> bool:
+    def take(self, message: ClientMessage | ServerEvent | WordsComplete) -> bool:
         """A command of the client, or an event of what was heard in its microphone. Whether the engine has a use for
         it: those of models have none. Raises a ServerError for a command that cannot be obeyed."""
         return False
@@ -116,6 +116,11 @@ class EngineStream:
     def unanswered(self) -> list[Frame]:
         """The frames in flight, but for those that are long forgotten."""
         return [frame for _, frame in self._in_flight.values()]
+
+    @property
+    def pushed(self) -> int:
+        """Frames since the conversation began; what the model makes of the last one has this number."""
+        return self._seq - self._origin
 
     @property
     def in_flight(self) -> int:

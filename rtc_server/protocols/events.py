@@ -6,6 +6,7 @@ clocks: the time of an event is an argument.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -203,6 +204,14 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     packets_bad: int = 0
     concealed_in: float = 0.0
     jitter_buffer_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WordsComplete:
+    """Every word that was said until ``until_ms`` has come. For services that take what their users say; no client
+    gets it."""
+
+    until_ms: int
 
 
 Heard = Word | SpeechStarted | SpeechEnded | TurnEnded | Interrupted

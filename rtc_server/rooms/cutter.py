@@ -48,6 +48,8 @@ class Cutter:
         """Of the speech that goes on, where the detector tells."""
         self._ends: list[tuple[int, int]] = []
         """Stretches of speech whose last words may still be under way."""
+        self._complete_ms = 0.0
+        """Until there, no word is under way: so it was told."""
 
     @property
     def speaking(self) -> bool:
@@ -63,6 +65,10 @@ class Cutter:
         self._ends.append(stretch)
         self._stretches.append(stretch)
         self._start_ms = None
+
+    def complete(self, until_ms: int) -> None:
+        """Every word that was said until then has come."""
+        self._complete_ms = until_ms
 
     def word(self, word: Word) -> None:
         if not self._detects or self._is_speech(word):
@@ -95,7 +101,7 @@ class Cutter:
 
     def _texts(self, at_ms: int, delay_ms: float) -> list[Cut]:
         cuts: list[Cut] = []
-        known_ms = at_ms - delay_ms - _LATE_MS
+        known_ms = max(at_ms - delay_ms - _LATE_MS, self._complete_ms)
         while self._ends and self._ends[0][1] <= known_ms:
             end_ms = self._ends.pop(0)[1]
             count = sum(word.start_ms <= end_ms + _SLACK_MS for word in self._words)

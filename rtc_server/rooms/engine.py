@@ -82,7 +82,7 @@ class SeatStream(EngineStream):
         self.listener.on_output(StreamOutput(self._numbers, heard, "", (), TokenMark.NONE, 0.0))
         return True
 
-    def take(self, message: events.ClientMessage | events.ServerEvent) -> bool:
+    def take(self, message: events.ClientMessage | events.ServerEvent | events.WordsComplete) -> bool:
         if self.closed:
             return False
         match message:
@@ -91,7 +91,7 @@ class SeatStream(EngineStream):
                 booth.retarget(self._lobby, self._where, self._member, target)
             case Say() | RoomSettings():
                 self._lobby.obey(self._where, self._member, message)
-            case events.SpeechStarted() | events.SpeechEnded() | events.Word():
+            case events.SpeechStarted() | events.SpeechEnded() | events.Word() | events.WordsComplete():
                 self._speaker.on_event(message)
             case _:
                 return False

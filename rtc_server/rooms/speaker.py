@@ -59,10 +59,9 @@ class Speaker:
         if self._member.language in self._lobby.interpreter.hears:
             self._sound.append(frame)
         self._interpret(frame)
-        for cut in self._cutter.heard(self.heard_ms):
-            self._say(cut)
+        self._cut()
 
-    def on_event(self, event: events.Heard) -> None:
+    def on_event(self, event: events.Heard | events.WordsComplete) -> None:
         """What was heard in the microphone; times are in its audio."""
         match event:
             case events.SpeechStarted(at_ms):
@@ -73,6 +72,9 @@ class Speaker:
                 self._room.set_speaking(self._member, False)
             case events.Word():
                 self._cutter.word(event)
+            case events.WordsComplete(until_ms):
+                self._cutter.complete(until_ms)
+                self._cut()
             case _:
                 pass
 
@@ -96,6 +98,10 @@ class Speaker:
         engine = self._lobby.recogniser(self._member.language)
         info = None if engine is None else engine.info
         return Cutter(0.0 if info is None else info.delay_s * 1000, self._lobby.detects)
+
+    def _cut(self) -> None:
+        for cut in self._cutter.heard(self.heard_ms):
+            self._say(cut)
 
     def _say(self, cut: Cut) -> None:
         if self._lobby.paused:

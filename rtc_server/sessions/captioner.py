@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from rtc_server.audio import FRAME_MS
 from rtc_server.config import Settings
 from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ModelInfo, ServiceKind
@@ -19,6 +20,7 @@ from rtc_server.system.loop_lag import LagWindow
 
 _LOOK_S: Final = 0.25
 """The load is looked at no more often than this, however many conversations ask."""
+_FAST_STEP_MS: Final = FRAME_MS / 4
 
 
 class Captioner:
@@ -51,6 +53,11 @@ class Captioner:
     def serves(self, kind: ServiceKind) -> bool:
         """Whether conversations with a model of this kind have captions."""
         return kind is ServiceKind.DIALOGUE
+
+    @property
+    def hurries(self) -> bool:
+        """Whether the model is so fast that words can be brought out before their time: that costs it more steps."""
+        return (self.engine.step_p50_ms or 0.0) <= _FAST_STEP_MS and self.room
 
     def ends(self, now: float) -> ServerError | None:
         """Why captions that are there have to end now, if they have to."""

@@ -1,7 +1,9 @@
 """A conversation's captions: its user's own words, written down by a transcribing model that hears the same microphone.
 
 Owns the session's stream of that model. Captions are lent: they end when a client of the model wants their slot, when
-load comes near the conversations, and with their engine, and come back by themselves. Knows nothing of transports.
+load comes near the conversations, and with their engine, and come back by themselves. When the user pauses, the model
+hears silence ahead of time: it writes a word as long after it was said as its delay is, and need not wait for that.
+Knows nothing of transports.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 _LAST_WORDS_S: Final = 1.0
 """How long the end of a conversation may wait for them."""
+_AHEAD_EXTRA_S: Final = 4 * audio.FRAME_MS / 1000
+"""Silence beyond the model's delay: it takes up to two frames more for a word, and one to close it."""
+_HELD_FRAMES: Final = 25
+"""Of the microphone, while silence goes to a model ahead of them."""
 
 
 class Captions:
@@ -34,7 +41,11 @@ class Captions:
     """
 
     def __init__(
-        self, captioner: Captioner, wanted: bool, emit: Callable[[events.ServerEvent], None], log_id: str
+        self,
+        captioner: Captioner,
+        wanted: bool,
+        emit: Callable[[events.ServerEvent | events.WordsComplete], None],
+        log_id: str,
     ) -> None:
         self._captioner = captioner
         self._engine = captioner.engine
@@ -45,6 +56,11 @@ class Captions:
         self._beginning: asyncio.Task[None] | None = None
         self._hears = False
         """The stream is behind its prefix: frames of the microphone go to it."""
+        self._ahead: asyncio.Task[None] | None = None
+        """Silence goes to the stream ahead of time; what the microphone hears meanwhile is held and follows it."""
+        self._held: deque[FloatArray] = deque(maxlen=_HELD_FRAMES)
+        self._complete: tuple[int, int] | None = None
+        """When the model has heard so many frames, every word that was said until so many ms has come."""
         self._frames = self._frames_before = 0
         """Of the microphone since the conversation began, and of those, what came before the stream heard."""
         self._words = WordAssembler()
@@ -87,11 +103,28 @@ class Captions:
         """A frame of the microphone, as the conversation's model gets it."""
         self._frames += 1
         if self._hears and self._stream is not None and not self._closed:
-            self._stream.push(pcm)
+            if self._ahead is None:
+                self._stream.push(pcm)
+            else:
+                self._held.append(pcm)
+
+    def on_pause(self, at_ms: int) -> None:
+        """The user has not spoken since ``at_ms`` of the microphone: have the words until there written at once, if
+        there is room for that."""
+        info, stream = self._engine.info, self._stream
+        if not self._hears or stream is None or info is None or self._closed or not self._captioner.hurries:
+            return
+        frames = frames_of(info.delay_s + _AHEAD_EXTRA_S + at_ms / 1000) - self._frames
+        if frames > 0 and self._ahead is None:
+            self._ahead = asyncio.create_task(self._hurry(stream, frames, at_ms), name=f"captions-{self._log_id}")
 
     def on_output(self, output: StreamOutput) -> None:
-        if self._hears:
-            self._tell(self._words.push(output.frame, output.mark, output.text))
+        if not self._hears:
+            return
+        self._tell(self._words.push(output.frame, output.mark, output.text))
+        if self._complete is not None and output.frame >= self._complete[0]:
+            until_ms, self._complete = self._complete[1], None
+            self._emit(events.WordsComplete(until_ms))
 
     def on_engine_error(self, error: ServerError) -> None:
         """The slot was taken back, or the engine has ended: an engine that comes again is taken again."""
@@ -101,6 +134,7 @@ class Captions:
     def reset(self) -> None:
         """A new conversation: times begin at 0 again."""
         self._frames = self._frames_before = 0
+        self._stop_hurrying()
         if self._hears and self._stream is not None:
             self._set_hearing(False)
             self._stream.reset()
@@ -115,6 +149,8 @@ class Captions:
         flush_s = FLUSH_EXTRA_S + (0.0 if self._engine.info is None else self._engine.info.delay_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
+                if self._ahead is not None:
+                    await self._ahead
                 for _ in range(frames_of(flush_s)):
                     await stream.feed(audio.silence(audio.FRAME_SAMPLES))
                 await stream.drained()
@@ -124,10 +160,9 @@ class Captions:
         """Give the stream back. Idempotent."""
         self._closed = True
         self._wanted = False
-        beginning = self._beginning
+        tasks = [task for task in (self._beginning, self._ahead) if task is not None]
         self._release()
-        if beginning is not None:
-            await asyncio.gather(beginning, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self) -> None:
         try:
@@ -152,6 +187,22 @@ class Captions:
         self._set_hearing(True)
         self._say(True, None)
 
+    async def _hurry(self, stream: EngineStream, frames: int, at_ms: int) -> None:
+        """Silence, as fast as the engine takes it, and behind it what the microphone has heard since."""
+        self._words.insert(stream.pushed, frames)
+        for _ in range(frames):
+            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        self._complete = stream.pushed, at_ms
+        while self._held:
+            await stream.feed(self._held.popleft())
+        self._ahead = None
+
+    def _stop_hurrying(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+        self._ahead = self._complete = None
+        self._held.clear()
+
     def _end(self, error: ServerError | None) -> None:
         """There are no captions from now on, because of ``error``, or because the client wants none."""
         if self._hears:
@@ -161,6 +212,7 @@ class Captions:
 
     def _release(self) -> None:
         self._set_hearing(False)
+        self._stop_hurrying()
         if self._beginning is not None and self._beginning is not asyncio.current_task():
             self._beginning.cancel()
         self._beginning = None

@@ -474,9 +474,10 @@ class Session:
             captioner = self._captioners.of(info, stream.language)
             self.user_audio.caption(captioner, self._captions_wanted, self.id.log_id, self._clock())
 
-    def _on_heard(self, event: events.ServerEvent) -> None:
+    def _on_heard(self, event: events.ServerEvent | events.WordsComplete) -> None:
         """Something was heard in the microphone."""
-        self.outbox.emit(event)
+        if not isinstance(event, events.WordsComplete):
+            self.outbox.emit(event)
         if self._slot.stream is not None:
             self._slot.stream.take(event)
 

@@ -36,7 +36,7 @@ class UserAudio:
     def __init__(
         self,
         stats: SessionStats,
-        emit: Callable[[events.ServerEvent], None],
+        emit: Callable[[events.ServerEvent | events.WordsComplete], None],
         on_speech: Callable[[int], None],
         now: float,
     ) -> None:
@@ -78,7 +78,7 @@ class UserAudio:
         prefix_frames = 0
         self._frames = frames_before + stream.opened.heard
         if info is not None and (info.kind is not ServiceKind.ECHO or settings.vad == "on"):
-            self._hearing = Hearing(info, settings, self._emit, self._on_speech)
+            self._hearing = Hearing(info, settings, self._tell, self._on_speech)
             prefix_frames = self._hearing.prefix_frames
             self._frames = frames_before + max(0, stream.opened.heard - prefix_frames)
             self._hearing.go_on(self._frames, frames_before)
@@ -168,6 +168,11 @@ class UserAudio:
         for part in (self._intake, self._hearing, self.captions, *self._former):
             if part is not None:
                 await part.close()
+
+    def _tell(self, event: events.ServerEvent) -> None:
+        self._emit(event)
+        if isinstance(event, events.SpeechEnded) and self.captions is not None:
+            self.captions.on_pause(event.at_ms)
 
     def _hear(self, frames: list[FloatArray]) -> int:
         for frame in frames:

@@ -6,6 +6,7 @@ next boundary closes it; the model writes ``delay_s`` after it has heard.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ from rtc_server.audio import FRAME_MS
 from rtc_server.engine.model import TokenMark
 
 _FRAME_S: Final = FRAME_MS / 1000
+_INSERTED: Final = 8
+"""Stretches of silence that are remembered one by one: no word is longer than the last of them are old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,11 @@ class WordAssembler:
     """One stream. ``delay_s``: of the model; ``prefix_s``: silence that was put before the audio."""
 
     def __init__(self, delay_s: float = 0.0, prefix_s: float = 0.0) -> None:
-        self._offset_s = delay_s + prefix_s
+        self._delay_s = delay_s
+        self._prefix_s = prefix_s
+        """And what was inserted long ago."""
+        self._inserted: deque[tuple[float, float]] = deque()
+        """Where in what the model has heard, and how much, in seconds."""
         self._pieces = ""
         self._start_frame = 0
         self._last_frame = 0
@@ -44,7 +51,15 @@ class WordAssembler:
 
     def time_s(self, frame: int) -> float:
         """When what the model writes after ``frame`` frames was said; 0 at the earliest."""
-        return max(0.0, frame * _FRAME_S - self._offset_s)
+        heard_s = frame * _FRAME_S - self._delay_s
+        inserted_s = sum(min(max(0.0, heard_s - at_s), length_s) for at_s, length_s in self._inserted)
+        return max(0.0, heard_s - inserted_s - self._prefix_s)
+
+    def insert(self, frame: int, frames: int) -> None:
+        """After ``frame`` frames the model hears so many of silence, which are not of the audio."""
+        if len(self._inserted) == _INSERTED:
+            self._prefix_s += self._inserted.popleft()[1]
+        self._inserted.append((frame * _FRAME_S, frames * _FRAME_S))
 
     def push(self, frame: int, mark: TokenMark, text: str) -> list[Word | WordEnd]:
         """``frame``: how many the model has heard, this one included."""

@@ -39,6 +39,19 @@ def test_an_utterance_is_cut_when_its_last_word_can_be_there() -> None:
     assert 2200 + DELAY_MS <= at_ms <= 2200 + DELAY_MS + 320
 
 
+def test_an_utterance_is_cut_at_once_when_its_words_are_said_to_be_there() -> None:
+    cutter = Cutter(DELAY_MS)
+    cutter.started(960)
+    for word in spoken("good morning to all", 1000):
+        cutter.word(word)
+    cutter.ended(2200)
+    assert cutter.heard(2640) == []
+    cutter.complete(2160)
+    assert cutter.heard(2640) == [], "it was told of less than that"
+    cutter.complete(2200)
+    assert cutter.heard(2640) == [Cut("good morning to all", 1000, 2160)]
+
+
 def test_what_is_said_after_a_pause_is_another_utterance() -> None:
     first, second = spoken("good morning", 1000), spoken("how are you", 2200)
     cuts = listened(Cutter(DELAY_MS), first + second, [(960, 1600), (2160, 3100)], 8000)

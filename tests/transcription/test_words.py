@@ -74,6 +74,27 @@ def test_pieces_that_are_parts_of_a_character_are_parts_of_a_word() -> None:
     assert [each.text for each in words.finish() if isinstance(each, Word)] == ["grü"]
 
 
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 12)), max_size=20), st.integers(0, 5))
+def test_times_are_those_of_the_audio_whatever_silence_was_put_in(pauses: list[tuple[int, int]], delay: int) -> None:
+    """A word in every frame of the audio; after so many of them so much silence, again and again."""
+    words = WordAssembler(delay * FRAME_S, 2 * FRAME_S)
+    heard: list[int | None] = [None, None]
+    said, silences = 0, {}
+    for spoken, silent in pauses:
+        heard += range(said, said + spoken)
+        said += spoken
+        silences[len(heard)] = silent
+        heard += [None] * silent
+    made = []
+    for frame, number in enumerate([None] * delay + heard, 1):
+        if frame - 1 in silences:
+            words.insert(frame - 1, silences[frame - 1])
+        mark = TokenMark.PADDING if number is None else TokenMark.TEXT
+        made += words.push(frame, mark, "" if number is None else f" {number}")
+    starts = {each.text: each.start_s for each in made + words.finish() if isinstance(each, Word)}
+    assert starts == {str(number): pytest.approx(number * FRAME_S) for number in range(said)}
+
+
 @given(st.lists(st.sampled_from(["_", "|", ".", " a", "b", ""]), max_size=60), st.floats(0, 3))
 def test_no_letter_is_lost_and_time_does_not_run_backwards(tokens: list[str], delay_s: float) -> None:
     made = assemble(tokens, delay_s)
