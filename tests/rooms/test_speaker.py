@@ -13,7 +13,7 @@ from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray, silence
 from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import ModelInfo, ServiceKind
 from rtc_server.metrics import Metrics
-from rtc_server.protocols.events import SpeechEnded, SpeechStarted, Word
+from rtc_server.protocols.events import SpeechEnded, SpeechStarted, Word, WordsComplete
 from rtc_server.protocols.rooms import RoomMessage, RoomSettings, Speaking
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.lobby import Lobby
@@ -106,6 +106,20 @@ def test_what_is_said_is_one_message_at_the_pause_and_others_see_who_speaks() ->
     (message,) = client.of(RoomMessage)
     assert (message.user, message.language, message.kind, message.spoken_ms) == (ann.id, "en", "speech", 480)
     assert [(each.member, each.on) for each in client.of(Speaking)] == [(ann.id, True), (ann.id, False)]
+
+
+def test_what_is_said_is_a_message_at_once_when_all_its_words_are_there() -> None:
+    """It waits neither for the model's delay nor for the next frame."""
+    where = kitchen()
+    _, client, _ = where.seat("Ana", "pt")
+    _, _, speaker = where.seat("Ann", "en")
+    says(where, speaker, "good morning")
+    speaker.on_event(WordsComplete(speaker.heard_ms - 80))
+    assert originals(client) == []
+    speaker.on_event(WordsComplete(speaker.heard_ms))
+    assert originals(client) == ["good morning"]
+    where.pass_ms(SETTLES_MS, speaker)
+    assert originals(client) == ["good morning"]
 
 
 def test_a_speaker_who_does_not_pause_is_read_while_they_speak() -> None:
