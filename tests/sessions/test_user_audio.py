@@ -38,7 +38,7 @@ class Talk:
 
     def __init__(self, engine: EngineClient) -> None:
         self.engine = engine
-        self.told: list[events.ServerEvent] = []
+        self.told: list[events.ServerEvent | events.WordsComplete] = []
         self.began_to_speak: list[int] = []
         self.outputs: list[StreamOutput] = []
         self.stats = SessionStats()
