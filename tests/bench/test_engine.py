@@ -207,6 +207,7 @@ def test_a_profile_of_a_real_model(tiny: Path) -> None:
     assert all(each.calls > 0 and each.seconds > 0 for each in found)
 
 
+@pytest.mark.timeout(360)  # several engines, one after the other
 def test_a_short_run_from_the_command_to_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The product's engine process with a tiny model, and everything that it is compared with."""
     engine.run(

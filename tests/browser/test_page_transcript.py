@@ -116,6 +116,7 @@ async def test_what_is_read_stays_where_it_is(browser: Browser, writing: Server)
         await page.wait_for_function(f"() => ({from_end})(document.getElementById('captions')) <= 1")
 
 
+@pytest.mark.timeout(240)
 async def test_an_hour_of_words(browser: Browser, writing: Server) -> None:
     """A bounded part of them is in the page; all can be read again, and all are in a download."""
     sentence = " ".join(f"word{at}" for at in range(99))

@@ -13,7 +13,7 @@ from tests.conftest import need_commands
 from tests.models.test_pico import QUESTIONS
 from tests.support.script import spoken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
