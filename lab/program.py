@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_EXIT_S: Final = 20.0
+_EXIT_S: Final = 40.0
 
 
 def without_settings(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -100,7 +100,7 @@ async def test_curl_publishes_listens_and_hangs_up(server: Server, base_url: str
             await ear.hear(1.0)
             assert pitch_hz(ear.last(0.5)) == pytest.approx(HZ, abs=3)
             await bash(hang_up)
-            assert not len(server.registry)
+            await until(lambda: not len(server.registry), "the session's end")
         finally:
             await voice.close()
             await player.close()

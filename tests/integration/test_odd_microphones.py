@@ -35,11 +35,15 @@ async def test_a_client_that_sends_nothing_keeps_the_model_going(kind: str) -> N
             # A track that says it will send is waited for, a while: then the model begins without it.
             await until(lambda: client.events[-1].get("frames_in", 0) > 0, "the model to begin")
             first = client.events[-1]
-            await until(lambda: client.events[-1]["time_ms"] > first["time_ms"] + 1900, "more stats")
+
+            def keeps_pace() -> bool:
+                """Two seconds on or later, when a loop that was held up has caught up."""
+                seconds = (client.events[-1]["time_ms"] - first["time_ms"]) / 1000
+                frames = client.events[-1].get("frames_in", 0) - first["frames_in"]
+                return seconds > 1.9 and abs(frames - 12.5 * seconds) <= 3
+
+            await until(keeps_pace, "frames at the pace of real time")
             last = client.events[-1]
-            assert last["type"] == "stats"
-            seconds = (last["time_ms"] - first["time_ms"]) / 1000
-            assert last["frames_in"] - first["frames_in"] == pytest.approx(12.5 * seconds, abs=3)
             assert last["frames_filled"] - first["frames_filled"] == last["frames_in"] - first["frames_in"]
             assert last["level_in_dbfs"] == last["level_out_dbfs"] == -100
             assert level_dbfs(await ear.hear(0.5)) < -80
@@ -69,6 +73,7 @@ async def test_a_microphone_at_its_limits(server: Server, base_url: str, microph
         async with VoiceClient(base_url, mic, options=options, on_voice=ear) as client:
             await client.wait_for("connected")
             pcm = await ear.hear(1.0)
+            await until(lambda: client.events[-1]["type"] == "stats", "figures")
             stats = client.events[-1]
         assert np.isfinite(pcm).all()
         assert -100 <= stats["level_in_dbfs"] <= 0.1

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Server]:
-    async with started(Server(Settings(port=0, model="echo", rooms="on", offers_per_minute=6000))) as running:
+    settings = Settings(port=0, model="echo", rooms="on", offers_per_minute=6000, max_lag_ms=10_000)
+    async with started(Server(settings)) as running:
         await require_translator(running)
         yield running
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from lab.inputs.files import encode
 from lab.serving import started
+from lab.waiting import until_told
 from rtc_server.app import Server
 from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.config import Settings, parse
@@ -128,9 +129,15 @@ async def test_two_who_join_at_once_are_both_members(client: SeamlessChat) -> No
     users = await asyncio.gather(*(client.create_user(f"Ben {number}", "eng") for number in range(8)))
     async with contextlib.AsyncExitStack() as sockets:
         chats = await asyncio.gather(*(sockets.enter_async_context(client.chat(user, room, "eng")) for user in users))
+        # Before they speak: between what one says and how another joins, by another connection, there is no order.
+        await until_told(lambda: members_are(client, room, 8), "all of them in the room")
         await asyncio.gather(*(chat.say("hello") for chat in chats))
         names = {(await chats[0].hear())["userName"] for _ in users}
         assert len(names) == len((await client.room_info(room))[1]["members"]) == 8
+
+
+async def members_are(client: SeamlessChat, room: str, count: int) -> bool:
+    return len((await client.room_info(room))[1]["members"]) == count
 
 
 async def test_none_can_speak_as_another(client: SeamlessChat) -> None:
@@ -173,6 +180,7 @@ async def test_messages_of_a_socket_that_dies_are_not_lost(server: Server, clien
     ana = await client.create_user("Ana", "por")
     async with client.joined(room, "Ann", "eng") as ann:
         async with client.chat(ana, room, "por") as chat:
+            await until_told(lambda: members_are(client, room, 2), "Ana in the room")
             await ann.say("one")
             assert (await chat.hear())["text"] == "eno"
             chat.socket._reader.set_exception(ConnectionResetError())  # type: ignore[attr-defined]
@@ -198,9 +206,7 @@ async def test_one_who_says_goodbye_is_gone_and_gets_nothing_of_before(client: S
             await chat.say("oi")
             await chat.hear()
         assert (await ann.hear())["text"] == "io"
-        async with asyncio.timeout(30):
-            while len((await client.room_info(room))[1]["members"]) > 1:
-                pass
+        await until_told(lambda: members_are(client, room, 1), "the end of her membership")
         await ann.say("hello")
         await ann.hear()
         async with client.chat(ana, room, "por") as chat:

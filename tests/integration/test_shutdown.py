@@ -37,6 +37,9 @@ PRIVATE = {
 BOTH_ENGINES = ("--model", "echo", "--engine", "process", "--vad", "on")
 """The model's and that of voice-activity detection, each in a process of its own."""
 
+SOON_S = 30.0
+"""On a busy machine too; half of the longest grace."""
+
 KEY = credentials.new_key()
 KEYS = f'[[keys]]\nname = "phone"\nhash = "{credentials.hash_of(KEY)}"\n'
 
@@ -59,13 +62,13 @@ async def _run(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def _stopped(server: ServerProcess, client: VoiceClient, within_s: float) -> None:
-    """The client was told in the right order, and the server has ended well and left no process."""
-    await client.wait_for("disconnected", reason="server_shutdown", timeout_s=within_s)
+async def _stopped(server: ServerProcess, client: VoiceClient) -> None:
+    """The client is told in the right order, and the server ends well."""
+    await client.wait_for("disconnected", reason="server_shutdown", timeout_s=SOON_S)
     types = [(event["type"], event.get("code")) for event in client.events]
     assert types.index(("error", "draining")) < types.index(("disconnected", None))
     assert types[-1] == ("disconnected", None)
-    assert await server.wait_exit(within_s) == 0
+    assert await server.wait_exit(SOON_S) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -73,12 +76,13 @@ async def _stopped(server: ServerProcess, client: VoiceClient, within_s: float) 
 async def test_a_signal_drains_and_stops_the_server(number: signal.Signals, engine: str) -> None:
     """The client is warned, goes on talking for the grace it has, is told why it ends; the status is 0."""
     ear = Ear()
-    async with server_process("--model", "echo", "--engine", engine, "--drain-s", "1") as server:
+    async with server_process("--model", "echo", "--engine", engine, "--drain-s", "4") as server:
         await server.wait_ready()
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert bool(children) is (engine == "process")
         async with VoiceClient(server.url, tone(440), on_voice=ear) as client:
             await ear.until_voice()
+            told_at = time.monotonic()
             server.signal(number)
             await client.wait_for("error", code="draining")
             assert (await get_json(f"{server.url}/readyz"))[0] == 503
@@ -86,9 +90,8 @@ async def test_a_signal_drains_and_stops_the_server(number: signal.Signals, engi
                 await VoiceClient(server.url).__aenter__()
             assert refused.value.code == "draining"
             await ear.hear(0.3)
-            started = time.monotonic()
-            await _stopped(server, client, 1 + 5)
-            assert time.monotonic() - started > 0.2, "the grace was not given"
+            await _stopped(server, client)
+            assert time.monotonic() - told_at > 3.9, "the grace was not given"
         assert not [child for child in children if child.is_running()]
 
 
@@ -102,7 +105,7 @@ async def test_a_second_signal_hurries() -> None:
             server.signal(signal.SIGTERM)
             await client.wait_for("error", code="draining")
             server.signal(signal.SIGINT)
-            await _stopped(server, client, 5)
+            await _stopped(server, client)
 
 
 async def test_a_drain_ends_when_the_last_client_leaves() -> None:
@@ -115,7 +118,7 @@ async def test_a_drain_ends_when_the_last_client_leaves() -> None:
             await client.wait_for("error", code="draining")
             client.send({"type": "bye"})
             await client.wait_for("disconnected", reason="bye")
-        assert await server.wait_exit(5) == 0
+        assert await server.wait_exit(SOON_S) == 0
 
 
 async def test_an_idle_server_stops_at_once() -> None:
@@ -124,21 +127,21 @@ async def test_an_idle_server_stops_at_once() -> None:
         # A browser keeps its connection open: it must not hold the server up.
         async with aiohttp.ClientSession() as http, http.get(f"{server.url}/healthz"):
             server.signal(signal.SIGTERM)
-            assert await server.wait_exit(5) == 0
+            assert await server.wait_exit(SOON_S) == 0
 
 
 async def test_a_signal_while_the_model_loads_stops_the_server() -> None:
     async with server_process("--model", "echo", "--engine", "process") as server:
         await until(lambda: engines_of(server.process.pid), "the engine's process")
         server.signal(signal.SIGTERM)
-        assert await server.wait_exit(10) == 0
+        assert await server.wait_exit(SOON_S) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_the_whole_group_is_the_servers_to_handle(number: signal.Signals) -> None:
     """A Ctrl-C, or a service manager as it is set up by default: no engine ends under its conversations."""
     ear = Ear()
-    async with server_process(*BOTH_ENGINES, "--drain-s", "2", start_new_session=True) as server:
+    async with server_process(*BOTH_ENGINES, "--drain-s", "60", start_new_session=True) as server:
         await server.wait_ready()
         engines = engines_of(server.process.pid)
         assert len(engines) == 2
@@ -149,7 +152,8 @@ async def test_a_signal_to_the_whole_group_is_the_servers_to_handle(number: sign
             await ear.hear(0.5)
             await ear.until_voice()
             assert len(alive(engines)) == 2
-            await _stopped(server, client, 2 + 5)
+            os.killpg(server.process.pid, number)
+            await _stopped(server, client)
         assert not [event for event in client.events if event.get("code") == "engine_failed"]
         assert not alive(engines)
     assert not [line for line in server.log if "ERROR" in line]
@@ -204,8 +208,8 @@ async def test_a_server_that_is_killed_leaves_nothing_behind(tmp_path: Path, sto
             for engine in engines:
                 engine.suspend()
         server.signal(signal.SIGKILL)
-        await server.wait_exit(5)
-        await until(lambda: not alive(engines), "the engines' end", 10)
+        await server.wait_exit()
+        await until(lambda: not alive(engines), "the engines' end")
     assert _is_empty(tmp_path)
 
 
@@ -277,7 +281,7 @@ async def test_the_log_tells_of_sessions_and_of_nothing_private() -> None:
                     assert response.status == 404
         await assert_serves(server.url)
         server.signal(signal.SIGTERM)
-        assert await server.wait_exit(15) == 0
+        assert await server.wait_exit() == 0
     log = "\n".join(server.log)
     for what, pattern in PRIVATE.items():
         found = pattern.search(log)
@@ -301,7 +305,7 @@ async def test_a_window_that_is_closed_stops_the_server() -> None:
         async with server_process("--model", "echo", stdin=theirs) as server:
             await server.wait_ready()
             server.signal(signal.SIGHUP)
-            assert await server.wait_exit(20) == 0
+            assert await server.wait_exit() == 0
     finally:
         os.close(ours)
         os.close(theirs)

@@ -109,7 +109,7 @@ async def test_who_is_not_let_in(relay: Relay, transport: str) -> None:
 
 async def test_a_call_outlives_its_credentials(relay: Relay) -> None:
     """They open the door, and are not asked for again: a call may be longer than they are valid."""
-    mine = relay.credentials(valid_s=2)
+    mine = relay.credentials(valid_s=5)
     async with udp_echo(own_address()) as peer, allocated(relay.url("udp"), mine.username, mine.password) as allocation:
         await until(lambda: time.time() > mine.expires_at + 1, "the end of the credentials")
         await allocation.refresh()

@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from lab.waiting import until_told
+
 FIELDS = {"messageId", "userId", "userName", "lang", "text", "audio"}
 """Of a message, in full."""
 
@@ -47,12 +49,13 @@ class SeamlessChat:
 
     @contextlib.asynccontextmanager
     async def joined(self, room: str, name: str, lang: str) -> AsyncIterator[Chat]:
-        """A new user's socket in a room, of which they are a member when this returns."""
-        before = len((await self.room_info(room))[1]["members"])
+        """A new user's socket in a room, of which they are a member when this returns. They are known by their name."""
         async with self.chat(await self.create_user(name, lang), room, lang) as chat:
-            while len((await self.room_info(room))[1]["members"]) == before:
-                pass
+            await until_told(lambda: self._is_in(room, name), "the member")
             yield chat
+
+    async def _is_in(self, room: str, name: str) -> bool:
+        return name in [each["name"] for each in (await self.room_info(room))[1]["members"].values()]
 
 
 class Chat:

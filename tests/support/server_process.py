@@ -29,7 +29,7 @@ class ServerProcess(Program):
 
     url = ""
 
-    async def wait_ready(self, timeout_s: float = 30.0, scheme: str = "http") -> None:
+    async def wait_ready(self, timeout_s: float = 90.0, scheme: str = "http") -> None:
         """Until it has said where it is."""
         found = await self.wait_said(rf"{scheme}://localhost:(\d+)", timeout_s)
         self.url = f"{scheme}://127.0.0.1:{found[1]}"
@@ -82,7 +82,7 @@ async def server_process(
         await server.kill()
 
 
-async def until_empty(server: ServerProcess, timeout_s: float = 30.0) -> None:
+async def until_empty(server: ServerProcess, timeout_s: float = 60.0) -> None:
     """Until the server has no session and no slot is taken."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -158,8 +158,7 @@ def test_a_head_that_does_not_come(run: Callable[[Scenario], None], first: bytes
     """Drop by drop: what counts is its first byte. It is told, and then cut off."""
 
     async def scenario() -> None:
-        # It drips on until the loop comes to read the answer, which a reset by then would take away.
-        async with serving(replace(LIMITS, lingering_s=1.0)) as served:
+        async with serving() as served:
             reader, writer = await served.connect()
             for _ in range(before):
                 writer.write(GET)
