@@ -181,6 +181,7 @@ async def test_a_conversation_is_adopted_wherever_it_is() -> None:
                 adopted = await two.engine.adopt(key, ear)
                 adopted.push(frame())
                 await until(lambda: ear.texts == [" 2"])
+                await until(lambda: ears[1].errors, "that it is elsewhere, by the way to the first node")
                 assert [type(error) for error in ears[1].errors] == [ResumedElsewhere]
                 with pytest.raises(ResumeRefused):
                     await two.engine.adopt(key, Ear())

@@ -208,6 +208,7 @@ class HalfWay:
     async def begin(self) -> None:
         await self.talk.open()
         await self.talk.say(3)
+        await self.talk.stream.drained()
         self.task = asyncio.create_task(move(self.talk.stream, self.old, self.scripted.client))
         sent = self.scripted.link.sent
         await until(lambda: bool(sent) and isinstance(sent[-1], Import), "the slot is asked for")

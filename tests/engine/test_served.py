@@ -105,6 +105,7 @@ async def test_a_node_that_ends_leaves_the_conversations_that_it_has_locked(engi
             await say(stream, left, [" 1"])
             other = await b.open(closed)
             other.lock(hashlib.sha256(b"n" * 24).digest())
+            await until(lambda: not a.has_room, "both, known to the other node")
             other.close()
             stream.leave()
             stream.leave()
