@@ -12,6 +12,8 @@ from typing import Final
 
 QUIET_S: Final = 2.0
 """Silence that is not usual, of an engine whose steps are short."""
+AGAIN_S: Final = 1.0
+"""A question, or its answer, may have been lost with the connection that carried it: it is asked once more."""
 _STEPS: Final = 4
 """Nor is silence for as long as so many of its slowest steps."""
 
@@ -29,6 +31,8 @@ class Pulse:
         self._silent_s = 0.0
         self._looked_at = math.inf
         self._asked = False
+        self._ask_again_s = 0.0
+        """After so much silence."""
 
     def answered(self) -> None:
         """The engine has said something, whatever it was."""
@@ -43,6 +47,8 @@ class Pulse:
         return self._silent_s
 
     def ask(self) -> bool:
-        """Whether to ask it something now: not while it owes an answer."""
-        due, self._asked = not self._asked, True
+        """Whether to ask it something now: not while it owes an answer, but for one that does not come."""
+        due = not self._asked or self._silent_s >= self._ask_again_s
+        if due:
+            self._asked, self._ask_again_s = True, self._silent_s + AGAIN_S
         return due

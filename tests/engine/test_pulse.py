@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtc_server.engine.pulse import QUIET_S, Pulse, quiet_s
+from rtc_server.engine.pulse import AGAIN_S, QUIET_S, Pulse, quiet_s
 
 
 def silence(pulse: Pulse, seconds: float, start: float = 0.0) -> float:
@@ -30,6 +30,20 @@ def test_one_question_waits_at_a_time() -> None:
     assert not pulse.ask()
     pulse.answered()
     assert pulse.ask()
+
+
+def test_a_question_that_is_not_answered_is_asked_again_each_second() -> None:
+    """It may have been lost; an engine that hangs is not flooded."""
+    pulse = Pulse(0.25)
+    asked = []
+    for number in range(15):
+        pulse.look(number * 0.25)
+        if pulse.ask():
+            asked.append(number * 0.25)
+    assert asked == [0.0, AGAIN_S, 2 * AGAIN_S, 3 * AGAIN_S]
+    pulse.answered()
+    assert pulse.ask()
+    assert not pulse.ask()
 
 
 def test_an_engine_that_was_not_asked_is_not_silent() -> None:

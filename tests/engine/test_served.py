@@ -21,7 +21,18 @@ from lab.waiting import until
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
-from rtc_server.engine.messages import PCM, PROTOCOL, Hello, Open, Ping, Ready, Stop, decode_from_engine, encode
+from rtc_server.engine.messages import (
+    PCM,
+    PROTOCOL,
+    Hello,
+    Open,
+    Ping,
+    Ready,
+    Stop,
+    ToEngine,
+    decode_from_engine,
+    encode,
+)
 from rtc_server.engine.served import ServedPort, serve_nodes
 from rtc_server.engine.stream import EngineStream
 from rtc_server.engine.supervisor import EngineState
@@ -194,6 +205,26 @@ def _vanish(client: EngineClient) -> None:
     link = client._supervisor._link
     assert link is not None
     link.send = lambda _: True  # type: ignore[method-assign]
+
+
+async def test_a_question_that_is_lost_is_asked_again(engine: ServedEngine) -> None:
+    """Else a node in which no one talks would take an engine that was started again for one that hangs."""
+    lost: list[Ping] = []
+    async with nodes(engine) as (a, b):
+        link = a._supervisor._link
+        assert link is not None
+        send = link.send
+
+        def send_but_one(message: ToEngine) -> bool:
+            if isinstance(message, Ping) and not lost:
+                lost.append(message)
+                return True
+            return send(message)
+
+        link.send = send_but_one  # type: ignore[method-assign]
+        await until(lambda: lost)
+        await b.open(Ear())
+        await until(lambda: a._slots_elsewhere == 1, "an answer")
 
 
 @pytest.mark.parametrize("cut_s", [0.2, 1.5], ids=["shorter than a connection lives", "longer"])

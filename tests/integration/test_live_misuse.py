@@ -124,7 +124,8 @@ async def test_a_client_that_reads_no_answers_costs_a_bounded_queue(server: Serv
         most = 0
         triggers = ["x" * 60_000]
         while len(server.registry):
-            await client.say("session.update", session={"triggers": triggers})
+            with contextlib.suppress(ConnectionError):  # it may be cut off before its session is forgotten
+                await client.say("session.update", session={"triggers": triggers})
             most = max(most, transport._texts.bytes)
             await asyncio.sleep(0.02)
         assert most < 1_200_000

@@ -81,8 +81,15 @@ def engine_of(registry: Registry) -> EngineClient:
     return engine
 
 
-def break_it(session: Session, transport: HandTransport) -> None:
-    session.on_audio(transport, np.full(FRAME_SAMPLES, MAGIC, np.float32), session._clock())
+async def break_it(session: Session, transport: HandTransport) -> None:
+    """As soon as the microphone has room for another frame."""
+
+    def taken() -> bool:
+        before = session._stats.frames_in
+        session.on_audio(transport, np.full(FRAME_SAMPLES, MAGIC, np.float32), session._clock())
+        return session._stats.frames_in > before
+
+    await until(taken, "room for a frame")
 
 
 def kinds(transport: HandTransport) -> list[str]:
@@ -104,7 +111,7 @@ async def test_it_goes_on_with_the_next_engine_by_the_same_transport() -> None:
         session, _ = await opened(made, transport)
         say(session, transport, 2)
         await until(lambda: words(transport)[:2] == [1, 2])
-        break_it(session, transport)
+        await break_it(session, transport)
         await until_told(transport, "restarted")
         assert kinds(transport) == ["connected", "engine_failed", "engine_failed", "restarted"]
         assert [event["type"] for event in transport.events if "code" in event] == ["error", "recovered"]
@@ -121,7 +128,7 @@ async def test_times_count_on_over_what_no_model_has_heard() -> None:
     async with registry(partial(FaultyModel, 1)) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until_told(transport, "restarted")
         heard = session._stats.frames_in
         say(session, transport)
@@ -142,7 +149,7 @@ async def test_while_there_is_no_engine_the_microphone_goes_on_unheard_and_silen
     async with registry(partial(FaultyModel, 1), partial(gated, gate)) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until_told(transport, "engine_failed")
         before = (await session.stats()).frames_dropped
         played = len(transport.played)
@@ -166,7 +173,7 @@ async def test_a_voice_that_broke_off_is_over_and_what_waits_of_it_is_not_played
         transport = HandTransport()
         session, _ = await opened(made, transport)
         await until(lambda: loud(session, transport) is SessionState.SPEAKING, "a voice")
-        break_it(session, transport)
+        await break_it(session, transport)
         await until_told(transport, "restarted")
         states = [event["state"] for event in transport.events if event["type"] == "state"]
         assert states == ["speaking", "listening", "listening"]
@@ -207,7 +214,7 @@ async def test_one_that_ends_meanwhile_leaves_nothing(end: str) -> None:
     async with registry(partial(FaultyModel, 1), partial(gated, gate)) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until_told(transport, "engine_failed")
         if end == "bye":
             session.on_command(transport, Bye())
@@ -226,7 +233,7 @@ async def test_a_model_that_cannot_be_loaded_again_is_the_end() -> None:
     async with registry(partial(FaultyModel, 1), missing) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until(lambda: transport.closed, "the end")
         assert kinds(transport) == ["connected", "engine_failed", "engine_failed"]  # an error, and the end
         assert transport.events[-1] == transport.events[-1] | {"type": "disconnected", "reason": "engine_failed"}
@@ -238,7 +245,7 @@ async def test_none_within_the_grace_is_the_end() -> None:
     async with registry(partial(FaultyModel, 1), partial(gated, gate), resume_grace_s=0.3) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until(lambda: transport.closed, "the end")
         assert session.end_reason is EndReason.ENGINE_FAILED
         gate.set()
@@ -248,7 +255,7 @@ async def test_without_a_grace_there_is_no_other_slot() -> None:
     async with registry(partial(FaultyModel, 1), resume_grace_s=0) as made:
         transport = HandTransport()
         session, _ = await opened(made, transport)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until(lambda: transport.closed, "the end")
         assert [event["type"] for event in transport.events[-2:]] == ["error", "disconnected"]
 
@@ -258,9 +265,9 @@ async def test_a_conversation_that_breaks_every_engine_gets_no_fourth() -> None:
         transport = HandTransport()
         session, _ = await opened(made, transport)
         for count in (1, 2):
-            break_it(session, transport)
+            await break_it(session, transport)
             await until_told(transport, "restarted", count)
-        break_it(session, transport)
+        await break_it(session, transport)
         await until(lambda: transport.closed, "the end")
         assert session.end_reason is EndReason.ENGINE_FAILED
         await engine_of(made).wait_ready()
