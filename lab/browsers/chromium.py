@@ -291,8 +291,8 @@ async def server_status(server: Server) -> dict[str, Any]:
         return status
 
 
-async def wait_for_sessions(server: Server, count: int, timeout_s: float = 3.0) -> None:
-    """Until ``/status`` counts so many sessions."""
+async def wait_for_sessions(server: Server, count: int, timeout_s: float = 20.0) -> None:
+    """Until ``/status`` counts so many sessions: sooner than one that waits for its client ends by itself."""
     deadline = time.monotonic() + timeout_s
     while (found := sum((await server_status(server))["sessions"].values())) != count:
         assert time.monotonic() < deadline, f"{found} sessions after {timeout_s} s, not {count}"

@@ -10,12 +10,16 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from lab.browsers.chromium import chromium
 from rtc_server.app import Server
 from tests.conftest import need_commands, running_server
 from tests.support.transcribe_page import writing_server
+
+expect.set_options(
+    timeout=20_000
+)  # Playwright's own five seconds are the page's and those of a machine with other work
 
 IN_A_BROWSER: Final = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 """The marks of every file here."""

@@ -60,7 +60,7 @@ async def server_hears(page: Page, condition: str) -> None:
     await page.wait_for_function(
         f"() => {{ const last = {_STATS}.slice(-2); return last.length === 2"
         f" && last.every(({{ detail }}) => {{ const dbfs = detail.level_in_dbfs; return {condition}; }}); }}",
-        timeout=10_000,
+        timeout=30_000,
     )
 
 
@@ -92,7 +92,7 @@ async def test_a_conversation_by_mouse(browser: Browser, server: Server) -> None
             await button.click()
             await wait_for_state(page, "ended")
             assert set(await microphones(page)) == {"ended"}
-            await wait_for_sessions(server, 0, timeout_s=1.0)
+            await wait_for_sessions(server, 0)
             await expect(button).to_have_text("Start talking")
             await expect(page).to_have_title("Voice")
             await expect(page.get_by_test_id("state-detail")).to_have_text("You ended the conversation.")
@@ -150,7 +150,7 @@ async def test_letters_in_the_list_of_microphones_do_not_mute(browser: Browser, 
 
 @pytest.mark.parametrize("leaving", ["reload", "close", "elsewhere"])
 async def test_a_page_that_goes_away_gives_its_place_back(browser: Browser, server: Server, leaving: str) -> None:
-    """At once, not when the server notices: that would take it ten seconds."""
+    """At once, not when the server has noticed and waited for its return: that would take it half a minute."""
     async with visited_page(browser, local_url(server)) as page:
         await start_talking(page)
         await wait_for_sessions(server, 1)
@@ -212,9 +212,9 @@ async def test_meters_move_and_figures_are_numbers(server: Server, tone_file: Pa
             await expect(page.get_by_test_id(meter)).to_have_attribute("aria-valuenow", re.compile(r"7\d"))
             await expect(page.get_by_test_id(meter)).to_have_attribute("aria-valuetext", "clear")
         for figure in ("delay", "rtt"):
-            await expect(page.get_by_test_id(figure)).to_have_text(re.compile(r"^\d+ ms$"), timeout=10_000)
+            await expect(page.get_by_test_id(figure)).to_have_text(re.compile(r"^\d+ ms$"))
         for figure in ("loss-in", "loss-out"):
-            await expect(page.get_by_test_id(figure)).to_have_text(re.compile(r"^\d+\.\d %$"), timeout=10_000)
+            await expect(page.get_by_test_id(figure)).to_have_text(re.compile(r"^\d+\.\d %$"))
         await page.get_by_text("What the delay is made of").click()
         shown = [await page.locator(f"#part-{part}").inner_text() for part in ("frame", "network", "engine")]
         assert all(re.fullmatch(r"\d+ ms", text) for text in shown), shown
@@ -322,7 +322,7 @@ async def test_the_page_keeps_to_the_servers_policy(browser: Browser, server: Se
         assert response is not None
         assert "default-src 'none'" in response.headers["content-security-policy"]
         await page.get_by_role("button", name="Copy").click()
-        await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        await page.wait_for_selector("button:text-is('Copied')")  # for two seconds
         await start_talking(page)
         await wait_for_events(page, "figures", 2)
         for control in ("mute", "reset", "start"):

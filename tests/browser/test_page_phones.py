@@ -119,7 +119,7 @@ async def expect_detail(page: Page, sentence: str) -> None:
 
 async def wait_for_level(page: Page, server: Server, *, above: float) -> None:
     """Until the server hears the microphone."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (await (await call_of(page, server)).stats()).level_in_dbfs <= above:
         assert time.monotonic() < deadline, "the server does not hear it"
         await asyncio.sleep(0.05)
@@ -212,7 +212,7 @@ async def test_a_microphone_that_stays_muted_is_opened_anew(browser: Browser, se
         await page.evaluate("phone.silence(true)")
         await expect_detail(page, PAUSED)
         await page.evaluate("phone.look(true)")
-        await page.wait_for_function("() => spied.tracks.length === 2", timeout=10_000)
+        await page.wait_for_function("() => spied.tracks.length === 2")
         await expect(page.get_by_test_id("state-detail")).not_to_have_text(PAUSED)
         await page.wait_for_function("() => spied.tracks[0].readyState === 'ended'")
         assert await page.evaluate("window.__voice.sessionId") == session

@@ -159,7 +159,7 @@ async def test_a_server_that_stays_away_is_given_up(browser: Browser) -> None:
         began = time.monotonic()
         state = "reconnecting"
         while state == "reconnecting":
-            assert time.monotonic() - began < 30, "it never gives up"
+            assert time.monotonic() - began < 90, "it never gives up"
             tries = await page.evaluate("window.__voice.events.filter(({ type }) => type === 'retrying').length")
             await wait_long(page)
             await page.wait_for_function(

@@ -25,7 +25,7 @@ pytestmark = IN_A_BROWSER
 
 async def wait_until_server_waits(server: Server, count: int = 1) -> None:
     """The server has noticed that its client has gone, or (``count`` 0) is back."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while (await server_status(server))["sessions"].get("waiting", 0) != count:
         assert time.monotonic() < deadline, "the server has not noticed"
         await asyncio.sleep(0.05)

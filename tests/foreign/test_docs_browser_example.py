@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Dialog, Page, Request, Route
 
 from lab.browsers.chromium import chromium, watch
+from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from tests.conftest import need_commands, running_server
@@ -113,7 +114,7 @@ async def test_the_browsers_conversation_survives_its_path(server: Server) -> No
         page.on("request", note)
         await page.click("#talk")
         await talks(page)
-        assert candidates[-1] == {"complete": True}
+        await until(lambda: candidates and candidates[-1] == {"complete": True}, "the last of the candidates")
         assert any(each.get("candidates") for each in candidates)
         (session,) = server.registry
         answers = 0
@@ -185,7 +186,7 @@ async def test_the_browser_asks_for_a_key_and_sends_it(server: Server) -> None:
         await page.route("**/api/offer", doorkeeper)
         await page.click("#talk")
         await page.wait_for_function("sessionStorage.getItem('key') === 'sesame'")
-        assert await page.text_content("#status") == "This server wants a key."
+        await page.wait_for_function("document.querySelector('#status').textContent === 'This server wants a key.'")
         await page.click("#talk")
         await talks(page)
         assert keys == [None, "Bearer sesame"]

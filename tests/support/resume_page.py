@@ -23,11 +23,11 @@ from rtc_server.protocols import events
 TOLERATED = ["Failed to load resource"]
 
 
-NOTICED_MS = 5_000
-"""A dead path is noticed within this."""
+NOTICED_MS = 15_000
+"""A dead path is noticed within this: by far sooner than the browser gives it up, on a busy machine too."""
 
 
-BACK_MS = 15_000
+BACK_MS = 30_000
 
 
 HEARD = "[data-testid=meter-voice]:not([aria-valuenow='0'])"
