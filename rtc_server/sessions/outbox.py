@@ -89,8 +89,9 @@ class Outbox:
         if self.channel is None:
             return
         self.channel.send(events.encode_event(greeting, self._time_ms()), greeting)
-        for number, missed, _ in self._log.since(self.seen):
-            if self.channel.send(missed, None):
+        said = self._sent
+        for number, missed, event in self._log.since(self.seen):
+            if self.channel.send(missed, event if number > said else None):
                 self._sent = number
 
     def channel_closed(self) -> None:

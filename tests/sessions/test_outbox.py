@@ -18,9 +18,11 @@ class Channel:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, object]] = []
+        self.events: list[object] = []
 
-    def send(self, message: str, _: object) -> bool:
+    def send(self, message: str, event: object) -> bool:
         self.sent.append(json.loads(message))
+        self.events.append(event)
         return True
 
 
@@ -39,6 +41,23 @@ def test_events_that_count_are_numbered_and_kept_for_a_later_channel() -> None:
         ("text", 2),
         ("pong", None),
     ]
+
+
+def test_what_was_never_said_is_told_as_the_event_that_it_is_and_what_is_said_again_is_not() -> None:
+    """A protocol with words of its own tells the client what came before its channel was open, and nothing twice."""
+    outbox = Outbox()
+    greeting = events.Connected("s", "echo", "echo", True, True, True)
+    outbox.emit(events.Text("a"))
+    outbox.channel = first = Channel()
+    outbox.greet(greeting)
+    outbox.emit(events.Text("b"))
+    assert first.events == [greeting, events.Text("a"), events.Text("b")]
+    outbox.channel = None
+    outbox.emit(events.Text("c"))
+    outbox.channel = second = Channel()
+    outbox.seen = 1
+    outbox.greet(greeting)
+    assert second.events == [greeting, None, events.Text("c")]
 
 
 def test_after_the_last_word_nothing_is_said() -> None:
