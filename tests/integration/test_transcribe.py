@@ -22,6 +22,8 @@ from rtc_server.engine.local import LocalLink
 from tests.conftest import server_with
 from tests.support.leftovers import leaves_nothing
 
+pytestmark = pytest.mark.alone
+
 
 def transcribing_server(slots: int = 4, heads: bool = True, *arguments: str) -> AbstractAsyncContextManager[Server]:
     links = {"transcribe": lambda: LocalLink(lambda: Stenographer(slots, heads))}
