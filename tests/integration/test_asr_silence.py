@@ -91,12 +91,12 @@ async def test_text_does_not_count_as_something(server: Server) -> None:
 
 async def test_who_answers_pings_and_sends_now_and_then_stays(server: Server) -> None:
     """Quiet for longer than pings may go unanswered, and all in all longer than nothing valid may come."""
-    server.asr_sockets.limits = SocketLimits(idle_s=4.5, ping_s=1.0)
+    server.asr_sockets.limits = SocketLimits(idle_s=7.0, ping_s=1.75)
     async with asr_client(server) as client:
         reading = asyncio.create_task(client.until("Marker"), name="reading")  # and answering
         for _ in range(2):
             await client.send_audio(numbered(1))
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(4.0)
         await client.send({"type": "Marker", "id": 1})
         await client.send_audio(audio.silence(10 * FRAME_SAMPLES))
         await reading

@@ -32,13 +32,13 @@ async def ended_for(server: Server, reason: str) -> float:
 
 
 async def test_a_client_that_never_connects_loses_its_session() -> None:
-    async with running_server("--model", "echo", "--connect-timeout-s", "2") as server, leaves_nothing(server):
+    async with running_server("--model", "echo", "--connect-timeout-s", "4") as server, leaves_nothing(server):
         async with offering() as body, aiohttp.ClientSession() as http:
             async with http.post(f"{url_of(server)}/api/offer", json=body) as response:
                 session = (await response.json())["session"]
             status, view = await get_json(f"{url_of(server)}/api/sessions/{session}")
             assert (status, view["state"]) == (200, "connecting")
-            await until(lambda: not len(server.registry), "the session's end", 7.0)
+            await until(lambda: not len(server.registry), "the session's end", 12.0)
         assert await ended_for(server, "connect_timeout") == 1
         status, view = await get_json(f"{url_of(server)}/api/sessions/{session}")
         assert (status, view["error"]["code"]) == (410, "session_ended")
