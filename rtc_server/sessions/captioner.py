@@ -20,7 +20,7 @@ from rtc_server.system.loop_lag import LagWindow
 
 _LOOK_S: Final = 0.25
 """The load is looked at no more often than this, however many conversations ask."""
-_FAST_STEP_MS: Final = FRAME_MS / 4
+_FAST_STEP_MS: Final = FRAME_MS / 2
 
 
 class Captioner:

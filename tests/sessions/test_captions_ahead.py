@@ -167,7 +167,7 @@ async def test_the_last_words_of_a_conversation_wait_for_what_is_under_way() -> 
         assert heard.words == [("1", 0), ("2", 1)]
 
 
-@pytest.mark.parametrize(("step_ms", "hurries"), [(None, True), (20.0, True), (20.1, False)])
+@pytest.mark.parametrize(("step_ms", "hurries"), [(None, True), (40.0, True), (40.1, False)])
 def test_a_model_that_is_slow_is_given_no_more_to_do(step_ms: float | None, hurries: bool) -> None:
     metrics, settings = Metrics(), Settings(model="echo")
     engine = cast("Engine", SimpleNamespace(step_p50_ms=step_ms, slots_used=1, ready=True, has_room=True))
