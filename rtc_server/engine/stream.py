@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from rtc_server.audio import FRAME_SAMPLES, silence
 from rtc_server.engine.messages import PCM, AboutRow, Close, Frame, Lock, Opened, Output, Reset, ToEngine
 from rtc_server.engine.model import FloatArray, TokenMark
 from rtc_server.engine.slots import QUEUE_FRAMES
@@ -152,6 +153,11 @@ class EngineStream:
             self._room.clear()
             await self._room.wait()
         return self.push(pcm)
+
+    async def feed_silence(self, frames: int) -> None:
+        """:meth:`feed` so many frames of it."""
+        for _ in range(frames):
+            await self.feed(silence(FRAME_SAMPLES))
 
     async def drained(self) -> None:
         """Until every frame that was pushed is answered, or the stream is closed."""

@@ -151,8 +151,7 @@ class Captions:
             async with asyncio.timeout(_LAST_WORDS_S):
                 if self._ahead is not None:
                     await self._ahead
-                for _ in range(frames_of(flush_s)):
-                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+                await stream.feed_silence(frames_of(flush_s))
                 await stream.drained()
         self._tell(self._words.finish())
 
@@ -177,8 +176,7 @@ class Captions:
         """Give the model the silence that it wants first. What the microphone hears meanwhile is not written down."""
         info = self._engine.info
         prefix_frames = 0 if info is None else frames_of(info.prefix_s)
-        for _ in range(prefix_frames):
-            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        await stream.feed_silence(prefix_frames)
         if stream is not self._stream:  # lost meanwhile
             return
         self._beginning = None
@@ -190,8 +188,7 @@ class Captions:
     async def _hurry(self, stream: EngineStream, frames: int, at_ms: int) -> None:
         """Silence, as fast as the engine takes it, and behind it what the microphone has heard since."""
         self._words.insert(stream.pushed, frames)
-        for _ in range(frames):
-            await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        await stream.feed_silence(frames)
         self._complete = stream.pushed, at_ms
         while self._held:
             await stream.feed(self._held.popleft())

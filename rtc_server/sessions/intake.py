@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from rtc_server import audio
 from rtc_server.audio import FloatArray
 from rtc_server.engine.stream import EngineStream
 
@@ -30,8 +29,7 @@ class Intake:
     async def prepare(self, heard: int = 0) -> None:
         """Give the model its silence, and what has come meanwhile, as fast as it takes them. ``heard``: frames that it
         has heard before."""
-        for _ in range(heard, self._prefix_frames):
-            await self._stream.feed(audio.silence(audio.FRAME_SAMPLES))
+        await self._stream.feed_silence(self._prefix_frames - heard)
         while self._waiting:
             await self._stream.feed(self._waiting.popleft())
 

@@ -150,8 +150,7 @@ class UserAudio:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_WORDS_S):
                 await intake.prepared()
-                for _ in range(hearing.flush_frames):
-                    await stream.feed(audio.silence(audio.FRAME_SAMPLES))
+                await stream.feed_silence(hearing.flush_frames)
                 await stream.drained()
         hearing.finish()
 

@@ -74,8 +74,7 @@ class Transcriber:
         self._heads = HeadTracker(self._pause_threshold) if info.pause_heads else None
         self._flush_frames = frames_of(info.delay_s + FLUSH_EXTRA_S)
         try:
-            for _ in range(self._prefix_frames):
-                await self._stream.feed(audio.silence(audio.FRAME_SAMPLES))
+            await self._stream.feed_silence(self._prefix_frames)
         except BaseException:
             self._stream.close()
             raise

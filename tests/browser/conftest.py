@@ -17,9 +17,8 @@ from rtc_server.app import Server
 from tests.conftest import need_commands, running_server
 from tests.support.transcribe_page import writing_server
 
-expect.set_options(
-    timeout=20_000
-)  # Playwright's own five seconds are the page's and those of a machine with other work
+# Playwright's own five seconds are the page's and those of a machine with other work.
+expect.set_options(timeout=20_000)
 
 IN_A_BROWSER: Final = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 """The marks of every file here."""

@@ -89,14 +89,22 @@ async def test_text_does_not_count_as_something(server: Server) -> None:
         await asyncio.gather(talking, return_exceptions=True)
 
 
-async def test_who_answers_pings_and_sends_now_and_then_stays(server: Server) -> None:
-    """Quiet for longer than pings may go unanswered, and all in all longer than nothing valid may come."""
+async def test_who_answers_pings_and_sends_now_and_then_stays(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quiet for longer than pings may go unanswered (two), and all in all longer than nothing valid may come."""
+    ping, pings = aiohttp.web.WebSocketResponse.ping, 0
+
+    async def counted(response: aiohttp.web.WebSocketResponse, message: bytes = b"") -> None:
+        nonlocal pings
+        pings += 1
+        await ping(response, message)
+
+    monkeypatch.setattr(aiohttp.web.WebSocketResponse, "ping", counted)
     server.asr_sockets.limits = SocketLimits(idle_s=7.0, ping_s=1.75)
     async with asr_client(server) as client:
         reading = asyncio.create_task(client.until("Marker"), name="reading")  # and answering
-        for _ in range(2):
+        for quiet in (3, 6):
             await client.send_audio(numbered(1))
-            await asyncio.sleep(4.0)
+            await until(lambda quiet=quiet: pings >= quiet, "three pings")  # type: ignore[misc]
         await client.send({"type": "Marker", "id": 1})
         await client.send_audio(audio.silence(10 * FRAME_SAMPLES))
         await reading

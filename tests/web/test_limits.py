@@ -243,17 +243,29 @@ def test_one_that_takes_nothing_of_its_answer_is_cut_off(run: Callable[[Scenario
     run(scenario)
 
 
-def test_one_that_takes_its_answer_slowly_gets_all_of_it(run: Callable[[Scenario], None]) -> None:
+def test_one_that_takes_its_answer_slowly_gets_all_of_it(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For longer than one may take nothing: what counts is that it goes on."""
+    look, looks = Connection._expect_taking, 0
+
+    def counted(connection: Connection) -> None:
+        nonlocal looks
+        looks += 1
+        look(connection)
+
+    monkeypatch.setattr(Connection, "_expect_taking", counted)
 
     async def scenario() -> None:
-        async with serving(replace(LIMITS, stalled_s=2.0)) as served:
+        async with serving(replace(LIMITS, stalled_s=1.5)) as served:
             reader, writer = await served.connect()
             writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
-            for _ in range(8):
+            for _ in range(2):
                 await reader.readexactly(LARGE // 8)
-                await asyncio.sleep(0.4)
+                before = looks
+                await until(lambda before=before: looks > before)  # type: ignore[misc]
+            await reader.readexactly(LARGE - LARGE // 4)
             writer.close()
 
     run(scenario)
