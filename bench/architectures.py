@@ -17,6 +17,7 @@ from moshi.modules.streaming import State
 from bench.weights import Memory, Sizes, WeighedOptions
 from rtc_server.engine.model import BoolArray, FloatArray, LaunchedStep, MemoryUse, ModelInfo, RowOutput
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
+from rtc_server.models.kyutai.fit import count_pages
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.model import KyutaiModel, build
 from rtc_server.models.kyutai.options import KyutaiOptions
@@ -63,7 +64,7 @@ def checkpoint_of(arch: str) -> loaders.CheckpointInfo:
 
 def product_model(options: KyutaiOptions) -> KyutaiModel:
     """The product's own model, of whichever architecture. Raises ModelLoadError."""
-    return build(checkpoint_name(options.model), checkpoint_of(options.model), options)
+    return build(checkpoint_name(options.model), checkpoint_of(options.model), options, count_pages=count_pages)
 
 
 def engine(options: WeighedOptions) -> Weighed:

@@ -32,6 +32,7 @@ from bench.quiet import errors_only
 from bench.table import publish, spread
 from bench.weights import Memory, WeighedOptions
 from rtc_server.audio import FRAME_MS
+from rtc_server.config import AUTO
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink, OnExit, OnMessage
 from rtc_server.engine.messages import FromEngine, StepDone, ToEngine
@@ -71,7 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="of the language model")
     parser.add_argument("--context", type=int, help="frames that attention looks back over (default: the model's)")
-    parser.add_argument("--pages", type=int, default=0, help="of attention's memory, for all sessions (0: whole rings)")
+    parser.add_argument(
+        "--pages",
+        type=pages,
+        default=0,
+        help="of attention's memory, for all sessions (0: whole rings; auto: what the device has memory for)",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model's process")
     parser.add_argument("--seconds", type=float, default=10, help="measured for so long")
     parser.add_argument("--warm", type=float, default=2, help="seconds before that")
@@ -89,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", action=argparse.BooleanOptionalAction, default=True, help="with the plain model and the bandwidth"
     )
     parser.add_argument("--profile", type=int, metavar="SLOTS", help="only: where the time of a step of so many goes")
+
+
+def pages(text: str) -> int | None:
+    """None for ``auto``."""
+    return None if text == AUTO else int(text)
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 ENV_PREFIX: Final = PREFIX
 DEFAULT_MODEL: Final = "kyutai/moshiko-pytorch-bf16"
+AUTO: Final = "auto"
 
 _MAX_WORKERS: Final = 64
 _LAST_PORT: Final = 65_535
@@ -145,12 +146,11 @@ class Settings:
         None, f"conversations at a time; 0: 1 on the CPU ({PICO}: 4), 8 on CUDA", 1, 1024, unset=0
     )
     echo_slots: int = _setting(64, "echo sessions at a time", 1, 4096)
-    kv_pages: int = _setting(
-        0,
+    kv_pages: str = _setting(
+        AUTO,
         "pages of 64 frames (5 s) of what attention remembers, which all conversations of the model share and have as "
-        "they grow; 0: each has as much as its context from the first moment on",
-        0,
-        1_000_000,
+        f"they grow; 0: each has as much as its context from the first moment on; {AUTO}: as many as CUDA has memory "
+        "for when the model is loaded, on the CPU 0",
     )
     context: int | None = _setting(
         None, "frames of 80 ms that the model remembers; 0: the checkpoint's own", 1, 100_000, unset=0
@@ -254,6 +254,8 @@ class Settings:
             raise ConfigError("--node must be 1 to 32 letters, digits, dots or underscores.")
         if self.workers != "auto" and self.workers not in map(str, range(1, _MAX_WORKERS + 1)):
             raise ConfigError(f"--workers {self.workers!r} is neither auto nor a number from 1 to {_MAX_WORKERS}.")
+        if self.kv_pages != AUTO and not re.fullmatch(r"\d{1,6}", self.kv_pages, re.ASCII):
+            raise ConfigError(f"--kv-pages {self.kv_pages!r} is neither {AUTO} nor a number from 0 to 999999.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device!r} is none of auto, cpu, cuda, cuda:N.")
         if self.seamless_door and (self.rooms == "off" or self.workers != "1" or self.redis):

@@ -15,7 +15,7 @@ from rtc_server import bundled
 from rtc_server.bundled import PICO, PICO_STT, PICO_STT_PT
 from rtc_server.cluster.directory import Directory
 from rtc_server.cluster.pooled import PooledEngine
-from rtc_server.config import DEFAULT_MODEL, Settings, is_host_and_port
+from rtc_server.config import AUTO, DEFAULT_MODEL, Settings, is_host_and_port
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.engine import Engine
@@ -117,6 +117,8 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
         if specs and on_cpu:  # on the same cores: who talks comes first
             beside = dataclasses.replace(beside, niceness=_NICENESS)
         specs.append(beside)
+    simultaneous = plan_simultaneous(settings, cuda_devices)
+    _leave_room(specs, [*specs[1:], *([] if simultaneous is None else [simultaneous])])
     if ECHO not in remote:
         in_process = settings.engine != "process" or bool(specs)
         specs.append(EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process))
@@ -167,6 +169,22 @@ def pooled_services(settings: Settings) -> tuple[str, ...]:
     return settings.pool_services
 
 
+def _pages(settings: Settings, device: str) -> int | None:
+    """Those of :class:`KyutaiOptions`. Reading them costs a CPU a copy, and it has memory for few conversations' time
+    to compute."""
+    if settings.kv_pages == AUTO:
+        return 0 if device == "cpu" else None
+    return int(settings.kv_pages)
+
+
+def _leave_room(specs: list[EngineSpec], others: Iterable[EngineSpec]) -> None:
+    """Have the one that takes what memory is free leave some for the ``others``, which are on the same device."""
+    for index, spec in enumerate(specs):
+        if isinstance(spec.options, KyutaiOptions) and spec.options.pages is None:
+            beside = tuple(other.options for other in others if isinstance(other.options, KyutaiOptions))
+            specs[index] = dataclasses.replace(spec, options=dataclasses.replace(spec.options, beside=beside))
+
+
 def _cpu_slots(model: str) -> int:
     return _CPU_SLOTS if bundled.directory_of(model) is None else _CPU_BUNDLED_SLOTS
 
@@ -180,7 +198,7 @@ def _kyutai(service: str, model: str, slots: int, device: str, settings: Setting
         quantize=settings.quantize,
         kv_dtype=settings.kv_dtype,
         context=settings.context,
-        pages=settings.kv_pages if service == DIALOGUE else 0,
+        pages=_pages(settings, device) if service == DIALOGUE else 0,
         temp=settings.temperature,
         temp_text=settings.text_temperature,
         top_k=settings.top_k,

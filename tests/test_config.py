@@ -63,7 +63,7 @@ def another_value(name: str) -> tuple[str, Any]:
     if TYPES[name] is float:
         value = default + 1.5 if default + 1.5 <= FIELDS[name].metadata["high"] else FIELDS[name].metadata["high"]
         return str(value), value
-    text = {"device": "cuda:3", "node": "eu_1.a", "workers": "3"}.get(name, "somewhere")
+    text = {"device": "cuda:3", "node": "eu_1.a", "workers": "3", "kv_pages": "64"}.get(name, "somewhere")
     return text, text
 
 
@@ -434,11 +434,17 @@ def test_every_number_with_a_unit_says_it() -> None:
             "max_sessions",
             "max_waiting",
             "max_rooms",
-            "kv_pages",
         ),
         *("temperature", "text_temperature", "top_k", "text_top_k", "vad_threshold", "pause_threshold"),
         *("sessions_per_address", "connecting_per_address", "opus_complexity"),
     }
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "some", "1000000", "\u0663", "0x10"])
+def test_pages_are_a_number_or_left_open(text: str) -> None:
+    assert [parse(["--kv-pages", good], {}).kv_pages for good in ("auto", "0", "999999")] == ["auto", "0", "999999"]
+    with pytest.raises(ConfigError, match=r"--kv-pages .* is neither auto nor a number"):
+        parse([f"--kv-pages={text}"], {})
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off")])

@@ -11,6 +11,7 @@ import pytest
 from rtc_server import bundled, services
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine.client import EngineClient
+from rtc_server.engine.factory import pack, unpack
 from rtc_server.engine.local import LocalLink
 from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
@@ -85,10 +86,31 @@ def test_captions_that_are_asked_for_need_a_model() -> None:
     assert "--stt" in (caught.value.hint or "")
 
 
-def test_pages_are_those_of_the_model_that_people_talk_to() -> None:
-    """What transcribes has slots and a memory of its own."""
-    specs = [spec for spec in plan(Settings(model="pico", kv_pages=100), 0) if isinstance(spec.options, KyutaiOptions)]
-    assert {spec.service: kyutai(spec).pages for spec in specs} == {"dialogue": 100, "transcribe": 0}
+@pytest.mark.parametrize(
+    ("asked", "cuda", "pages"),
+    [("100", 0, 100), ("100", 1, 100), ("0", 1, 0), ("auto", 0, 0), ("auto", 1, None)],
+)
+def test_pages_are_those_of_the_model_that_people_talk_to(asked: str, cuda: int, pages: int | None) -> None:
+    """What transcribes has slots and a memory of its own. Left open, they follow the memory of a GPU, and there are
+    none on the CPU."""
+    specs = {
+        spec.service: kyutai(spec)
+        for spec in plan(Settings(model="pico", kv_pages=asked), cuda)
+        if isinstance(spec.options, KyutaiOptions)
+    }
+    assert {service: options.pages for service, options in specs.items()} == {"dialogue": pages, "transcribe": 0}
+    assert specs["dialogue"].beside == ((specs["transcribe"],) if pages is None else ())
+
+
+def test_pages_leave_memory_to_all_models_of_the_device() -> None:
+    settings = Settings(stt="kyutai/stt-1b-en_fr", simultaneous="kyutai/hibiki-1b-pytorch-bf16")
+    dialogue = kyutai(plan(settings, 1)[0])
+    assert [(other.model, other.slots, other.pages) for other in dialogue.beside] == [
+        ("kyutai/stt-1b-en_fr", 64, 0),
+        ("kyutai/hibiki-1b-pytorch-bf16", 8, 0),
+    ]
+    assert unpack(pack(dialogue)) == dialogue
+    assert kyutai(plan(dataclasses.replace(settings, device="cpu"), 1)[0]).beside == ()
 
 
 def test_without_a_model_there_is_nothing_to_plan() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from rtc_server import bundled
+from rtc_server.audio import FRAME_MS
 from rtc_server.cluster import probe as pool_probe
 from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine import probe
@@ -18,6 +19,8 @@ from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.errors import ConfigError, ModelLoadError, NoEngine
 from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.page_count import RESERVE_BYTES, PagedNeeds, pages_that_fit, reserve_bytes, room_for_pages
+from rtc_server.models.kyutai.page_table import PAGE_FRAMES, RESERVE_FRAMES, places
 from rtc_server.services import (
     DIALOGUE,
     ECHO,
@@ -40,8 +43,7 @@ from rtc_server.translation.simultaneous import describe
 from rtc_server.usage import invocation
 
 _PACKAGES: Final = ("aiortc", "aiohttp", "av", "numpy", "soxr", "pyzmq", "torch", "moshi", "sentencepiece")
-_WORKING_BYTES: Final = 2**30
-"""What a model takes beside weights and sessions: CUDA's own context, graphs, intermediate results. An allowance."""
+_PAGE_S: Final = PAGE_FRAMES * FRAME_MS / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         import torch  # noqa: PLC0415 - takes seconds, and a broken install must be a finding
 
         from rtc_server.models.kyutai.estimate import footprint  # noqa: PLC0415
+        from rtc_server.models.kyutai.fit import paged_needs  # noqa: PLC0415
     except ImportError:
         return
     devices = hardware.cuda_devices()
@@ -212,10 +215,13 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         except ModelLoadError as error:
             yield Finding(False, f"{spec.service}: {error.message}", error.hint)
             continue
+        needs = paged_needs(held, spec.options.slots) if spec.options.pages is None else None
         wants.append(
-            Want(spec.service, spec.options.slots, held.weights_bytes, held.session_bytes + held.working_bytes)
+            Want(spec.service, spec.options.slots, held.weights_bytes, held.session_bytes + held.working_bytes, needs)
         )
         sizes = f"{size_text(held.weights_bytes)} of weights, {size_text(held.session_bytes)} a session"
+        if needs is not None:
+            sizes += f", and {size_text(needs.page_bytes)} for each further {_PAGE_S:.0f} s that it remembers"
         yield Finding(True, f"{spec.service} ({spec.options.model}): {sizes}")
     if settings.device == "cpu" or not devices:
         yield from how_many_fit("this machine", memory.free_bytes() or 0, wants)
@@ -227,16 +233,22 @@ def _fit(settings: Settings) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a model will ask for."""
+    """What a model will ask for. ``paged``: of one that takes what is free for its sessions' memory, and asks for one
+    page of a session's in ``session_bytes``."""
 
     service: str
     slots: int
     weights_bytes: int
     session_bytes: int
+    paged: PagedNeeds | None = None
+
+    @property
+    def reserve_bytes(self) -> int:
+        return RESERVE_BYTES if self.paged is None else reserve_bytes(self.slots)
 
     @property
     def in_all_bytes(self) -> int:
-        return self.weights_bytes + _WORKING_BYTES + self.slots * self.session_bytes
+        return self.weights_bytes + self.reserve_bytes + self.slots * self.session_bytes
 
 
 def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator[Finding]:
@@ -246,11 +258,32 @@ def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator
         return
     for want in wants:
         others = sum(other.in_all_bytes for other in wants if other is not want)
-        fit = (free_bytes - others - want.weights_bytes - _WORKING_BYTES) // want.session_bytes
-        room = f"{where}, {size_text(free_bytes)} free: memory for {max(0, fit)} sessions of {want.service}"
+        there = f"{where}, {size_text(free_bytes)} free: memory for"
+        left = free_bytes - others - want.weights_bytes
+        if want.paged is not None and room_for_pages(want.paged, left) >= want.slots:
+            yield _shared(there, want.service, want.paged, pages_that_fit(want.paged, left))
+            continue
+        fit = (left - want.reserve_bytes) // want.session_bytes
         wanted = size_text(want.in_all_bytes + others)
         hint = f"{wanted} are wanted: fewer slots, a smaller --context, or --kv-dtype float8."
-        yield Finding(fit >= want.slots, f"{room}, {want.slots} asked for", hint)
+        room = f"{there} {max(0, fit)} sessions of {want.service}, {want.slots} asked for"
+        yield Finding(fit >= want.slots, room, hint)
+
+
+def _shared(there: str, service: str, needs: PagedNeeds, pages: int) -> Finding:
+    """So many pages for the sessions of a model: for how long each remembers, and how many are let in."""
+    mean_s = pages / needs.slots * _PAGE_S
+    reserve = min(places(RESERVE_FRAMES), needs.pages_a_slot)
+    at_a_time = pages // reserve
+    whole = " (all that it can)" if pages == needs.slots * needs.pages_a_slot else ""
+    what = (
+        f"{there} {needs.slots} sessions of {service} that remember {mean_s:.0f} s{whole} in the mean: {pages:,} pages"
+    )
+    hint = (
+        f"New ones are let in while each can remember {reserve * _PAGE_S:.0f} s: {at_a_time} at a time. For more, "
+        "--kv-dtype float8 or a smaller model; for as many, fewer slots."
+    )
+    return Finding(at_a_time >= needs.slots, what, hint)
 
 
 def _static() -> Finding:

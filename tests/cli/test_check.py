@@ -10,6 +10,7 @@ from lab.engine_process import key_file
 from rtc_server import bundled
 from rtc_server.cli import check
 from rtc_server.config import DEFAULT_MODEL, Settings
+from rtc_server.models.kyutai.page_count import PagedNeeds
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.system import hardware, memory
 from rtc_server.translation import cascade, fast_translate
@@ -54,6 +55,28 @@ def test_each_model_has_what_the_others_leave(free_gib: int, fits: list[int]) ->
         f"{fits[1]} sessions of transcribe",
     ]
     assert [finding.ok for finding in found] == [fit >= 8 for fit in fits]
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "slots", "ok", "what"),
+    [
+        (13, 8, False, "0 sessions of dialogue, 8 asked for"),
+        (24, 8, True, "8 sessions of dialogue that remember 161 s in the mean: 252 pages"),
+        (80, 8, True, "8 sessions of dialogue that remember 241 s (all that it can) in the mean: 376 pages"),
+        (30, 20, False, "20 sessions of dialogue that remember 100 s in the mean: 390 pages"),
+    ],
+)
+def test_sessions_that_share_what_is_free_are_told_how_much_that_is(
+    free_gib: int, slots: int, ok: bool, what: str
+) -> None:
+    """And how many are let in at a time where that is not enough for all."""
+    gib, mib = 2**30, 2**20
+    needs = PagedNeeds(slots, 47, 32 * mib, 14 * gib, slots * 108 * mib + slots * 20 * mib)
+    want = check.Want("dialogue", slots, 14 * gib, 160 * mib, needs)
+    (found,) = check.how_many_fit("device 0", free_gib * gib, [want])
+    assert (found.ok, found.what.split("memory for ")[1]) == (ok, what)
+    if slots == 20:
+        assert "while each can remember 123 s: 16 at a time" in (found.hint or "")
 
 
 def test_by_itself_it_runs_the_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import fit
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.estimate import footprint
-from rtc_server.models.kyutai.fit import load_if_it_fits, require_room
+from rtc_server.models.kyutai.fit import count_pages, load_if_it_fits, paged_needs, require_room
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.page_count import RESERVE_BYTES, DeviceMemory, reserve_bytes
 from rtc_server.system import memory
 
 GIB = 2**30
@@ -72,3 +74,64 @@ def test_what_else_is_wrong_is_said_by_loading_it(wrong: dict[str, Any], moshi_c
     with pytest.raises(ModelLoadError) as refused:
         load_if_it_fits(options)
     assert "memory" not in refused.value.message
+
+
+def left_open(checkpoint: Path, slots: int = 3, **more: Any) -> KyutaiOptions:
+    return KyutaiOptions(str(checkpoint), slots, threads=1, context=300, pages=None, **more)
+
+
+def counted(options: KyutaiOptions, device: DeviceMemory | None) -> int:
+    return count_pages(open_checkpoint(options.model), options, lambda _: device)
+
+
+def test_pages_are_as_many_as_there_is_memory_for(moshi_checkpoint: Path) -> None:
+    """When the weights are there: beside all else that the model takes, and a reserve."""
+    options = left_open(moshi_checkpoint)
+    held = footprint(options)
+    needs = paged_needs(held, 3)
+    assert needs is not None
+    assert needs.pages_a_slot == 5
+    all_else = 3 * (held.session_bytes + held.working_bytes) - 3 * held.page_bytes + reserve_bytes(3)
+    for pages in (3, 8, 14):
+        assert counted(options, DeviceMemory(all_else + pages * held.page_bytes)) == pages
+    assert counted(options, DeviceMemory(0)) == 3
+    assert counted(options, DeviceMemory(2**40)) == counted(options, None) == 15
+
+
+def test_a_model_has_as_many_pages_as_were_counted(moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And holds what was said of it: a page more is a page more."""
+    options = left_open(moshi_checkpoint)
+    least = footprint(options)
+    needed = least.session_bytes * 3 + least.working_bytes * 3 + reserve_bytes(3)
+    has_free(monkeypatch, needed + 4 * least.page_bytes)
+    held = load_if_it_fits(options).memory()
+    assert held.weights_bytes == least.weights_bytes
+    assert held.cache_bytes - 4 * least.page_bytes == pytest.approx(3 * least.session_bytes, abs=3)
+
+
+def test_models_beside_are_left_their_memory(moshi_checkpoint: Path, stt_checkpoint: Path) -> None:
+    other = KyutaiOptions(str(stt_checkpoint), 2, threads=1)
+    alone, beside = left_open(moshi_checkpoint), left_open(moshi_checkpoint, beside=(other,))
+    page = footprint(alone).page_bytes
+    needs = paged_needs(footprint(alone), 3)
+    assert needs is not None
+    free = needs.rest_bytes + reserve_bytes(3) + 10 * page
+    theirs = footprint(other).bytes_of(2) + RESERVE_BYTES
+    assert counted(alone, DeviceMemory(free)) == 10
+    assert counted(beside, DeviceMemory(free)) == 3
+    assert counted(beside, DeviceMemory(free + theirs)) == 10
+    nothing = dataclasses.replace(beside, beside=(KyutaiOptions("no/such directory", 1),))
+    assert counted(nothing, DeviceMemory(free)) == 10
+
+
+def test_one_page_a_slot_is_what_a_model_needs_that_takes_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, moshi_checkpoint: Path
+) -> None:
+    options = left_open(moshi_checkpoint)
+    needed = footprint(options).bytes_of(3)
+    assert needed < footprint(dataclasses.replace(options, pages=15)).bytes_of(3)
+    has_free(monkeypatch, needed)
+    require_room(options)
+    has_free(monkeypatch, needed - 1)
+    with pytest.raises(ModelLoadError, match="with 3 slots it needs"):
+        require_room(options)

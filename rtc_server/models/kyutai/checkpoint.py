@@ -106,7 +106,12 @@ def read_configuration(model: str) -> loaders.CheckpointInfo:
         found = loaders.CheckpointInfo.from_hf_repo(
             model, path, path, path, path, mimi_config, path if config.get("lora_name") else None
         )  # a path that is given is not looked for
-        return dataclasses.replace(found, moshi_weights=_UNREAD, mimi_weights=_UNREAD, lora_weights=None)
+        return without_weights(found)
+
+
+def without_weights(checkpoint: loaders.CheckpointInfo) -> loaders.CheckpointInfo:
+    """The same, of which the moshi package makes models without reading a weight."""
+    return dataclasses.replace(checkpoint, moshi_weights=_UNREAD, mimi_weights=_UNREAD, lora_weights=None)
 
 
 def _cached(repository: str, name: str) -> Path | None:

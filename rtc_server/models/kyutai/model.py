@@ -52,7 +52,17 @@ _WARM_UP_STEPS: Final = 4
 the third is the first to replay it."""
 
 
-def load(options: KyutaiOptions) -> KyutaiModel:
+CountPages = Callable[[loaders.CheckpointInfo, KyutaiOptions], int]
+"""How many pages of attention's memory there are to be, where the options leave that open: called when the weights are
+on the device, and nothing else is."""
+
+
+def one_a_slot(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> int:
+    """As few as there may be."""
+    return options.slots
+
+
+def load(options: KyutaiOptions, count_pages: CountPages = one_a_slot) -> KyutaiModel:
     """Load a checkpoint onto its device, ready for :meth:`KyutaiModel.warm_up`.
 
     Raises :class:`ModelLoadError`, with a hint, when the device, a file or the kind of model is not usable.
@@ -61,11 +71,16 @@ def load(options: KyutaiOptions) -> KyutaiModel:
     name = checkpoint_name(options.model)
     checkpoint = open_checkpoint(options.model)
     directory = checkpoint_directory(options.model)
-    return build(name, checkpoint, options, _NOTHING_KNOWN if directory is None else read_about(directory))
+    about = _NOTHING_KNOWN if directory is None else read_about(directory)
+    return build(name, checkpoint, options, about, count_pages)
 
 
 def build(
-    name: str, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, about: About = _NOTHING_KNOWN
+    name: str,
+    checkpoint: loaders.CheckpointInfo,
+    options: KyutaiOptions,
+    about: About = _NOTHING_KNOWN,
+    count_pages: CountPages = one_a_slot,
 ) -> KyutaiModel:
     """:func:`load`, from a checkpoint that is open already: wherever its parts come from."""
     device = _usable_device(options)
@@ -73,11 +88,16 @@ def build(
         torch.set_num_threads(options.threads)
     hint = "Its config.json and its weights may not belong together."
     with load_errors(f"{name} cannot be loaded", hint), torch.no_grad(), _running_on(device):
-        return _build(name, about, checkpoint, options, device)
+        return _build(name, about, checkpoint, options, device, count_pages)
 
 
 def _build(
-    name: str, about: About, checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, device: torch.device
+    name: str,
+    about: About,
+    checkpoint: loaders.CheckpointInfo,
+    options: KyutaiOptions,
+    device: torch.device,
+    count_pages: CountPages,
 ) -> KyutaiModel:
     mimi = checkpoint.get_mimi(device)
     _check_frames(mimi)
@@ -102,7 +122,8 @@ def _build(
         languages=languages_of(name, about),
     )
     without_rings(lm)
-    pages = pages_for(lm, options.slots, options.pages)
+    count = count_pages(checkpoint, options) if options.pages is None else options.pages
+    pages = pages_for(lm, options.slots, count)
     filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype), pages)
     boundary = lm.end_of_text_padding_id
     return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=boundary, seed=options.seed, pages=pages)

@@ -24,7 +24,9 @@ class KyutaiOptions:
     the likeliest token. None takes the checkpoint's ``lm_gen_config``, else the moshi package's default.
     ``seed``: of sampling; None draws one. ``threads``: of torch in this process (not of this model alone).
     ``cfg_coef``: classifier-free guidance of a conditioned model (Hibiki); other than 1 doubles the batch.
-    ``pages``: how many pages of attention's memory there are for all slots; 0: each slot has as much as it can fill.
+    ``pages``: how many pages of attention's memory there are for all slots; 0: each slot has as much as it can fill;
+    None: as many as the device has memory for when the weights are there. ``beside``: other models that the same server
+    has on the same device, for which memory is left then.
     """
 
     model: str
@@ -41,4 +43,5 @@ class KyutaiOptions:
     seed: int | None = None
     threads: int | None = None
     cfg_coef: float = 1.0
-    pages: int = 0
+    pages: int | None = 0
+    beside: tuple[KyutaiOptions, ...] = ()

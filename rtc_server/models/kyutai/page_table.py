@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 PAGE_FRAMES: Final = 64
 """5.12 s; of Moshi 7B in bfloat16, 32 MiB."""
+RESERVE_FRAMES: Final = 1_500
+"""120 s. Conversations are to remember so much of themselves: while another one could not, none is let in."""
 NO_PAGE: Final = 0
 """What the table has where a row has no page. There is a page of this number, which is silent for ever."""
 NEVER: Final = 2**24

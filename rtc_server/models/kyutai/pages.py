@@ -41,6 +41,11 @@ class Pages:
         """How many numbers a row is told in each step."""
         return 2 * self._places + 1
 
+    @property
+    def pages_a_slot(self) -> int:
+        """How many one can fill."""
+        return self._places
+
     def pages_of(self, rows: int) -> int:
         """How many a ring of so many rows of a batch has: those of each slot are as many times there as it has
         rows."""
@@ -78,6 +83,11 @@ class Pages:
             since = since.repeat(copies, 1)
         entries = page * page_table.PAGE_FRAMES + index % page_table.PAGE_FRAMES
         return Places(pages.contiguous(), entries), since
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one, in all layers, once the rings are there."""
+        return sum(ring.cache.numel() * ring.cache.element_size() // self._each for ring in self.rings)
 
     @property
     def working_bytes(self) -> int:
