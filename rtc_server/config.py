@@ -114,7 +114,7 @@ class Settings:
     translate: str = _setting(
         "auto",
         "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade', or a hub "
-        "repository or local directory of SeamlessM4T v2",
+        "repository or local directory of SeamlessM4T v2, MADLAD-400 or OPUS-MT (of the last several, with commas)",
     )
     simultaneous: str = _setting(
         "",

@@ -29,10 +29,10 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
-from rtc_server.translation import cascade, seamless_options, simultaneous
+from rtc_server.translation import cascade, checkpoint_options, simultaneous
+from rtc_server.translation.checkpoint_options import CheckpointOptions, models_of
 from rtc_server.translation.client import Translator
 from rtc_server.translation.process import TranslatorLink, TranslatorSpec
-from rtc_server.translation.seamless_options import SeamlessOptions
 from rtc_server.translation.simultaneous import Published
 from rtc_server.usage import invocation
 from rtc_server.usage.spelling import did_you_mean
@@ -320,18 +320,23 @@ def make_translator(settings: Settings, metrics: Metrics) -> Translator | None:
         return _translator(cascade.FACTORY, cascade.CascadeOptions(), settings, metrics)
     check_translator(name)
     device = resolve_device(settings, hardware.cuda_devices())
-    return _translator(seamless_options.FACTORY, SeamlessOptions(name, device, settings.threads), settings, metrics)
+    options = CheckpointOptions(name, device, settings.threads)
+    return _translator(checkpoint_options.FACTORY, options, settings, metrics)
 
 
 def check_translator(name: str) -> None:
-    """Raise ModelLoadError for a translator that is neither bundled, nor a directory, nor like a hub repository, or
-    that wants a package which is not here."""
-    if name.count("/") != 1 and not Path(name).expanduser().exists():
-        raise ModelLoadError(
-            f"{name} is neither a directory nor a hub repository.{did_you_mean(name, ('auto', 'none', cascade.NAME))}",
-            f"Give {cascade.NAME}, a directory, or a hub repository such as {seamless_options.LARGE}.",
-        )
-    for package in seamless_options.PACKAGES:
+    """Raise ModelLoadError for a translator that is neither bundled, nor made of directories and what is like a hub
+    repository, or that wants a package which is not here."""
+    models = models_of(name)
+    for model in models or [name]:
+        if model.count("/") != 1 and not Path(model).expanduser().exists():
+            raise ModelLoadError(
+                f"{model} is neither a directory nor a hub repository."
+                f"{did_you_mean(model, ('auto', 'none', cascade.NAME))}",
+                f"Give {cascade.NAME}, a directory, or a hub repository such as {checkpoint_options.LARGE} or "
+                f"{checkpoint_options.MADLAD}.",
+            )
+    for package in checkpoint_options.PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise invocation.lacks(name, package)
 

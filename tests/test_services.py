@@ -29,7 +29,7 @@ from rtc_server.services import (
     resolve_model,
 )
 from rtc_server.system import hardware
-from rtc_server.translation import cascade, seamless_options
+from rtc_server.translation import cascade, checkpoint_options
 from rtc_server.translation.simultaneous import HIBIKI
 from tests.support.fake_models import CountingModel
 
@@ -355,6 +355,6 @@ def test_a_translator_that_there_is_not_is_refused_before_a_process_starts(tmp_p
 def test_a_translator_whose_package_is_missing_is_refused_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(seamless_options, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(checkpoint_options, "PACKAGES", ("no_such_package",))
     with pytest.raises(ModelLoadError, match="wants the package no_such_package"):
         make_translator(Settings(translate=str(tmp_path)), Metrics())

@@ -37,7 +37,8 @@ from rtc_server.services import (
 )
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
-from rtc_server.translation import cascade, fast_translate, seamless_options
+from rtc_server.translation import cascade, fast_translate
+from rtc_server.translation.checkpoint_options import notice_of
 from rtc_server.translation.routes import reachable
 from rtc_server.translation.simultaneous import describe
 from rtc_server.usage import invocation
@@ -93,15 +94,15 @@ def _translation(settings: Settings) -> Iterator[Finding]:
     elif name == cascade.NAME:
         yield from _cascade()
     else:
-        yield _seamless(name)
+        yield _checkpoint(name)
 
 
-def _seamless(name: str) -> Finding:
+def _checkpoint(name: str) -> Finding:
     try:
         check_translator(name)
     except ModelLoadError as error:
         return Finding(False, f"--translate {name}: {error.message}", error.hint)
-    return Finding(True, f"--translate {name}. {seamless_options.NOTICE}")
+    return Finding(True, f"--translate {name}. {notice_of(name)}".strip())
 
 
 def _simultaneous(settings: Settings) -> Finding:

@@ -5,22 +5,18 @@ Owns how the parts are put together. What of them is missing is not in the model
 
 from __future__ import annotations
 
-import logging
 import shutil
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from rtc_server.audio import FloatArray
 from rtc_server.errors import ModelLoadError, TranslationFailed, UnsupportedPair
-from rtc_server.translation import apertium, espeak, fast_translate
+from rtc_server.translation import apertium, espeak, fast_translate, voices
 from rtc_server.translation.model import MAX_TEXT, Outcome, Translation, TranslatorInfo, Utterance
+from rtc_server.translation.pieces import plain
 from rtc_server.translation.programs import ProgramError
 from rtc_server.translation.routes import Pair, reachable, via
-
-logger = logging.getLogger(__name__)
 
 NAME: Final = "cascade"
 FACTORY: Final = "rtc_server.translation.cascade:load"
@@ -88,12 +84,13 @@ class Cascade:
             return TranslationFailed()
         if text is None:
             return UnsupportedPair()
-        pcm = self._voice(text, utterance) if utterance.speak else None
+        voice = self._parts.voices.get(utterance.target)
+        pcm = voices.speak(text, voice, utterance.voice) if utterance.speak else None
         return Translation(text, utterance.text, pcm)
 
     def _text(self, utterance: Utterance) -> str | None:
         """None if there is no way between the languages. Raises ProgramError."""
-        text = _plain(utterance.text)
+        text = plain(utterance.text)
         if utterance.source == utterance.target:
             return text
         steps = via((utterance.source, utterance.target), self._parts.texts)
@@ -102,27 +99,6 @@ class Cascade:
         for step in steps:
             text = self._parts.texts[step](text)[: 2 * MAX_TEXT].strip() if text else ""
         return text
-
-    def _voice(self, text: str, utterance: Utterance) -> FloatArray | None:
-        """A translation that cannot be spoken is still one that can be read."""
-        voice = self._parts.voices.get(utterance.target)
-        if voice is None or _is_punctuation(text):
-            return None
-        try:
-            return espeak.speak(text, voice, utterance.voice)
-        except ProgramError as error:
-            logger.warning("no voice: %s", error)
-            return None
-
-
-def _plain(text: str) -> str:
-    """Without control characters, line breaks and the like, which mean something to some programs."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
-
-
-def _is_punctuation(text: str) -> bool:
-    """Whether there is nothing else, as in "...": a voice would read out the names of the marks."""
-    return all(unicodedata.category(each)[0] in "PZC" for each in text)
 
 
 def load(_options: CascadeOptions) -> Cascade:

@@ -18,6 +18,11 @@ _ASKING: Final = {
 """Words that questions begin with, by language."""
 
 
+def plain(text: str) -> str:
+    """Without control characters, line breaks and the like, which mean something to some programs."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
 def pieces(text: str) -> list[str]:
     """``text`` in pieces of at most :data:`MOST` characters, cut behind sentences, else between words; a word that is
     too long for one is a piece by itself."""
@@ -28,6 +33,11 @@ def pieces(text: str) -> list[str]:
         found.append(rest[:cut].strip())
         rest = rest[cut:].strip()
     return [*found, rest] if rest else found
+
+
+def short_pieces(text: str) -> list[str]:
+    """As :func:`pieces`; a word that is too long is cut as well."""
+    return [piece[first : first + MOST] for piece in pieces(text) for first in range(0, len(piece), MOST)]
 
 
 def is_language(piece: str) -> bool:

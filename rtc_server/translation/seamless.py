@@ -15,16 +15,15 @@ from typing import Any, Final
 import numpy as np
 import soxr
 import torch
-import transformers
 from transformers import AutoConfig, AutoProcessor, GenerationMixin, SeamlessM4Tv2Model
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.errors import ModelLoadError
+from rtc_server.translation.checkpoint_options import NOTICE, SEAMLESS, CheckpointOptions
 from rtc_server.translation.languages import LANGUAGES, tag_of
 from rtc_server.translation.model import Outcome, Translation, TranslatorInfo, Utterance
-from rtc_server.translation.pieces import MOST, pieces
-from rtc_server.translation.seamless_options import NOTICE, SeamlessOptions
+from rtc_server.translation.pieces import short_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ _HINT: Final = (
     "Give a directory or a hub repository of a checkpoint that transformers has saved, such as "
     "facebook/seamless-m4t-v2-large."
 )
-_MODEL_TYPE: Final = "seamless_m4t_v2"
 _RATE_HZ: Final = 16_000
 _LEAST_AUDIO_S: Final = 0.4
 """Of what is shorter no features can be made, or none that mean anything."""
@@ -174,9 +172,8 @@ class Seamless:
         if utterance.pcm is not None and not known and _may_be_speech(utterance.pcm):
             yield _Row(number, text, utterance.pcm)
             return
-        for piece in pieces(text):
-            for first in range(0, len(piece), MOST):
-                yield _Row(number, piece[first : first + MOST])
+        for piece in short_pieces(text):
+            yield _Row(number, piece)
 
     def _plain(self, text: str) -> str:
         """Without what the tokenizer takes for marks of its own, such as ``</s>``."""
@@ -277,16 +274,13 @@ def _sound(wave: FloatArray) -> FloatArray | None:
     return audio.sanitise(np.asarray(soxr.resample(audio.sanitise(wave), _RATE_HZ, MODEL_RATE_HZ), dtype=np.float32))
 
 
-def load(options: SeamlessOptions) -> Seamless:
+def load(options: CheckpointOptions) -> Seamless:
     """Raises ModelLoadError."""
-    _quieten(transformers.logging)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     dtype = torch.float16 if options.device.startswith("cuda") else torch.float32
     where = str(Path(options.model).expanduser()) if Path(options.model).expanduser().exists() else options.model
     try:
         kind = _from_pretrained(AutoConfig, where).model_type
-        if kind != _MODEL_TYPE:
+        if kind != SEAMLESS:
             raise ModelLoadError(f"{options.name} is a model of the kind {kind}, not SeamlessM4T v2.", _HINT)
         model: Any = _Model.from_pretrained(where, dtype=dtype)
         processor = _from_pretrained(AutoProcessor, where)
@@ -309,9 +303,3 @@ def _fits(model: Any, processor: Any) -> bool:
 def _from_pretrained(kind: Any, where: str) -> Any:
     """Any: the package's factories are not typed."""
     return kind.from_pretrained(where)
-
-
-def _quieten(package_logging: Any) -> None:
-    """Of the transformers package: it warns of what is harmless, and draws bars."""
-    package_logging.set_verbosity_error()
-    package_logging.disable_progress_bar()

@@ -181,7 +181,16 @@ def test_it_says_what_is_translated_while_one_speaks_and_under_which_licence(tmp
     assert not lines_with("--simultaneous", Settings())
 
 
+def test_it_says_under_which_licence_models_of_text_are() -> None:
+    both = "google/madlad400-3b-mt,Helsinki-NLP/opus-mt-en-fr"
+    (line,) = lines_with(f"ok       --translate {both}", Settings(translate=both))
+    assert "MADLAD-400 by Google: Apache-2.0. OPUS-MT by the University of Helsinki: CC BY 4.0." in line
+    assert "non-commercial" not in line
+    assert lines_with("missing  --translate", Settings(translate="google/madlad400-3b-mt,nosuch"))
+
+
 def test_it_says_under_which_licence_seamless_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "seamless_m4t_v2"}')
     assert "non-commercial" in "".join(
         lines_with(f"ok       --translate {tmp_path}", Settings(translate=str(tmp_path)))
     )

@@ -16,8 +16,8 @@ import pytest
 from rtc_server.audio import FloatArray
 from rtc_server.errors import ModelLoadError
 from rtc_server.services import make_translator
+from rtc_server.translation.checkpoint_options import CheckpointOptions
 from rtc_server.translation.model import Translation, Utterance
-from rtc_server.translation.seamless_options import SeamlessOptions
 from tests.support.missing import skip_but_in_ci
 from tests.support.translators import running
 
@@ -51,7 +51,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tiny: Path) -> Seamless:
-    loaded = load(SeamlessOptions(str(tiny), threads=1))
+    loaded = load(CheckpointOptions(str(tiny), threads=1))
     loaded.warm_up()
     return loaded
 
@@ -186,7 +186,7 @@ def test_hostile_texts_are_texts(model: Seamless, text: str) -> None:
 def test_another_kind_of_model_is_refused(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelLoadError, match="of the kind bert") as caught:
-        load(SeamlessOptions(str(tmp_path)))
+        load(CheckpointOptions(str(tmp_path)))
     assert "facebook/seamless-m4t-v2-large" in str(caught.value.hint)
 
 
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_lacks_a_file_says_so(tmp_path: Path, tiny: Path, brok
         if file.name != broken:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelLoadError, match=f"{tmp_path.name} (cannot be loaded|lacks its tokenizer)"):
-        load(SeamlessOptions(str(tmp_path)))
+        load(CheckpointOptions(str(tmp_path)))
 
 
 async def test_it_runs_in_a_process_of_its_own(tiny: Path) -> None:
