@@ -62,6 +62,12 @@ class Metrics:
         self.offers_refused = Counter("rtc_offers_refused", "Offers refused.", ["code"], registry=r)
         self.slots = Gauge("rtc_slots", "Slots of an engine.", ["service"], registry=r)
         self.slots_used = Gauge("rtc_slots_used", "Slots in use.", ["service"], registry=r)
+        self.pages = Gauge(
+            "rtc_pages",
+            "Pages of memory that the conversations of a model share: free, and in total.",
+            ["service", "kind"],
+            registry=r,
+        )
         self.engine_memory_bytes = Gauge(
             "rtc_engine_memory_bytes",
             "Memory that a model holds: weights, cache (the state of all its slots), and the rest on a GPU.",

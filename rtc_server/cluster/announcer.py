@@ -52,6 +52,12 @@ def reached_at(listen: str, pool: str) -> str:
     return f"[{own}]:{port}" if family == socket.AF_INET6 else f"{own}:{port}"
 
 
+def slots_that_count(slots: int, pong: Pong) -> int:
+    """Of so many, those that are used or may be: fewer where conversations share memory, and it is short. What the pool
+    starts for those who find none, it starts by this."""
+    return slots if pong.pages is None else max(1, min(slots, pong.elsewhere + pong.pages.newcomers))
+
+
 class Announcer:
     """Of the engine behind ``port``, of ``service``, to the pool at ``pool``. ``name``: as for :func:`split_name`."""
 
@@ -63,6 +69,7 @@ class Announcer:
         self._name, self._life = split_name(name)
         self._began = time.monotonic()
         self._load_s = 0.0
+        self._all_slots = 0
         self._slots = 0
         self._used = 0
         self._idle_since = time.monotonic()
@@ -78,7 +85,7 @@ class Announcer:
         """The model is there; in the thread that steps."""
         self._load_s = time.monotonic() - self._began
         self._idle_since = time.monotonic()
-        self._slots = info.slots
+        self._slots = self._all_slots = info.slots
         self._soon(self._wake)
 
     def close(self) -> None:
@@ -97,6 +104,7 @@ class Announcer:
         if pong.elsewhere:
             self._idle_since = time.monotonic()
         self._used = pong.elsewhere
+        self._slots = slots_that_count(self._all_slots, pong)
         self._soon(self._answered)
 
     def _run(self) -> None:

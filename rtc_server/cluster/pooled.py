@@ -24,7 +24,7 @@ from rtc_server.cluster.policy import Phase, Room, order
 from rtc_server.cluster.waiting import Waiting
 from rtc_server.engine.client import MAX_RETRY_S, EngineClient
 from rtc_server.engine.engine import OnStall
-from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse
 from rtc_server.engine.moving import NotMoved, move
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import EngineState
@@ -92,6 +92,7 @@ class PooledEngine:
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._restarts = 0
+        self._counts_pages = False
         self._own_metrics()
 
     @property
@@ -110,6 +111,14 @@ class PooledEngine:
         each = [client.memory for client in self._clients()]
         fields = (field.name for field in dataclasses.fields(MemoryUse))
         return MemoryUse(**{name: sum(getattr(one, name) for one in each) for name in fields})
+
+    @property
+    def pages(self) -> PagesUse | None:
+        """Of all engines that can be used, and have such."""
+        each = [client.pages for client in self._clients(usable=True) if client.pages is not None]
+        if not each:
+            return None
+        return PagesUse(*(sum(getattr(one, field.name) for one in each) for field in dataclasses.fields(PagesUse)))
 
     @property
     def state(self) -> EngineState:
@@ -259,7 +268,7 @@ class PooledEngine:
         if member is None:
             member = self._members[life] = _Member(self._make_client(self.service, listed.address))
             member.client.on_stall = self.on_stall
-            member.client.on_news = self._changed.set
+            member.client.on_news = self._on_news
             self._own_metrics()
             member.client.start()
         member.draining = listed.phase is Phase.DRAINING
@@ -316,7 +325,7 @@ class PooledEngine:
     def _target(self, member: _Member) -> _Member | None:
         """The fullest engine that has room for a conversation of ``member``, and runs what it runs."""
         row_format = "" if member.client.info is None else member.client.info.row_format
-        for other in self._in_order(spare=True):
+        for other in self._in_order(spare=True, newcomer=False):
             info = other.client.info
             if row_format and info is not None and info.row_format == row_format and other is not member:
                 return other
@@ -344,6 +353,14 @@ class PooledEngine:
             await asyncio.gather(member.emptying, return_exceptions=True)
         await end
 
+    def _on_news(self) -> None:
+        if self.pages is not None and not self._counts_pages:
+            self._counts_pages = True
+            pages = self._metrics.pages
+            pages.labels(self.service, "free").set_function(lambda: 0 if self.pages is None else self.pages.free)
+            pages.labels(self.service, "total").set_function(lambda: 0 if self.pages is None else self.pages.total)
+        self._changed.set()
+
     def _own_metrics(self) -> None:
         """Those of a client are of its engine alone: here they are those of all."""
         metrics, service = self._metrics, self.service
@@ -359,13 +376,15 @@ class PooledEngine:
     def _clients(self, usable: bool = False) -> list[EngineClient]:
         return [member.client for member in self._members.values() if member.usable or not usable]
 
-    def _in_order(self, spare: bool) -> list[_Member]:
-        """The engines to ask, one after the other. What is lent is free to those who ask for a slot of their own."""
-        rooms = [
-            Room(life, member.client.info.slots, member.client.slots_taken - (0 if spare else member.client.slots_lent))
-            for life, member in self._members.items()
-            if member.usable and member.client.info is not None
-        ]
+    def _in_order(self, spare: bool, newcomer: bool = True) -> list[_Member]:
+        """The engines to ask, one after the other. What is lent is free to those who ask for a slot of their own. For
+        one that is no ``newcomer`` but goes on, a slot suffices."""
+        rooms = []
+        for life, member in self._members.items():
+            client = member.client
+            if member.usable and client.info is not None:
+                free = (client.room if newcomer else client.slots_free) + (0 if spare else client.slots_lent)
+                rooms.append(Room(life, client.info.slots, client.info.slots - free))
         return [self._members[life] for life in order(rooms, 0 if spare else _ASK_FULL)]
 
     def _another_in_s(self) -> float | None:

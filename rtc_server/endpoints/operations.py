@@ -178,6 +178,7 @@ def _engine_status(engine: Engine) -> dict[str, Any]:
         "step_p50_ms": _rounded(engine.step_p50_ms),
         "step_p95_ms": _rounded(engine.step_p95_ms),
         "memory": _memory(engine.memory, info.slots) if info else None,
+        "pages": None if engine.pages is None else {"free": engine.pages.free, "total": engine.pages.total},
         "restarts": engine.restarts,
     }
 

@@ -43,7 +43,7 @@ from rtc_server.engine.messages import (
     Taken,
     ToEngine,
 )
-from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import STALL_TIMEOUT_S, EngineOwner, EngineState, Supervisor
 from rtc_server.errors import (
@@ -85,6 +85,8 @@ class EngineClient:
         self.shared = shared
         self.info: ModelInfo | None = None
         self.memory = MemoryUse()
+        self.pages: PagesUse | None = None
+        """The memory that all slots share, as the engine told it last; None where each has its own."""
         self.on_stall: OnStall = lambda stalled, listeners: None
         self.on_news: Callable[[], None] = lambda: None
         """Called when there may be a slot that there was not before, or when it is clear that there will be none."""
@@ -106,6 +108,8 @@ class EngineClient:
         self._last_opening = 0
         self._engines_lost = 0
         self._slots_elsewhere = 0
+        self._opened_since = 0
+        """Slots of this client that the engine did not know of yet when it told of its pages."""
         self._timed_step_s = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
 
@@ -152,9 +156,21 @@ class EngineClient:
         return self.slots_used + self.slots_asked_for + self._slots_elsewhere
 
     @property
+    def slots_free(self) -> int:
+        """Slots that are not taken."""
+        return 0 if self.info is None or not self.ready else max(0, self.info.slots - self.slots_taken)
+
+    @property
+    def room(self) -> int:
+        """For how many newcomers there is a slot, and memory."""
+        if self.pages is None:
+            return self.slots_free
+        return max(0, min(self.slots_free, self.pages.newcomers - self._opened_since - self.slots_asked_for))
+
+    @property
     def has_room(self) -> bool:
-        """Whether there is a slot that is not taken."""
-        return self.ready and self.info is not None and self.slots_taken < self.info.slots
+        """Whether there is a slot for a newcomer."""
+        return self.room > 0
 
     @property
     def coming(self) -> bool:
@@ -340,6 +356,7 @@ class EngineClient:
     def _on_lost(self) -> None:
         self._engines_lost += 1
         self._slots_elsewhere = 0
+        self._on_pages(None)
         self._steps.clear()
         self._on_memory(MemoryUse())
         self._fail_openings()
@@ -362,6 +379,7 @@ class EngineClient:
                 self._on_adopted(message)
             case Pong():
                 self._slots_elsewhere = message.elsewhere
+                self._on_pages(message.pages)
                 self._tell_news()
             case Ready():
                 self._on_ready(message)
@@ -391,6 +409,7 @@ class EngineClient:
     def _on_ready(self, ready: Ready) -> None:
         info = ready.info
         self._on_memory(ready.memory)
+        self._on_pages(ready.pages)
         self._timed_step_s = ready.step_s
         self.info = info
         self._tell_news()
@@ -406,11 +425,20 @@ class EngineClient:
             self._metrics.device_memory_bytes.labels(self.service, "free").set(memory.device_free_bytes)
             self._metrics.device_memory_bytes.labels(self.service, "total").set(memory.device_total_bytes)
 
+    def _on_pages(self, pages: PagesUse | None) -> None:
+        if pages is not None or self.pages is not None:
+            of_service = self._metrics.pages.labels
+            of_service(self.service, "free").set(0 if pages is None else pages.free)
+            of_service(self.service, "total").set(0 if pages is None else pages.total)
+        self.pages = pages
+        self._opened_since = 0
+
     def _on_opened(self, opened: Opened) -> None:
         future = self._openings.get(opened.stream)
         if future is None or future.done():  # the caller has gone: timed out or cancelled
             self._send(_close(opened))
             return
+        self._opened_since += 1
         future.set_result(opened)
 
     def _on_step(self, done: StepDone) -> None:

@@ -58,7 +58,9 @@ from rtc_server.engine.model import (
     FloatArray,
     LaunchedStep,
     LaunchingModel,
+    PagesUse,
     RowOutput,
+    SharingModel,
     StreamingModel,
 )
 from rtc_server.engine.owners import GRACE_S, HOST, LOOK_S, Owner, Owners
@@ -129,6 +131,7 @@ class EngineCore:
         self._table = SlotTable(model.info.slots)
         self._moves = RowMoves(model, self._table)
         self._apart = model if isinstance(model, LaunchingModel) and model.computes_apart else None
+        self._sharing = model if isinstance(model, SharingModel) else None
         self._rhythm = Rhythm(model.info.slots)
         self._memory = model.memory()
         self._memory_due_s = -math.inf
@@ -163,7 +166,7 @@ class EngineCore:
         return LOOK_S if self._owners.watched else None
 
     def ready(self) -> Ready:
-        return Ready(self._model.info, self._memory, self._step_s)
+        return Ready(self._model.info, self._memory, self._step_s, self._pages())
 
     def memory_change(self, now: float) -> MemoryChanged | None:
         """The model's memory, if it has changed since the last report; looked up every ten seconds."""
@@ -199,7 +202,7 @@ class EngineCore:
             case Export() | Fetch() | Import() | Put():
                 answer = self._move(message, at_s, owner)
             case Ping():
-                answer = Pong(self._table.used_elsewhere(owner))
+                answer = Pong(self._table.used_elsewhere(owner), self._pages())
             case Hello():
                 answer = self._greet(message, owner)
             case Goodbye():
@@ -265,8 +268,15 @@ class EngineCore:
         return _Computed(self._model.step(pcm, active))
 
     def _open(self, message: Open, owner: Owner) -> FromEngine:
-        lease = None if self._draining else self._table.open(owner)
+        """One who comes back to a conversation, or brings one from elsewhere, is not asked whether its memory has
+        room: it is there already, or others forget for it."""
+        pages = self._pages()
+        room = not self._draining and (pages is None or pages.newcomers > 0)
+        lease = self._table.open(owner) if room else None
         return Opened(message.stream, *lease) if lease else Refused(message.stream)
+
+    def _pages(self) -> PagesUse | None:
+        return None if self._sharing is None else self._sharing.pages_use(self._table.used_rows)
 
     def _adopt(self, message: Adopt, at_s: float, owner: Owner) -> Answers:
         adopted = self._table.adopt(hashlib.sha256(message.key).digest(), owner)

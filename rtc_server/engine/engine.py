@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from rtc_server.engine.model import MemoryUse, ModelInfo
+from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import EngineState
 from rtc_server.errors import ModelLoadError
@@ -29,6 +29,9 @@ class Engine(Protocol):
 
     @property
     def memory(self) -> MemoryUse: ...
+
+    @property
+    def pages(self) -> PagesUse | None: ...
 
     @property
     def state(self) -> EngineState: ...

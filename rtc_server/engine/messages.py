@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from rtc_server.engine.model import MemoryUse, ModelInfo, TokenMark
+from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse, TokenMark
 
 PROTOCOL: Final = 2
 """Of the messages in this file: one more with each change of theirs that an older version would misread."""
@@ -145,11 +145,12 @@ ToEngine = FromNode | Drain | Stop
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The model is loaded and warm: what it is, what it holds, and how long a step took when it was timed (0 if it was
-    not)."""
+    not). ``pages``: as in :class:`Pong`."""
 
     info: ModelInfo
     memory: MemoryUse = MemoryUse()
     step_s: float = 0.0
+    pages: PagesUse | None = None
 
 
 class MemoryChanged(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -178,7 +179,7 @@ class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """No slot is free."""
+    """No slot is free, or there is no memory for another conversation."""
 
     stream: int
 
@@ -246,9 +247,11 @@ class Stranger(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engine goes from step to step. ``elsewhere``: slots that others hold than the one that asked."""
+    """The engine goes from step to step. ``elsewhere``: slots that others hold than the one that asked. ``pages``: the
+    memory that all slots share; None where each has its own."""
 
     elsewhere: int = 0
+    pages: PagesUse | None = None
 
 
 class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):

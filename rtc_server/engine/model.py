@@ -99,6 +99,16 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PagesUse:
+    """Memory that rows share, in pages, which each has as it grows: ``free`` of ``total``. ``newcomers``: for how many
+    more conversations there is room."""
+
+    total: int
+    free: int
+    newcomers: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowOutput:
     """What one row made in one step.
 
@@ -143,6 +153,15 @@ class StreamingModel(Protocol):
 
     def close(self) -> None:
         """Release the device. Idempotent."""
+
+
+@runtime_checkable
+class SharingModel(StreamingModel, Protocol):
+    """A model whose rows may share memory that does not suffice for all of them at their longest."""
+
+    def pages_use(self, used: BoolArray) -> PagesUse | None:
+        """What there is of it, where the rows in ``used`` (bool, shape [slots]) have a conversation: what others have
+        is to be wiped, and as good as free. None: each row has a memory of its own. Does not wait for the device."""
 
 
 class LaunchedStep(Protocol):

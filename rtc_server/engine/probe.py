@@ -32,6 +32,7 @@ from rtc_server.engine.messages import (
     decode_from_engine,
     encode,
 )
+from rtc_server.engine.model import PagesUse
 from rtc_server.engine.sockets import HANDSHAKE_FAILED, PARTING_MS, prepare_dealer
 from rtc_server.errors import NoEngine, StartupError
 
@@ -46,11 +47,13 @@ class EngineReport:
 
     ready: Ready
     used: int
+    pages: PagesUse | None = None
 
     def __str__(self) -> str:
         info = self.ready.info
         pace = f", a step takes {self.ready.step_s * 1000:.0f} ms" if self.ready.step_s else ""
-        return f"{info.name} on {info.device}, {info.slots} slots, {self.used} of them in use{pace}"
+        pages = f", {self.pages.free:,} of {self.pages.total:,} pages free" if self.pages else ""
+        return f"{info.name} on {info.device}, {info.slots} slots, {self.used} of them in use{pages}{pace}"
 
 
 def ask(address: str, key: ClusterKey, wait_s: float = WAIT_S) -> EngineReport:
@@ -65,7 +68,7 @@ def ask(address: str, key: ClusterKey, wait_s: float = WAIT_S) -> EngineReport:
                 f"The engine at {address} does not answer.",
                 "Its model may be loading yet: its own log says so, and when that has ended.",
             )
-        return EngineReport(ready, pong.elsewhere)
+        return EngineReport(ready, pong.elsewhere, pong.pages)
 
 
 @contextlib.contextmanager

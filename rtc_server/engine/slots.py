@@ -77,6 +77,11 @@ class SlotTable:
         return len(self._slots) - len(self._free)
 
     @property
+    def used_rows(self) -> BoolArray:
+        """Which slots are used, bool, shape [slots]."""
+        return np.fromiter((slot.used for slot in self._slots), np.bool_, len(self._slots))
+
+    @property
     def wipe_due(self) -> bool:
         """Whether :meth:`take_wipes` has rows."""
         return bool(self._to_wipe.any())

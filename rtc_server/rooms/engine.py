@@ -155,6 +155,7 @@ class RoomEngine:
         self.step_p50_ms: float | None = None
         self.step_p95_ms: float | None = None
         self.memory = MemoryUse()
+        self.pages = None
         self.info: ModelInfo | None = ModelInfo(NAME, ServiceKind.TRANSLATE, slots, "cpu", speaks=True, writes=True)
         self._slots = slots
         self._streams: set[EngineStream] = set()

@@ -33,7 +33,7 @@ from rtc_server.errors import (
 from rtc_server.metrics import Metrics
 from tests.cluster.test_pool import Shelf
 from tests.support.engines import Ear, frame
-from tests.support.fake_models import GatedModel
+from tests.support.fake_models import GatedModel, PagedModel
 from tests.support.pools import Node, pool
 from tests.support.served import KEY, served
 
@@ -122,6 +122,33 @@ async def test_those_who_open_at_once_do_not_all_ask_the_same_engine() -> None:
                 opened = await asyncio.gather(*(node.engine.open(Ear()) for _ in range(8)), return_exceptions=True)
                 assert sum(isinstance(each, ServerFull) for each in opened) == 2
                 assert used(node) == [3, 3]
+
+
+async def test_an_engine_whose_memory_is_short_is_passed_over() -> None:
+    """Although it has slots. The fuller one that has memory is asked; when none has, the server is full."""
+    async with pool() as here:
+        short, roomy = PagedModel(4, pages=9, most=8), PagedModel(4, pages=16, most=8)
+        with (
+            served(model=short, pool=here.address) as first,
+            served(model=roomy, pool=here.address) as second,
+        ):
+            async with media_node(here.address, 2) as node:
+                at_first = await node.by_address[first.address].open(Ear())
+                assert not node.by_address[first.address].has_room
+                await asyncio.gather(*(node.engine.open(Ear()) for _ in range(2)))
+                assert {each: client.slots_used for each, client in node.by_address.items()} == {
+                    first.address: 1,
+                    second.address: 2,
+                }
+                with pytest.raises(ServerFull):
+                    await node.engine.open(Ear())
+                assert not node.engine.has_room
+                at_first.close()
+                await until(lambda: node.engine.has_room, "what the engine says of its memory")
+                pages = node.engine.pages
+                assert pages is not None
+                assert (pages.free, pages.total) == (25, 25)
+                assert (node.sample("rtc_pages", kind="free"), node.sample("rtc_pages", kind="total")) == (25, 25)
 
 
 async def test_an_engine_that_ends_costs_its_own_conversations_alone() -> None:

@@ -55,6 +55,7 @@ VALUES: Final = {
     ("rtc_sessions_ended_total", "reason"): {str(reason) for reason in EndReason},
     ("rtc_sessions", "state"): {str(state) for state in SessionState},
     ("rtc_device_memory_bytes", "kind"): {"free", "total"},
+    ("rtc_pages", "kind"): {"free", "total"},
 }
 """What labels can be, of those that are not in every server's metrics from the start."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 
 from lab.waiting import until
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.engine.messages import Close, MemoryChanged, Open, Opened, Output, Refused, StepDone
-from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
+from rtc_server.engine.messages import Close, MemoryChanged, Open, Opened, Output, Pong, Refused, StepDone
+from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse, ServiceKind
 from rtc_server.engine.stream import EngineStream
 from rtc_server.engine.supervisor import EngineState
 from rtc_server.errors import EngineUnavailable, ServerFull
@@ -383,3 +384,28 @@ async def test_a_close_leaves_nothing_behind(kind: str, private_directory: Path)
 
     await until(no_more, timeout_s=5)
     assert is_empty(private_directory)
+
+
+async def test_an_engine_whose_memory_is_short_has_no_room_until_it_says_so() -> None:
+    """With a slot free: what it told last counts, less those who have come since."""
+    scripted = Scripted()
+    async with running(scripted.client) as client:
+        client.info = dataclasses.replace(READY.info, slots=8)
+        assert (client.room, client.pages) == (8, None)
+        scripted.link.say(Pong(1, PagesUse(230, 60, 2)))
+        assert client.room == 2
+        assert [scripted.count("rtc_pages", service="fake", kind=kind) for kind in ("free", "total")] == [60, 230]
+        stream = await scripted.open(0)
+        assert (client.room, client.has_room) == (1, True)
+        await scripted.open(1)
+        assert (client.room, client.slots_free) == (0, 5)
+        waiting = asyncio.create_task(client.wait_room())
+        scripted.link.say(Pong(1, PagesUse(230, 12, 0)))
+        stream.close()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        scripted.link.say(Pong(1, PagesUse(230, 36, 1)))
+        await waiting
+        scripted.link.end()
+        await until(lambda: client.pages is None)
+        assert scripted.count("rtc_pages", service="fake", kind="total") == 0

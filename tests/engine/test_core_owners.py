@@ -18,6 +18,7 @@ from rtc_server.engine.messages import (
     FromEngine,
     Goodbye,
     Hello,
+    Import,
     Lock,
     Lost,
     NotFound,
@@ -34,9 +35,10 @@ from rtc_server.engine.messages import (
     Stranger,
     ToEngine,
 )
+from rtc_server.engine.model import PagesUse
 from rtc_server.engine.owners import HOST, LOOK_S, MAX_OWNERS
 from rtc_server.engine.slots import QUEUE_FRAMES
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, PagedModel
 
 A, B = b"node a", b"node b"
 KEY = b"k" * 32
@@ -252,3 +254,52 @@ def test_a_stop_ends_it_with_all_that_is_in_it(engine: Engine) -> None:
     engine.open(A)
     engine.say(Stop(), HOST)
     assert engine.core.stopped
+
+
+class PagedEngine(Engine):
+    """Three slots that share 17 pages, of which each takes one a frame, and 8 at most."""
+
+    def __init__(self) -> None:
+        self.model = PagedModel(3, pages=17, most=8)
+        self.core = EngineCore(self.model)
+        for node in (A, B):
+            self.say(Hello(PROTOCOL), node)
+
+
+def test_a_newcomer_is_let_in_while_there_is_memory_for_it() -> None:
+    engine = PagedEngine()
+    assert engine.core.ready().pages == PagesUse(17, 17, 2)
+    first, second = engine.open(A), engine.open(B)
+    assert engine.say(Ping(), A) == [(A, Pong(1, PagesUse(17, 17, 0)))]
+    assert engine.say(Open(7), B) == [(B, Refused(7))], "there is a slot, and no memory"
+    for _ in range(8):
+        engine.push(first, A)
+        engine.step()
+    assert engine.say(Ping(), B) == [(B, Pong(1, PagesUse(17, 9, 0)))]
+    engine.say(Close(*first), A)
+    assert engine.say(Ping(), B) == [(B, Pong(0, PagesUse(17, 17, 1)))], "before it is wiped"
+    engine.open(A)
+    assert engine.say(Open(8), A) == [(A, Refused(8))]
+    assert second[0] in (0, 1, 2)
+
+
+def test_one_who_comes_back_or_is_brought_is_let_in_without() -> None:
+    """A conversation that is adopted has its memory; for one from another engine others forget."""
+    engine = PagedEngine()
+    leases = [engine.open(A), engine.open(A)]
+    assert engine.say(Open(7), B) == [(B, Refused(7))]
+    engine.say(Lock(*leases[0], DIGEST), A)
+    assert isinstance(engine.say(Adopt(2, KEY), B)[-1][1], Opened)
+    assert isinstance(engine.say(Import(3, "counting", 5), B)[-1][1], Opened)
+    engine.say(Reset(*leases[1]), A)
+    engine.push((leases[1][0], leases[1][1] + 1), A)
+    assert engine.texts() == {A: [" 1"]}
+
+
+def test_the_only_conversation_is_let_in_with_what_there_is() -> None:
+    engine = Engine()
+    model = PagedModel(3, pages=3, most=8)
+    engine.core = EngineCore(model)
+    engine.say(Hello(PROTOCOL), A)
+    engine.open(A)
+    assert engine.say(Open(7), A) == [(A, Refused(7))]

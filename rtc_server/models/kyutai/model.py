@@ -24,7 +24,16 @@ from moshi.modules.streaming import State, StreamingModule
 from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ
-from rtc_server.engine.model import BoolArray, FloatArray, MemoryUse, ModelInfo, RowOutput, ServiceKind, TokenMark
+from rtc_server.engine.model import (
+    BoolArray,
+    FloatArray,
+    MemoryUse,
+    ModelInfo,
+    PagesUse,
+    RowOutput,
+    ServiceKind,
+    TokenMark,
+)
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
@@ -388,6 +397,10 @@ class KyutaiModel:
         rest = torch.cuda.memory_reserved(self._device) - self._weight_bytes - self._cache_bytes
         free, total = torch.cuda.mem_get_info(self._device)
         return MemoryUse(self._weight_bytes, self._cache_bytes, max(0, rest), free, total)
+
+    def pages_use(self, used: BoolArray) -> PagesUse | None:
+        pages = self._open.pages
+        return None if pages is None else PagesUse(pages.table.count, *pages.table.use(used))
 
     def close(self) -> None:
         if self._nets is None:

@@ -29,18 +29,35 @@ def places(capacity: int, page_frames: int = PAGE_FRAMES) -> int:
     return -(-capacity // page_frames)
 
 
+def newcomers(free: int, held: Sequence[int], reserve: int) -> int:
+    """For how many more conversations there is room: each, like those that are there and have ``held`` so many pages,
+    can come to ``reserve`` without another's having to forget. One at least, if none is there."""
+    yet_to_grow = sum(max(0, reserve - each) for each in held)
+    room = max(0, free - yet_to_grow) // reserve
+    return room if held else max(1, room)
+
+
 class PageTable:
     """``pages`` pages, numbered from 1, for ``slots`` rows whose rings have ``capacity`` frames each. There are as many
     as rows, at least.
 
-    ``pages``: int64, shape [slots, places], the page in each place. ``since``: the same shape, from which frame of
-    its row on a place holds something. ``heard``: how many frames each row has had.
+    ``count``: how many. ``pages``: int64, shape [slots, places], the page in each place. ``since``: the same shape,
+    from which frame of its row on a place holds something. ``heard``: how many frames each row has had.
     """
 
-    def __init__(self, slots: int, capacity: int, pages: int, page_frames: int = PAGE_FRAMES) -> None:
+    def __init__(
+        self,
+        slots: int,
+        capacity: int,
+        pages: int,
+        page_frames: int = PAGE_FRAMES,
+        reserve_frames: int = RESERVE_FRAMES,
+    ) -> None:
         assert pages >= slots, "each row has a page"
-        self._capacity = capacity
+        self.count = pages
+        self.capacity = capacity
         self._page_frames = page_frames
+        self._reserve = places(min(capacity, reserve_frames), page_frames)
         self._free = deque(range(1, pages + 1))
         self.heard: npt.NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
         shape = slots, places(capacity, page_frames)
@@ -56,10 +73,17 @@ class PageTable:
         found: list[int] = self.pages[row][self.pages[row] != NO_PAGE].tolist()
         return found
 
+    def use(self, used: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """How many pages are free when all rows but the ``used`` ones have given theirs back, and for how many more
+        conversations there is room then."""
+        held: list[int] = (self.pages[used] != NO_PAGE).sum(axis=1).tolist()
+        free = self.count - sum(held)
+        return free, newcomers(free, held, self._reserve)
+
     def advance(self, rows: npt.NDArray[np.bool_], frames: npt.NDArray[np.int64]) -> list[int]:
         """Make room for the next frame of these rows, which have had so many. Returns the pages that were taken from
         a conversation for it, and are to be wiped."""
-        place = frames % self._capacity // self._page_frames
+        place = frames % self.capacity // self._page_frames
         self.heard[rows] = frames[rows] + 1
         lacking = rows & (self.pages[np.arange(len(place)), place] == NO_PAGE)
         taken = [self._give(row, int(place[row]), int(frames[row])) for row in np.flatnonzero(lacking).tolist()]
@@ -106,5 +130,5 @@ class PageTable:
 
     def _age_rank(self, row: int, place: int) -> int:
         """The oldest place of a row comes first, and the one that it writes into last."""
-        newest = max(0, int(self.heard[row]) - 1) % self._capacity // self._page_frames
+        newest = max(0, int(self.heard[row]) - 1) % self.capacity // self._page_frames
         return (place - newest - 1) % int(self.pages.shape[1])
