@@ -369,7 +369,7 @@ def serve(
             return False
         if stopped:
             return True
-        step_ms = 0.0 if pace is None else max(pace.one_ms, pace.all_ms)
+        step_ms = 0.0 if pace is None else pace.longest_ms
         run(EngineCore(model, step_ms / 1000, grace_s), port, clocks.now)
     return True
 

@@ -156,6 +156,19 @@ class StreamingModel(Protocol):
 
 
 @runtime_checkable
+class AgingModel(StreamingModel, Protocol):
+    """A model whose steps take the longer the more frames its conversations have had."""
+
+    @property
+    def oldest_frames(self) -> int:
+        """From so many frames on a conversation costs no more."""
+
+    def read_at_least(self, frames: int) -> None:
+        """Have steps take as long as if the oldest conversation had so many frames at least, from the next step on: for
+        those who measure what old ones cost. Changes no output. After :meth:`warm_up`, which ends it."""
+
+
+@runtime_checkable
 class SharingModel(StreamingModel, Protocol):
     """A model whose rows may share memory that does not suffice for all of them at their longest."""
 

@@ -1,5 +1,8 @@
 """Startup check: times a few steps, and rejects a model that is slower than real time.
 
+A step takes a time of its own, and more for each conversation in it, the more the older that is: so it is timed with
+one and with all, which are young, and again as if they were as old as they can become.
+
 Owns how that is measured and what is said of a model that is too slow. Knows no transport; the clock is handed in.
 """
 
@@ -14,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES
-from rtc_server.engine.model import BoolArray, ModelInfo, StreamingModel
+from rtc_server.engine.model import AgingModel, BoolArray, ModelInfo, StreamingModel
 from rtc_server.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -49,11 +52,33 @@ class Clocks:
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How long a step takes with one row active, and with all of them; and how much of the first is computing, the rest
-    being waiting for others."""
+    being waiting for others. ``old_one_ms``, ``old_all_ms``: the same with rows as old as they can become; 0 of a model
+    of which that is no matter."""
 
     one_ms: float
     all_ms: float
     one_computed_ms: float
+    old_one_ms: float = 0.0
+    old_all_ms: float = 0.0
+
+    @property
+    def longest_one_ms(self) -> float:
+        """With one row, however old."""
+        return max(self.one_ms, self.old_one_ms)
+
+    @property
+    def longest_ms(self) -> float:
+        return max(self.longest_one_ms, self.all_ms, self.old_all_ms)
+
+    def keep_up(self, slots: int) -> int:
+        """How many conversations of ``slots``, however old, a frame has time for: what all take more than one does,
+        each of them takes a part of."""
+        if self.longest_ms <= FRAME_MS:
+            return slots
+        if self.longest_one_ms > FRAME_MS:
+            return 0
+        of_each_ms = (self.longest_ms - self.longest_one_ms) / (slots - 1)
+        return 1 + int((FRAME_MS - self.longest_one_ms) / of_each_ms)
 
     @property
     def starved(self) -> bool:
@@ -68,7 +93,7 @@ def check_pace(
 
     While the machine is busy with something else, a model that has to keep up is given time: ``rest`` waits for so many
     seconds, and says whether to give up. Raises :class:`ModelLoadError` with the figures if real time is required and
-    not even one conversation has it. If one has and all at once have not, that is a warning.
+    not even one conversation has it. If one has and all at once have not, or not when they are old, that is a warning.
     """
     if real_time is RealTime.UNMEASURED:
         return None
@@ -90,14 +115,30 @@ def _judge(pace: Pace, info: ModelInfo, real_time: RealTime) -> None:
         if real_time is RealTime.REQUIRED:
             raise ModelLoadError(_too_slow(pace, info), _hint(pace, info))
         logger.warning("%s", _too_slow(pace, info))
-    elif pace.all_ms > FRAME_MS:
+    elif pace.longest_ms > FRAME_MS:
         logger.warning(
             "%s cannot keep up with speech on %s in all %d slots at once: "
-            "with one in use a step takes %.0f ms, with all %.0f ms, a frame is %d ms",
-            *(info.name, info.device, info.slots, pace.one_ms, pace.all_ms, FRAME_MS),
+            "with one in use a step takes %.0f ms, with all %.0f ms%s, a frame is %d ms; %s",
+            *(info.name, info.device, info.slots, pace.one_ms, pace.all_ms, _when_old(pace), FRAME_MS),
+            _how_many(pace, info),
         )
     else:
-        logger.info("a step takes %.1f ms with one slot in use, %.1f ms with all", pace.one_ms, pace.all_ms)
+        said = f"a step takes {pace.one_ms:.1f} ms with one slot in use, {pace.all_ms:.1f} ms with all"
+        logger.info("%s%s", said, _when_old(pace))
+
+
+def _when_old(pace: Pace) -> str:
+    if not pace.old_all_ms:
+        return ""
+    return f", when conversations are as old as the model remembers {pace.old_one_ms:.0f} and {pace.old_all_ms:.0f} ms"
+
+
+def _how_many(pace: Pace, info: ModelInfo) -> str:
+    """That keep up, and what to do for more."""
+    many = pace.keep_up(info.slots)
+    if many:
+        return f"there is time for {many} at a time: that many --slots, or a smaller --context"
+    return "there is time for young ones alone: fewer --slots, or a smaller --context"
 
 
 def measure(model: StreamingModel, clocks: Clocks) -> Pace:
@@ -106,8 +147,13 @@ def measure(model: StreamingModel, clocks: Clocks) -> Pace:
     one_row = np.arange(model.info.slots) == 0
     one_ms, one_computed_ms = _best_ms(model, one_row, clocks)
     all_ms, _ = _best_ms(model, all_rows, clocks)
+    old_one_ms = old_all_ms = 0.0
+    if isinstance(model, AgingModel):
+        model.read_at_least(model.oldest_frames)
+        old_one_ms, old_all_ms = (_best_ms(model, rows, clocks)[0] for rows in (one_row, all_rows))
+        model.read_at_least(0)
     model.reset(all_rows)
-    return Pace(one_ms, all_ms, one_computed_ms)
+    return Pace(one_ms, all_ms, one_computed_ms, old_one_ms, old_all_ms)
 
 
 def _best_ms(model: StreamingModel, active: BoolArray, clocks: Clocks) -> tuple[float, float]:

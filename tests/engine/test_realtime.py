@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rtc_server.audio import FRAME_MS
 from rtc_server.engine.core import serve
 from rtc_server.engine.inbox import Arrival
 from rtc_server.engine.messages import FromEngine, LoadFailed, Ready, Stop
@@ -97,6 +100,56 @@ def test_too_slow_for_one_starts_where_that_is_allowed(caplog: pytest.LogCapture
     assert isinstance(started(Timed(1, lambda _, rows: 100.0), RealTime.WANTED), Ready)
     (warning,) = warnings(caplog)
     assert "a step takes 100 ms, a frame is 80 ms" in warning
+
+
+class Aging(Timed):
+    """Each row of a step takes ``old_ms`` more when it is as old as can be."""
+
+    oldest_frames = 3_000
+
+    def __init__(self, slots: int, cost_ms: Callable[[int, int], float], old_ms: float) -> None:
+        super().__init__(
+            slots, lambda step, rows: cost_ms(step, rows) + self._frames / self.oldest_frames * old_ms * rows
+        )
+        self._frames = 0
+        self.told: list[int] = []
+
+    def read_at_least(self, frames: int) -> None:
+        self._frames = frames
+        self.told.append(frames)
+
+
+def test_conversations_are_timed_as_old_as_they_can_become(caplog: pytest.LogCaptureFixture) -> None:
+    """16 of them take 10 ms and 1 ms each; and when they are old, 6 ms each: 11 have time."""
+    model = Aging(16, lambda _, rows: 10.0 + rows, old_ms=5.0)
+    ready = started(model, RealTime.REQUIRED)
+    assert isinstance(ready, Ready)
+    assert ready.step_s == pytest.approx(0.106)
+    (warning,) = warnings(caplog)
+    assert (
+        "a step takes 11 ms, with all 26 ms, when conversations are as old as the model remembers 16 and 106 ms"
+        in warning
+    )
+    assert "there is time for 11 at a time" in warning
+    assert model.told == [3_000, 0], "it is as fast as before when it is used"
+
+
+def test_one_that_keeps_up_while_it_is_young_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(started(Aging(2, lambda _, rows: 40.0, old_ms=60.0), RealTime.REQUIRED), Ready)
+    (warning,) = warnings(caplog)
+    assert "there is time for young ones alone" in warning
+    caplog.clear()
+    assert isinstance(started(Aging(2, lambda _, rows: 40.0, old_ms=19.0), RealTime.REQUIRED), Ready)
+    assert not warnings(caplog)
+
+
+@given(slots=st.integers(1, 256), fixed=st.floats(0.1, 200), each=st.floats(0.01, 50))
+def test_so_many_have_time_and_one_more_has_not(slots: int, fixed: float, each: float) -> None:
+    pace = Pace(fixed, fixed, fixed, fixed + each, fixed + each * slots)
+    many = pace.keep_up(slots)
+    assert 0 <= many <= slots
+    assert many == 0 or fixed + each * many <= FRAME_MS * 1.001
+    assert many == slots or fixed + each * (many + 1) > FRAME_MS * 0.999
 
 
 @pytest.mark.parametrize("real_time", [RealTime.REQUIRED, RealTime.WANTED])

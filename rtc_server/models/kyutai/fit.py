@@ -70,7 +70,7 @@ def count_pages(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, memo
 
 
 def paged_needs(held: Footprint, slots: int) -> PagedNeeds | None:
-    """What a model with one page for each slot takes, in its parts; None of one that has no pages."""
+    """What a model with one page for each slot takes, part by part; None of one that has no pages."""
     if not held.page_bytes:
         return None
     rest = slots * (held.session_bytes + held.working_bytes - held.page_bytes)

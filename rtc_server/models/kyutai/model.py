@@ -322,9 +322,15 @@ class KyutaiModel:
         self._open.filled.at_least(0)
         self._open.sampler.reseed()
 
+    @property
+    def oldest_frames(self) -> int:
+        """What attention looks back over."""
+        layers: Any = self._open.lm_gen.lm_model.transformer.layers
+        context: int = layers[0].self_attn.context
+        return context
+
     def read_at_least(self, frames: int) -> None:
-        """Have attention read so many frames of each row, filled or not, from the next step on: for those who measure
-        what old conversations cost. Changes no output. After :meth:`warm_up`, which ends it."""
+        """Have attention read so many frames of each row, filled or not."""
         self._open.filled.at_least(frames)
 
     @torch.no_grad()
