@@ -116,6 +116,11 @@ class Settings:
         "translator of utterances: 'auto' (cascade, where this machine has a part of it), 'none', 'cascade', or a hub "
         "repository or local directory of SeamlessM4T v2, MADLAD-400 or OPUS-MT (of the last several, with commas)",
     )
+    pocket_tts: tuple[str, ...] = _setting(
+        (),
+        "languages that Kyutai's Pocket TTS speaks in translations, in place of espeak-ng, as en,pt; "
+        "LANGUAGE=FILE.yaml is for a model of another",
+    )
     simultaneous: str = _setting(
         "",
         "model that translates members of rooms while they speak: a hub repository or local directory of Hibiki or "

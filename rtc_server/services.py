@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from rtc_server.errors import ConfigError, ModelLoadError
 from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.options import KyutaiOptions
 from rtc_server.system import hardware
-from rtc_server.translation import cascade, checkpoint_options, simultaneous
+from rtc_server.translation import cascade, checkpoint_options, pocket_options, simultaneous
 from rtc_server.translation.checkpoint_options import CheckpointOptions, models_of
 from rtc_server.translation.client import Translator
 from rtc_server.translation.process import TranslatorLink, TranslatorSpec
@@ -316,11 +316,12 @@ def make_translator(settings: Settings, metrics: Metrics) -> Translator | None:
     name = resolve_translator(settings)
     if not name:
         return None
+    check_voices(settings.pocket_tts)
     if name == cascade.NAME:
-        return _translator(cascade.FACTORY, cascade.CascadeOptions(), settings, metrics)
+        return _translator(cascade.FACTORY, cascade.CascadeOptions(settings.pocket_tts), settings, metrics)
     check_translator(name)
     device = resolve_device(settings, hardware.cuda_devices())
-    options = CheckpointOptions(name, device, settings.threads)
+    options = CheckpointOptions(name, device, settings.threads, settings.pocket_tts)
     return _translator(checkpoint_options.FACTORY, options, settings, metrics)
 
 
@@ -339,6 +340,15 @@ def check_translator(name: str) -> None:
     for package in checkpoint_options.PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise invocation.lacks(name, package)
+
+
+def check_voices(pocket_tts: Sequence[str]) -> None:
+    """Raise ConfigError for what Pocket TTS does not speak, and ModelLoadError where its package is wanted and not
+    here."""
+    for one in pocket_tts:
+        pocket_options.split(one)
+    if pocket_tts and importlib.util.find_spec(pocket_options.PACKAGE) is None:
+        raise invocation.lacks("--pocket-tts", pocket_options.PACKAGE)
 
 
 def _translator(factory: str, options: object, settings: Settings, metrics: Metrics) -> Translator:

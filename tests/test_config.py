@@ -98,7 +98,7 @@ def test_the_tests_see_every_setting() -> None:
         "captions",
         "rooms",
     }
-    assert len(LISTS) == 9
+    assert len(LISTS) == 10
     assert SECRETS == ["redis_password", "turn_secret"]
 
 

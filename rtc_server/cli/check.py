@@ -27,6 +27,7 @@ from rtc_server.services import (
     TRANSCRIBE,
     check_models,
     check_translator,
+    check_voices,
     plan,
     plan_simultaneous,
     pooled_services,
@@ -37,7 +38,7 @@ from rtc_server.services import (
 )
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
-from rtc_server.translation import cascade, fast_translate
+from rtc_server.translation import cascade, fast_translate, pocket_options
 from rtc_server.translation.checkpoint_options import notice_of
 from rtc_server.translation.routes import reachable
 from rtc_server.translation.simultaneous import describe
@@ -95,6 +96,8 @@ def _translation(settings: Settings) -> Iterator[Finding]:
         yield from _cascade()
     else:
         yield _checkpoint(name)
+    if name and settings.pocket_tts:
+        yield _pocket_tts(settings.pocket_tts)
 
 
 def _checkpoint(name: str) -> Finding:
@@ -103,6 +106,15 @@ def _checkpoint(name: str) -> Finding:
     except ModelLoadError as error:
         return Finding(False, f"--translate {name}: {error.message}", error.hint)
     return Finding(True, f"--translate {name}. {notice_of(name)}".strip())
+
+
+def _pocket_tts(wanted: Sequence[str]) -> Finding:
+    named = f"--pocket-tts {','.join(wanted)}"
+    try:
+        check_voices(wanted)
+    except (ConfigError, ModelLoadError) as error:
+        return Finding(False, f"{named}: {error.message}", error.hint)
+    return Finding(True, f"{named}. {pocket_options.NOTICE}")
 
 
 def _simultaneous(settings: Settings) -> Finding:

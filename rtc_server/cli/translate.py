@@ -31,7 +31,7 @@ from rtc_server.translation.languages import name_of, tag_of
 from rtc_server.usage.command_line import Parser
 
 NAME: Final = "translate"
-_SETTINGS: Final = (*transcribe.SETTINGS, "translate")
+_SETTINGS: Final = (*transcribe.SETTINGS, "translate", "pocket_tts")
 
 
 @dataclass(frozen=True, slots=True)

