@@ -15,14 +15,15 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.models.kyutai import wipe
+from rtc_server.models.kyutai import page_table, wipe
 from rtc_server.models.kyutai.attention import read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.exchange import Exchange
-from rtc_server.models.kyutai.kv_cache import Ring
+from rtc_server.models.kyutai.kv_cache import Ring, stored_as
 from rtc_server.models.kyutai.model import _Nets, make_generator
-from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
+from rtc_server.models.kyutai.pages import pages_for
 
 ROWS = 3
 CPU = torch.device("cpu")
@@ -83,8 +84,9 @@ class Crossings(TorchDispatchMode):
 
 
 @contextmanager
-def on_meta(checkpoint: str) -> Iterator[_Nets]:
+def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0) -> Iterator[_Nets]:
     """The nets of a model, which computes nothing: what a fresh row looks like cannot be read there."""
+    options = KyutaiOptions(checkpoint, slots=ROWS, kv_dtype=kv_dtype, pages=pages)
 
     def row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> wipe.RowTensor:
         return wipe.RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
@@ -93,24 +95,52 @@ def on_meta(checkpoint: str) -> Iterator[_Nets]:
     mimi, lm = found.get_mimi("cpu").to("meta"), found.get_moshi("cpu", torch.float32).to("meta")
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), no_compile():
         patch.setattr(wipe, "_row_tensor", row_tensor)
+        patch.setattr(page_table, "PAGE_FRAMES", 4)
         without_rings(lm)
-        filled = read_what_is_filled(mimi, lm)
+        paged = pages_for(lm, ROWS, pages)
+        filled = read_what_is_filled(mimi, lm, stored_as(kv_dtype), paged)
         filled.to(10)
-        yield _Nets(mimi, make_generator(lm, found, KyutaiOptions(checkpoint, slots=ROWS)), filled, ROWS, seed=1)
+        yield _Nets(mimi, make_generator(lm, found, options), filled, ROWS, 1, paged)
 
 
-@pytest.mark.parametrize("kind", ["moshi", "stt"])
-def test_a_step_waits_for_nothing_but_its_answers(request: pytest.FixtureRequest, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("moshi", {}),
+        ("stt", {}),
+        ("moshi", {"kv_dtype": "float8"}),
+        ("moshi", {"pages": 100}),
+        ("moshi", {"pages": 100, "kv_dtype": "float8"}),
+        ("stt", {"pages": 100, "kv_dtype": "bfloat16"}),
+    ],
+    ids=str,
+)
+def test_a_step_waits_for_nothing_but_its_answers(
+    request: pytest.FixtureRequest, kind: str, options: dict[str, Any]
+) -> None:
     """One copy there; what is computed of it reads nothing of the host, and the host nothing of it: on this device that
-    raises. Masks that change in between are no exception."""
-    with on_meta(str(request.getfixturevalue(f"{kind}_checkpoint"))) as nets:
-        for heard, active, ready in ((ALL, ALL, ALL), (NONE, SOME, NONE), (SOME, ALL, SOME)):
+    raises. Masks that change in between are no exception, nor pages that rows come to have."""
+    with on_meta(str(request.getfixturevalue(f"{kind}_checkpoint")), **options) as nets:
+        for number, (heard, active, ready) in enumerate(((ALL, ALL, ALL), (NONE, SOME, NONE), (SOME, ALL, SOME))):
             with Crossings() as crossings:
+                if nets.pages is not None:
+                    nets.pages.prepare(active, np.full(ROWS, 4 * number), nets.exchange.host_places)
                 nets.exchange.send(np.zeros((ROWS, FRAME_SAMPLES), np.float32), heard, active, ready)
                 tokens, answers = nets.step(heard, active, ready)
             assert [(name, out) for name, _, out in crossings.found] == [("aten::copy_", ["meta"])]
             assert {each.device.type for each in (tokens, *answers)} == {"meta"}
             assert len(answers) == (2 if kind == "moshi" and ready.any() else 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_dtype": "float8"}, {"pages": 100}], ids=str)
+def test_a_reset_waits_for_nothing(moshi_checkpoint: Any, options: dict[str, Any]) -> None:
+    """Rows that end are wiped while others talk. Of pages it tells the device which; that too without reading it."""
+    with on_meta(str(moshi_checkpoint), **options) as nets:
+        if nets.pages is not None:
+            nets.pages.prepare(ALL, np.zeros(ROWS, dtype=np.int64), nets.exchange.host_places)
+        with Crossings() as crossings:
+            nets.reset([0, 2])
+        assert crossings.found == []
 
 
 def test_what_would_wait_is_found(moshi_checkpoint: Any) -> None:
