@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from rtc_server.models.tiny import write_tiny_checkpoint
+
+if not torch.cuda.is_available():
+    # Before triton is imported, which no module does that is only collected: its kernels run on tensors of a CPU then.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.timeout(600))])

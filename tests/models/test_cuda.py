@@ -17,13 +17,15 @@ from moshi.utils.compile import CUDAGraphed
 from lab.waiting import until
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
+from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.attention import GraphOfEachExtent
 from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
-from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 from tests.support.engines import Ear, child, frame, running
 from tests.support.fake_models import MAGIC
 from tests.support.kyutai_rows import alone, assert_same, greedy, noise, only, random_schedule, tensors_in
+from tests.support.triton_here import need_triton
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +74,49 @@ def test_graphs_are_captured_in_the_warm_up_and_survive_resets(
     assert addresses(model) == before
     for conversation in conversations:
         assert_same(conversation, alone(greedy(moshi_checkpoint, 1, device="cuda"), conversation.heard))
+
+
+@needs_cuda
+@pytest.mark.parametrize("kv_dtype", ["auto", "bfloat16", "float8"])
+@pytest.mark.timeout(600)
+def test_pages_are_read_in_place_within_the_graphs(
+    moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, kv_dtype: KvDtype
+) -> None:
+    """One graph for rows of any length, captured in the warm-up, over the same pages for ever: it follows what it is
+    told in each step, and says what a model does that copies its pages."""
+    need_triton()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
+    options = KyutaiOptions(
+        *(str(moshi_checkpoint), 4, "cuda", "float32"), temp=0.0, temp_text=0.0, pages=4 * 3, kv_dtype=kv_dtype
+    )
+    in_place = load_if_it_fits(options)
+    monkeypatch.setattr(page_attention, "at_hand", lambda _: False)
+    copied = load_if_it_fits(options)
+    assert in_place._open.pages is not None
+    assert copied._open.pages is not None
+    assert (in_place._open.pages.in_place, copied._open.pages.in_place) == (True, False)
+    in_place.warm_up()
+    captured = [graph._graph for graph in graphs(in_place)]
+    assert sum(graph is not None for graph in captured) == 8
+    before = addresses(in_place)
+    expected, found = (random_schedule(model, steps=60, seed=7) for model in (copied, in_place))
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+    assert [graph._graph for graph in graphs(in_place)] == captured
+    assert addresses(in_place) == before
+
+
+@needs_cuda
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(32, 32, 128), (20, 20, 128), (16, 4, 64), (2, 2, 16)])
+def test_pages_are_read_right_at_the_shapes_of_models(
+    stored: torch.dtype, heads: int, kv_heads: int, width: int
+) -> None:
+    need_triton()
+    dtype = torch.bfloat16 if stored.itemsize == 1 else stored
+    error = page_attention._largest_error(heads, kv_heads, width, dtype, stored, torch.device("cuda"))
+    assert error <= {torch.float32: 1e-5, torch.float16: 2**-10}.get(dtype, 2**-7)
 
 
 @needs_cuda

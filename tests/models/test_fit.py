@@ -81,7 +81,7 @@ def left_open(checkpoint: Path, slots: int = 3, **more: Any) -> KyutaiOptions:
 
 
 def counted(options: KyutaiOptions, device: DeviceMemory | None) -> int:
-    return count_pages(open_checkpoint(options.model), options, lambda _: device)
+    return count_pages(open_checkpoint(options.model), options, False, lambda _: device)
 
 
 def test_pages_are_as_many_as_there_is_memory_for(moshi_checkpoint: Path) -> None:

@@ -16,7 +16,7 @@ from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.model import PagesUse, SharingModel
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.attention import _Transformer
 from rtc_server.models.kyutai.estimate import footprint
 from rtc_server.models.kyutai.model import KyutaiModel, load
@@ -24,6 +24,7 @@ from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 from rtc_server.models.kyutai.pages import Pages
 from tests.models.test_moving_rows import move, spoken
 from tests.support.kyutai_rows import RING_FRAMES, assert_same, noise, only, random_schedule, run
+from tests.support.triton_here import DEVICE, need_triton
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,40 @@ def test_every_token_is_that_of_rings(
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
     assert [ring.cache.data_ptr() for ring in pages_in(paged).rings] == before, "no page moves in a step"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cfg_coef", "kv_dtype", "steps"),
+    [("moshi", 1.0, "auto", 48), ("hibiki", 3.0, "auto", 24), ("moshi", 1.0, "float8", 24)],
+)
+@pytest.mark.timeout(600)  # an interpreter of kernels
+def test_every_token_is_that_of_a_copy_where_pages_are_read_in_place(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    cfg_coef: float,
+    kv_dtype: KvDtype,
+    steps: int,
+) -> None:
+    """The longest goes through a wrap, and has too few pages: both forget the same."""
+    need_triton()
+    checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
+    monkeypatch.setattr(page_attention, "_PROGRAMS", 1)
+    monkeypatch.setattr(page_attention, "_LEAST_SPLITS", 2)
+    wanted = dataclasses.replace(
+        options(checkpoint, FULL + 1, slots=2, kv_dtype=kv_dtype, cfg_coef=cfg_coef), device=DEVICE
+    )
+    monkeypatch.setattr(page_attention, "at_hand", lambda _: False)
+    copied = load(wanted)
+    monkeypatch.setattr(page_attention, "at_hand", lambda _: True)
+    in_place = load(wanted)
+    assert (pages_in(copied).in_place, pages_in(in_place).in_place) == (False, True)
+    expected, found = random_schedule(copied, steps, seed=5), random_schedule(in_place, steps, seed=5)
+    longest = max(len(each.heard) for each in expected)
+    assert longest > (RING_FRAMES if steps > 24 else 2 * PAGE), "no ring wrapped, or no row had several pages"
+    assert len(expected) > 2, "no row was used again"
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
 
 
 def test_rows_of_pages_move_with_all_that_they_remember(moshi_checkpoint: Path) -> None:
@@ -138,17 +173,17 @@ def test_a_row_without_pages_left_remembers_what_is_newest(
 ) -> None:
     """Exactly as one in rings that is shown the frames of the last two pages and no others."""
     plain, paged = (load(options(moshi_checkpoint, count, slots=1)) for count in (0, 2))
-    begin, capacity = _Transformer._begin, RING_FRAMES
+    masked, capacity = _Transformer._masked, RING_FRAMES
 
-    def shorter(self: _Transformer, offsets: torch.Tensor, positions: int) -> Any:
-        step = begin(self, offsets, positions)
-        if self.pages is None and self._capacity == capacity and positions == 1:
-            last = int(offsets[0])
+    def shorter(self: _Transformer, now: torch.Tensor) -> Any:
+        step = masked(self, now)
+        if self.pages is None and self._capacity == capacity and now.shape[1] == 1:
+            last = int(now[0])
             position = last - (last - self._ring_index[: step.extent]) % capacity
             step._unseen = step._unseen | (position < last // PAGE * PAGE - PAGE)
         return step
 
-    monkeypatch.setattr(_Transformer, "_begin", shorter)
+    monkeypatch.setattr(_Transformer, "_masked", shorter)
     everyone = np.ones(1, dtype=np.bool_)
     said = []
     for model in (plain, paged):

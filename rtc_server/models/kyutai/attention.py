@@ -10,6 +10,7 @@ feed-forward layers, and the order in which they are called, stay the package's.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +25,7 @@ from moshi.utils.compile import CUDAGraphed, torch_compile_lazy
 from torch.nn import functional
 
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.kv_cache import NarrowPagedRing, NarrowRing, PagedRing, Places, Ring
 from rtc_server.models.kyutai.pages import Pages
 
@@ -39,7 +40,8 @@ class Filled:
     the device.
 
     On CUDA extents come in few lengths (``buckets``), for each is captured as a graph of its own; and only as whole
-    rings where these are widened to be read, for every graph keeps the memory that it works in.
+    rings where these are widened to be read, for every graph keeps the memory that it works in. Of pages that are read
+    in place nothing need be said: of them each row is read as far as it goes.
     """
 
     def __init__(self, *, cuda: bool, narrow: bool) -> None:
@@ -96,7 +98,8 @@ def read_what_is_filled(
     The depth transformer, whose rings last one step only, is left alone. Raises ModelLoadError for attention that looks
     ahead, or back without a bound.
     """
-    filled = Filled(cuda=lm.device.type == "cuda", narrow=stored is not None)
+    in_place = pages is not None and pages.in_place
+    filled = Filled(cuda=lm.device.type == "cuda", narrow=stored is not None and not in_place)
     _Transformer(lm.transformer, filled, stored, pages)
     for module in mimi.modules():
         if isinstance(module, StreamingTransformer):
@@ -139,26 +142,60 @@ class _RingState(State):
     kv_cache: Ring
 
 
-class _Step:
+class _Step(ABC):
     """Of one transformer and one step, the same in all of its layers."""
 
-    extent: int
     index: torch.Tensor | Places
     """Where in the ring the step's positions go: int64, shape [rows, positions]; or where among pages."""
     turn: tuple[torch.Tensor, torch.Tensor]
     """By what keys and queries are turned (RoPE): float32, shape [rows, positions, 1, width]."""
+
+    @abstractmethod
+    def attend(self, queries: torch.Tensor, ring: Ring, repeat: int) -> torch.Tensor:
+        """What queries, of shape [rows, heads, positions, width], see in a ring that the step's keys and values are in
+        already: the same shape. ``repeat``: how many heads share keys and values."""
+
+
+class _MaskedStep(_Step):
+    """Rings are read up to one extent for all rows, and what a row does not see is masked."""
+
+    extent: int
 
     def __init__(self, unseen: torch.Tensor) -> None:
         """``unseen``: bool, shape [rows, 1, positions, extent]."""
         self._unseen = unseen
         self._bias: torch.Tensor | None = None
 
-    def bias(self, dtype: torch.dtype) -> torch.Tensor:
+    def attend(self, queries: torch.Tensor, ring: Ring, repeat: int) -> torch.Tensor:
+        keys, values = ring.read(self.extent, queries.dtype, self.index)
+        if repeat > 1:
+            keys, values = (expand_repeated_kv(each, repeat) for each in (keys, values))
+        return functional.scaled_dot_product_attention(queries, keys, values, self._bias_of(queries.dtype))
+
+    def _bias_of(self, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores: 0 where a position is seen, else minus infinity."""
         if self._bias is None or self._bias.dtype is not dtype:
             nothing = torch.zeros(self._unseen.shape, dtype=dtype, device=self._unseen.device)
             self._bias = nothing.masked_fill_(self._unseen, -math.inf)
         return self._bias
+
+
+class _StepInPlace(_Step):
+    """Pages are read where they are, of each row as far as it goes."""
+
+    def __init__(self, there: Places, since: torch.Tensor, last: torch.Tensor, capacity: int) -> None:
+        """``since``: int64, shape [rows, places]. ``last``: the step's position of each row, int64, shape [rows]."""
+        self.index = there
+        self._pages = there.pages
+        self._since = since
+        self._last = last
+        self._capacity = capacity
+
+    def attend(self, queries: torch.Tensor, ring: Ring, repeat: int) -> torch.Tensor:
+        seen: torch.Tensor = page_attention.attend(
+            queries[:, :, 0], ring.cache, self._pages, self._since, self._last, self._capacity
+        )
+        return seen[:, :, None]
 
 
 class _Transformer:
@@ -179,7 +216,9 @@ class _Transformer:
                 "The model's attention looks ahead, or back without a bound, and cannot be streamed.",
                 "Use a checkpoint of Moshi, Hibiki or Kyutai's speech-to-text.",
             )
-        filled.add_ring(self._capacity)
+        self._in_place = pages is not None and pages.in_place
+        if not self._in_place:
+            filled.add_ring(self._capacity)
         device = next(transformer.parameters()).device
         self._ring_index = torch.arange(self._capacity, device=device)
         self._place = self._ring_index // page_table.PAGE_FRAMES
@@ -200,8 +239,23 @@ class _Transformer:
 
     def _begin(self, offsets: torch.Tensor, positions: int) -> _Step:
         """``offsets``: how many positions each row has had so far."""
-        extent = self._filled.extent(self._capacity, positions)
         now = offsets[:, None] + self._ring_index[:positions]
+        step: _Step = self._in_pages(now) if self._in_place else self._masked(now)
+        if self._rope is not None:
+            angles = self._frequencies * now[:, :, None, None].float()
+            step.turn = _turns(torch.cos(angles), torch.sin(angles), self._rope.interleave)
+        return step
+
+    def _in_pages(self, now: torch.Tensor) -> _StepInPlace:
+        """``now``: the positions of the step, int64, shape [rows, 1]."""
+        assert self.pages is not None
+        there, since = self.pages.at(now % self._capacity, self._capacity)
+        return _StepInPlace(there, since.contiguous(), now[:, 0].contiguous(), self._capacity)
+
+    def _masked(self, now: torch.Tensor) -> _MaskedStep:
+        """``now``: the positions of the step, int64, shape [rows, positions]."""
+        positions = now.shape[1]
+        extent = self._filled.extent(self._capacity, positions)
         last = now[:, -1:]
         # How long ago an entry was written, if it was: what has been overwritten in this step is not there any more.
         age = ((last - self._ring_index[:extent]) % self._capacity)[:, None, None]
@@ -215,12 +269,9 @@ class _Transformer:
             unseen = last[:, None, None] - age < since[:, self._place[:extent]][:, None, None]
         if positions > 1:
             unseen = unseen | (age < (last - now)[:, None, :, None])
-        step = _Step(unseen)
+        step = _MaskedStep(unseen)
         step.extent = extent
         step.index = there
-        if self._rope is not None:
-            angles = self._frequencies * now[:, :, None, None].float()
-            step.turn = _turns(torch.cos(angles), torch.sin(angles), self._rope.interleave)
         return step
 
 
@@ -251,7 +302,7 @@ class _Attention:
             paged = PagedRing(like.kv_cache, count)
         else:
             paged = NarrowPagedRing(like.kv_cache, count, self._stored)
-        pages.rings.append(paged)
+        pages.add(paged, self._attention.kv_repeat)
         return _RingState(rows, like.device, paged)
 
     def _forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -271,10 +322,7 @@ class _Attention:
         turned = turned.transpose(1, 2)
         queries, keys = turned[:, :heads], turned[:, heads:]
         ring.write(keys, values.transpose(1, 2), step.index)
-        keys, values = ring.read(step.extent, projected.dtype, step.index)
-        if attention.kv_repeat > 1:
-            keys, values = (expand_repeated_kv(each, attention.kv_repeat) for each in (keys, values))
-        seen = functional.scaled_dot_product_attention(queries, keys, values, step.bias(projected.dtype))
+        seen = step.attend(queries, ring, attention.kv_repeat)
         together = seen.transpose(1, 2).reshape(rows, positions, heads * self._width)
         out: torch.Tensor = attention.out_projs[0](together)
         return out

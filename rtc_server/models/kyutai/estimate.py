@@ -18,6 +18,7 @@ from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as, widened_bytes
 from rtc_server.models.kyutai.model import lm_dtype, lm_overrides, make_generator, streaming_states
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.page_attention import at_hand
 from rtc_server.models.kyutai.pages import pages_for
 from rtc_server.models.kyutai.quantize import is_quantized, saved_bytes
 
@@ -48,8 +49,9 @@ def footprint(options: KyutaiOptions) -> Footprint:
     return footprint_of(read_configuration(options.model), options)
 
 
-def footprint_of(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> Footprint:
-    """:func:`footprint` of a checkpoint that is open. Its weights are not read."""
+def footprint_of(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, in_place: bool | None = None) -> Footprint:
+    """:func:`footprint` of a checkpoint that is open. Its weights are not read. ``in_place``: whether pages are read
+    where they are; None: if that can be had, for all that is known without running it."""
     checkpoint = without_weights(checkpoint)
     quantized = options.quantize != "none" or is_quantized(checkpoint)
     if quantized:  # without bitsandbytes, which need not be there
@@ -65,7 +67,10 @@ def footprint_of(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> 
         if quantized and not narrow:  # the package's choice then
             options = dataclasses.replace(options, kv_dtype="float16")
         lm_gen = make_generator(lm, checkpoint, options)
-        pages = pages_for(lm, options.slots, options.slots if options.pages is None else options.pages)
+        if in_place is None:
+            in_place = at_hand(torch.device(options.device))
+        count = options.slots if options.pages is None else options.pages
+        pages = pages_for(lm, options.slots, count, in_place=in_place)
         filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype), pages)
         mimi.streaming_forever(options.slots)
         lm_gen.streaming_forever(options.slots)

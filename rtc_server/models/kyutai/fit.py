@@ -52,10 +52,13 @@ def memory_of(device: str) -> DeviceMemory | None:
     return DeviceMemory(*torch.cuda.mem_get_info(device))
 
 
-def count_pages(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, memory_of: MemoryOf = memory_of) -> int:
+def count_pages(
+    checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, in_place: bool, memory_of: MemoryOf = memory_of
+) -> int:
     """As many pages as the device has memory for beside this model's weights, which are there, the rest of what it
-    takes, and the models beside it. Where its memory is not known, as many as all slots can fill."""
-    needs = paged_needs(footprint_of(checkpoint, options), options.slots)
+    takes, and the models beside it. Where its memory is not known, as many as all slots can fill. ``in_place``: whether
+    they are read where they are."""
+    needs = paged_needs(footprint_of(checkpoint, options, in_place), options.slots)
     if needs is None:
         return 0
     most = needs.slots * needs.pages_a_slot

@@ -36,6 +36,7 @@ from rtc_server.engine.model import (
 )
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, languages_of, read_about
+from rtc_server.models.kyutai import page_attention
 from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
@@ -61,12 +62,12 @@ _WARM_UP_STEPS: Final = 4
 the third is the first to replay it."""
 
 
-CountPages = Callable[[loaders.CheckpointInfo, KyutaiOptions], int]
+CountPages = Callable[[loaders.CheckpointInfo, KyutaiOptions, bool], int]
 """How many pages of attention's memory there are to be, where the options leave that open: called when the weights are
 on the device, and nothing else is."""
 
 
-def one_a_slot(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions) -> int:
+def one_a_slot(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, in_place: bool) -> int:
     """As few as there may be."""
     return options.slots
 
@@ -131,9 +132,11 @@ def _build(
         languages=languages_of(name, about),
     )
     without_rings(lm)
-    count = count_pages(checkpoint, options) if options.pages is None else options.pages
-    pages = pages_for(lm, options.slots, count)
-    filled = read_what_is_filled(mimi, lm, stored_as(options.kv_dtype), pages)
+    stored = stored_as(options.kv_dtype)
+    in_place = options.pages != 0 and page_attention.proven(lm, stored)
+    count = count_pages(checkpoint, options, in_place) if options.pages is None else options.pages
+    pages = pages_for(lm, options.slots, count, in_place=in_place)
+    filled = read_what_is_filled(mimi, lm, stored, pages)
     boundary = lm.end_of_text_padding_id
     return KyutaiModel(info, mimi, lm_gen, filled, table, boundary=boundary, seed=options.seed, pages=pages)
 
@@ -330,7 +333,8 @@ class KyutaiModel:
         return context
 
     def read_at_least(self, frames: int) -> None:
-        """Have attention read so many frames of each row, filled or not."""
+        """Have attention read so many frames of each row, filled or not. Pages that are read in place are read as far
+        as they go, whatever is said here."""
         self._open.filled.at_least(frames)
 
     @torch.no_grad()

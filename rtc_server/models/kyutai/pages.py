@@ -17,7 +17,7 @@ from moshi.models.lm import LMModel
 
 from rtc_server.engine.model import BoolArray, FloatArray
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.kv_cache import PagedRing, Places
 from rtc_server.models.kyutai.page_table import NO_PAGE, PageTable, places
 from rtc_server.models.kyutai.row_state import RowPart
@@ -26,7 +26,9 @@ from rtc_server.models.kyutai.row_state import RowPart
 class Pages:
     """``count`` pages for ``slots`` rows, each of which may fill a ring of ``capacity`` frames."""
 
-    def __init__(self, slots: int, capacity: int, count: int) -> None:
+    def __init__(self, slots: int, capacity: int, count: int, *, in_place: bool = False) -> None:
+        """``in_place``: whether attention reads them where they are, or in a copy."""
+        self.in_place = in_place
         self.table = PageTable(slots, capacity, count, page_table.PAGE_FRAMES)
         self.slots = slots
         self.capacity = capacity
@@ -35,6 +37,7 @@ class Pages:
         self._each = count + 2
         self._nowhere = count + 1
         self._told = torch.zeros((slots, self.width))
+        self._repeat = 1
 
     @property
     def width(self) -> int:
@@ -50,6 +53,11 @@ class Pages:
         """How many a ring of so many rows of a batch has: those of each slot are as many times there as it has
         rows."""
         return self._each * (rows // self.slots)
+
+    def add(self, ring: PagedRing, repeat: int) -> None:
+        """One of a layer of which so many heads share keys and values."""
+        self.rings.append(ring)
+        self._repeat = max(self._repeat, repeat)
 
     def read_from(self, told: torch.Tensor) -> None:
         """Where steps find what :meth:`prepare` wrote: float32, shape [slots, width], in one place for life."""
@@ -91,16 +99,23 @@ class Pages:
 
     @property
     def working_bytes(self) -> int:
-        """What reading takes of all rows as far as they go, for one layer at a time: a copy."""
+        """What reading takes of all rows as far as they go, for one layer at a time: a copy, unless it is in place."""
         most = 0
         for ring in self.rings:
-            copies = ring.cache.shape[2] // self._each
+            _, heads, held, _, width = ring.cache.shape
+            copies = held // self._each
+            if self.in_place:
+                rows, heads = self.slots * copies, heads * self._repeat
+                most = max(most, page_attention.working_bytes(rows, heads, width, self._places))
+                continue
             of_a_page = ring.cache[:, :, 0].numel() * ring.cache.element_size()
             most = max(most, of_a_page * self.slots * copies * self._places)
         return most
 
     def widened_bytes(self, dtype: torch.dtype) -> int:
         """What it takes besides to widen that to a type to compute with."""
+        if self.in_place:
+            return 0
         return self.working_bytes // self.rings[0].cache.element_size() * dtype.itemsize
 
     def release(self, rows: list[int]) -> None:
@@ -128,9 +143,10 @@ class Pages:
         return (torch.from_numpy(self.table.pages[row]) + copies[:, None]).to(ring.cache.device)
 
 
-def pages_for(lm: LMModel, slots: int, count: int) -> Pages | None:
+def pages_for(lm: LMModel, slots: int, count: int, *, in_place: bool = False) -> Pages | None:
     """``count`` pages for attention of ``lm``, or as many as it can fill; None for 0. Raises ModelLoadError for fewer
-    than there are slots."""
+    than there are slots. ``in_place``: whether a kernel reads them where they are (:mod:`page_attention
+    <rtc_server.models.kyutai.page_attention>`)."""
     layers: Any = lm.transformer.layers
     capacity: int | None = layers[0].self_attn.context
     if not count or capacity is None:
@@ -139,7 +155,7 @@ def pages_for(lm: LMModel, slots: int, count: int) -> Pages | None:
         raise ModelLoadError(
             f"{count} pages are too few for {slots} slots: each has one at least.", "Use more pages, or fewer slots."
         )
-    return Pages(slots, capacity, min(count, slots * places(capacity, page_table.PAGE_FRAMES)))
+    return Pages(slots, capacity, min(count, slots * places(capacity, page_table.PAGE_FRAMES)), in_place=in_place)
 
 
 class _Held:
