@@ -63,6 +63,7 @@ class Rows:
         self.since = torch.tensor(since)
         self.pages = 1 + torch.randperm(count - 1, generator=numbers).view(-1, at)
         self.pages[self.since == NEVER] = 0
+        self.least: torch.Tensor | None = None
         self.queries = torch.randn((len(last), heads, width), generator=numbers)
         self.cache = torch.full((2, kv_heads, count, PAGE, width), torch.nan)
         for row, now in enumerate(last):
@@ -77,7 +78,8 @@ class Rows:
         queries, cache = self.queries.to(dtype), self.cache.to(stored)
         kept = cache.view(torch.uint8) if stored.itemsize == 1 else cache
         told = self.pages, self.since, self.last
-        found = page_attention.attend(*(each.to(DEVICE) for each in (queries, kept, *told)), self.capacity)
+        least = torch.zeros_like(self.last) if self.least is None else self.least
+        found = page_attention.attend(*(each.to(DEVICE) for each in (queries, kept, *told, least)), self.capacity)
         assert (found.dtype, found.shape) == (dtype, queries.shape)
         return found.double().cpu(), reference(queries, cache, *told, self.capacity)
 
@@ -154,11 +156,28 @@ def test_every_number_of_eight_bits_is_what_it_means(kind: str, monkeypatch: pyt
     cache = torch.zeros((2, 1, 1, PAGE, 256), dtype=torch.uint8)
     cache[1, 0, 0, 0] = numbers
     zero = torch.zeros((1, 1), dtype=torch.long)
-    told = torch.zeros((1, 1, 256)), cache, zero, zero, zero[0]
+    told = torch.zeros((1, 1, 256)), cache, zero, zero, zero[0], zero[0]
     found = page_attention.attend(*(each.to(DEVICE) for each in told), PAGE)
     torch.testing.assert_close(
         found[0, 0].cpu(), numbers.view(torch.float8_e4m3fn).float(), rtol=0, atol=0, equal_nan=True
     )
+
+
+@pytest.mark.usefixtures("kernels")
+def test_what_is_read_only_to_be_read_changes_nothing() -> None:
+    """Of old rows as of new ones; and it is read, as NaN there shows."""
+    rows = Rows([1, 9, 25], [[0, NEVER, NEVER], [0, 4, 8], [20, NEVER, 18]], 2, 2, 16)
+    rows.pages[0, 1:] = rows.pages[1, :2]
+    poisoned = rows.cache
+    rows.cache = poisoned.nan_to_num()
+    before, expected = rows.found(torch.float32, torch.float32)
+    rows.least = torch.full_like(rows.last, rows.capacity)
+    after, _ = rows.found(torch.float32, torch.float32)
+    torch.testing.assert_close(before, expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(after, before)
+    rows.cache = poisoned
+    found, _ = rows.found(torch.float32, torch.float32)
+    assert found[[0, 2]].isnan().all(), "it is not read"
 
 
 @pytest.mark.usefixtures("kernels")
@@ -174,7 +193,7 @@ def test_a_device_without_contents_has_the_shape() -> None:
     """As steps are counted and models are sized up; triton is not asked."""
     shapes = [(3, 4, 24), (2, 2, 7, PAGE, 24)]
     queries, cache = (torch.empty(shape, dtype=torch.bfloat16, device="meta") for shape in shapes)
-    told = (torch.empty(shape, dtype=torch.long, device="meta") for shape in ((3, 3), (3, 3), (3,)))
+    told = (torch.empty(shape, dtype=torch.long, device="meta") for shape in ((3, 3), (3, 3), (3,), (3,)))
     found = page_attention.attend(queries, cache, *told, 10)
     assert (found.shape, found.dtype, found.device.type) == (queries.shape, queries.dtype, "meta")
 

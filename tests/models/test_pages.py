@@ -114,6 +114,32 @@ def test_every_token_is_that_of_a_copy_where_pages_are_read_in_place(
         assert_same(one, other)
 
 
+@pytest.mark.timeout(600)  # an interpreter of kernels
+def test_those_who_measure_read_pages_further_and_change_no_token(
+    moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the pages that rows do not have, from the device's own memory, as often as any."""
+    need_triton()
+    monkeypatch.setattr(page_attention, "at_hand", lambda _: True)
+    models = [load(dataclasses.replace(options(moshi_checkpoint, FULL + 2, slots=2), device=DEVICE)) for _ in range(2)]
+    models[1].read_at_least(1000)
+    rng, everyone = np.random.default_rng(1), np.ones(2, np.bool_)
+    for _ in range(PAGE + 2):
+        pcm = noise(rng, 2)
+        for model in models:
+            model.step(pcm, everyone)
+        assert np.array_equal(models[0].last_tokens, models[1].last_tokens)
+    told = models[1]._open.exchange.host_places
+    assert told[:, -1].tolist() == [RING_FRAMES, RING_FRAMES]
+    own = pages_in(models[1]).table.pages
+    assert np.array_equal(told[:, :FULL][own > 0], own[own > 0])
+    assert set(told[:, :FULL][own == 0].tolist()) == {3, 4, 1, 2}
+    models[1].read_at_least(0)
+    models[1].step(pcm, everyone)
+    assert not told[:, -1].any()
+    assert not told[:, :FULL][own == 0].any()
+
+
 def test_rows_of_pages_move_with_all_that_they_remember(moshi_checkpoint: Path) -> None:
     """Early, in the middle, and after rings have wrapped; there and back, into other pages."""
     frames = list(noise(np.random.default_rng(4), 2 * RING_FRAMES + 8))

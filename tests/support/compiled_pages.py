@@ -41,7 +41,14 @@ def compiled(kernel: Any, signature: dict[str, str], constants: dict[str, Any], 
 def read_parts(capability: int, stored: str) -> bytes:
     dtype = torch.uint8 if stored == "float8" else getattr(torch, stored)
     queries = "*fp32" if stored == "float32" else "*fp16" if stored == "float16" else "*bf16"
-    signature = {"queries": queries, "cache": POINTERS[stored], "pages": "*i64", "since": "*i64", "last": "*i64"}
+    signature = {
+        "queries": queries,
+        "cache": POINTERS[stored],
+        "pages": "*i64",
+        "since": "*i64",
+        "last": "*i64",
+        "least": "*i64",
+    }
     signature |= {"mixtures": "*fp32", "weights": "*fp32", "count": "i32", "scale": "fp32"}
     constants = {
         "CAPACITY": 3000,

@@ -183,17 +183,21 @@ class _MaskedStep(_Step):
 class _StepInPlace(_Step):
     """Pages are read where they are, of each row as far as it goes."""
 
-    def __init__(self, there: Places, since: torch.Tensor, last: torch.Tensor, capacity: int) -> None:
-        """``since``: int64, shape [rows, places]. ``last``: the step's position of each row, int64, shape [rows]."""
+    def __init__(
+        self, there: Places, since: torch.Tensor, last: torch.Tensor, least: torch.Tensor, capacity: int
+    ) -> None:
+        """``since``: int64, shape [rows, places]. ``last``: the step's position of each row, int64, shape [rows];
+        ``least``: the same shape, as :func:`page_attention.attend` has it."""
         self.index = there
         self._pages = there.pages
         self._since = since
         self._last = last
+        self._least = least
         self._capacity = capacity
 
     def attend(self, queries: torch.Tensor, ring: Ring, repeat: int) -> torch.Tensor:
         seen: torch.Tensor = page_attention.attend(
-            queries[:, :, 0], ring.cache, self._pages, self._since, self._last, self._capacity
+            queries[:, :, 0], ring.cache, self._pages, self._since, self._last, self._least, self._capacity
         )
         return seen[:, :, None]
 
@@ -250,7 +254,8 @@ class _Transformer:
         """``now``: the positions of the step, int64, shape [rows, 1]."""
         assert self.pages is not None
         there, since = self.pages.at(now % self._capacity, self._capacity)
-        return _StepInPlace(there, since.contiguous(), now[:, 0].contiguous(), self._capacity)
+        least = self.pages.least(now.shape[0])
+        return _StepInPlace(there, since.contiguous(), now[:, 0].contiguous(), least, self._capacity)
 
     def _masked(self, now: torch.Tensor) -> _MaskedStep:
         """``now``: the positions of the step, int64, shape [rows, positions]."""

@@ -322,7 +322,7 @@ class KyutaiModel:
                 self._open.forget_masks()  # setting a mask is a graph of its own
                 self.step(quiet, all_slots)
             self.reset(all_slots)
-        self._open.filled.at_least(0)
+        self.read_at_least(0)
         self._open.sampler.reseed()
 
     @property
@@ -333,9 +333,10 @@ class KyutaiModel:
         return context
 
     def read_at_least(self, frames: int) -> None:
-        """Have attention read so many frames of each row, filled or not. Pages that are read in place are read as far
-        as they go, whatever is said here."""
+        """Have attention read so many frames of each row, filled or not."""
         self._open.filled.at_least(frames)
+        if self._open.pages is not None:
+            self._open.pages.read_at_least(frames)
 
     @torch.no_grad()
     def reset(self, rows: BoolArray) -> None:

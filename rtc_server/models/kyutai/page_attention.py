@@ -93,6 +93,7 @@ def attend(
     pages: torch.Tensor,
     since: torch.Tensor,
     last: torch.Tensor,
+    least: torch.Tensor,
     capacity: int,
 ) -> torch.Tensor:
     """What rows see in rings of ``capacity`` frames: shape and type of ``queries``, zeros where they see nothing.
@@ -101,11 +102,13 @@ def attend(
     divisor of them, pages, frames of a page, width]; float32, bfloat16, float16, or uint8, which is read as float8
     (e4m3). ``pages``, ``since``: int64, shape [rows, places], the page in each place, and from which position of the
     row on it holds something. ``last``: int64, shape [rows], the newest position.
+    ``least``: int64, shape [rows], up to which entry rows are read even if they see nothing there, which must be finite
+    then; 0, but for those who measure what reading costs.
     """
     from rtc_server.models.kyutai import page_kernel  # noqa: PLC0415 (imports triton)
 
     rows, heads, _ = queries.shape
-    return page_kernel.launch(queries, cache, pages, since, last, capacity, splits(rows, heads, pages.shape[1]))
+    return page_kernel.launch(queries, cache, pages, since, last, least, capacity, splits(rows, heads, pages.shape[1]))
 
 
 @attend.register_fake
@@ -115,6 +118,7 @@ def _(
     pages: torch.Tensor,
     since: torch.Tensor,
     last: torch.Tensor,
+    least: torch.Tensor,
     capacity: int,
 ) -> torch.Tensor:
     return torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
@@ -135,7 +139,8 @@ def _largest_error(
     for page in (0, int(pages[0, 1]), int(pages[0, 2]), int(pages[1, 1])):
         cache[:, :, page] = torch.nan
     kept = cache.view(torch.uint8) if stored.itemsize == 1 else cache
-    found = attend(*(each.to(device) for each in (queries, kept, pages, since, last)), capacity)
+    told = queries, kept, pages, since, last, torch.zeros_like(last)
+    found = attend(*(each.to(device) for each in told), capacity)
     expected = reference(queries, cache, pages, since, last, capacity)
     errors = (found.double().cpu() - expected).abs() / expected.abs().clamp(min=1)
     return float(errors.max())

@@ -50,6 +50,7 @@ def read_parts(  # type: ignore[no-untyped-def]
     pages,
     since,
     last,
+    least,
     mixtures,
     weights,
     count,
@@ -76,7 +77,8 @@ def read_parts(  # type: ignore[no-untyped-def]
     now = tl.load(last + row).to(tl.int32)
     newest = now % CAPACITY
     filled = tl.minimum(now + 1, CAPACITY)
-    begun = (filled + FRAMES - 1) // FRAMES
+    aged = tl.load(least + row).to(tl.int32)
+    begun = (tl.maximum(filled, aged) + FRAMES - 1) // FRAMES
     share = (begun + SPLITS - 1) // SPLITS  # of a short row some parts are empty, and end at once
     column = tl.arange(0, PADDED)
     inside = column < WIDTH
@@ -97,8 +99,8 @@ def read_parts(  # type: ignore[no-untyped-def]
             position = now - newest + entry - tl.where(entry > newest, CAPACITY, 0)
             seen = (entry < filled) & (position >= first)
             at = here + (begin + lane)[:, None] * WIDTH + column[None, :]
-            # What is not seen is not even read: it may be NaN.
-            wanted = seen[:, None] & inside[None, :]
+            # What is not seen is not even read, for it may be NaN: but by those who measure what reading it takes.
+            wanted = (seen | (entry < aged))[:, None] & inside[None, :]
             stored_key = tl.load(at, mask=wanted, other=0)
             stored_value = tl.load(at + values, mask=wanted, other=0)
             score = tl.sum(_widened(stored_key, KIND) * query[None, :], 1)
@@ -163,6 +165,7 @@ def launch(
     pages: torch.Tensor,
     since: torch.Tensor,
     last: torch.Tensor,
+    least: torch.Tensor,
     capacity: int,
     splits: int,
 ) -> torch.Tensor:
@@ -183,6 +186,7 @@ def launch(
         pages,
         since,
         last,
+        least,
         mixtures,
         weights,
         count,

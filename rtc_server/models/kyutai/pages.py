@@ -19,7 +19,7 @@ from rtc_server.engine.model import BoolArray, FloatArray
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.kv_cache import PagedRing, Places
-from rtc_server.models.kyutai.page_table import NO_PAGE, PageTable, places
+from rtc_server.models.kyutai.page_table import NEVER, NO_PAGE, PageTable, places
 from rtc_server.models.kyutai.row_state import RowPart
 
 
@@ -38,11 +38,12 @@ class Pages:
         self._nowhere = count + 1
         self._told = torch.zeros((slots, self.width))
         self._repeat = 1
+        self._least = 0
 
     @property
     def width(self) -> int:
         """How many numbers a row is told in each step."""
-        return 2 * self._places + 1
+        return 2 * self._places + 2
 
     @property
     def pages_a_slot(self) -> int:
@@ -71,12 +72,17 @@ class Pages:
         now = self.table.heard - active
         everyone, place = np.arange(self.slots), now % self.capacity // page_table.PAGE_FRAMES
         told[:, : self._places] = self.table.pages
-        told[:, self._places : -1] = self.table.since
+        told[:, self._places : -2] = self.table.since
         page = self.table.pages[everyone, place]
         lacking = page == NO_PAGE
-        told[:, -1] = np.where(lacking, self._nowhere, page)
+        told[:, -2] = np.where(lacking, self._nowhere, page)
+        told[:, -1] = self._least
         # A row sees something in each step, be it silence: of nothing at all, a softmax makes NaN.
         told[lacking, self._places + place[lacking]] = now[lacking]
+        if self._least:
+            # As if each had its own: what many read would not come from the device's memory.
+            spread = 1 + np.arange(self.slots * self._places).reshape(self.slots, -1) % (self._each - 2)
+            told[:, : self._places] = np.where(told[:, self._places : -2] == NEVER, spread, told[:, : self._places])
 
     def at(self, index: torch.Tensor, extent: int) -> tuple[Places, torch.Tensor]:
         """Where the step's positions go that belong at ``index`` of rings, int64, shape [rows, 1]; and from which
@@ -85,12 +91,20 @@ class Pages:
         read = places(extent, page_table.PAGE_FRAMES)
         told = self._told.long()
         copies = index.shape[0] // self.slots
-        pages, since, page = told[:, :read], told[:, self._places : self._places + read], told[:, -1:]
+        pages, since, page = told[:, :read], told[:, self._places : self._places + read], told[:, -2:-1]
         if copies > 1:
             pages, page = (torch.cat([each + copy * self._each for copy in range(copies)]) for each in (pages, page))
             since = since.repeat(copies, 1)
         entries = page * page_table.PAGE_FRAMES + index % page_table.PAGE_FRAMES
         return Places(pages.contiguous(), entries), since
+
+    def read_at_least(self, frames: int) -> None:
+        """Have so many frames of each row be read in place, seen or not, from the next step on."""
+        self._least = min(frames, self.capacity) if self.in_place else 0
+
+    def least(self, rows: int) -> torch.Tensor:
+        """How many that are, of each row: int64, shape [rows]."""
+        return self._told[:, -1].long().repeat(rows // self.slots)
 
     @property
     def page_bytes(self) -> int:
