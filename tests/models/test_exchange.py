@@ -84,7 +84,7 @@ class Crossings(TorchDispatchMode):
 
 
 @contextmanager
-def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0) -> Iterator[_Nets]:
+def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0, in_place: bool = False) -> Iterator[_Nets]:
     """The nets of a model, which computes nothing: what a fresh row looks like cannot be read there."""
     options = KyutaiOptions(checkpoint, slots=ROWS, kv_dtype=kv_dtype, pages=pages)
 
@@ -97,7 +97,7 @@ def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0) -> Iter
         patch.setattr(wipe, "_row_tensor", row_tensor)
         patch.setattr(page_table, "PAGE_FRAMES", 4)
         without_rings(lm)
-        paged = pages_for(lm, ROWS, pages)
+        paged = pages_for(lm, ROWS, pages, in_place=in_place)
         filled = read_what_is_filled(mimi, lm, stored_as(kv_dtype), paged)
         filled.to(10)
         yield _Nets(mimi, make_generator(lm, found, options), filled, ROWS, 1, paged)
@@ -112,6 +112,8 @@ def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0) -> Iter
         ("moshi", {"pages": 100}),
         ("moshi", {"pages": 100, "kv_dtype": "float8"}),
         ("stt", {"pages": 100, "kv_dtype": "bfloat16"}),
+        ("moshi", {"pages": 100, "in_place": True}),
+        ("moshi", {"pages": 100, "kv_dtype": "float8", "in_place": True}),
     ],
     ids=str,
 )

@@ -16,7 +16,7 @@ import torch
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.cli import check
 from rtc_server.config import DEFAULT_MODEL, Settings, parse
-from rtc_server.models.kyutai import fit
+from rtc_server.models.kyutai import estimate, fit
 from rtc_server.models.kyutai.checkpoint import read_configuration
 from rtc_server.models.kyutai.estimate import footprint
 from rtc_server.models.kyutai.options import KyutaiOptions
@@ -30,6 +30,12 @@ GIB = 2**30
 CARDS = (16, 24, 40, 48, 80, 141)
 TAKEN_GIB = 0.5
 """By the driver and CUDA's own context."""
+
+
+@pytest.fixture(autouse=True)
+def _triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch's CUDA builds bring it."""
+    monkeypatch.setattr(estimate, "at_hand", lambda device: device.type == "cuda")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +88,7 @@ def test_by_itself_a_gpu_runs_moshi_with_as_much_memory_as_it_has(card_gib: int)
     assert everything is (card_gib >= 40)
     weights = footprint(options).weights_bytes
     device = DeviceMemory(free_bytes(card_gib) - weights, card_gib * GIB)
-    assert fit.count_pages(read_configuration(options.model), options, lambda _: device) == pages
+    assert fit.count_pages(read_configuration(options.model), options, True, lambda _: device) == pages
 
 
 def documented() -> Iterator[tuple[list[str], list[int]]]:
