@@ -1,0 +1,78 @@
+"""The CUDA path from the loading of a model to its steps and resets, on a GPU that is only pretended: what is on two
+devices raises, and what is read back as well; and of what crosses, a step has two copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rtc_server.audio import FRAME_SAMPLES
+from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai.checkpoint import open_checkpoint
+from rtc_server.models.kyutai.fit import count_pages
+from rtc_server.models.kyutai.model import build
+from rtc_server.models.kyutai.options import KyutaiOptions
+from tests.support.fake_cuda import DEVICE, Crossing, FakeWeights, fake_cuda
+from tests.support.kyutai_rows import only
+
+pytestmark = pytest.mark.slow
+
+SLOTS = 3
+THERE = Crossing("copy_", ("cuda", "cpu"), ("cuda",))
+BACK = Crossing("copy_", ("cpu", "cuda"), ("cpu",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("moshi", {}),
+        ("moshi", {"pages": None}),
+        ("moshi", {"pages": None, "kv_dtype": "float8"}),
+        ("stt", {"kv_dtype": "float8"}),
+    ],
+    ids=str,
+)
+@pytest.mark.timeout(300)
+def test_a_gpu_is_asked_for_nothing_but_the_answers(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any]
+) -> None:
+    """In the types of the GPU, through a warm-up, steps of some rows, and resets."""
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
+    path = str(request.getfixturevalue(f"{kind}_checkpoint"))
+    options = KyutaiOptions(path, SLOTS, DEVICE, seed=1, **more)
+    with fake_cuda() as device:
+        model = build(kind, FakeWeights.of(open_checkpoint(path)), options, count_pages=count_pages)
+        everyone = np.ones(SLOTS, dtype=np.bool_)
+        assert (model.pages_use(everyone) is not None) == ("pages" in more)
+        assert model.computes_apart
+        model.warm_up()
+        for rows in (everyone, only(SLOTS, 0, 2), only(SLOTS, 1)):
+            device.crossings.clear()
+            waits = device.waits
+            model.step(np.zeros((SLOTS, FRAME_SAMPLES), dtype=np.float32), rows)
+            assert device.crossings == [THERE, BACK]
+            assert device.waits == waits + 1
+        device.crossings.clear()
+        model.reset(only(SLOTS, 0, 2))
+        assert all(crossing.made == ("cuda",) for crossing in device.crossings), "which rows and pages, and no more"
+        assert device.waits == waits + 1
+
+
+def test_what_a_gpu_would_refuse_or_wait_for_is_found() -> None:
+    with fake_cuda() as device, torch.no_grad():
+        there, here = torch.zeros((2, 3), device=DEVICE), torch.zeros((2, 3))
+        for wrong in (
+            lambda: there + here,
+            lambda: there.index_copy_(0, torch.zeros(1, dtype=torch.long), there[:1]),
+            lambda: there.sum().item(),
+            there.tolist,
+            there.nonzero,
+        ):
+            with pytest.raises((RuntimeError, NotImplementedError)):
+                wrong()
+        device.crossings.clear()
+        there.cpu()
+        assert [crossing.made for crossing in device.crossings] == [("cpu",)]
