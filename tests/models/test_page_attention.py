@@ -319,8 +319,8 @@ def test_of_moshi_only_mimi_has_an_extent_then() -> None:
 @pytest.mark.parametrize(("capability", "stored"), TARGETS)
 @pytest.mark.skipif(DEVICE == "cuda", reason="it runs here, as it is compiled")
 def test_it_is_compiled_for_devices_that_are_not_here(capability: int, stored: str, tmp_path: Path) -> None:
-    """At the shape of Moshi 7B: nothing is spilled, keys and values are read 16 bytes at a time, eight programs and
-    more share a multiprocessor, and no thread waits for another in the loop."""
+    """At the shape of Moshi 7B: nothing is spilled, keys and values are read 16 bytes at a time, six programs and
+    more share a multiprocessor (by triton 3.9 eight), and no thread waits for another in the loop."""
     need_triton()
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
@@ -334,5 +334,5 @@ def test_it_is_compiled_for_devices_that_are_not_here(capability: int, stored: s
     found = dict(part.split("=") for part in done.stdout.split())
     assert (found["spilled"], found["waits_in_loop"]) == ("0", "0")
     assert found["wide_loads"] == {"float32": "32", "float8": "8"}.get(stored, "16")
-    assert int(found["registers"]) <= 64, "fewer than 8 programs on a multiprocessor"
+    assert int(found["registers"]) <= 80, "fewer than 6 programs on a multiprocessor"
     assert "enable" not in done.stderr.lower(), "triton wonders about an option"
