@@ -1,4 +1,4 @@
-"""A CUDA device that is only pretended: torch's fake tensors, which have a device and a shape and no contents. What a GPU
+"""A CUDA device that is only pretended: torch's fake tensors, which have a device, a shape and no contents. What a GPU
 would refuse, or wait for, shows on any machine: operations on tensors of two devices, and reading what is computed.
 """
 
@@ -107,8 +107,8 @@ class Crossing:
 
 
 class _Device(TorchDispatchMode):
-    """What torch's fake tensors cannot do in a build without CUDA, where a kernel asks for the device itself, is done by
-    meta tensors of the same shapes; and what crosses is noted."""
+    """What torch's fake tensors cannot do in a build without CUDA, where a kernel asks for the device itself, is done
+    by meta tensors of the same shapes; and what crosses is noted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +215,9 @@ class FakeWeights(loaders.CheckpointInfo):
             made = super().get_mimi("meta" if str(device) == "meta" else "cpu")
         return made if str(device) == "meta" else _on_device(made)
 
-    def get_moshi(self, device: Any = "cpu", dtype: torch.dtype = torch.bfloat16, **named: Any) -> Any:
+    def get_moshi(  # type: ignore[override]
+        self, device: Any = "cpu", dtype: torch.dtype = torch.bfloat16, **named: Any
+    ) -> Any:
         with unset_fake_temporarily():
             made = super().get_moshi("meta" if str(device) == "meta" else "cpu", dtype, **named)
         return made if str(device) == "meta" else _on_device(made)
