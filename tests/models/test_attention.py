@@ -88,12 +88,34 @@ def test_every_token_of_the_bundled_models_is_the_package_s(model: str) -> None:
         assert torch.equal(one, other)
 
 
-def test_every_token_in_bfloat16_is_the_package_s(moshi_checkpoint: Path) -> None:
+def heard_by(lm_gen: LMGen, filled: Filled | None) -> list[torch.Tensor]:
+    """What the main transformer makes of the same noise in each step; of rows that come, pause and go at random."""
+    transformer, rng = lm_gen.lm_model.transformer, np.random.default_rng(0)
+    steps, made = np.zeros(ROWS, dtype=np.int64), []
+    with torch.no_grad(), no_compile():
+        transformer.streaming_forever(ROWS)
+        for _ in range(STEPS):
+            leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
+            transformer.reset_streaming(torch.from_numpy(leaving))
+            transformer.set_exec_mask(torch.from_numpy(active))
+            steps[leaving] = 0
+            if filled is not None:
+                filled.to(int(max(steps[active], default=0)) + 1)
+            given = torch.from_numpy(rng.standard_normal((ROWS, 1, lm_gen.lm_model.dim)))
+            made.append(transformer(given.to(lm_gen.lm_model.dtype))[active].float())
+            steps[active] += 1
+    return made
+
+
+def test_in_bfloat16_it_is_the_package_s_but_for_rounding(moshi_checkpoint: Path) -> None:
+    """In which order a processor adds up depends on how many numbers there are, and in bfloat16 the sum on the order:
+    one token in some hundred is another then, on some processors and not on others."""
     mimi, ours = generator_of(str(moshi_checkpoint), dtype=torch.bfloat16)
-    filled = read_what_is_filled(mimi, ours.lm_model)
-    plain = generator_of(str(moshi_checkpoint), dtype=torch.bfloat16)[1]
-    for one, other in zip(tokens_of(ours, filled), tokens_of(plain, None), strict=True):
-        assert torch.equal(one, other)
+    found = heard_by(ours, read_what_is_filled(mimi, ours.lm_model))
+    expected = heard_by(generator_of(str(moshi_checkpoint), dtype=torch.bfloat16)[1], None)
+    largest = max(float(each.abs().max()) for each in expected if each.numel())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2**-5 * largest)
 
 
 @pytest.mark.parametrize("model", ["moshi", "pico"])
