@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.models.kyutai import page_table
+from rtc_server.models.kyutai import page_attention, page_table
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.fit import count_pages
 from rtc_server.models.kyutai.model import build
@@ -25,6 +25,7 @@ THERE = Crossing("copy_", ("cuda", "cpu"), ("cuda",))
 BACK = Crossing("copy_", ("cpu", "cuda"), ("cpu",))
 
 
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
@@ -37,9 +38,13 @@ BACK = Crossing("copy_", ("cpu", "cuda"), ("cpu",))
 )
 @pytest.mark.timeout(300)
 def test_a_gpu_is_asked_for_nothing_but_the_answers(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any]
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any], in_place: bool
 ) -> None:
-    """In the types of the GPU, through a warm-up, steps of some rows, and resets."""
+    """In the types of the GPU, through a warm-up, steps of some rows, and resets. Pages are copied, or read by a kernel
+    that has a shape here and no contents."""
+    if in_place and "pages" not in more:
+        pytest.skip("has no pages")
+    monkeypatch.setattr(page_attention, "proven", lambda *_: in_place)
     monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
     path = str(request.getfixturevalue(f"{kind}_checkpoint"))
     options = KyutaiOptions(path, SLOTS, DEVICE, seed=1, **more)
