@@ -44,7 +44,7 @@ _TOPICS: Final = {
     STRANGE: 22,
 }
 """How often each is asked for, in parts."""
-_PEOPLE: Final = 0.6
+_PEOPLE: Final = 0.5
 """Of the speakers, the share whose voice was made from a person's."""
 _TALKERS: Final = 3
 _TALKS: Final = 4

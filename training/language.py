@@ -8,7 +8,7 @@ to answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -88,7 +88,8 @@ def config(text_card: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``steps`` of ``batch`` stretches of ``frames`` each."""
+    """``steps`` of ``batch`` stretches of ``frames`` each. ``kept``: of what a model that goes on learning was, the
+    share in what it becomes: a mean of both keeps more of what the first knew than it loses of what is new."""
 
     steps: int = 6700
     batch: int = 12
@@ -96,6 +97,7 @@ class Plan:
     rate: float = 1.5e-3
     warm_up: int = 150
     seed: int = 2
+    kept: float = 0.0
 
 
 class PlainAttention(TorchFunctionMode):
@@ -289,7 +291,17 @@ def train(
             if step % 100 == 0 or step == plan.steps:
                 save(path, step, optimizer, lm=lm, reader=reader)
                 _write(checkpoint, lm, made)
+        if begin_with is not None and plan.kept:
+            blend(lm, load_weights(begin_with), plan.kept)
+            _write(checkpoint, lm, made)
     return lm.eval()
+
+
+@torch.no_grad()
+def blend(lm: LMModel, before: Mapping[str, torch.Tensor], kept: float) -> None:
+    """Make ``lm`` the mean of what it is and of what it was ``before``, of which the share ``kept`` counts."""
+    for name, weights in lm.state_dict().items():
+        weights.lerp_(before[name].to(weights.dtype), kept)
 
 
 def _write(checkpoint: Path, lm: LMModel, made: dict[str, Any]) -> None:

@@ -100,3 +100,12 @@ def test_owning_up_pays_where_an_answer_is_wrong_nearly_half_the_time_and_not_on
             loss.backward()
             optimizer.step()
         assert (int(logits[0, 10].argmax()) == SORRY) == owns_up, mistaken
+
+
+def test_a_mean_of_before_and_after_has_so_much_of_each() -> None:
+    lm = torch.nn.ModuleDict({"text": torch.nn.Linear(3, 2), "norm": torch.nn.LayerNorm(2)})
+    after = {name: weights.clone() for name, weights in lm.state_dict().items()}
+    before = {name: torch.randn_like(weights).bfloat16() for name, weights in after.items()}
+    language.blend(lm, before, 0.3)  # type: ignore[arg-type] # of a model, all that counts here are its weights
+    for name, weights in lm.state_dict().items():
+        torch.testing.assert_close(weights, 0.7 * after[name] + 0.3 * before[name].float())
