@@ -35,8 +35,9 @@ from tests.support.kyutai_rows import (
 
 pytestmark = pytest.mark.slow
 
-SAME_BATCH_TOLERANCE = {"cpu": 0.0, "cuda": PCM_TOLERANCE}
-"""Of two batches of one size. Some of CUDA's convolutions add up in the order in which they get there."""
+SAME_BATCH_TOLERANCE = {"cpu": 1e-6, "cuda": PCM_TOLERANCE}
+"""Of two batches of one size. Some of CUDA's convolutions add up in the order in which they get there; of a CPU's, on
+some processors, in one that depends on where in memory their numbers lie."""
 
 
 @functools.cache
