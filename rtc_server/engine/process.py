@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from rtc_server.engine.messages import (
 from rtc_server.engine.model import StreamingModel
 from rtc_server.engine.owners import HOST, Owner
 from rtc_server.engine.realtime import Clocks, RealTime
-from rtc_server.system.child_process import answer_to_parent_alone, read_first_line
+from rtc_server.system.child_process import answer_to_parent_alone, leave, read_first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +150,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -17,7 +17,7 @@ from rtc_server.engine.child_link import Child, ChildLink, ChildSockets
 from rtc_server.engine.factory import PackedOptions, make, pack, unpack
 from rtc_server.engine.messages import LoadFailed, Stop
 from rtc_server.errors import ModelLoadError
-from rtc_server.system.child_process import answer_to_parent_alone, read_first_line
+from rtc_server.system.child_process import answer_to_parent_alone, leave, read_first_line
 from rtc_server.translation.desk import Arrived, Desk
 from rtc_server.translation.messages import (
     FromTranslator,
@@ -105,7 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    # A thread that still computes, in code that no exception reaches, would be waited for.
-    os._exit(status)
+    leave(main())
