@@ -6,8 +6,7 @@ Imports torch: for the translator's process alone.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import transformers
@@ -26,12 +25,13 @@ from rtc_server.translation.checkpoint_options import (
 )
 from rtc_server.translation.model import UtteranceModel
 from rtc_server.translation.pocket_options import NOTICE as POCKET_NOTICE
+from rtc_server.translation.pretrained import from_pretrained
 from rtc_server.translation.text_models import TEXT_KINDS, load_text_model
 from rtc_server.translation.written import Written
 
 logger = logging.getLogger(__name__)
 
-_HINT = f"Give a checkpoint that transformers has saved, such as {LARGE} or {MADLAD}."
+_HINT: Final = f"Give a checkpoint that transformers has saved, such as {LARGE} or {MADLAD}."
 
 
 def load(options: CheckpointOptions) -> UtteranceModel:
@@ -56,9 +56,8 @@ def load(options: CheckpointOptions) -> UtteranceModel:
 
 
 def _kind_of(model: str) -> str:
-    path = Path(model).expanduser()
     try:
-        config: Any = AutoConfig.from_pretrained(str(path) if path.exists() else model)
+        config = from_pretrained(AutoConfig, model)
     except (OSError, ValueError, KeyError) as error:  # what the package raises for files that are missing or others
         logger.info("%s", error)
         raise ModelLoadError(f"{name_of(model)} cannot be loaded.", _HINT) from error

@@ -4,6 +4,7 @@ sentences as they are written where they are only known as they were spoken. Pur
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = 240
@@ -21,6 +22,13 @@ _ASKING: Final = {
 def plain(text: str) -> str:
     """Without control characters, line breaks and the like, which mean something to some programs."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
+def without(text: str, marks: Iterable[str]) -> str:
+    """``text`` without ``marks``, in words with one space between them."""
+    for mark in marks:
+        text = text.replace(mark, " ")
+    return " ".join(text.split())
 
 
 def pieces(text: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +22,8 @@ from rtc_server.errors import ModelLoadError
 from rtc_server.translation.checkpoint_options import NOTICE, SEAMLESS, CheckpointOptions
 from rtc_server.translation.languages import LANGUAGES, tag_of
 from rtc_server.translation.model import Outcome, Translation, TranslatorInfo, Utterance
-from rtc_server.translation.pieces import short_pieces
+from rtc_server.translation.pieces import short_pieces, without
+from rtc_server.translation.pretrained import from_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +177,7 @@ class Seamless:
 
     def _plain(self, text: str) -> str:
         """Without what the tokenizer takes for marks of its own, such as ``</s>``."""
-        for mark in self._marks:
-            text = text.replace(mark, " ")
-        return " ".join(text.split())
+        return without(text, self._marks)
 
     def _translate_rows(self, rows: list[_Row], batch: Sequence[Utterance], source: str, target: str) -> None:
         """Fill in what the rows lack; all of them are heard, or all are read."""
@@ -277,13 +275,12 @@ def _sound(wave: FloatArray) -> FloatArray | None:
 def load(options: CheckpointOptions) -> Seamless:
     """Raises ModelLoadError."""
     dtype = torch.float16 if options.device.startswith("cuda") else torch.float32
-    where = str(Path(options.model).expanduser()) if Path(options.model).expanduser().exists() else options.model
     try:
-        kind = _from_pretrained(AutoConfig, where).model_type
+        kind = from_pretrained(AutoConfig, options.model).model_type
         if kind != SEAMLESS:
             raise ModelLoadError(f"{options.name} is a model of the kind {kind}, not SeamlessM4T v2.", _HINT)
-        model: Any = _Model.from_pretrained(where, dtype=dtype)
-        processor = _from_pretrained(AutoProcessor, where)
+        model: Any = from_pretrained(_Model, options.model, dtype=dtype)
+        processor = from_pretrained(AutoProcessor, options.model)
         if not _fits(model, processor):
             raise ModelLoadError(f"{options.name} lacks its tokenizer, or has that of another model.", _HINT)
         return Seamless(options.name, model.to(options.device).eval(), processor)
@@ -298,8 +295,3 @@ def _fits(model: Any, processor: Any) -> bool:
     codes: dict[str, int] = getattr(model.generation_config, "text_decoder_lang_to_code_id", None) or {}
     known = {code: processor.tokenizer.convert_tokens_to_ids(f"__{code}__") for code in codes}
     return bool(codes) and known == codes
-
-
-def _from_pretrained(kind: Any, where: str) -> Any:
-    """Any: the package's factories are not typed."""
-    return kind.from_pretrained(where)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -19,6 +18,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from rtc_server.errors import ModelLoadError
 from rtc_server.translation.checkpoint_options import name_of
 from rtc_server.translation.languages import LANGUAGES, tag_of
+from rtc_server.translation.pieces import without
+from rtc_server.translation.pretrained import from_pretrained
 from rtc_server.translation.routes import Pair
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class TextModel:
         self._model = model
         self._tokenizer = tokenizer
         self._begins = begins
-        self._marks = sorted({*begins.values(), *tokenizer.all_special_tokens}, key=len, reverse=True)
+        self._marks = sorted({*begins.values(), *tokenizer.all_special_tokens} - {""}, key=len, reverse=True)
         self._one_of_several = _MARKS[model.config.model_type]
         self.pairs = frozenset(pairs)
 
@@ -71,26 +72,18 @@ class TextModel:
         # The first token is where the answer begins. No text gets a longer one for those beside it.
         answers = [row[: 1 + each] for row, each in zip(tokens, most.tolist(), strict=True)]
         written: list[str] = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [" ".join(self._without_marks(text).split()) for text in written]
+        return [self._plain(text) for text in written]
 
     def _plain(self, text: str) -> str:
         """Without what the tokenizer takes for marks of its own, such as ``</s>`` and ``<2pt>``."""
-        return " ".join(self._without_marks(text).split())
-
-    def _without_marks(self, text: str) -> str:
-        for mark in self._marks:
-            if mark:
-                text = text.replace(mark, " ")
-        return self._one_of_several.sub(" ", text)
+        return " ".join(self._one_of_several.sub(" ", without(text, self._marks)).split())
 
 
 def load_text_model(name: str, device: str) -> TextModel:
     """A model of one of :data:`TEXT_KINDS`, a hub repository or a directory. Raises ModelLoadError."""
-    path = Path(name).expanduser()
-    where = str(path) if path.exists() else name
     try:
-        model = _from_pretrained(AutoModelForSeq2SeqLM, where)
-        tokenizer = _from_pretrained(AutoTokenizer, where)
+        model = from_pretrained(AutoModelForSeq2SeqLM, name)
+        tokenizer = from_pretrained(AutoTokenizer, name)
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:  # as the package says what is missing
         logger.info("%s", error)
         raise ModelLoadError(f"{name_of(name)} cannot be loaded as a model that translates text.", _HINT) from error
@@ -122,8 +115,3 @@ def _by_mark(tokenizer: Any, kind: str) -> dict[str, str]:
         if tag not in found or (own and not found[tag][0]):
             found[tag] = own, token
     return {tag: token for tag, (_, token) in found.items()}
-
-
-def _from_pretrained(kind: Any, where: str) -> Any:
-    """Any: the package's factories are not typed."""
-    return kind.from_pretrained(where)

@@ -3,10 +3,12 @@ random masks; and it reads no further than it has to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from moshi.models.compression import MimiModel
@@ -37,30 +39,36 @@ def generator_of(model: str, cfg_coef: float = 1.0, dtype: torch.dtype = torch.f
     return found.get_mimi("cpu"), lm_gen
 
 
+def in_turn(streaming: Any, filled: Filled | None, rng: np.random.Generator) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which rows of what is ``streaming`` take part in each step, bool, shape [rows]: they come, pause and go at
+    random."""
+    steps, most = np.zeros(ROWS, dtype=np.int64), 0
+    streaming.streaming_forever(ROWS)
+    for _ in range(STEPS):
+        leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
+        streaming.reset_streaming(torch.from_numpy(leaving))
+        streaming.set_exec_mask(torch.from_numpy(active))
+        steps[leaving] = 0
+        if filled is not None:
+            filled.to(int(max(steps[active], default=0)) + 1)
+        yield active
+        steps[active] += 1
+        most = max(most, steps.max())
+    assert most > RING_FRAMES, "no ring wrapped"
+
+
 def tokens_of(lm_gen: LMGen, filled: Filled | None, seed: int = 0) -> list[torch.Tensor]:
-    """The tokens of each step, and the probabilities of extra heads; of rows that come, pause and go at random."""
-    lm = lm_gen.lm_model
+    """The tokens of each step, and the probabilities of extra heads."""
+    lm, rng = lm_gen.lm_model, np.random.default_rng(seed)
     heard = lm.n_q - lm.dep_q
-    rng = np.random.default_rng(seed)
-    steps = np.zeros(ROWS, dtype=np.int64)
     torch.manual_seed(seed)
-    made, most = [], 0
+    made = []
     with torch.no_grad(), no_compile():
-        lm_gen.streaming_forever(ROWS)
-        for _ in range(STEPS):
-            leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
-            lm_gen.reset_streaming(torch.from_numpy(leaving))
-            lm_gen.set_exec_mask(torch.from_numpy(active))
-            steps[leaving] = 0
-            if filled is not None:
-                filled.to(int(max(steps[active], default=0)) + 1)
+        for active in in_turn(lm_gen, filled, rng):
             found = lm_gen.step_with_extra_heads(torch.from_numpy(rng.integers(0, lm.card, (ROWS, heard, 1))))
             assert found is not None
-            steps[active] += 1
-            most = max(most, steps.max())
             made.append(found[0][active])
             made += [head[active] for head in found[1]]
-    assert most > RING_FRAMES, "no ring wrapped"
     return made
 
 
@@ -89,21 +97,13 @@ def test_every_token_of_the_bundled_models_is_the_package_s(model: str) -> None:
 
 
 def heard_by(lm_gen: LMGen, filled: Filled | None) -> list[torch.Tensor]:
-    """What the main transformer makes of the same noise in each step; of rows that come, pause and go at random."""
-    transformer, rng = lm_gen.lm_model.transformer, np.random.default_rng(0)
-    steps, made = np.zeros(ROWS, dtype=np.int64), []
+    """What the main transformer makes of the same noise in each step."""
+    lm, rng = lm_gen.lm_model, np.random.default_rng(0)
+    made = []
     with torch.no_grad(), no_compile():
-        transformer.streaming_forever(ROWS)
-        for _ in range(STEPS):
-            leaving, active = rng.random(ROWS) < 0.03, rng.random(ROWS) < 0.8
-            transformer.reset_streaming(torch.from_numpy(leaving))
-            transformer.set_exec_mask(torch.from_numpy(active))
-            steps[leaving] = 0
-            if filled is not None:
-                filled.to(int(max(steps[active], default=0)) + 1)
-            given = torch.from_numpy(rng.standard_normal((ROWS, 1, lm_gen.lm_model.dim)))
-            made.append(transformer(given.to(lm_gen.lm_model.dtype))[active].float())
-            steps[active] += 1
+        for active in in_turn(lm.transformer, filled, rng):
+            given = torch.from_numpy(rng.standard_normal((ROWS, 1, lm.dim)))
+            made.append(lm.transformer(given.to(lm.dtype))[active].float())
     return made
 
 

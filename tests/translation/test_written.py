@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,14 +32,7 @@ from rtc_server.translation.text_models import TextModel, load_text_model
 from rtc_server.translation.tiny import write_tiny_madlad, write_tiny_opus, write_tiny_seamless
 from rtc_server.translation.written import Written
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def offline() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("offline")]
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +187,9 @@ def test_of_two_that_translate_a_pair_the_first_does() -> None:
     model.close()
 
 
-@pytest.mark.skipif(shutil.which(espeak.PROGRAM) is None, reason="needs espeak-ng")
 def test_it_is_spoken_where_there_is_a_voice_and_one_is_wanted() -> None:
+    if shutil.which(espeak.PROGRAM) is None:
+        skip_but_in_ci("needs espeak-ng")
     model = Written("one", [Marking(("en", "pt"), ("en", "xx"))], voices.find(), "Its licence.")
     assert "pt" in model.info.speaks
     assert model.info.notice == "Its licence."
@@ -217,19 +211,17 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path, madlad: Path) -
         load(CheckpointOptions(f"{madlad},{seamless}"))
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_checkpoint_that_lacks_a_file_says_so(tmp_path: Path, madlad: Path, missing: str) -> None:
-    for file in madlad.iterdir():
-        if file.name != missing:
-            shutil.copy(file, tmp_path)
-    with pytest.raises(ModelLoadError) as caught:
-        load(CheckpointOptions(str(tmp_path)))
-    assert tmp_path.name in str(caught.value.message)
-
-
-@pytest.mark.parametrize("missing", ["vocab.json", "source.spm", "model.safetensors"])
-def test_a_checkpoint_of_opus_that_lacks_a_file_says_so(tmp_path: Path, opus: Path, missing: str) -> None:
-    for file in opus.iterdir():
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [
+        *(("madlad", file) for file in ("config.json", "model.safetensors", "tokenizer.json")),
+        *(("opus", file) for file in ("vocab.json", "source.spm", "model.safetensors")),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_file_says_so(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, missing: str
+) -> None:
+    for file in request.getfixturevalue(kind).iterdir():
         if file.name != missing:
             shutil.copy(file, tmp_path)
     with pytest.raises(ModelLoadError) as caught:

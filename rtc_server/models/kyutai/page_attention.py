@@ -60,9 +60,7 @@ def proven(lm: LMModel, stored: torch.dtype | None) -> bool:
             stored or lm.dtype,
             lm.device,
         )
-    except (
-        Exception
-    ) as error:  # whatever a compiler, a driver and a package of others have to say: there is another way
+    except Exception as error:  # of a compiler, a driver, a package of others, whatever they say: there is another way
         logger.warning(
             "the kernel that reads attention's pages in place does not run; each step copies them: %r", error
         )
