@@ -187,6 +187,4 @@ def _hint(pace: Pace, info: ModelInfo) -> str:
     if _is_starved(pace, info):
         return "Start it when other programs, or its container's limit, leave it a processor. " + _ALL_THE_SAME
     instead = "Use a GPU or a smaller model" if info.device == "cpu" else "Use a faster GPU or a smaller --context"
-    # The whole batch is computed in each step, however many slots are in use.
-    fewer = f", or fewer slots than {info.slots}: each costs time, used or not" if info.slots > 1 else ""
-    return f"{instead}{fewer}. {_ALL_THE_SAME}"
+    return f"{instead}. {_ALL_THE_SAME}"

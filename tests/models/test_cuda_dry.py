@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.models.kyutai import page_attention, page_table
+from rtc_server.models.kyutai import buckets, page_attention, page_table
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.fit import count_pages
 from rtc_server.models.kyutai.model import build
@@ -39,10 +39,12 @@ BACK = Crossing("copy_", ("cpu", "cuda"), ("cpu",))
 def test_a_gpu_is_asked_for_nothing_but_the_answers(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any], in_place: bool
 ) -> None:
-    """In the types of the GPU, through a warm-up, steps of some rows, and resets. Pages are copied, or read by a kernel
+    """In the types of the GPU, through a warm-up, steps of all rows, of two and of one in a bucket of two, and resets.
+    Pages are copied, or read by a kernel
     that has a shape here and no contents."""
     monkeypatch.setattr(page_attention, "proven", lambda *_: in_place)
     monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
+    monkeypatch.setattr(buckets, "LEAST_ON_A_GPU", 2)
     path = str(request.getfixturevalue(f"{kind}_checkpoint"))
     options = KyutaiOptions(path, SLOTS, DEVICE, seed=1, **more)
     with fake_cuda() as device:

@@ -15,8 +15,9 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtc_server.audio import FRAME_SAMPLES
-from rtc_server.models.kyutai import page_table, wipe
+from rtc_server.models.kyutai import buckets, page_table, wipe
 from rtc_server.models.kyutai.attention import read_what_is_filled
+from rtc_server.models.kyutai.buckets import chosen
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.exchange import Exchange
@@ -29,6 +30,7 @@ ROWS = 3
 CPU = torch.device("cpu")
 ALL, NONE = np.ones(ROWS, np.bool_), np.zeros(ROWS, np.bool_)
 SOME = np.array([True, False, True])
+ONE = np.array([False, False, True])
 
 
 def test_rows_that_are_not_heard_are_silent() -> None:
@@ -96,6 +98,7 @@ def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0, in_plac
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), no_compile():
         patch.setattr(wipe, "_row_tensor", row_tensor)
         patch.setattr(page_table, "PAGE_FRAMES", 4)
+        patch.setattr(buckets, "LEAST_ON_A_GPU", 2)
         without_rings(lm)
         paged = pages_for(lm, ROWS, pages, in_place=in_place)
         filled = read_what_is_filled(mimi, lm, stored_as(kv_dtype), paged)
@@ -123,12 +126,18 @@ def test_a_step_waits_for_nothing_but_its_answers(
     """One copy there; what is computed of it reads nothing of the host, and the host nothing of it: on this device that
     raises. Masks that change in between are no exception, nor pages that rows come to have."""
     with on_meta(str(request.getfixturevalue(f"{kind}_checkpoint")), **options) as nets:
-        for number, (heard, active, ready) in enumerate(((ALL, ALL, ALL), (NONE, SOME, NONE), (SOME, ALL, SOME))):
+        for number, (heard, active, ready) in enumerate(
+            ((ALL, ALL, ALL), (NONE, SOME, NONE), (SOME, ALL, SOME), (SOME, SOME, SOME), (ONE, ONE, ONE))
+        ):
             with Crossings() as crossings:
+                bucket = nets.buckets.of(active.sum())
+                assert bucket.size == (ROWS if active.all() or nets.pages is None else 2)
+                rows = chosen(active, bucket.size)
                 if nets.pages is not None:
-                    nets.pages.prepare(active, np.full(ROWS, 4 * number), nets.exchange.host_places)
-                nets.exchange.send(np.zeros((ROWS, FRAME_SAMPLES), np.float32), heard, active, ready)
-                tokens, answers = nets.step(heard, active, ready)
+                    nets.pages.prepare(active, np.full(ROWS, 4 * number), nets.exchange.host_places, rows)
+                nets.exchange.send(np.zeros((ROWS, FRAME_SAMPLES), np.float32), heard, active, ready, rows)
+                tokens, answers = nets.step(bucket, rows, heard[rows], active[rows], ready[rows])
+            assert {len(each) for each in (tokens, *answers)} == {bucket.size}
             assert [(name, out) for name, _, out in crossings.found] == [("aten::copy_", ["meta"])]
             assert {each.device.type for each in (tokens, *answers)} == {"meta"}
             assert len(answers) == (2 if kind == "moshi" and ready.any() else 1)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import page_attention, page_table
-from rtc_server.models.kyutai.kv_cache import NarrowPagedRing, NarrowRing, PagedRing, Places, Ring
+from rtc_server.models.kyutai.kv_cache import NarrowPagedRing, NarrowRing, PagedRing, Places, Ring, Rows
 from rtc_server.models.kyutai.pages import Pages
 
 _ALIGNED: Final = 8
@@ -53,6 +53,8 @@ class Filled:
         self.frames: int | None = None
         """No row that takes part in the next step has more, the step's own included; None before the first word of the
         host, when rings are read as a whole. On CUDA it is one of :attr:`buckets`."""
+        self.rows: Rows | None = None
+        """Which rows of the rings the next step is about, if it is not about all."""
 
     def add_ring(self, capacity: int) -> None:
         self._longest_ring = max(self._longest_ring, capacity)
@@ -116,6 +118,10 @@ class GraphOfEachExtent:
         self._capture = capture
         self.graphs: dict[int | None, Any] = {}
 
+    def afresh(self) -> GraphOfEachExtent:
+        """The same, with nothing captured yet."""
+        return GraphOfEachExtent(self._function, self._filled, self._capture)
+
     def __call__(self, *arguments: Any) -> Any:
         frames = self._filled.frames
         if frames not in self.graphs:
@@ -147,6 +153,8 @@ class _Step(ABC):
 
     index: torch.Tensor | Places
     """Where in the ring the step's positions go: int64, shape [rows, positions]; or where among pages."""
+    rows: Rows | None
+    """Which of the ring's rows the step is about, if it is not about all."""
     turn: tuple[torch.Tensor, torch.Tensor]
     """By what keys and queries are turned (RoPE): float32, shape [rows, positions, 1, width]."""
 
@@ -167,7 +175,7 @@ class _MaskedStep(_Step):
         self._bias: torch.Tensor | None = None
 
     def attend(self, queries: torch.Tensor, ring: Ring, repeat: int) -> torch.Tensor:
-        keys, values = ring.read(self.extent, queries.dtype, self.index)
+        keys, values = ring.read(self.extent, queries.dtype, self.index, self.rows)
         if repeat > 1:
             keys, values = (expand_repeated_kv(each, repeat) for each in (keys, values))
         return functional.scaled_dot_product_attention(queries, keys, values, self._bias_of(queries.dtype))
@@ -245,6 +253,7 @@ class _Transformer:
         """``offsets``: how many positions each row has had so far."""
         now = offsets[:, None] + self._ring_index[:positions]
         step: _Step = self._in_pages(now) if self._in_place else self._masked(now)
+        step.rows = self._filled.rows
         if self._rope is not None:
             angles = self._frequencies * now[:, :, None, None].float()
             step.turn = _turns(torch.cos(angles), torch.sin(angles), self._rope.interleave)
@@ -326,7 +335,7 @@ class _Attention:
             turned = _turned(turned, *step.turn, attention.rope.interleave)
         turned = turned.transpose(1, 2)
         queries, keys = turned[:, :heads], turned[:, heads:]
-        ring.write(keys, values.transpose(1, 2), step.index)
+        ring.write(keys, values.transpose(1, 2), step.index, step.rows)
         seen = step.attend(queries, ring, attention.kv_repeat)
         together = seen.transpose(1, 2).reshape(rows, positions, heads * self._width)
         out: torch.Tensor = attention.out_projs[0](together)

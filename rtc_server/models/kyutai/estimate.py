@@ -13,6 +13,7 @@ import torch
 from moshi.models import loaders
 
 from rtc_server.models.kyutai.attention import read_what_is_filled
+from rtc_server.models.kyutai.buckets import sizes
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, load_errors, read_configuration, without_weights
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
 from rtc_server.models.kyutai.kv_cache import stored_as, widened_bytes
@@ -80,6 +81,8 @@ def footprint_of(checkpoint: loaders.CheckpointInfo, options: KyutaiOptions, in_
             return Footprint(weights, cache // options.slots, working // options.slots)
         lengths = filled.buckets_on_cuda  # each is a graph, which keeps the memory that it works in
         graphs = sum(lengths) / lengths[0] if options.device != "cpu" else 1
+        if options.device != "cpu":
+            graphs *= sum(sizes(options.slots, cpu=False)) / options.slots
         working = int(pages.working_bytes * graphs) + (pages.widened_bytes(lm.dtype) if narrow else 0)
         each = cache // options.slots, working // options.slots
         return Footprint(weights, *each, pages.page_bytes, pages.pages_a_slot)

@@ -10,25 +10,28 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import BoolArray, FloatArray
 
 _MASKS: Final = 3
+_ROWS: Final = 1
 
 
 class Exchange:
     """Of a batch of ``slots`` rows. ``frames``: audio, float32, shape [slots, 1, 1920]. ``noise``: random numbers,
     float32, shape [slots, ``noise_width``]; ``host_noise``: the same on the host, to be filled before :meth:`send`.
     ``places``, ``host_places``: likewise, shape [slots, ``places_width``], for pages of attention's memory.
-    ``heard``, ``active``, ``ready``: masks of rows, float32, shape [slots], 1 or 0.
+    ``heard``, ``active``, ``ready``: masks of rows, float32, shape [slots], 1 or 0. ``rows``: which ones the step is
+    about, float32, shape [slots]. In a step of fewer all that is first there.
 
     Addresses never change: graphs read them.
     """
 
     def __init__(self, slots: int, noise_width: int, device: torch.device, places_width: int = 0) -> None:
-        parts = FRAME_SAMPLES, noise_width, _MASKS, places_width
+        parts = FRAME_SAMPLES, noise_width, _MASKS + _ROWS, places_width
         self._apart = device.type != "cpu"
         self._host = torch.ones((slots, sum(parts)), dtype=torch.float32, pin_memory=device.type == "cuda")
         self._there = self._host.to(device) if self._apart else self._host
@@ -37,17 +40,29 @@ class Exchange:
         self._host_frames, self.host_noise, self._host_masks, self.host_places = written
         frames, self.noise, masks, self.places = self._there.split_with_sizes(parts, dim=1)
         self.frames = frames[:, None]
-        self.heard, self.active, self.ready = masks.unbind(1)
+        self.heard, self.active, self.ready, self.rows = masks.unbind(1)
 
-    def send(self, pcm: FloatArray, heard: BoolArray, active: BoolArray, ready: BoolArray) -> None:
-        """Send a step's input: ``pcm``, shape [slots, 1920], of rows that are heard, silence of the others. The answers
-        of the step before have been received."""
-        self._host_frames.fill(0.0)
-        np.copyto(self._host_frames, pcm, where=heard[:, None])
+    def send(
+        self,
+        pcm: FloatArray,
+        heard: BoolArray,
+        active: BoolArray,
+        ready: BoolArray,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Send a step's input: ``pcm``, shape [slots, 1920], of rows that are heard, silence of the others; all with
+        the ``rows`` that the step is about alone, in their order, if not with all. The answers of the step before have
+        been received."""
+        if rows is not None:
+            pcm, heard, active, ready = pcm[rows], heard[rows], active[rows], ready[rows]
+            self._host_masks[: len(rows), _MASKS] = rows
+        count = len(heard)
+        self._host_frames[:count] = 0.0
+        np.copyto(self._host_frames[:count], pcm, where=heard[:, None])
         for column, mask in enumerate((heard, active, ready)):
-            self._host_masks[:, column] = mask
+            self._host_masks[:count, column] = mask
         if self._apart:
-            self._there.copy_(self._host, non_blocking=True)
+            self._there[:count].copy_(self._host[:count], non_blocking=True)
 
     def receive(self, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
         """Wait for these, each of shape [slots, ...] and of numbers that float32 holds: the same, as float32, shape

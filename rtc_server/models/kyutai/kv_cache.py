@@ -29,6 +29,21 @@ def stored_as(kv_dtype: KvDtype) -> torch.dtype | None:
     return None if kv_dtype == "auto" else _STORED[kv_dtype]
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows of a batch a step computes. ``index``: int64, shape [copies, rows of the step], where each is in a
+    ring, once for each of its copies there. ``span``: the same, where they lie together and the host has the ring."""
+
+    index: torch.Tensor
+    span: slice | None = None
+
+    def among(self, count: int) -> torch.Tensor | slice:
+        """Where ``count`` rows of a step are, its copies counted."""
+        if self.span is not None:
+            return self.span
+        return self.index[: count // self.index.shape[1]].flatten()
+
+
 class Ring:
     """Keys and values of one layer. ``cache``: shape [2, rows, heads, capacity, width], zero when fresh."""
 
@@ -38,17 +53,32 @@ class Ring:
         shape = (2, rows, heads, self.capacity, width)
         self.cache = torch.zeros(shape, dtype=kept or like.cache.dtype, device=like.cache.device)
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
-        """Write both, of shape [rows, heads, positions, width], at ``index``, int64, shape [rows, positions]."""
+    def write(
+        self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> None:
+        """Write both, of shape [rows, heads, positions, width], at ``index``, int64, shape [rows, positions]. ``rows``:
+        which of the ring's these are, if not all."""
         assert isinstance(index, torch.Tensor)
+        among = slice(None) if rows is None else rows.among(len(keys))
+        if isinstance(among, torch.Tensor):
+            for ring, what in zip(self.cache, (keys, values), strict=True):
+                ring.transpose(1, 2).index_put_((among[:, None], index), what.transpose(1, 2))
+            return
         there = index[:, None, :, None].expand(keys.shape)
-        self.cache[0].scatter_(2, there, keys)
-        self.cache[1].scatter_(2, there, values)
+        self.cache[0, among].scatter_(2, there, keys)
+        self.cache[1, among].scatter_(2, there, values)
 
-    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(
+        self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The first ``extent`` keys and values of each row, [rows, heads, extent, width], to compute with in
-        ``dtype``. ``index`` as it was written at."""
-        return self.cache[0, :, :, :extent], self.cache[1, :, :, :extent]
+        ``dtype``. ``index`` and ``rows`` as it was written at. A copy, if rows lie apart."""
+        assert isinstance(index, torch.Tensor)
+        among = slice(None) if rows is None else rows.among(len(index))
+        if isinstance(among, torch.Tensor):
+            keys, values = (each[:, :, :extent].index_select(0, among) for each in self.cache)
+            return keys, values
+        return self.cache[0, among, :, :extent], self.cache[1, among, :, :extent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +101,24 @@ class PagedRing(Ring):
         shape = (2, heads, pages, page_table.PAGE_FRAMES, width)
         self.cache = torch.zeros(shape, dtype=kept or like.cache.dtype, device=like.cache.device)
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
+    def write(
+        self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> None:
+        """``index`` says it all."""
         assert isinstance(index, Places)
         entries = index.entries.flatten()
         for there, what in zip(self.cache.flatten(2, 3), (keys, values), strict=True):
             there.index_copy_(1, entries, what.transpose(0, 1).flatten(1, 2))
 
-    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(
+        self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy: working memory for one layer at a time."""
         assert isinstance(index, Places)
         _, heads, _, _, width = self.cache.shape
-        rows, pages = len(index.pages), index.pages.flatten()
+        count, pages = len(index.pages), index.pages.flatten()
         keys, values = (
-            each.index_select(1, pages).view(heads, rows, -1, width).transpose(0, 1)[:, :, :extent]
+            each.index_select(1, pages).view(heads, count, -1, width).transpose(0, 1)[:, :, :extent]
             for each in self.cache
         )
         return keys, values
@@ -101,11 +136,15 @@ class NarrowRing(Ring):
         self._stored = stored
         self._largest = torch.finfo(stored).max
 
-    def write(self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places) -> None:
-        super().write(self._narrow(keys), self._narrow(values), index)
+    def write(
+        self, keys: torch.Tensor, values: torch.Tensor, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> None:
+        super().write(self._narrow(keys), self._narrow(values), index, rows)
 
-    def read(self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = super().read(extent, dtype, index)
+    def read(
+        self, extent: int, dtype: torch.dtype, index: torch.Tensor | Places, rows: Rows | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = super().read(extent, dtype, index, rows)
         return keys.view(self._stored).to(dtype), values.view(self._stored).to(dtype)
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:

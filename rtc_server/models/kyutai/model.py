@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -38,6 +39,7 @@ from rtc_server.errors import ModelLoadError
 from rtc_server.models.about import About, languages_of, read_about
 from rtc_server.models.kyutai import page_attention
 from rtc_server.models.kyutai.attention import Filled, graph_each_extent, read_what_is_filled
+from rtc_server.models.kyutai.buckets import Bucket, Buckets, chosen
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, load_errors, open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.exchange import Exchange
@@ -279,6 +281,7 @@ class KyutaiModel:
         self._steps = np.zeros(info.slots, dtype=np.int64)  # how many each row has made since its reset
         self._decoders = [TextDecoder(table) for _ in range(info.slots)]
         self._last_tokens: torch.Tensor | None = None
+        self._last_places = np.zeros(0, dtype=np.int64)  # where each row is among them; -1: nowhere
         with torch.no_grad():
             self._nets: _Nets | None = _Nets(mimi, lm_gen, filled, info.slots, seed, pages)
         nets = self._open
@@ -296,10 +299,11 @@ class KyutaiModel:
 
         :data:`NO_TOKEN` in rows that made nothing or were reset since. Reading it waits for the device.
         """
-        if self._last_tokens is None:
-            width = 1 + self._open.lm_gen.lm_model.dep_q
-            return np.full((self._info.slots, width), NO_TOKEN, dtype=np.int64)
-        tokens: npt.NDArray[np.int64] = self._last_tokens[:, :, 0].cpu().numpy().copy()
+        width = 1 + self._open.lm_gen.lm_model.dep_q
+        tokens = np.full((self._info.slots, width), NO_TOKEN, dtype=np.int64)
+        if self._last_tokens is not None:
+            there = self._last_places >= 0
+            tokens[there] = self._last_tokens[:, :, 0].cpu().numpy()[self._last_places[there]]
         return tokens
 
     @property
@@ -314,14 +318,15 @@ class KyutaiModel:
         return self._open.states()
 
     def warm_up(self) -> None:
-        all_slots = np.ones(self._info.slots, dtype=np.bool_)
-        quiet = np.zeros((self._info.slots, FRAME_SAMPLES), dtype=np.float32)
-        for frames in self._open.filled.buckets or [0]:
+        slots = self._info.slots
+        quiet = np.zeros((slots, FRAME_SAMPLES), dtype=np.float32)
+        for size, frames in itertools.product(self._open.buckets.sizes[::-1], self._open.filled.buckets or [0]):
+            rows = np.arange(slots) < size
             self._open.filled.at_least(frames)
             for _ in range(self._open.max_delay + _WARM_UP_STEPS):
-                self._open.forget_masks()  # setting a mask is a graph of its own
-                self.step(quiet, all_slots)
-            self.reset(all_slots)
+                self._open.buckets.forget_masks()  # setting a mask is a graph of its own
+                self.step(quiet, rows)
+            self.reset(rows)
         self.read_at_least(0)
         self._open.sampler.reseed()
 
@@ -345,8 +350,8 @@ class KyutaiModel:
         indexes: list[int] = np.flatnonzero(rows).tolist()
         with _running_on(self._device), _counting_nothing(self._device):
             self._open.reset(indexes)
-            if self._last_tokens is not None:
-                self._last_tokens[indexes] = NO_TOKEN
+        if self._last_tokens is not None:
+            self._last_places[indexes] = -1
         self._steps[rows] = 0
         for row in indexes:
             self._decoders[row].reset()
@@ -371,15 +376,20 @@ class KyutaiModel:
         nets.filled.to(int(self._steps[active].max()) + 1)
         heard = active & (self._steps > 0)
         ready = active & (self._steps >= nets.max_delay)
-        nets.sampler.draw(active, self._steps)
         with _running_on(self._device), _counting_nothing(self._device):
+            bucket = nets.buckets.of(int(active.sum()))
+            rows = chosen(active, bucket.size)
+            some = None if bucket.size == len(active) else rows
+            nets.sampler.draw(active, self._steps, some)
             if nets.pages is not None:
-                nets.pages.prepare(active, self._steps, nets.exchange.host_places)
-            nets.exchange.send(pcm, heard, active, ready)
-            tokens, answers = nets.step(heard, active, ready)
+                nets.pages.prepare(active, self._steps, nets.exchange.host_places, some)
+            nets.exchange.send(pcm, heard, active, ready, some)
+            tokens, answers = nets.step(bucket, rows, heard[rows], active[rows], ready[rows])
         self._steps[active] += 1
         self._last_tokens = tokens
-        return _Launched(lambda: self._receive(answers), lambda *received: self._outputs(active, ready, *received))
+        self._last_places = places = np.full(len(active), -1)
+        places[rows[active[rows]]] = np.flatnonzero(active[rows])
+        return _Launched(lambda: self._receive(answers), lambda *received: self._outputs(places, ready, *received))
 
     @torch.no_grad()
     def _receive(self, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
@@ -432,21 +442,24 @@ class KyutaiModel:
         return TokenMark.TEXT if writes else TokenMark.PADDING
 
     def _outputs(
-        self, active: BoolArray, ready: BoolArray, said: FloatArray, pcm: FloatArray | None = None
+        self, places: npt.NDArray[np.int64], ready: BoolArray, said: FloatArray, pcm: FloatArray | None = None
     ) -> list[RowOutput | None]:
-        """``said``: shape [slots, 1 + pause heads], a text token and the probabilities of pauses."""
+        """``said``: shape [rows of the step, 1 + pause heads], a text token and the probabilities of pauses;
+        ``places``: where each row is there, -1 if it is not active."""
         words: list[int] = said[:, 0].astype(np.int64).tolist()
         pauses: list[list[float]] = said[:, 1:].tolist()
+        at: list[int] = places.tolist()
 
         def output(row: int) -> RowOutput | None:
+            place = at[row]
             if not ready[row]:
-                return RowOutput() if active[row] else None
+                return RowOutput() if place >= 0 else None
             return RowOutput(
                 # A copy: a view would carry every other row's audio along.
-                pcm=None if pcm is None else pcm[row].copy(),
-                text=self._decoders[row].push(words[row]),
-                pauses=tuple(pauses[row]),
-                mark=self._mark(words[row]),
+                pcm=None if pcm is None else pcm[place].copy(),
+                text=self._decoders[row].push(words[place]),
+                pauses=tuple(pauses[place]),
+                mark=self._mark(words[place]),
             )
 
         return [output(row) for row in range(self._info.slots)]
@@ -510,12 +523,13 @@ class _Nets:
             pages.read_from(self.exchange.places)
         if lm_gen.lm_model.device.type == "cuda":
             graph_each_extent(mimi, lm_gen, filled)
-        self._wiper = RowWiper(self.states(), slots)
-        self._mimi_mask = _ExecMask(mimi)
-        self._lm_mask = _ExecMask(lm_gen)
+        self._states = streaming_states(mimi, lm_gen)
+        self._wiper = RowWiper(self._states, slots)
+        self.buckets = Buckets(mimi, lm_gen, self._wiper.tensors, filled, slots, pages=pages is not None)
 
     def states(self) -> dict[str, State]:
-        return streaming_states(self.mimi, self.lm_gen)
+        """Those of all slots."""
+        return self._states
 
     @property
     def row_tensors(self) -> list[RowPart]:
@@ -529,30 +543,37 @@ class _Nets:
         return row_format(self.row_tensors, [self.mimi, generator.lm_model], settings)
 
     def step(
-        self, heard: BoolArray, active: BoolArray, ready: BoolArray
+        self, bucket: Bucket, rows: npt.NDArray[np.int64], heard: BoolArray, active: BoolArray, ready: BoolArray
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """A step of what has been sent, without waiting for the device: the tokens, int64, shape
-        [slots, 1 + codebooks, 1], and what the host wants to know: text tokens with the extra heads' probabilities,
-        [slots, 1 + heads], and audio, [slots, 1, 1920], where there is any."""
-        codes = self._encode(heard)
-        tokens, heads = self._advance(codes, active)
-        audio = self._decode(tokens, ready)
+        [rows, 1 + codebooks, 1], and what the host wants to know: text tokens with the extra heads' probabilities,
+        [rows, 1 + heads], and audio, [rows, 1, 1920], where there is any. ``rows``: those of the batch that the
+        ``bucket`` computes, int64, shape [rows]; the masks are theirs."""
+        bucket.take(rows, self.exchange.rows[: bucket.size])
+        codes = self._encode(bucket, heard)
+        tokens, heads = self._advance(bucket, codes, active)
+        audio = self._decode(bucket, tokens, ready)
+        bucket.put_back()
         self._wiper.put_back()  # no address of a state moves in a step
         said = torch.stack([tokens[:, 0, 0].float(), *(head[:, 0, 0].float() for head in heads)], dim=1)
         return tokens, (said,) if audio is None else (said, audio)
 
-    def _encode(self, heard: BoolArray) -> torch.Tensor:
-        """Codes, int64, shape [slots, codebooks, 1]; in rows that are not heard they mean nothing.
+    def _encode(self, bucket: Bucket, heard: BoolArray) -> torch.Tensor:
+        """Codes, int64, shape [rows, codebooks, 1]; in rows that are not heard they mean nothing.
 
         A row's first frame is not heard. Encoding it and resetting Mimi, as Kyutai's server does, comes to the
         same: the language model ignores these codes, and Mimi begins afresh with the frame after.
         """
-        self._mimi_mask.set(heard, self.exchange.heard)
-        return self.mimi.encode(self.exchange.frames)
+        mimi_mask, _ = bucket.masks
+        mimi_mask.set(self.mimi, heard, self.exchange.heard[: bucket.size])
+        return self.mimi.encode(self.exchange.frames[: bucket.size])
 
-    def _advance(self, codes: torch.Tensor, active: BoolArray) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Tokens, int64, shape [slots, 1 + codebooks, 1], and the extra heads' probabilities, [slots, 1, card]."""
-        self._lm_mask.set(active, self.exchange.active)
+    def _advance(
+        self, bucket: Bucket, codes: torch.Tensor, active: BoolArray
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Tokens, int64, shape [rows, 1 + codebooks, 1], and the extra heads' probabilities, [rows, 1, card]."""
+        _, lm_mask = bucket.masks
+        lm_mask.set(self.lm_gen, active, self.exchange.active[: bucket.size])
         if self.lm_gen.lm_model.extra_heads:
             both = self.lm_gen.step_with_extra_heads(codes)
             assert both is not None, "LMGen out of sync always returns"
@@ -561,12 +582,13 @@ class _Nets:
         assert tokens is not None, "LMGen out of sync always returns"
         return tokens, []
 
-    def _decode(self, tokens: torch.Tensor, ready: BoolArray) -> torch.Tensor | None:
-        """Audio, float32, shape [slots, 1, 1920]; None from a model that does not speak or when none is ready."""
+    def _decode(self, bucket: Bucket, tokens: torch.Tensor, ready: BoolArray) -> torch.Tensor | None:
+        """Audio, float32, shape [rows, 1, 1920]; None from a model that does not speak or when none is ready."""
         if self.lm_gen.lm_model.dep_q == 0 or not ready.any():
             return None
         # Mimi's two halves share one mask. Rows that are not ready hold -2, which is no index into a codebook.
-        self._mimi_mask.set(ready, self.exchange.ready)
+        mimi_mask, _ = bucket.masks
+        mimi_mask.set(self.mimi, ready, self.exchange.ready[: bucket.size])
         audio: torch.Tensor = self.mimi.decode(tokens[:, 1:].clamp(min=0))
         return audio
 
@@ -575,26 +597,3 @@ class _Nets:
         if self.pages is not None:
             self.pages.release(indexes)
         self.sampler.renew(indexes)
-
-    def forget_masks(self) -> None:
-        """Set the masks on the device again at the next step, changed or not."""
-        self._mimi_mask.forget()
-        self._lm_mask.forget()
-
-
-class _ExecMask:
-    """The rows that a module executes: set on the device only when they change."""
-
-    def __init__(self, module: StreamingModule[Any]) -> None:
-        self._module = module
-        self._current: BoolArray | None = None
-
-    def set(self, rows: BoolArray, there: torch.Tensor) -> None:
-        """``there``: the same on the device, 1 or 0."""
-        if self._current is None or not np.array_equal(self._current, rows):
-            self._module.set_exec_mask(there > 0)
-            self._current = rows.copy()
-
-    def forget(self) -> None:
-        """The module's mask is no longer what was set here last."""
-        self._current = None

@@ -37,6 +37,9 @@ class Pages:
         self._each = count + 2
         self._nowhere = count + 1
         self._told = torch.zeros((slots, self.width))
+        self._written = np.zeros((slots, self.width), dtype=np.float32)
+        self.rows = slots
+        """Of the next step."""
         self._repeat = 1
         self._least = 0
 
@@ -64,9 +67,21 @@ class Pages:
         """Where steps find what :meth:`prepare` wrote: float32, shape [slots, width], in one place for life."""
         self._told = told
 
-    def prepare(self, active: BoolArray, frames: npt.NDArray[np.int64], told: FloatArray) -> None:
+    def prepare(
+        self,
+        active: BoolArray,
+        frames: npt.NDArray[np.int64],
+        told: FloatArray,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         """Make room for a step of the active rows, which have had so many frames, and write into ``told``, shape
-        [slots, width], what it has to know."""
+        [slots, width], what it has to know. ``rows``: those that it computes, in this order, if not all."""
+        self._tell(active, frames, told if rows is None else self._written)
+        self.rows = self.slots if rows is None else len(rows)
+        if rows is not None:
+            np.take(self._written, rows, axis=0, out=told[: self.rows])
+
+    def _tell(self, active: BoolArray, frames: npt.NDArray[np.int64], told: FloatArray) -> None:
         self.wipe(self.table.advance(active, frames))
         # As the table counts them, which knows of a row that comes from elsewhere before all of it is here.
         now = self.table.heard - active
@@ -89,8 +104,8 @@ class Pages:
         frame on the first places of each row hold something, int64, shape [rows, places read]: as many as an extent
         of so many frames is in."""
         read = places(extent, page_table.PAGE_FRAMES)
-        told = self._told.long()
-        copies = index.shape[0] // self.slots
+        told = self._told[: self.rows].long()
+        copies = index.shape[0] // self.rows
         pages, since, page = told[:, :read], told[:, self._places : self._places + read], told[:, -2:-1]
         if copies > 1:
             pages, page = (torch.cat([each + copy * self._each for copy in range(copies)]) for each in (pages, page))
@@ -104,7 +119,7 @@ class Pages:
 
     def least(self, rows: int) -> torch.Tensor:
         """How many that are, of each row: int64, shape [rows]."""
-        return self._told[:, -1].long().repeat(rows // self.slots)
+        return self._told[: self.rows, -1].long().repeat(rows // self.rows)
 
     @property
     def page_bytes(self) -> int:

@@ -58,22 +58,25 @@ class RowSampler:
         for row in rows:
             self.keys[row] = self._keys_from.integers(0, 2**64, size=2, dtype=np.uint64)
 
-    def draw(self, active: BoolArray, steps: npt.NDArray[np.int64]) -> None:
-        """The numbers of the active rows for the step that follows, which is the one of this number."""
+    def draw(self, active: BoolArray, steps: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None) -> None:
+        """The numbers of the active rows for the step that follows, which is the one of this number. ``rows``: those
+        that it computes, in this order, if not all."""
         width = self._host.shape[1]
         if not width:
             return
-        for row in np.flatnonzero(active).tolist():
+        for place, row in enumerate(range(len(active)) if rows is None else rows.tolist()):
+            if not active[row]:
+                continue
             self._state["state"]["key"][:] = self.keys[row]
             self._state["state"]["counter"][:] = (0, 0, steps[row], 0)
             self._philox.state = self._state
-            self._generator.standard_exponential(dtype=np.float32, out=self._host[row])
+            self._generator.standard_exponential(dtype=np.float32, out=self._host[place])
         np.maximum(self._host, _LEAST, out=self._host)
 
     def _choose_text(
         self, logits: torch.Tensor, use_sampling: bool, temp: float = 1.0, top_k: int = 0, top_p: float = 0.0
     ) -> torch.Tensor:
-        return _choose(logits, temp, self._noise[:, : self._text_width])
+        return _choose(logits, temp, self._noise[: len(logits), : self._text_width])
 
     def _choose_audio(
         self, logits: torch.Tensor, use_sampling: bool, temp: float = 1.0, top_k: int = 0, top_p: float = 0.0
@@ -81,7 +84,7 @@ class RowSampler:
         """Called for one codebook after the other, when a graph is captured as well."""
         start = self._text_width + self._next_codebook * self._audio_width
         self._next_codebook = (self._next_codebook + 1) % self._dep_q
-        return _choose(logits, temp, self._noise[:, start : start + self._audio_width])
+        return _choose(logits, temp, self._noise[: len(logits), start : start + self._audio_width])
 
 
 def noise_width(lm_gen: LMGen) -> int:
