@@ -1,7 +1,7 @@
 """How many engines a pool has, which of them it stops, and which one takes the next conversation. Pure.
 
-A step of the model costs the same for one row as for all, so conversations are packed into few engines: that costs
-those who talk nothing, and empties engines that can then be stopped. One in use is never stopped.
+Most of a step's time is its own, and the part of a row is small, so conversations are packed into few engines: that
+costs those who talk little, and empties engines that can then be stopped. One in use is never stopped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Batching delay: how long to hold a step for frames that are about to arrive. Pure: times are arguments, in seconds.
 
-A step costs the same for one row as for all, and every stream sends a frame each 80 ms at a phase of its own: whoever
-steps for each frame as it comes steps as often as there are streams. A frame may wait as long as a step takes, which
-is what it would wait if it came when a step has just begun; so no stream waits longer than before, and the processor
-is left to others.
+A step costs a time of its own and a part for each row, and every stream sends a frame each 80 ms at a phase of its own:
+an engine that steps for each frame as it comes steps as often as there are streams, and pays the fixed time as often. A
+frame may wait for as long as that, which two that share a step save; the part of a row is paid in any step. It is less
+than a step takes, which is what a frame would wait if it came when a step has just begun: so no stream waits longer
+than before, and the processor is left to others. Both terms are learnt from the steps, by a line through their times.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _LATE_S: Final = 0.01
 """What is later than this is not waited for."""
 _NEWEST: Final = 0.1
 """Share of the last step in the mean of all."""
+_DOUBT_ROWS2: Final = 0.25
+"""As if the number of rows varied by half a one more than it does, and the time not at all: from steps of nearly always
+as many rows nothing is learnt of what a row costs."""
 
 
 class Rhythm:
@@ -28,7 +32,7 @@ class Rhythm:
     def __init__(self, slots: int) -> None:
         self._due_s = [-math.inf] * slots
         self._oldest_s = math.inf
-        self._step_s = 0.0
+        self._cost = _Cost()
 
     def came(self, slot: int, at_s: float) -> None:
         """``slot`` has a frame, which came at ``at_s``: the next is due a frame later."""
@@ -40,12 +44,36 @@ class Rhythm:
         enough."""
         self._oldest_s = -math.inf if more_waits else math.inf
 
-    def ended(self, seconds: float) -> None:
-        """It took so long."""
-        self._step_s += (seconds - self._step_s) * _NEWEST
+    def ended(self, seconds: float, rows: int) -> None:
+        """It took so long, with so many rows."""
+        self._cost.learn(seconds, rows)
 
     def wait_s(self, now_s: float) -> float:
         """How long the frames that have come should wait for others; 0 if none of those is worth it."""
-        until_s = self._oldest_s + min(self._step_s, _MOST_S)
+        until_s = self._oldest_s + min(self._cost.fixed_s, _MOST_S)
         expected = [due_s + _LATE_S for due_s in self._due_s if now_s < due_s + _LATE_S and due_s < until_s]
         return max(0.0, min(*expected, until_s) - now_s) if expected else 0.0
+
+
+class _Cost:
+    """Of a step: moving means of its time and its rows, and how they vary together."""
+
+    def __init__(self) -> None:
+        self._seconds = self._rows = self._variance = self._covariance = 0.0
+        self._begun = False
+
+    def learn(self, seconds: float, rows: int) -> None:
+        if not self._begun:
+            self._seconds, self._rows, self._begun = seconds, float(rows), True
+            return
+        off_s, off_rows = seconds - self._seconds, rows - self._rows
+        self._seconds += off_s * _NEWEST
+        self._rows += off_rows * _NEWEST
+        self._variance = (1 - _NEWEST) * (self._variance + off_rows * off_rows * _NEWEST)
+        self._covariance = (1 - _NEWEST) * (self._covariance + off_rows * off_s * _NEWEST)
+
+    @property
+    def fixed_s(self) -> float:
+        """What a step takes beside the parts of its rows; all of it, as long as nothing is known of these."""
+        of_a_row_s = max(0.0, self._covariance / (self._variance + _DOUBT_ROWS2))
+        return max(0.0, self._seconds - of_a_row_s * self._rows)

@@ -249,7 +249,7 @@ class EngineCore:
         """Until it is computed. Before the next one is launched."""
         step.launched.wait()
         step.seconds = clock() - step.started_s
-        self._rhythm.ended(step.seconds)
+        self._rhythm.ended(step.seconds, step.size)
 
     def outputs(self, step: Step) -> dict[Owner, StepDone]:
         """What a step has made, for each owner of its rows. Before a later one is waited for, and before the core takes

@@ -17,7 +17,7 @@ def rhythm(slots: int = 4, step_s: float = STEP_S) -> Rhythm:
     made = Rhythm(slots)
     for _ in range(200):
         made.begun(more_waits=False)
-        made.ended(step_s)
+        made.ended(step_s, 1)
     return made
 
 
@@ -26,7 +26,7 @@ def with_frames(last_s: float, now_s: float) -> Rhythm:
     made = rhythm()
     made.came(1, last_s)
     made.begun(more_waits=False)
-    made.ended(STEP_S)
+    made.ended(STEP_S, 1)
     made.came(0, now_s)
     return made
 
@@ -37,7 +37,7 @@ def test_a_single_stream_never_waits() -> None:
         made.came(0, number * 0.08)
         assert made.wait_s(number * 0.08) == 0
         made.begun(more_waits=False)
-        made.ended(STEP_S)
+        made.ended(STEP_S, 1)
 
 
 def test_a_frame_waits_for_another_that_is_due_within_a_step() -> None:
@@ -69,10 +69,10 @@ def test_a_backlog_waits_for_nobody() -> None:
     made.came(0, 0.0)
     made.came(0, 0.08)
     made.begun(more_waits=True)
-    made.ended(STEP_S)
+    made.ended(STEP_S, 1)
     assert made.wait_s(0.08) == 0
     made.begun(more_waits=False)
-    made.ended(STEP_S)
+    made.ended(STEP_S, 1)
     made.came(0, 0.085)
     assert made.wait_s(0.085) > 0
 
@@ -82,7 +82,7 @@ def test_no_frame_waits_longer_than_a_step_or_half_a_frame(step_s: float) -> Non
     made = rhythm(step_s=step_s)
     made.came(1, 0.03)
     made.begun(more_waits=False)
-    made.ended(step_s)
+    made.ended(step_s, 1)
     made.came(0, 0.08)
     made.came(2, 0.081)
     waited = made.wait_s(0.081)
@@ -90,7 +90,9 @@ def test_no_frame_waits_longer_than_a_step_or_half_a_frame(step_s: float) -> Non
     assert made.wait_s(0.08 + min(step_s, 0.04)) == 0
 
 
-def simulated(streams: int, seconds: float, seed: int, *, gathers: bool) -> tuple[int, float]:
+def simulated(
+    streams: int, seconds: float, seed: int, *, gathers: bool, step_s: float = STEP_S, row_s: float = 0.0
+) -> tuple[int, float]:
     """Steps, and the longest time from a frame to the end of its step, of streams at random phases."""
     phases = random.Random(seed)
     sends = sorted(
@@ -110,10 +112,12 @@ def simulated(streams: int, seconds: float, seed: int, *, gathers: bool) -> tupl
         elif gathers and (wait := made.wait_s(now)) > 0:
             now = min(now + wait, next_s)
         else:
-            now += STEP_S
-            steps, longest, waiting = steps + 1, max(longest, now - min(waiting)), []
+            took = step_s + len(waiting) * row_s
+            now += took
+            steps, longest = steps + 1, max(longest, now - min(waiting))
             made.begun(more_waits=False)
-            made.ended(STEP_S)
+            made.ended(took, len(waiting))
+            waiting = []
     return steps, longest
 
 
@@ -130,3 +134,39 @@ def test_over_many_phases_a_third_of_the_steps_is_saved() -> None:
     eager = sum(simulated(4, 20.0, seed, gathers=False)[0] for seed in range(8))
     gathered = sum(simulated(4, 20.0, seed, gathers=True)[0] for seed in range(8))
     assert gathered < 0.7 * eager
+
+
+@pytest.mark.parametrize(("fixed_s", "row_s"), [(0.005, 0.005), (0.012, 0.001), (0.02, 0.0), (0.0, 0.01)])
+def test_what_is_paid_for_each_row_is_not_waited_for(fixed_s: float, row_s: float) -> None:
+    """Two that share a step save what it takes beside its rows, once it is known how much of it that is."""
+    made, rows = Rhythm(8), random.Random(1)
+    for _ in range(400):
+        made.begun(more_waits=False)
+        count = rows.randint(1, 8)
+        made.ended(fixed_s + count * row_s, count)
+    made.came(1, 0.0)
+    made.begun(more_waits=False)
+    made.came(0, 0.08 - 0.002)
+    made.came(2, 0.08 - 0.002)
+    waits = [at for at in range(40) if made.wait_s(0.078 + at / 1000) > 0]
+    until_late_s = 0.012
+    assert len(waits) / 1000 == pytest.approx(min(fixed_s, until_late_s), abs=0.0031)
+
+
+def test_of_steps_of_as_many_rows_each_all_of_the_time_counts() -> None:
+    made = Rhythm(4)
+    dice = random.Random(1)
+    for _ in range(200):
+        made.ended(STEP_S * dice.uniform(0.9, 1.1), 3)
+    made.came(1, 0.01)
+    made.begun(more_waits=False)
+    made.came(0, 0.08)
+    assert made.wait_s(0.08) == pytest.approx(0.02, abs=0.001)
+
+
+def test_with_a_part_for_each_row_no_frame_waits_longer_than_two_steps_of_all() -> None:
+    for seed in range(8):
+        eager, _ = simulated(6, 20.0, seed, gathers=False, step_s=0.008, row_s=0.003)
+        steps, longest = simulated(6, 20.0, seed, gathers=True, step_s=0.008, row_s=0.003)
+        assert steps <= eager
+        assert longest <= 2 * (0.008 + 6 * 0.003)
