@@ -7,9 +7,11 @@ Synthesizing again each time, as with espeak-ng, would take longer than all the 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,9 @@ _WORDS_PER_MINUTE: Final = (115, 230)
 """Slow and fast speakers: 0.7 to 1.4 times a voice's own pace."""
 _SIZES: Final = (0.86, 1.2)
 """A larger person speaks lower: pitch and formants together, by resampling."""
+_SHAPES: Final = (0.87, 1.15)
+"""Formants alone: so a few voices become many."""
+_SHAPED: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,11 @@ class Phrase:
     question: Question | None
 
     def spoken(self, random_: random.Random) -> Spoken:
-        """By a speaker larger or smaller than the one who spoke it, and so a little slower or faster."""
-        return self.sized(self.size(random_))
+        """By a speaker larger or smaller than the one who spoke it, and so a little slower or faster; of every other
+        one the throat is another as well."""
+        made = self.sized(self.size(random_))
+        shape = random_.uniform(*_SHAPES) if random_.random() < _SHAPED else 1.0
+        return replace(made, pcm=sounds.shaped(made.pcm, shape))
 
     def size(self, random_: random.Random) -> float:
         """Of such a speaker, as a factor."""
@@ -97,15 +105,12 @@ def make(directory: Path, names: Sequence[str], files: int, count: int = PHRASES
 
 def _write(path: Path, name: str, number: int, count: int) -> None:
     random_ = random.Random(f"{name} {number}")
-    by_topic: dict[str, list[Question]] = {}
-    for question in phrases.questions():
-        by_topic.setdefault(question.topic, []).append(question)
     texts, made = [], []
     for _ in range(count):
         if random_.random() < _STRANGE_SHARE:
             asked, text = "", manners.strangely(random_)
         else:
-            wordings = random_.choice(by_topic[random_.choice(list(by_topic))]).trained()
+            wordings = _question(random_).trained()
             asked = random_.choice(wordings[:1] if random_.random() < 0.2 else wordings)
             text = manners.casually(asked, random_) if random_.random() < manners.CASUAL else asked
         try:
@@ -122,6 +127,23 @@ def _write(path: Path, name: str, number: int, count: int) -> None:
         pcm = to_int16(np.concatenate([one.pcm for one in made]))
         np.savez(file, pcm=pcm, told=json.dumps({"voice": name, "phrases": told}))
     unfinished.replace(path)
+
+
+def _question(random_: random.Random) -> Question:
+    topics, weights = _topics()
+    (asked,) = random_.choices(topics, weights)
+    return random_.choice(asked)
+
+
+@cache
+def _topics() -> tuple[list[list[Question]], list[float]]:
+    """The questions of each topic, and how often they are asked: more often where there is more to say, as of 187
+    sums."""
+    by_topic: dict[str, list[Question]] = {}
+    for question in phrases.questions():
+        by_topic.setdefault(question.topic, []).append(question)
+    topics = list(by_topic.values())
+    return topics, [math.sqrt(sum(len(one.trained()) for one in asked)) for asked in topics]
 
 
 def _read(path: Path, asked: dict[str, Question]) -> tuple[str, list[Phrase]]:

@@ -46,6 +46,10 @@ _TOPICS: Final = {
 """How often each is asked for, in parts."""
 _PEOPLE: Final = 0.5
 """Of the speakers, the share whose voice was made from a person's."""
+_EMPTY: Final = 0.07
+"""Of the scenes, the share in which no person speaks to the model."""
+_DISTURBED: Final = 0.16
+"""Of the turns, the share that something else than a person takes."""
 _TALKERS: Final = 3
 _TALKS: Final = 4
 """Of others' talk, how many pieces a playwright has; each as long as a conversation."""
@@ -138,7 +142,7 @@ class Playwright:
     def scene(self) -> Scene:
         """One conversation, with one person in one place."""
         scene = Scene()
-        if self._random.random() < 0.03:
+        if self._random.random() < _EMPTY:
             return scene
         speaker = self._speaker()
         count = _Count()
@@ -146,7 +150,7 @@ class Playwright:
         while at < FRAMES - 12:
             if self._random.random() < 0.08:
                 speaker = self._speaker()
-            if self._random.random() < 0.12:
+            if self._random.random() < _DISTURBED:
                 at = self._disturb(scene, at)
                 continue
             spoken, reply = self._ask(self._topic(count, at), speaker)

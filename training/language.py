@@ -32,8 +32,11 @@ from training.precision import narrowed, narrowest
 
 _OWN: Final = slice(1, 1 + codec.CODEBOOKS)
 _DIM: Final = 256
-_MOVED_BY: Final = 0.5
-"""Of the error of quantizing: by how much at most what is heard is moved before it is quantized."""
+_MOVED_BY: Final = 1.0
+"""Of the error of quantizing: by how much at most what is heard is moved before it is quantized, each frame its own
+way."""
+_SHIFTED_BY: Final = 0.5
+"""The same, by which all frames of a stretch are moved alike, as another speaker's would be."""
 SPOILT_HEARD: Final = (0.03, 0.06, 0.1)
 """Of the person's codes, codebook by codebook, the share that is replaced by others."""
 _SPOILT: Final = (0.0, *[0.03] * codec.CODEBOOKS, *SPOILT_HEARD)
@@ -341,9 +344,12 @@ def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> I
 
 
 def moved(latents: np.ndarray[Any, Any], random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """``latents``, [batch, dimension, frames], and by how much to move them: each conversation by its own share."""
-    shares = random.uniform(0, _MOVED_BY, (len(latents), 1, 1)).astype(np.float32)
-    noise = random.standard_normal(latents.shape, dtype=np.float32) * shares
+    """``latents``, [batch, dimension, frames], and by how much to move them: each conversation by its own shares."""
+    batch, dimension, _ = latents.shape
+    noise = np.zeros(latents.shape, dtype=np.float32)
+    for most, alike in ((_MOVED_BY, latents.shape), (_SHIFTED_BY, (batch, dimension, 1))):
+        shares = random.uniform(0, most, (batch, 1, 1)).astype(np.float32)
+        noise += random.standard_normal(alike, dtype=np.float32) * shares
     return torch.from_numpy(latents.astype(np.float32)), torch.from_numpy(noise)
 
 

@@ -1,4 +1,4 @@
-"""What training puts between a person and the model: a gain control as browsers have it."""
+"""What training makes of a voice before the model hears it: another throat, a gain control as browsers have it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from tests.support.signals import sine
-from training.sounds import controlled
+from training.sounds import controlled, shaped
 
 AMPLITUDE = 0.1
 SILENT_S = 0.5
@@ -24,6 +24,48 @@ def test_a_gain_control_begins_too_loud_and_limited_and_comes_down(seed: int) ->
     assert level_dbfs(first) > level_dbfs(last) + 1
     assert _crest_db(first) < _crest_db(last) - 0.5, "it is limited: its peaks are cut"
     assert _crest_db(last) == pytest.approx(_crest_db(voice), abs=1)
+
+
+def _voice(pitch_hz: float, formant_hz: float) -> FloatArray:
+    """A vowel of one formant: a second of harmonics, the louder the nearer to it."""
+    at = np.arange(MODEL_RATE_HZ) / MODEL_RATE_HZ
+    harmonics = np.arange(pitch_hz, 5000, pitch_hz)
+    levels = 1 / (1 + ((harmonics - formant_hz) / 300) ** 2)
+    pcm = sum(level * np.sin(2 * np.pi * hz * at) for hz, level in zip(harmonics, levels, strict=True))
+    return np.asarray(pcm, dtype=np.float32) * np.float32(AMPLITUDE)
+
+
+def _harmonics(pcm: FloatArray, pitch_hz: float) -> tuple[float, float]:
+    """Where its energy lies in the middle, in Hz, and the share of it that multiples of ``pitch_hz`` have."""
+    energy = np.abs(np.fft.rfft(pcm)) ** 2
+    hz = np.arange(len(energy))
+    near = np.abs(hz - pitch_hz * np.round(hz / pitch_hz)) <= 3
+    return float((energy * hz).sum() / energy.sum()), float(energy[near].sum() / energy.sum())
+
+
+@pytest.mark.parametrize("pitch_hz", [100.0, 220.0])
+@pytest.mark.parametrize("shape", [0.87, 1.15])
+def test_another_throat_moves_the_formant_and_keeps_the_pitch(pitch_hz: float, shape: float) -> None:
+    voice = _voice(pitch_hz, 1400.0)
+    made = shaped(voice, shape)
+    assert len(made) == len(voice)
+    before_hz, _ = _harmonics(voice, pitch_hz)
+    after_hz, share = _harmonics(made, pitch_hz)
+    moved = (after_hz - before_hz) / (before_hz * (shape - 1))
+    assert 0.4 < moved < 1.8, "to the nearest harmonics"
+    assert share > 0.9
+    assert level_dbfs(made) == pytest.approx(level_dbfs(voice), abs=3)
+
+
+def test_the_same_throat_changes_nothing() -> None:
+    voice = _voice(120.0, 1400.0)
+    assert shaped(voice, 1.0) is voice
+    np.testing.assert_allclose(shaped(voice, 1.0 + 1e-9), voice, atol=2e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 255, 1023, 5000])
+def test_what_is_short_or_silent_stays_as_long(samples: int) -> None:
+    assert shaped(np.zeros(samples, dtype=np.float32), 1.1).tolist() == [0.0] * samples
 
 
 def _crest_db(pcm: FloatArray) -> float:

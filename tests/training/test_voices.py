@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_a_bank_goes_on_where_it_was_and_fills_conversations(tmp_path: Path) -> 
         if any(text in heard for text in texts if len(text.split()) > 3):
             return
     pytest.fail("none of the phrases has been heard")
+
+
+def test_a_bank_asks_more_often_where_there_is_more_to_say() -> None:
+    drawn = random.Random(1)
+    asked = Counter(bank._question(drawn).topic for _ in range(2000))
+    assert set(asked) == {question.topic for question in phrases.questions()}
+    assert asked["sums"] > asked["repeat"] > asked["days"] > asked["go on"]
 
 
 def test_a_phrase_is_varied_and_its_words_move_with_it(tmp_path: Path) -> None:
