@@ -316,7 +316,7 @@ def make_translator(settings: Settings, metrics: Metrics) -> Translator | None:
     name = resolve_translator(settings)
     if not name:
         return None
-    check_voices(settings.pocket_tts)
+    check_voices(settings.pocket_tts, name)
     if name == cascade.NAME:
         return _translator(cascade.FACTORY, cascade.CascadeOptions(settings.pocket_tts), settings, metrics)
     check_translator(name)
@@ -342,9 +342,14 @@ def check_translator(name: str) -> None:
             raise invocation.lacks(name, package)
 
 
-def check_voices(pocket_tts: Sequence[str]) -> None:
-    """Raise ConfigError for what Pocket TTS does not speak, and ModelLoadError where its package is wanted and not
-    here."""
+def check_voices(pocket_tts: Sequence[str], translator: str) -> None:
+    """Raise ConfigError for what Pocket TTS does not speak, or where the ``translator`` needs no voice, and
+    ModelLoadError where its package is wanted and not here."""
+    if pocket_tts and checkpoint_options.speaks(translator):
+        raise ConfigError(
+            f"--pocket-tts has no effect: {checkpoint_options.name_of(translator)} speaks its translations itself.",
+            "Leave it out.",
+        )
     for one in pocket_tts:
         pocket_options.split(one)
     if pocket_tts and importlib.util.find_spec(pocket_options.PACKAGE) is None:

@@ -97,7 +97,7 @@ def _translation(settings: Settings) -> Iterator[Finding]:
     else:
         yield _checkpoint(name)
     if name and settings.pocket_tts:
-        yield _pocket_tts(settings.pocket_tts)
+        yield _pocket_tts(settings.pocket_tts, name)
 
 
 def _checkpoint(name: str) -> Finding:
@@ -108,10 +108,10 @@ def _checkpoint(name: str) -> Finding:
     return Finding(True, f"--translate {name}. {notice_of(name)}".strip())
 
 
-def _pocket_tts(wanted: Sequence[str]) -> Finding:
+def _pocket_tts(wanted: Sequence[str], translator: str) -> Finding:
     named = f"--pocket-tts {','.join(wanted)}"
     try:
-        check_voices(wanted)
+        check_voices(wanted, translator)
     except (ConfigError, ModelLoadError) as error:
         return Finding(False, f"{named}: {error.message}", error.hint)
     return Finding(True, f"{named}. {pocket_options.NOTICE}")

@@ -15,8 +15,9 @@ MADLAD: Final = "google/madlad400-3b-mt"
 SEAMLESS: Final = "seamless_m4t_v2"
 """What ``model_type`` of a checkpoint's configuration says."""
 NOTICE: Final = "SeamlessM4T v2: its weights are licensed for non-commercial use only (CC BY-NC 4.0)."
+_SEAMLESS_HUB: Final = "facebook/seamless-m4t-v2-"
 _NOTICES: Final = {
-    "facebook/seamless-m4t-v2-": NOTICE,
+    _SEAMLESS_HUB: NOTICE,
     "google/madlad400-": "MADLAD-400 by Google: Apache-2.0.",
     "Helsinki-NLP/opus-mt-": "OPUS-MT by the University of Helsinki: CC BY 4.0.",
 }
@@ -49,6 +50,12 @@ def name_of(model: str) -> str:
     """For people: of a directory its name alone."""
     path = Path(model).expanduser()
     return path.resolve().name if path.exists() else model
+
+
+def speaks(model: str) -> bool:
+    """Whether ``model`` speaks its translations itself, as far as can be known before it is loaded: its name, or its
+    directory, is that of a SeamlessM4T."""
+    return model.startswith(_SEAMLESS_HUB) or _kind_of(Path(model).expanduser()) == SEAMLESS
 
 
 def notice_of(model: str) -> str:

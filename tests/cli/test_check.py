@@ -199,3 +199,10 @@ def test_it_says_under_which_licence_seamless_is(tmp_path: Path) -> None:
         lines_with(f"ok       --translate {tmp_path}", Settings(translate=str(tmp_path)))
     )
     assert lines_with("missing  --translate nosuch: nosuch is neither", Settings(translate="nosuch"))
+
+
+def test_it_says_that_seamless_needs_no_voice(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "seamless_m4t_v2"}')
+    for name in (str(tmp_path), "facebook/seamless-m4t-v2-large"):
+        (line,) = lines_with("missing  --pocket-tts en", Settings(translate=name, pocket_tts=("en",)))
+        assert "speaks its translations itself" in line

@@ -141,6 +141,11 @@ def test_a_language_that_it_does_not_speak_is_refused(wanted: str) -> None:
         make_translator(Settings(translate="cascade", pocket_tts=(wanted,)), Metrics())
 
 
+def test_a_model_that_speaks_itself_takes_no_voice() -> None:
+    with pytest.raises(ConfigError, match="seamless-m4t-v2-large speaks its translations itself"):
+        make_translator(Settings(translate="facebook/seamless-m4t-v2-large", pocket_tts=("en",)), Metrics())
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pocket_options, "PACKAGE", "no_such_package")
     with pytest.raises(ModelLoadError, match="wants the package no_such_package"):
