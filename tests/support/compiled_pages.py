@@ -1,5 +1,5 @@
-"""Compiles the kernels that read attention's pages, at the shape of Moshi 7B, for a device that need not be there, and
-prints what has become of the larger one: ``python compiled_pages.py 90 bfloat16``.
+"""Compiles the kernels that read attention's pages, at the shape of Moshi 7B, for devices that need not be there, and
+prints what has become of the larger one, a line for each: ``python compiled_pages.py 90 bfloat16 80 float8``.
 
 A program of its own, for in a test's process triton may interpret. It wants triton alone, and the tools in its wheel.
 """
@@ -92,8 +92,8 @@ def loop_of(assembly: str) -> list[str]:
     return longest
 
 
-def main() -> None:
-    capability, stored = int(sys.argv[1]), sys.argv[2]
+def figures(capability: int, stored: str) -> dict[str, int]:
+    """Of the larger kernel."""
     join_parts(capability)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(read_parts(capability, stored))
@@ -105,8 +105,13 @@ def main() -> None:
     wide = sum("LDG.E.128" in instruction for instruction in loop)
     waits = sum("BAR." in instruction for instruction in loop)
     found = {"registers": registers, "spilled": stack + local, "wide_loads": wide, "waits_in_loop": waits}
-    found["loop"] = len(loop)
-    sys.stdout.write(" ".join(f"{name}={count}" for name, count in found.items()) + "\n")
+    return {**found, "loop": len(loop)}
+
+
+def main() -> None:
+    for capability, stored in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        found = figures(int(capability), stored)
+        sys.stdout.write(" ".join(f"{name}={count}" for name, count in found.items()) + "\n")
 
 
 if __name__ == "__main__":
