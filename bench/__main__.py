@@ -24,6 +24,8 @@ _NAMES = (
         "flame",
         "listeners",
         "floor",
+        "gpu",
+        "kernel",
         "browser",
         "quality",
         "relay",

@@ -15,6 +15,7 @@ import logging
 import sys
 import tempfile
 import time
+import typing
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from rtc_server.engine.messages import FromEngine, StepDone, ToEngine
 from rtc_server.engine.process import ChildSpec, ProcessLink
 from rtc_server.errors import ServerError
 from rtc_server.metrics import Metrics
-from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 
 HELP = "step and frame times of the engine, beside the plain model and the memory's bandwidth"
 
@@ -71,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slots", type=counts, default="1,4,16", help="sessions at a time, one run for each")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="of the language model")
+    parser.add_argument(
+        "--kv-dtype",
+        choices=typing.get_args(KvDtype),
+        default="auto",
+        help="of what attention remembers in the engine (auto: the language model's)",
+    )
     parser.add_argument("--context", type=int, help="frames that attention looks back over (default: the model's)")
     parser.add_argument(
         "--pages",
@@ -137,6 +144,7 @@ def _options(arguments: argparse.Namespace, directory: Path) -> KyutaiOptions:
         slots=1,
         device=arguments.device,
         dtype=arguments.dtype,
+        kv_dtype=arguments.kv_dtype,
         context=arguments.context,
         pages=arguments.pages,
         threads=arguments.threads,

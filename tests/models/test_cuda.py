@@ -6,6 +6,7 @@ That rows are independent, that a wiped row holds nothing and that poison stays 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from moshi.utils.compile import CUDAGraphed
 from lab.waiting import until
 from rtc_server.engine.model import BoolArray, FloatArray, ModelInfo, RowOutput
 from rtc_server.errors import EngineFailed
-from rtc_server.models.kyutai import page_attention, page_table
+from rtc_server.models.kyutai import buckets, page_attention, page_table
 from rtc_server.models.kyutai.attention import GraphOfEachExtent
+from rtc_server.models.kyutai.buckets import Part
 from rtc_server.models.kyutai.fit import load_if_it_fits
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
@@ -35,8 +37,12 @@ COMPILE_S = 300.0
 
 
 def graphs(model: KyutaiModel) -> Iterator[CUDAGraphed]:
-    """Every part that is captured as a graph, the setting of masks included."""
-    for state in model.streaming_states.values():
+    """Every part that is captured as a graph, the setting of masks included, for each size of a step."""
+    sizes = model._open.buckets
+    for part in sizes._buckets:
+        if isinstance(part, Part):
+            yield from (part._gather, part._scatter)
+    for state in itertools.chain(*sizes._states.values()):
         for value in vars(state).values():
             if isinstance(value, CUDAGraphed):
                 yield value
@@ -105,6 +111,35 @@ def test_pages_are_read_in_place_within_the_graphs(
         assert_same(one, other)
     assert [graph._graph for graph in graphs(in_place)] == captured
     assert addresses(in_place) == before
+
+
+@needs_cuda
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.timeout(600)
+def test_each_size_of_a_step_has_its_graphs(
+    moshi_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    """Captured in the warm-up, over the same memory for ever; and they say what those of the whole batch do."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
+    monkeypatch.setattr(buckets, "LEAST_ON_A_GPU", 1)
+    if in_place:
+        need_triton()
+    else:
+        monkeypatch.setattr(page_attention, "at_hand", lambda _: False)
+    options = KyutaiOptions(str(moshi_checkpoint), 4, "cuda", "float32", temp=0.0, temp_text=0.0, pages=4 * 3)
+    model = load_if_it_fits(options)
+    model.warm_up()
+    assert model._open.buckets.sizes == [1, 2, 4]
+    captured = [graph._graph for graph in graphs(model)]
+    assert sum(graph is not None for graph in captured) == 3 * 8 + 2 * 2, "what is copied there and back, too"
+    before = addresses(model)
+    found = random_schedule(model, steps=60, seed=7)
+    assert [graph._graph for graph in graphs(model)] == captured
+    assert addresses(model) == before
+    monkeypatch.setattr(buckets, "sizes", lambda slots, **_: [slots])
+    for one, other in zip(found, random_schedule(load_if_it_fits(options), steps=60, seed=7), strict=True):
+        assert_same(one, other)
 
 
 @needs_cuda

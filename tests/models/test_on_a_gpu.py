@@ -91,6 +91,18 @@ def test_by_itself_a_gpu_runs_moshi_with_as_much_memory_as_it_has(card_gib: int)
     assert fit.count_pages(read_configuration(options.model), options, True, lambda _: device) == pages
 
 
+@pytest.mark.parametrize("card_gib", [80], indirect=True)
+def test_a_translator_on_the_same_gpu_is_not_counted_and_check_says_so(card_gib: int) -> None:
+    def said(*more: str) -> str:
+        report = check.report(parse(["--translate", "Helsinki-NLP/opus-mt-en-fr", *more], {}))[0]
+        (line,) = (line for line in report.splitlines() if "--translate Helsinki-NLP" in line)
+        return line
+
+    assert said().endswith("Its memory on the GPU is not counted above: leave it some by a number of --kv-pages.")
+    assert "not counted" not in said("--kv-pages", "512")
+    assert "not counted" not in said("--device", "cpu")
+
+
 def documented() -> Iterator[tuple[list[str], list[int]]]:
     """Options, and sessions at a time by card, as the document has them."""
     text = (ROOT / "docs" / "deploy.md").read_text()
