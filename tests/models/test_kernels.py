@@ -17,9 +17,12 @@ from moshi.utils.compile import no_compile
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rtc_server.models.kyutai import attention, page_attention
-from rtc_server.models.kyutai.attention import read_what_is_filled
+from rtc_server.models.kyutai import attention, page_attention, wipe
+from rtc_server.models.kyutai.attention import Filled, read_what_is_filled
+from rtc_server.models.kyutai.buckets import Part, _state_of, _streaming_modules
 from rtc_server.models.kyutai.depth import without_rings
+from rtc_server.models.kyutai.kv_cache import Ring
+from rtc_server.models.kyutai.model import streaming_states
 from rtc_server.models.kyutai.pages import pages_for
 
 pytestmark = pytest.mark.slow
@@ -139,3 +142,24 @@ def test_a_step_takes_no_more_kernels_than_it_has_to() -> None:
     assert all(found[part] > count for part, count in {"main": 300, "depth": 300}.items()), f"they count: {found}"
     most = {"main": 550, "depth": 670, "mimi's encoder transformer": 155}
     assert all(count <= most[part] for part, count in found.items()), found
+
+
+@pytest.mark.timeout(600)
+def test_a_step_of_fewer_rows_costs_two_copies_of_each_small_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One there and one back: of convolutions, tokens and positions, and of no ring. When this was written: 52 of
+    them."""
+
+    def row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> wipe.RowTensor:
+        return wipe.RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
+
+    monkeypatch.setattr(wipe, "_row_tensor", row_tensor)
+    mimi, lm_gen = moshi_7b(pages=100, in_place=True)
+    tensors = wipe.RowWiper(streaming_states(mimi, lm_gen), ROWS).tensors
+    states = [_state_of(module) for module in _streaming_modules(mimi, lm_gen)]
+    part = Part(ROWS // 2, ROWS, states, tensors, Filled(cuda=True, narrow=False))
+    with counting() as counter:
+        part._gather_now()
+        part._scatter_now()
+    small = [each for each in tensors if not isinstance(each.owner, Ring)]
+    assert counter.kernels == 2 * len(small)
+    assert len(small) < 60
