@@ -16,11 +16,12 @@ from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.engine.model import PagesUse, SharingModel
 from rtc_server.errors import ModelLoadError
-from rtc_server.models.kyutai import page_attention, page_table
+from rtc_server.models.kyutai import buckets, page_attention, page_table
 from rtc_server.models.kyutai.attention import _Transformer
 from rtc_server.models.kyutai.estimate import footprint
 from rtc_server.models.kyutai.model import KyutaiModel, load
 from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
+from rtc_server.models.kyutai.page_table import NEVER
 from rtc_server.models.kyutai.pages import Pages
 from tests.models.test_moving_rows import move, spoken
 from tests.support.kyutai_rows import RING_FRAMES, assert_same, noise, only, random_schedule, run
@@ -93,8 +94,11 @@ def test_every_token_is_that_of_a_copy_where_pages_are_read_in_place(
     kv_dtype: KvDtype,
     steps: int,
 ) -> None:
-    """The longest goes through a wrap, and has too few pages: both forget the same."""
+    """The longest goes through a wrap, and has too few pages: both forget the same. Rows that take no part, of which
+    nothing is read, are there where a step is always of the whole batch: with float8."""
     need_triton()
+    if kv_dtype == "float8":
+        monkeypatch.setattr(buckets, "sizes", lambda slots, **_: [slots])
     checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
     monkeypatch.setattr(page_attention, "_PROGRAMS", 1)
     monkeypatch.setattr(page_attention, "_LEAST_SPLITS", 2)
@@ -309,3 +313,18 @@ def test_moshi_with_a_minute_for_each_of_many(monkeypatch: pytest.MonkeyPatch) -
     paged, whole = footprint(wanted), footprint(dataclasses.replace(wanted, pages=0))
     saved = 128 * (whole.session_bytes - paged.session_bytes) / 2**30
     assert saved == pytest.approx(128 * 3000 / 2048 - (128 * 12 + 2) / 32, rel=0.001)
+
+
+def test_in_place_nothing_is_read_of_rows_that_take_no_part() -> None:
+    """Of a copy each sees something, for of nothing at all a softmax makes NaN."""
+    for in_place in (True, False):
+        pages = Pages(3, 8, 6, in_place=in_place)
+        told, frames = np.zeros((3, pages.width), dtype=np.float32), np.zeros(3, dtype=np.int64)
+        everyone = np.ones(3, np.bool_)
+        pages.prepare(everyone, frames, told)
+        pages.read_at_least(8)
+        pages.prepare(np.array([True, False, True]), frames + 1, told)
+        since = told[:, pages.pages_a_slot : -2]
+        assert (since[[0, 2]] != NEVER).any(axis=1).all()
+        assert (since[1] == NEVER).all() == in_place
+        assert told[:, -1].tolist() == ([8, 0, 8] if in_place else [0, 0, 0])

@@ -98,6 +98,9 @@ class Pages:
             # As if each had its own: what many read would not come from the device's memory.
             spread = 1 + np.arange(self.slots * self._places).reshape(self.slots, -1) % (self._each - 2)
             told[:, : self._places] = np.where(told[:, self._places : -2] == NEVER, spread, told[:, : self._places])
+        if self.in_place:  # where nothing seen is no NaN: what rows remember that take no part is not read
+            told[~active, self._places : -2] = NEVER
+            told[~active, -1] = 0
 
     def at(self, index: torch.Tensor, extent: int) -> tuple[Places, torch.Tensor]:
         """Where the step's positions go that belong at ``index`` of rings, int64, shape [rows, 1]; and from which
