@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from lab.pico.portuguese import PAIRS
 from lab.speech.clips import SPEECH_HZ, speak
@@ -15,6 +16,7 @@ from rtc_server.app import Server
 from rtc_server.audio import FloatArray, level_dbfs, silence
 from rtc_server.client import VoiceClient
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
+from tests.conftest import ON_ONE_LOOP
 from tests.support.room_talk import (
     LOUD_DBFS,
     SAID,
@@ -27,7 +29,14 @@ from tests.support.room_talk import (
 )
 from tests.support.rooms import RoomClient, api_of, create, join, talking_rooms
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP, pytest.mark.timeout(300)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    """Four models take a while to load; each test has a room of its own."""
+    async with talking_rooms() as running:
+        yield running
 
 
 class Listener:
@@ -59,9 +68,14 @@ def spoken(text: str, voice: str = "en-us", silence_s: float = 1.0) -> Microphon
     return give
 
 
-async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_language() -> None:
+def translations_done(server: Server) -> float:
+    return server.metrics.registry.get_sample_value("rtc_translations_total", {"outcome": "done"}) or 0.0
+
+
+async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_language(server: Server) -> None:
     """Ann speaks English; Ana and Rui hear it in Portuguese over a faint original, Bob hears Ann herself."""
-    async with talking_rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+    before = translations_done(server)
+    async with api_of(server) as http, contextlib.AsyncExitStack() as calls:
         room = await create(http)
         ann, ana = await join(http, room, "Ann", "en"), await join(http, room, "Ana", "pt")
         rui, bob = await join(http, room, "Rui", "pt"), await join(http, room, "Bob", "en")
@@ -84,13 +98,12 @@ async def test_spoken_words_are_translated_once_and_heard_in_the_listeners_langu
         assert not [event for event in others[2].client.events if event["type"] == "playing"]
         assert max(speaker.levels) < -60, "those who speak do not hear themselves"
         said = len({event["id"] for event in speaker.client.events if event["type"] == "message"})
-        done = server.metrics.registry.get_sample_value("rtc_translations_total", {"outcome": "done"})
-        assert done == said, "once for each language, however many listen"
+        assert translations_done(server) - before == said, "once for each language, however many listen"
 
 
-async def test_portuguese_is_understood_as_well() -> None:
+async def test_portuguese_is_understood_as_well(server: Server) -> None:
     """By the model's sibling, which knows a few hundred words: one of three sentences to the letter."""
-    async with talking_rooms() as server, api_of(server) as http, contextlib.AsyncExitStack() as calls:
+    async with api_of(server) as http, contextlib.AsyncExitStack() as calls:
         room = await create(http)
         ann = Listener(server, await join(http, room, "Ann", "en"))
         await calls.enter_async_context(ann.client)
@@ -105,9 +118,9 @@ async def test_portuguese_is_understood_as_well() -> None:
         raise AssertionError("none of them was understood")
 
 
-async def test_the_translation_that_is_heard_says_what_is_read() -> None:
+async def test_the_translation_that_is_heard_says_what_is_read(server: Server) -> None:
     """Both ways, by the ear of the model of the listener's language: one of three sentences to the letter."""
-    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+    async with ann_and_ana(server) as (ann, ana):
         for each in (ann, ana):
             each.client.send({"type": "room-settings", "original": "off"})
         english, portuguese = zip(*SPOKEN_PAIRS, strict=True)
@@ -129,9 +142,9 @@ async def heard_as_read(
     return False
 
 
-async def test_noise_a_chord_and_silence_are_not_said() -> None:
+async def test_noise_a_chord_and_silence_are_not_said(server: Server) -> None:
     """A microphone that hears all of them, and then its member: what they say is the first message."""
-    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+    async with ann_and_ana(server) as (ann, ana):
         noise = np.random.default_rng(1).normal(0, 0.05, 3 * MICROPHONE_HZ)
         times = np.arange(3 * MICROPHONE_HZ) / MICROPHONE_HZ
         chord = sum(np.sin(2 * np.pi * hz * times) for hz in (262, 330, 392)) / 20
@@ -163,8 +176,8 @@ async def test_a_member_who_hangs_up_is_told_of_and_their_seat_is_free() -> None
         await until(lambda: server.rooms is not None and not server.rooms.slots_used, "free seats")
 
 
-async def test_a_second_session_of_a_member_takes_the_place_of_the_first() -> None:
-    async with talking_rooms() as server, api_of(server) as http:
+async def test_a_second_session_of_a_member_takes_the_place_of_the_first(server: Server) -> None:
+    async with api_of(server) as http:
         room = await create(http)
         ann = await join(http, room, "Ann", "en")
         async with Listener(server, ann).client as first:
@@ -181,8 +194,8 @@ async def test_a_second_session_of_a_member_takes_the_place_of_the_first() -> No
                 assert (await second.wait_for("message"))["text"] == "bom dia"
 
 
-async def test_commands_of_rooms_mean_nothing_elsewhere() -> None:
-    async with talking_rooms() as server, VoiceClient(f"http://127.0.0.1:{server.port}", service="echo") as client:
+async def test_commands_of_rooms_mean_nothing_elsewhere(server: Server) -> None:
+    async with VoiceClient(f"http://127.0.0.1:{server.port}", service="echo") as client:
         await client.wait_for("connected")
         client.send({"type": "say", "text": "hello"})
         assert (await client.wait_for("error"))["code"] == "bad_message"

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
+import pytest_asyncio
 
 from lab.network.profiles import PROFILES
 from lab.network.proxy import proxied
 from lab.waiting import until
+from rtc_server.app import Server
 from rtc_server.audio import level_dbfs
 from rtc_server.translation.client import Translator
+from tests.conftest import ON_ONE_LOOP
 from tests.support.room_talk import LOUD_DBFS, SAID, Talker, ann_and_ana, say_until_told
 from tests.support.rooms import talking_rooms
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, ON_ONE_LOOP, pytest.mark.timeout(300)]
 TRIES: Final = 4
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    """One that gets over each trouble, before the next."""
+    async with talking_rooms() as running:
+        yield running
 
 
 def has_stayed(talker: Talker) -> bool:
@@ -26,9 +37,9 @@ def has_stayed(talker: Talker) -> bool:
     return not ends and len([event for event in talker.told if event["type"] == "connected"]) == 1
 
 
-async def test_a_translator_that_dies_in_the_middle_of_an_utterance_costs_that_one_alone() -> None:
+async def test_a_translator_that_dies_in_the_middle_of_an_utterance_costs_that_one_alone(server: Server) -> None:
     """Its message says what has happened, the next is translated and heard, and all are still connected."""
-    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+    async with ann_and_ana(server) as (ann, ana):
         assert server.rooms is not None
         translator = server.rooms.lobby.interpreter.translator
         assert translator is not None
@@ -59,9 +70,9 @@ async def killed_at_work(translator: Translator, ann: Talker, ana: Talker) -> di
     return await ana.client.wait_for("message", 30, id=ana.messages()[before]["id"], state="failed")
 
 
-async def test_a_recogniser_that_dies_in_the_middle_of_an_utterance_costs_that_one_alone() -> None:
+async def test_a_recogniser_that_dies_in_the_middle_of_an_utterance_costs_that_one_alone(server: Server) -> None:
     """Its speaker is told that no more is written down, and when it is again."""
-    async with talking_rooms() as server, ann_and_ana(server) as (ann, ana):
+    async with ann_and_ana(server) as (ann, ana):
         assert server.rooms is not None
         recogniser = server.rooms.lobby.recogniser("en")
         assert recogniser is not None
@@ -80,10 +91,9 @@ async def test_a_recogniser_that_dies_in_the_middle_of_an_utterance_costs_that_o
         assert has_stayed(ana)
 
 
-async def test_a_member_on_five_percent_loss_gets_every_message_and_hears_the_translation() -> None:
+async def test_a_member_on_five_percent_loss_gets_every_message_and_hears_the_translation(server: Server) -> None:
     """Each way, at 20 ms and some jitter."""
     async with (
-        talking_rooms() as server,
         proxied(f"http://127.0.0.1:{server.port}", PROFILES["lossy-wifi"]) as network,
         ann_and_ana(server, f"http://127.0.0.1:{network.port}") as (ann, ana),
     ):
