@@ -234,7 +234,8 @@ class Playwright:
             disturbance = sounds.background(count, self._numpy, self._random.uniform(-40, -14))
         room = scene.person[first : first + len(disturbance)]
         room += disturbance[: len(room)]
-        return at + len(disturbance) // FRAME_SAMPLES + self._random.randint(2, 10)
+        pause = self._random.randint(2, 10) if self._random.random() < 0.7 else 0
+        return at + max(1, len(disturbance) // FRAME_SAMPLES + pause)
 
     def _talk(self, count: int) -> FloatArray:
         """Others who talk with each other, three at a time, across the room."""

@@ -20,6 +20,7 @@ _LEVELS: Final = np.unique(ULAW.levels)
 _STORED_S: Final = 40
 _NOISES: Final = 40
 _TUNES: Final = 24
+_SIGNALS: Final = 12
 _PIECE: Final = 1024
 _SMOOTH: Final = 50
 """Coefficients of a cepstrum that say which formants there are; later ones, which pitch below 480 Hz."""
@@ -74,6 +75,24 @@ def music(count: int, random: Generator) -> FloatArray:
         if random.random() < 0.5:
             hit = random.standard_normal(len(here)) * np.exp(-here * random.uniform(20, 80))
             pcm[first : first + len(here)] += random.uniform(0, 2) * hit
+    return _unit(pcm)
+
+
+def tones(count: int, random: Generator) -> FloatArray:
+    """``count`` samples of tones that begin at once and stay, as of a device: one or a chord, steady or on and off,
+    with an RMS of one."""
+    time = np.arange(count) / MODEL_RATE_HZ
+    pcm = np.zeros(count)
+    at = 0
+    while at < count:
+        length = int(random.uniform(0.1, 4.0) * MODEL_RATE_HZ)
+        here = time[at : at + length]
+        root, harmonics = random.uniform(150, 1500), random.integers(1, 4)
+        for ratio in random.choice([1, 5 / 4, 4 / 3, 3 / 2, 5 / 3, 2], random.integers(1, 5), replace=False):
+            pcm[at : at + length] += sum(
+                np.sin(2 * np.pi * root * ratio * k * here) / k for k in range(1, harmonics + 1)
+            )
+        at += length + (int(random.uniform(0.05, 1.0) * MODEL_RATE_HZ) if random.random() < 0.5 else 0)
     return _unit(pcm)
 
 
@@ -170,7 +189,7 @@ def lose_packets(pcm: FloatArray, share: float, random: Generator) -> FloatArray
 
 
 def background(count: int, random: Generator, level_db: float) -> FloatArray:
-    """Light noise, or music, at ``level_db`` against full scale: up to 40 s, cut from a store."""
+    """Light noise, music or tones, at ``level_db`` against full scale: up to 40 s, cut from a store."""
     store = _store()
     pcm = store[random.integers(_NOISES, len(store)) if random.random() < 0.15 else random.integers(_NOISES)]
     first = int(random.integers(len(pcm) - count + 1))
@@ -179,11 +198,12 @@ def background(count: int, random: Generator, level_db: float) -> FloatArray:
 
 @cache
 def _store() -> list[FloatArray]:
-    """Noises, then pieces of music: making them again for every clip would take longer than all the rest."""
+    """Noises, then pieces of music and tones: making them again for every clip would take longer than all the rest."""
     random = np.random.default_rng(0)
     count = _STORED_S * MODEL_RATE_HZ
     noises = [noise(count, random) for _ in range(_NOISES)]
-    return noises + [np.tile(music(count // _REPEATS, random), _REPEATS) for _ in range(_TUNES)]
+    tunes = [np.tile(music(count // _REPEATS, random), _REPEATS) for _ in range(_TUNES)]
+    return [*noises, *tunes, *(tones(count, random) for _ in range(_SIGNALS))]
 
 
 def captured(pcm: FloatArray, random: Generator) -> FloatArray:

@@ -7,7 +7,7 @@ import pytest
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, level_dbfs
 from tests.support.signals import sine
-from training.sounds import controlled, shaped
+from training.sounds import controlled, shaped, tones
 
 AMPLITUDE = 0.1
 SILENT_S = 0.5
@@ -66,6 +66,16 @@ def test_the_same_throat_changes_nothing() -> None:
 @pytest.mark.parametrize("samples", [1, 255, 1023, 5000])
 def test_what_is_short_or_silent_stays_as_long(samples: int) -> None:
     assert shaped(np.zeros(samples, dtype=np.float32), 1.1).tolist() == [0.0] * samples
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tones_are_a_few_frequencies_at_a_time(seed: int) -> None:
+    made = tones(10 * MODEL_RATE_HZ, np.random.default_rng(seed))
+    assert np.sqrt(np.mean(made**2)) == pytest.approx(1.0, abs=0.01)
+    pieces = np.abs(np.fft.rfft(made.reshape(-1, MODEL_RATE_HZ // 10) * np.hanning(MODEL_RATE_HZ // 10))) ** 2
+    loud = pieces[pieces.sum(1) > 0.1 * pieces.sum(1).max()]
+    most = np.sort(loud, axis=1)[:, -48:].sum(1) / loud.sum(1)
+    assert np.median(most) > 0.95, "of 1,200 bands of 10 Hz"
 
 
 def _crest_db(pcm: FloatArray) -> float:
