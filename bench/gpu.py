@@ -33,9 +33,8 @@ _ENGINE_S: Final = 150.0
 """Loading weights that are drawn on the device, a compiler's first time, graphs of each size, and what is measured."""
 _LEAST_S: Final = 20.0
 """With less time left, nothing is begun."""
-_FULL: Final = 3_000
-_FILLS: Final = (750, 1_500, _FULL)
-"""Conversations of 60 s, 120 s, and as old as the model remembers."""
+_MINUTE, _TWO_MINUTES, _FULL = 750, 1_500, 3_000
+"""Frames of a conversation of 60 s, of 120 s, and of one as old as the model remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +97,13 @@ def _cases(slots: Sequence[int]) -> list[tuple[int, int, str, bool]]:
     """Sessions, fill, type of cache, and whether beside the moshi package alone and the bandwidth: first each number
     when conversations are young, then the two largest in all ways, then the others."""
     most = list(slots[:2])
-    first = [(each, 750, "auto", each == min(slots)) for each in dict.fromkeys([*most, min(slots)])]
-    largest = [(each, fill, kind, False) for fill in (_FULL, 1_500) for kind in ("auto", "float8") for each in most]
+    first = [(each, _MINUTE, "auto", each == min(slots)) for each in dict.fromkeys([*most, min(slots)])]
+    largest = [
+        (each, fill, kind, False) for fill in (_FULL, _TWO_MINUTES) for kind in ("auto", "float8") for each in most
+    ]
     others = [
         (each, fill, kind, False)
-        for fill, kind in ((_FULL, "auto"), (_FULL, "float8"), (750, "auto"), (1_500, "auto"))
+        for fill, kind in ((_FULL, "auto"), (_FULL, "float8"), (_MINUTE, "auto"), (_TWO_MINUTES, "auto"))
         for each in slots
     ]
     found = {case[:3]: case for case in [*others, *largest, *first]}  # the last of those that are the same

@@ -136,13 +136,10 @@ def _question(random_: random.Random) -> Question:
 
 
 @cache
-def _topics() -> tuple[list[list[Question]], list[float]]:
+def _topics() -> tuple[list[tuple[Question, ...]], list[float]]:
     """The questions of each topic, and how often they are asked: more often where there is more to say, as of 187
     sums."""
-    by_topic: dict[str, list[Question]] = {}
-    for question in phrases.questions():
-        by_topic.setdefault(question.topic, []).append(question)
-    topics = list(by_topic.values())
+    topics = list(phrases.by_topic().values())
     return topics, [math.sqrt(sum(len(one.trained()) for one in asked)) for asked in topics]
 
 

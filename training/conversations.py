@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from lab.pico import own_voice, phrases
-from lab.pico.phrases import Question, Reply
+from lab.pico.phrases import Reply
 from lab.speech import espeak
 from lab.speech.spoken import Spoken, Voice
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
@@ -134,9 +134,6 @@ class Playwright:
         self._people = list(bank.voices) if bank else []
         self._random = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
-        self._by_topic: dict[str, list[Question]] = {}
-        for question in phrases.questions():
-            self._by_topic.setdefault(question.topic, []).append(question)
         self._talks: list[FloatArray] = []
 
     def scene(self) -> Scene:
@@ -191,7 +188,7 @@ class Playwright:
     def _choose(self, topic: str) -> tuple[str, Reply]:
         if topic == STRANGE:
             return manners.strangely(self._random), _NOT_UNDERSTOOD
-        question = self._random.choice(self._by_topic[topic])
+        question = self._random.choice(phrases.by_topic()[topic])
         wordings = question.trained()
         text = self._random.choice(wordings[:1] if self._random.random() < 0.2 else wordings)
         return manners.casually(text, self._random) if self._random.random() < manners.CASUAL else text, question.reply

@@ -190,6 +190,15 @@ def questions() -> list[Question]:
 
 
 @cache
+def by_topic() -> dict[str, tuple[Question, ...]]:
+    """All questions by their topics, in the order of :func:`questions`."""
+    found: dict[str, list[Question]] = {}
+    for question in _questions():
+        found.setdefault(question.topic, []).append(question)
+    return {topic: tuple(asked) for topic, asked in found.items()}
+
+
+@cache
 def _questions() -> tuple[Question, ...]:
     return tuple(itertools.chain(_talk(), _sums(), _knowledge(), _repetitions(), _counting()))
 

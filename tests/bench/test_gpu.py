@@ -6,13 +6,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from bench import engine, gpu, kernel
 from bench.gpu import Part, parts, run_all
+from lab.waiting import until
 from tests.support.missing import skip_but_in_ci
+from tests.support.orphans import alive
 from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.slow
@@ -53,11 +55,10 @@ def test_each_is_a_command_that_there_is() -> None:
             assert (ROOT / each.arguments[-1]).is_file()
 
 
-def test_one_that_fails_or_hangs_costs_no_other_anything(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+async def test_one_that_fails_or_hangs_costs_no_other_anything(capfd: pytest.CaptureFixture[str]) -> None:
     """And leaves no process behind. What there is no time for is named."""
-    left = tmp_path / "left"
-    child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(left)!r}).touch()"
-    hangs = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    child = "[sys.executable, '-c', 'import signal; signal.pause()']"
+    hangs = f"import subprocess, sys; it = subprocess.Popen({child}); print('begun', it.pid, flush=True); it.wait()"
     found = run_all(
         [
             Part("fails", ("-c", "raise SystemExit(3)"), 60),
@@ -70,7 +71,8 @@ def test_one_that_fails_or_hangs_costs_no_other_anything(capfd: pytest.CaptureFi
     assert [each.said for each in found] == ["failed with 3", "killed after 2 s", "done"]
     out = capfd.readouterr().out
     assert out.index("begun") < out.index("== hangs: killed") < out.index("measured") < out.index("== works: done")
-    assert not left.exists()
+    pid = int(out.partition("begun ")[2].split()[0])
+    await until(lambda: not alive([each for each in psutil.process_iter() if each.pid == pid]), "the child's end")
 
 
 def test_what_there_is_no_time_for_is_named() -> None:

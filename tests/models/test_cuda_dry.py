@@ -40,8 +40,7 @@ def test_a_gpu_is_asked_for_nothing_but_the_answers(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any], in_place: bool
 ) -> None:
     """In the types of the GPU, through a warm-up, steps of all rows, of two and of one in a bucket of two, and resets.
-    Pages are copied, or read by a kernel
-    that has a shape here and no contents."""
+    Pages are copied, or read by a kernel that has a shape here and no contents."""
     monkeypatch.setattr(page_attention, "proven", lambda *_: in_place)
     monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
     monkeypatch.setattr(buckets, "LEAST_ON_A_GPU", 2)

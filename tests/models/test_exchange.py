@@ -21,10 +21,11 @@ from rtc_server.models.kyutai.buckets import chosen
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.exchange import Exchange
-from rtc_server.models.kyutai.kv_cache import Ring, stored_as
+from rtc_server.models.kyutai.kv_cache import stored_as
 from rtc_server.models.kyutai.model import _Nets, make_generator
 from rtc_server.models.kyutai.options import KvDtype, KyutaiOptions
 from rtc_server.models.kyutai.pages import pages_for
+from tests.support.kyutai_rows import fresh_row_tensor
 
 ROWS = 3
 CPU = torch.device("cpu")
@@ -90,13 +91,10 @@ def on_meta(checkpoint: str, kv_dtype: KvDtype = "auto", pages: int = 0, in_plac
     """The nets of a model, which computes nothing: what a fresh row looks like cannot be read there."""
     options = KyutaiOptions(checkpoint, slots=ROWS, kv_dtype=kv_dtype, pages=pages)
 
-    def row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> wipe.RowTensor:
-        return wipe.RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
-
     found = open_checkpoint(checkpoint)
     mimi, lm = found.get_mimi("cpu").to("meta"), found.get_moshi("cpu", torch.float32).to("meta")
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), no_compile():
-        patch.setattr(wipe, "_row_tensor", row_tensor)
+        patch.setattr(wipe, "_row_tensor", fresh_row_tensor)
         patch.setattr(page_table, "PAGE_FRAMES", 4)
         patch.setattr(buckets, "LEAST_ON_A_GPU", 2)
         without_rings(lm)

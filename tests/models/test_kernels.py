@@ -24,6 +24,7 @@ from rtc_server.models.kyutai.depth import without_rings
 from rtc_server.models.kyutai.kv_cache import Ring
 from rtc_server.models.kyutai.model import streaming_states
 from rtc_server.models.kyutai.pages import pages_for
+from tests.support.kyutai_rows import fresh_row_tensor
 
 pytestmark = pytest.mark.slow
 
@@ -149,10 +150,7 @@ def test_a_step_of_fewer_rows_costs_two_copies_of_each_small_state(monkeypatch: 
     """One there and one back: of convolutions, tokens and positions, and of no ring. When this was written: 52 of
     them."""
 
-    def row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> wipe.RowTensor:
-        return wipe.RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
-
-    monkeypatch.setattr(wipe, "_row_tensor", row_tensor)
+    monkeypatch.setattr(wipe, "_row_tensor", fresh_row_tensor)
     mimi, lm_gen = moshi_7b(pages=100, in_place=True)
     tensors = wipe.RowWiper(streaming_states(mimi, lm_gen), ROWS).tensors
     states = [_state_of(module) for module in _streaming_modules(mimi, lm_gen)]

@@ -12,8 +12,10 @@ import torch
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.engine.model import RowOutput
+from rtc_server.models.kyutai.kv_cache import Ring
 from rtc_server.models.kyutai.model import NO_TOKEN, KyutaiModel, load
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.wipe import RowTensor
 
 Floats = npt.NDArray[np.float32]
 RING_FRAMES = 16
@@ -27,6 +29,11 @@ def greedy(checkpoint: Path, slots: int, cfg_coef: float = 1.0, device: str = "c
         str(checkpoint), slots, device, "float32", temp=0.0, temp_text=0.0, threads=1, cfg_coef=cfg_coef
     )
     return load(options)
+
+
+def fresh_row_tensor(path: str, owner: object, name: str, rows: int, slots: int) -> RowTensor:
+    """In place of ``wipe._row_tensor`` on the device meta, where what a fresh row looks like cannot be read."""
+    return RowTensor(path, owner, name, int(isinstance(owner, Ring)), rows // slots, 0.0)
 
 
 def only(slots: int, *rows: int) -> npt.NDArray[np.bool_]:

@@ -13,8 +13,7 @@ RESERVE_BYTES: Final = 2**30
 graphs, intermediate results. An allowance, not measured."""
 RESERVE_OF_A_SLOT_BYTES: Final = 16 * 2**20
 """The part of it that grows with the rows of a step: Mimi's intermediate results, and the logits, of the whole batch's
-graphs and of smaller ones'. As much as a row's
-state in Mimi; not measured either."""
+graphs and of smaller ones'. As much as a row's state in Mimi; not measured either."""
 
 
 @dataclass(frozen=True, slots=True)
