@@ -87,12 +87,20 @@ class Store:
             await redis.aclose()
 
     async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        asking = asyncio.current_task()
+        assert asking is not None
+        cancelled_before = asking.cancelling()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 answer = await question()
         except (self._error, OSError, TimeoutError) as error:
             self._note(False, str(error) or type(error).__name__)
             raise RoomsPaused from None
+        finally:
+            # redis-py writes inside asyncio.wait_for, which in Python 3.11 forgets a cancellation that comes as the
+            # writing ends (python/cpython#86296): the task would go on for ever, and what waits for its end with it.
+            if asking.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
         self._note(True)
         return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -115,4 +116,22 @@ async def test_one_that_hangs_costs_its_deadline_and_is_known_again_when_it_answ
         redis.go_on()
         assert await store.ask(("PING",)) == [True]
         assert told == [True, False, True]
+        await store.close()
+
+
+async def test_a_task_is_cancelled_at_whatever_point_of_its_question() -> None:
+    """Otherwise a task that asks again and again has no end, and neither has what waits for it."""
+    async with redis_server() as redis:
+        store = Store(redis.url)
+        cut = 0
+        for turns in range(200):
+            await store.run("return 1", [], ())  # it has a connection
+            asked = asyncio.create_task(store.run("return 1", [], ()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if asked.cancel():
+                cut += 1
+                await asyncio.wait({asked})
+                assert asked.cancelled(), f"after {turns} turns of the loop"
+        assert cut > 3, "few points were tried"
         await store.close()
