@@ -98,9 +98,10 @@ async def _measure(rounds: int, kills: int) -> Measured:
                 while len(measured.back) < kills:
                     print(f"killed, round {len(measured.back) + 1}", file=sys.stderr)
                     await until(lambda: len(hosted_engines(Path(name))) == 1, "one engine", _PATIENCE_S)
-                    # One that was about to be stopped is not the one that the client is at: another round.
-                    with contextlib.suppress(psutil.NoSuchProcess, TimeoutError):
-                        await _killed(server, Path(name), measured)
+                    # Another that starts or is about to be stopped is not the one that the client is at: another round.
+                    if len(engines := hosted_engines(Path(name))) == 1:
+                        with contextlib.suppress(psutil.NoSuchProcess, TimeoutError):
+                            await _killed(server, engines[0], Path(name), measured)
     await _alone(kills, measured)
     return measured
 
@@ -132,8 +133,7 @@ async def _from_zero(url: str, into: Measured) -> None:
         into.heard.append(time.monotonic() - began)
 
 
-async def _killed(server: Server, directory: Path, into: Measured) -> None:
-    (victim,) = hosted_engines(directory)
+async def _killed(server: Server, victim: psutil.Process, directory: Path, into: Measured) -> None:
     ear = Ear()
     async with _connected(_url(server), tone(440), ear) as (client, _):
         await until(lambda: len(hosted_engines(directory)) == 2, "one that stands by", _PATIENCE_S)

@@ -87,7 +87,6 @@ class Clips:
         self._bank, self._plan = bank, plan
         self._random, self._numpy = random.Random(f"{plan.seed} {step}"), np.random.default_rng([plan.seed, step])
         self._words = {word: place for place, word in enumerate(phrases.vocabulary())}
-        self._names = list(bank.voices)
         self._twins: dict[int, FloatArray | None] = {}
 
     def batch(self) -> Batch:
@@ -106,11 +105,11 @@ class Clips:
         frames = self._plan.frames
         pcm, as_twin = np.zeros((2, frames * FRAME_SAMPLES), dtype=np.float32)
         slots, said = np.zeros(2 * frames, dtype=np.int64), np.full(frames, -1, dtype=np.int64)
-        known = not self._names or self._random.random() >= self._plan.people
+        known = not self._bank.voices or self._random.random() >= self._plan.people
         if self._random.random() < _SILENT:
             background = sounds.background(len(pcm), self._numpy, self._random.uniform(-70, -15))
             return background, background, True, slots, said, True
-        name = "" if known else self._random.choice(self._names)
+        name = "" if known else self._bank.voice(self._random)
         voice = voices.trained(self._random)
         twinned = True
         at = self._random.randrange(int(0.6 * MODEL_RATE_HZ))
@@ -125,7 +124,7 @@ class Clips:
             codec.label(slots, spoken, at)
             self._say(said, spoken, at)
             at += len(spoken.pcm) + int(self._random.uniform(0.1, 0.9) * MODEL_RATE_HZ)
-        if self._names and self._random.random() < _TALK:
+        if self._bank.voices and self._random.random() < _TALK:
             pcm += self._talk(len(pcm))
         captured = sounds.captured(pcm, self._numpy)
         return captured, captured if known else as_twin, twinned, slots, said, known
@@ -156,7 +155,7 @@ class Clips:
         """Others, 15 to 30 dB below."""
         pcm = np.zeros(count, dtype=np.float32)
         for _ in range(3):
-            spoken = self._random.choice(self._bank.voices[self._random.choice(self._names)]).spoken(self._random)
+            spoken = self._random.choice(self._bank.voices[self._bank.voice(self._random)]).spoken(self._random)
             _add(pcm, spoken.pcm, self._random.randrange(count))
         return pcm * np.float32(10 ** (self._random.uniform(-30, -15) / 20))
 

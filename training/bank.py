@@ -27,6 +27,7 @@ from training import manners, sounds, voices
 STRANGE: Final = "strange"
 PHRASES: Final = 50
 """In one file."""
+OF_MIXED: Final = 6
 _STRANGE_SHARE: Final = 0.25
 _WORDS_PER_MINUTE: Final = (115, 230)
 """Slow and fast speakers: 0.7 to 1.4 times a voice's own pace."""
@@ -83,6 +84,11 @@ class Bank:
                 topic = phrase.question.topic if phrase.question else STRANGE
                 self._by_topic.setdefault((name, topic), []).append(phrase)
 
+    def voice(self, random_: random.Random) -> str:
+        """One of the voices, each as often as there are phrases of it."""
+        (name,) = random_.choices(list(self.voices), [len(said) for said in self.voices.values()])
+        return name
+
     def choose(self, voice: str, topic: str, random_: random.Random) -> Phrase | None:
         """Something that ``voice`` says of ``topic``, a topic of questions or :data:`STRANGE`, if there is."""
         known = self._by_topic.get((voice, topic))
@@ -90,13 +96,18 @@ class Bank:
 
 
 def make(directory: Path, names: Sequence[str], files: int, count: int = PHRASES) -> Iterator[Path]:
-    """``files`` of ``count`` phrases of each voice, those that are missing: a file of each, then the next, so that all
-    grow alike. Voices that are not installed are left out."""
+    """``files`` of ``count`` phrases of each voice, and :data:`OF_MIXED` times as many of the one that is many.
+
+    Only those that are missing: a file of each, then the next, so that all grow alike. Voices that are not installed
+    are left out.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for number in range(files):
-        for name in names:
-            if people.missing(name):
-                continue
+    there = [name for name in names if not people.missing(name)]
+    for round_ in range(files):
+        wanted = [(name, round_) for name in there if name != voices.MIXED]
+        if voices.MIXED in there:
+            wanted += [(voices.MIXED, round_ * OF_MIXED + one) for one in range(OF_MIXED)]
+        for name, number in wanted:
             path = directory / f"{name.replace(':', '-')}-{number:04d}.npz"
             if not path.exists():
                 _write(path, name, number, count)
@@ -114,7 +125,8 @@ def _write(path: Path, name: str, number: int, count: int) -> None:
             asked = random_.choice(wordings[:1] if random_.random() < 0.2 else wordings)
             text = manners.casually(asked, random_) if random_.random() < manners.CASUAL else asked
         try:
-            made += voices.spoken([text], Voice(name, random_.randint(*_WORDS_PER_MINUTE)))
+            voice = Voice(voices.speaker(name, random_), random_.randint(*_WORDS_PER_MINUTE))
+            made += voices.spoken([text], voice)
         except SpeechError:
             continue  # what cannot be aligned was not said as it is written
         texts.append((asked, text))

@@ -131,7 +131,6 @@ class Playwright:
 
     def __init__(self, seed: int, bank: Bank | None = None) -> None:
         self._bank = bank
-        self._people = list(bank.voices) if bank else []
         self._random = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
         self._talks: list[FloatArray] = []
@@ -164,7 +163,9 @@ class Playwright:
         return sounds.captured(scene.person, self._numpy)
 
     def _speaker(self) -> _Speaker:
-        person = self._random.choice(self._people) if self._people and self._random.random() < _PEOPLE else ""
+        person = ""
+        if self._bank and self._bank.voices and self._random.random() < _PEOPLE:
+            person = self._bank.voice(self._random)
         return _Speaker(voices.trained(self._random), person)
 
     def _topic(self, count: _Count, at: int) -> str:

@@ -41,8 +41,15 @@ PEOPLE_TRAINED: Final = (
     "kokoro:jf_tebukuro",
     "kokoro:jm_kumo+jf_nezumi",
     "kokoro:jm_kumo+jf_alpha",
+    "kokoro:mixed",
 )
 """Voices made from people's, to train with."""
+MIXED: Final = "kokoro:mixed"
+"""Another speaker for each phrase, somewhere between these four or a little beyond."""
+_MIXED_OF: Final = ("jm_kumo", "jf_alpha", "jf_gongitsune", "jf_tebukuro")
+_BEYOND: Final = (1.0, 1.4)
+"""Times as far from the middle of the four as a mixture of them is."""
+
 PEOPLE_DEVELOPED: Final = ("festival:kdl", "kokoro:jf_nezumi")
 """To choose by: which of two trainings is the better."""
 PEOPLE_RESERVED: Final = ("piper:joe", "flite:awb", "flite:slt", "festival:us-slt-hts")
@@ -67,6 +74,17 @@ def held_out(random_: random.Random, examiner: str = ESPEAK, language: Language 
     assert language == "en" or examiner == ESPEAK
     names = HELD_OUT if language == "en" else HELD_OUT_PORTUGUESE
     return _varied(random_.choice(names) if examiner == ESPEAK else _NAMES[examiner], random_)
+
+
+def speaker(name: str, random_: random.Random) -> str:
+    """Who speaks a phrase for ``name``, one of :data:`PEOPLE_TRAINED`: a voice of :mod:`lab.speech.people`."""
+    if name != MIXED:
+        return name
+    drawn = [random_.expovariate(1.0) ** 2 for _ in _MIXED_OF]  # mostly near one of them
+    middle, beyond = 1 / len(drawn), random_.uniform(*_BEYOND)
+    weights = [middle + beyond * (one / sum(drawn) - middle) for one in drawn]
+    mixed = "+".join(f"{weight:.2f}*{one}" for weight, one in zip(weights, _MIXED_OF, strict=True))
+    return f"{MIXED.partition(':')[0]}:{mixed}"
 
 
 def examiner_of(name: str) -> str:

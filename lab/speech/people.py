@@ -141,10 +141,13 @@ class _Kokoro:
             self._styles = dict(file)
 
     def __call__(self, text: str, voice: str, pace: float) -> FloatArray:
-        """``voice``: of the package, or two of them with a plus between."""
+        """``voice``: of the package, or several of them with a plus between, each with its weight and a star before it,
+        or all alike."""
         phonemes = " ".join(_hibari_voice("heart").phonemize(text))
         tokens = [self._tokens[letter] for letter in phonemes if letter in self._tokens]
-        style = np.mean([self._styles[name][len(tokens) - 1] for name in voice.split("+")], axis=0)
+        parts = [part.rpartition("*") for part in voice.split("+")]
+        styles = [self._styles[name][len(tokens) - 1] for *_, name in parts]
+        style = np.average(styles, axis=0, weights=[float(weight or 1) for weight, *_ in parts])
         given = {
             "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
             "style": style.reshape(1, -1).astype(np.float32),

@@ -64,7 +64,8 @@ def test_the_figures_are_those_that_were_measured() -> None:
 
 def test_pico_has_the_time_for_as_many_as_the_table_says() -> None:
     """Four frames every 80 ms, by steps of so many rows and so long, are less than a core."""
-    (line,) = [line for line in MEASURED.splitlines() if re.match(r"\| this server's engine +\| 4 +\| 28\.9", line)]
+    table = MEASURED.partition("--arch pico --slots 1,2,4 --seconds 10")[2].partition("The tiny checkpoint")[0]
+    (line,) = [line for line in table.splitlines() if re.match(r"\| this server's engine +\| 4 ", line)]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     step_ms, rows = float(cells[2].split()[0]), float(cells[6].split()[0])
     assert PICO / rows * step_ms < audio.FRAME_MS

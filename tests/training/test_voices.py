@@ -35,11 +35,14 @@ def need_voice(name: str) -> None:
 
 def test_who_examines_has_neither_been_trained_nor_chosen_by() -> None:
     speakers = [
-        {part for name in some for part in name.partition(":")[2].split("+")}
+        {part.rpartition("*")[2] for name in some for part in name.partition(":")[2].split("+")}
         for some in (voices.PEOPLE_TRAINED, voices.PEOPLE_DEVELOPED, voices.PEOPLE_RESERVED)
     ]
     assert not speakers[0] & speakers[2]
     assert not speakers[1] & speakers[2]
+    mixed = {voices.speaker("kokoro:mixed", random.Random(seed)) for seed in range(20)}
+    assert len(mixed) == 20
+    assert {part.rpartition("*")[2] for name in mixed for part in name.partition(":")[2].split("+")} < speakers[0]
     assert voices.RESERVED == ("espeak-ng", "joe", "awb", "slt", "us-slt-hts")
     assert recordings.SPEAKER not in {*speakers[0], *speakers[1]}
 
@@ -48,7 +51,8 @@ def test_who_examines_has_neither_been_trained_nor_chosen_by() -> None:
 def test_each_word_of_a_voice_is_found_where_it_is_said(name: str) -> None:
     """The second text says "stop" after three words more than the first, and so later."""
     need_voice(name)
-    early, late = voices.spoken(["stop counting now", "please would you stop counting"], Voice(name))
+    voice = Voice(voices.speaker(name, random.Random(1)))
+    early, late = voices.spoken(["stop counting now", "please would you stop counting"], voice)
     assert [word for _, word in early.words] == ["stop", "counting", "now"]
     assert early.words[0][0] < 0.15
     assert late.words[2][1] == "you"
