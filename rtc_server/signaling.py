@@ -123,22 +123,22 @@ async def session(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/api/sessions/{id}/events", Policy(query_token=True, session="id"))
+@routes.get("/api/sessions/{id}/events", Policy(query_token=True, session="id"), head=False)
 async def session_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (HTML, section 9.2), for those who have no data channel."""
     followed = request.app[REGISTRY].get(request.match_info["id"], visitor_of(request))
     last = request.headers.get("Last-Event-ID", "0")
     if not last.isascii() or not last.isdigit():
         raise BadRequest("Last-Event-ID must be the id of an event.")
-    stream = followed.outbox.follow(int(last[:18]))
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
     most_s = visitor_of_a_socket(request).principal.max_session_s
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        async with asyncio.timeout(most_s), contextlib.aclosing(stream):
-            await send_events(response, stream)
+    async with followed.outbox.following(int(last[:18])) as stream:
+        await response.prepare(request)  # not before there is a place: an answer that has begun cannot be a refusal
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(most_s):
+                await send_events(response, stream)
     return response
 
 

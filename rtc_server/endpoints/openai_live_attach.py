@@ -5,7 +5,6 @@ and may mute, change and end the session. It carries no audio.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from aiohttp import web
 
@@ -63,8 +62,7 @@ class Attached(SocketTransport):
     async def close(self, flush: bool = True) -> None:
         """After the session's last event, if it has ended."""
         if self._session.outbox.closed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._following), CLOSE_S)
+            await asyncio.wait({self._following}, timeout=CLOSE_S)
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
         await super().close(flush)
@@ -72,7 +70,7 @@ class Attached(SocketTransport):
     async def _follow(self) -> None:
         outbox = self._session.outbox
         try:
-            async with contextlib.aclosing(outbox.follow(outbox.last)) as following:
+            async with outbox.following(outbox.last) as following:
                 async for _, text, event in following:
                     for told in self._talk.outgoing(text, event):
                         self.say(told)

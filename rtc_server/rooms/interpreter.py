@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 from rtc_server.audio import FloatArray
-from rtc_server.errors import NotFound, Overloaded, ServerError
+from rtc_server.errors import EngineUnavailable, NotFound, Overloaded, ServerError
 from rtc_server.metrics import Metrics
 from rtc_server.rooms.message import Message, unpacked
 from rtc_server.rooms.room import Room
+from rtc_server.system.tasks import outcome_of
 from rtc_server.translation.client import Translator
 from rtc_server.translation.model import TranslatorInfo, Utterance
 
@@ -95,7 +96,7 @@ class Interpreter:
             task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
             self._speaking[key] = task
             task.add_done_callback(lambda done: self._spoken(key, done))
-        return await asyncio.shield(self._speaking[key])
+        return await outcome_of(self._speaking[key], EngineUnavailable())
 
     async def close(self) -> None:
         """Give up what is under way. Idempotent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from rtc_server.rooms.mailbox import KEPT, Mailbox
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.record import KEPT_MESSAGES, RoomRecord, lasts, read_event, record_of, write, write_event
 from rtc_server.rooms.store import Command, Store
+
+logger = logging.getLogger(__name__)
 
 LEASE_MS: Final = 10_000
 """After so long a home that says nothing is none any more."""
@@ -180,10 +183,8 @@ class StoredJournal:
         self._finish("release")
         if self._task is None:
             return
-        with contextlib.suppress(RoomsPaused, TimeoutError):
-            self._store.require()
-            async with asyncio.timeout(RENEW_S):
-                await asyncio.shield(self._task)
+        if self._store.answers:
+            await asyncio.wait({self._task}, timeout=RENEW_S)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -200,6 +201,12 @@ class StoredJournal:
         try:
             while not await self._step():
                 pass
+        except asyncio.CancelledError:
+            self._lost = True  # what waits to be written is not
+            raise
+        except Exception:  # the border of a task: nothing more of this room is written, and others go on
+            self._lost = True
+            logger.exception("a room's journal failed")
         finally:
             for settled in self._settling:
                 self._resolve(settled)
@@ -212,6 +219,14 @@ class StoredJournal:
         renews = not self._news.is_set()
         self._news.clear()
         batch = self._take(renews)
+        try:
+            return await self._write_batch(batch)
+        finally:  # cancelled included: those who wait for it have no other sign of its end
+            for settled in batch.settling:
+                self._resolve(settled)
+
+    async def _write_batch(self, batch: _Batch) -> bool:
+        """Whether it was the last."""
         while batch.commands:
             try:
                 answer = await self._write(batch.commands)
@@ -222,7 +237,6 @@ class StoredJournal:
                 continue
             if answer == _LOST:
                 self._lost = True
-                self._settling.extend(batch.settling)
                 self._on_lost()
                 return True
             if answer == _WRITTEN:
@@ -232,8 +246,6 @@ class StoredJournal:
             self._claimed = True
         for mailbox, number, event in batch.mail:
             mailbox.hand_out(number, event)
-        for settled in batch.settling:
-            self._resolve(settled)
         return batch.ends
 
     def _take(self, renews: bool) -> _Batch:

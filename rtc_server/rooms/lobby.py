@@ -15,6 +15,7 @@ from typing import Final
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.engine import Engine
 from rtc_server.errors import (
+    BadMessage,
     ModelLoadError,
     RateLimited,
     RoomsPaused,
@@ -32,6 +33,7 @@ from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room, readable
 from rtc_server.rooms.simultaneous import Simultaneous
+from rtc_server.system.tasks import outcome_of
 from rtc_server.translation.client import Translator
 
 logger = logging.getLogger(__name__)
@@ -107,9 +109,11 @@ class Lobby:
         waiting = [asyncio.create_task(part.wait_settled(), name="lobby-wakes") for part in parts if not part.ready]
         if not waiting:
             return
-        await asyncio.wait(waiting, timeout=left_s)
-        for task in waiting:
-            task.cancel()
+        try:
+            await asyncio.wait(waiting, timeout=left_s)
+        finally:
+            for task in waiting:
+                task.cancel()
         for error in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(error, ModelLoadError):
                 logger.warning("rooms do without a model: %s", error.message)
@@ -210,7 +214,7 @@ class Lobby:
         if task is None:
             task = self._arriving[room_id] = asyncio.create_task(self._arrive(room_id), name="room-arrives")
             task.add_done_callback(lambda _: self._arriving.pop(room_id, None))
-        return await asyncio.shield(task)
+        return await outcome_of(task, RoomsPaused())
 
     def room(self, room_id: str) -> Room:
         """Raises UnknownRoom, RoomsPaused."""
@@ -240,9 +244,11 @@ class Lobby:
         return room, room.member(token)
 
     def obey(self, room: Room, member: Member, command: RoomCommand) -> Message | None:
-        """A command of a member. Raises UnknownLanguage, RateLimited."""
+        """A command of a member. Raises BadMessage for one that says nothing, UnknownLanguage, RateLimited."""
         self.allow(member)
         if isinstance(command, Say):
+            if not readable(command.text):
+                raise BadMessage("There is no text in the message.")
             return self.write(room, member, command.text)
         if command.language is not None:
             self.require_language(command.language)

@@ -150,7 +150,8 @@ class Captions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
                 if self._ahead is not None:
-                    await self._ahead
+                    # Not awaited itself: a reset or the loss of the slot cancels it, which would end the session's end.
+                    await asyncio.wait({self._ahead})
                 await stream.feed_silence(frames_of(flush_s))
                 await stream.drained()
         self._tell(self._words.finish())

@@ -7,8 +7,9 @@ Knows connections only as something that sends text.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final, Protocol
 
 from rtc_server.errors import ServerFull
@@ -16,6 +17,8 @@ from rtc_server.protocols import events
 from rtc_server.sessions.event_log import EventLog
 
 MAX_FOLLOWERS: Final = 8
+
+Follower = AsyncGenerator[tuple[int, str, events.ServerEvent], None]
 
 
 class Channel(Protocol):
@@ -98,26 +101,31 @@ class Outbox:
         """The client has closed its channel, and may open another: that goes on where this one has ended."""
         self.seen = max(self.seen, self._sent)
 
-    async def follow(self, seq: int) -> AsyncGenerator[tuple[int, str, events.ServerEvent], None]:
-        """The events after ``seq`` that are still kept, and then each as it comes, to the end: number, text, and the
-        event that it says. Raises ServerFull."""
+    @contextlib.asynccontextmanager
+    async def following(self, seq: int) -> AsyncIterator[Follower]:
+        """A follower's place, and the events that it gets: those after ``seq`` that are still kept, and then each as it
+        comes, to the end: number, text, and the event that it says. Raises ServerFull."""
         if len(self._followers) >= MAX_FOLLOWERS:
             raise ServerFull("Enough already follow the events of this session.")
-        news, seen = asyncio.Event(), seq
+        news = asyncio.Event()
         self._followers.add(news)
         try:
-            while True:
-                news.clear()
-                # Looked at before the log: what is said while a follower takes an event is read in the next round.
-                closed = self._closed
-                for number, text, event in self._log.since(seen):
-                    seen = number
-                    yield number, text, event
-                if closed:
-                    return
-                await news.wait()
+            async with contextlib.aclosing(self._since(seq, news)) as follower:
+                yield follower
         finally:
             self._followers.discard(news)
+
+    async def _since(self, seen: int, news: asyncio.Event) -> Follower:
+        while True:
+            news.clear()
+            # Looked at before the log: what is said while a follower takes an event is read in the next round.
+            closed = self._closed
+            for number, text, event in self._log.since(seen):
+                seen = number
+                yield number, text, event
+            if closed:
+                return
+            await news.wait()
 
     def close(self) -> None:
         """The last word was said. Followers come to their end. Idempotent."""

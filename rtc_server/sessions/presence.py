@@ -18,6 +18,7 @@ from rtc_server.errors import ResumeRefused
 from rtc_server.sessions.resume import ResumeTokens
 from rtc_server.sessions.state import EndReason, SessionEvent, SessionMachine, SessionState
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
+from rtc_server.system.tasks import outcome_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,8 @@ class Presence:
 
     async def resume(self, token: str, request: str, last_seq: int | None, connect: Connect) -> Resumed:
         """Put another transport in the place of the one there is. ``connect`` makes it, and what its client is answered
-        with; ``request`` is what the client asks by. Raises ResumeRefused, and what ``connect`` raises.
+        with; ``request`` is what the client asks by. Raises ResumeRefused, also when the session ends meanwhile, and
+        what ``connect`` raises.
 
         When cancelled it goes on: the client that asks again, its answer lost, gets the answer.
         """
@@ -135,7 +137,7 @@ class Presence:
         if self._tokens.redeem(token, request):
             self._resuming = asyncio.create_task(self._reconnect(connect, last_seq), name=f"resume-{self._log_id}")
         assert self._resuming is not None, "a request that was redeemed before was being answered"
-        return await asyncio.shield(self._resuming)
+        return await outcome_of(self._resuming, ResumeRefused())
 
     def refuse_resumes(self) -> None:
         """From now on a client whose path is lost does not come back."""

@@ -84,7 +84,10 @@ async def _pass_on_socket(
         autoping=False,
     ) as far:
         near = web.WebSocketResponse(
-            protocols=[far.protocol] if far.protocol else (), max_msg_size=_MAX_MESSAGE_BYTES, autoping=False
+            protocols=[far.protocol] if far.protocol else (),
+            max_msg_size=_MAX_MESSAGE_BYTES,
+            autoping=False,
+            compress=False,  # as the process behind: audio does not get smaller, and what is sent cannot swell here
         )
         await near.prepare(request)
         ways = [asyncio.create_task(_copy(far, near)), asyncio.create_task(_copy(near, far))]

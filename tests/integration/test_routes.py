@@ -84,7 +84,6 @@ HEAD    /api/sessions/x                 known
 PATCH   /api/sessions/x                 known
 DELETE  /api/sessions/x                 known     crowded
 GET     /api/sessions/x/events          known     ?token
-HEAD    /api/sessions/x/events          known
 POST    /whip/x                         known     offer, problem
 OPTIONS /whip/x                         known     takes SDP, problem
 PATCH   /whip/x/x                       known     problem

@@ -13,7 +13,7 @@ import pytest
 
 from lab.waiting import until
 from rtc_server.audio import FloatArray
-from rtc_server.errors import NotFound
+from rtc_server.errors import EngineUnavailable, NotFound
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import Playing, RoomMessage, RoomSettings
 from rtc_server.rooms.interpreter import Interpreter
@@ -144,3 +144,15 @@ async def test_a_sound_is_made_once_however_many_ask() -> None:
         again = await interpreter.sound_of(room, message, "en")
         np.testing.assert_allclose(again, sounds[0], atol=1e-4)
         assert count(interpreter.translator._metrics, "rtc_translations_total", outcome="done") == 1
+
+
+async def test_those_who_wait_for_a_sound_when_the_server_ends_are_told() -> None:
+    """And not cancelled with what they wait for, which would drop their requests without an answer."""
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        message = room.say(ann, "abc", "text", 0, 0.0)
+        asked = asyncio.create_task(interpreter.sound_of(room, message, "en"), name="asked")
+        await asyncio.sleep(0)
+        await interpreter.close()
+        with pytest.raises(EngineUnavailable):
+            await asked

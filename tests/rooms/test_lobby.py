@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from lab.waiting import until
 from rtc_server.engine.client import EngineClient
-from rtc_server.errors import ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
+from rtc_server.errors import BadMessage, RoomsPaused, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
 from rtc_server.metrics import Metrics
+from rtc_server.protocols.rooms import Say
+from rtc_server.rooms.homes import Homes
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.lobby import Lobby
 from rtc_server.rooms.room import EMPTY_S
@@ -106,3 +109,41 @@ async def test_what_is_missing_is_waited_for_by_the_first_clients_only() -> None
     assert (sleeper.started, sleeper.asked, first.done()) == (1, 1, False)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "lobby-wakes"])
+
+
+class SlowHomes:
+    """Of a Redis that takes its time."""
+
+    process = "0-0"
+
+    def __init__(self) -> None:
+        self.store = SimpleNamespace(answers=True)
+
+    async def claim(self, room_id: str) -> str | None:
+        return await asyncio.Event().wait() and room_id
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_those_who_wait_for_a_room_when_the_server_ends_are_told() -> None:
+    """And not cancelled with what they wait for, which would drop their requests without an answer."""
+    metrics = Metrics()
+    lobby = Lobby("0-0", Interpreter(None, metrics), [], metrics, 10, homes=cast("Homes", SlowHomes()))
+    asked = [asyncio.create_task(lobby.home_of("0-1-room"), name="asked") for _ in range(2)]
+    await asyncio.sleep(0)
+    await lobby.close()
+    for each in asked:
+        with pytest.raises(RoomsPaused):
+            await each
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t", "\x01", "\u200b\u2060", "\u202e \ufeff"])
+async def test_a_message_in_which_nothing_is_to_be_seen_is_none(text: str) -> None:
+    lobby = a_lobby(Clock())
+    room = lobby.create(None, False)
+    member, _ = lobby.join(room, "Ann", "en")
+    with pytest.raises(BadMessage):
+        lobby.obey(room, member, Say(text))
+    assert room.messages == []

@@ -274,6 +274,29 @@ async def test_the_last_words_come_before_the_goodbye() -> None:
         assert kinds.index("word") < kinds.index("disconnected")
 
 
+async def test_a_reset_behind_the_goodbye_does_not_end_the_end() -> None:
+    """It cancels what the last words wait for, and the session's end was cancelled with it: the connection stayed, and
+    nothing was left that would have closed it."""
+    gate = threading.Event()
+    gate.set()
+    async with running(gate=gate) as server:
+        call = await opened(server)
+        await call.until_captions(("on", None))
+        await call.say(7)
+        captions = call.session.user_audio.captions
+        assert captions is not None
+        gate.clear()
+        captions.on_pause(FRAME_MS)
+        await asyncio.sleep(0)
+        assert captions._ahead is not None, "silence that waits for the model"
+        call.session.on_message(call.transport, '{"type":"bye"}')
+        await until(lambda: captions._closed, "that the last words are waited for")
+        call.session.on_message(call.transport, '{"type":"reset"}')
+        gate.set()
+        await until(lambda: len(server.registry) == 0, "the end")
+        assert call.transport.closed
+
+
 async def test_they_wait_with_their_session_for_its_client() -> None:
     async with running() as server:
         call = await opened(server)

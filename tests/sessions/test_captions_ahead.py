@@ -167,6 +167,22 @@ async def test_the_last_words_of_a_conversation_wait_for_what_is_under_way() -> 
         assert heard.words == [("1", 0), ("2", 1)]
 
 
+async def test_a_new_conversation_that_begins_while_the_last_words_are_waited_for_ends_nothing_else() -> None:
+    """What it cancels was waited for by the end of the session, which was cancelled with it, and left all as it was."""
+    gate = threading.Event()
+    gate.set()
+    async with microphone(gate) as heard:
+        gate.clear()
+        heard.say(1)
+        heard.pause()
+        ending = asyncio.create_task(heard.captions.finish(), name="end")
+        await asyncio.sleep(0)
+        assert heard.captions._ahead is not None, "silence that waits for the model"
+        heard.captions.reset()
+        gate.set()
+        await ending
+
+
 @pytest.mark.parametrize(("step_ms", "hurries"), [(None, True), (40.0, True), (40.1, False)])
 def test_a_model_that_is_slow_is_given_no_more_to_do(step_ms: float | None, hurries: bool) -> None:
     metrics, settings = Metrics(), Settings(model="echo")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
-from lab.waiting import until
 from rtc_server.errors import ServerFull
 from rtc_server.protocols import events
 from rtc_server.sessions.outbox import MAX_FOLLOWERS, Outbox
@@ -73,32 +73,30 @@ async def test_a_slow_follower_hears_the_last_word() -> None:
     """That is said, and the outbox closed, while the follower still holds the event before."""
     outbox = Outbox()
     outbox.emit(events.Text("a"))
-    follower = outbox.follow(0)
-    first = await anext(follower)
-    outbox.emit(events.Disconnected("bye"))
-    outbox.close()
-    rest = [event async for event in follower]
+    async with outbox.following(0) as follower:
+        first = await anext(follower)
+        outbox.emit(events.Disconnected("bye"))
+        outbox.close()
+        rest = [event async for event in follower]
     assert [number for number, _, _ in (first, *rest)] == [1, 2]
 
 
 async def test_a_follower_waits_for_what_comes() -> None:
     outbox = Outbox()
-    follower = outbox.follow(0)
-    waiting = asyncio.create_task(anext(follower), name="follower")
-    await until(lambda: bool(outbox._followers), "the follower to listen")
-    outbox.emit(events.Text("a"))
-    assert (await waiting)[0] == 1
-    await follower.aclose()
+    async with outbox.following(0) as follower:
+        waiting = asyncio.create_task(anext(follower), name="follower")
+        await asyncio.sleep(0)
+        outbox.emit(events.Text("a"))
+        assert (await waiting)[0] == 1
     assert not outbox._followers
 
 
-async def test_followers_are_bounded() -> None:
+async def test_followers_are_bounded_before_they_have_heard_anything() -> None:
     outbox = Outbox()
-    outbox.emit(events.Text("a"))
-    followers = [outbox.follow(0) for _ in range(MAX_FOLLOWERS + 1)]
-    for follower in followers[:-1]:
-        await anext(follower)
-    with pytest.raises(ServerFull):
-        await anext(followers[-1])
-    for follower in followers:
-        await follower.aclose()
+    async with contextlib.AsyncExitStack() as following:
+        for _ in range(MAX_FOLLOWERS):
+            await following.enter_async_context(outbox.following(0))
+        with pytest.raises(ServerFull):
+            await following.enter_async_context(outbox.following(0))
+    async with outbox.following(0):
+        assert len(outbox._followers) == 1
