@@ -25,6 +25,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.client.microphone import MICROPHONE_HZ, Microphone, silent_microphone
 from rtc_server.media.inbound import InboundStream
 from rtc_server.protocols.events import CHANNEL_LABEL
+from rtc_server.system.tasks import to_the_end
 from rtc_server.webrtc.rtp_packet import Packet
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 
@@ -223,7 +224,9 @@ class VoiceClient:
                 answer = await self._post(http, body)
         self.session = answer["session"]
         self._resume_token = answer["resume"]["token"] if answer.get("resume") else None
-        await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        # To the end: aiortc closes here what a bundle has no use for, and, cut short, leaves half of it open for ever.
+        taking = pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        await to_the_end(taking, "client-answer")
 
     async def _post(self, http: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
         async with http.post(f"{self._url}/api/offer", json=body) as response:

@@ -213,9 +213,11 @@ class IceConnection(Connection):
         if not questions:
             return []
         tasks = [asyncio.create_task(question, name="gather") for question in questions]
-        done, pending = await asyncio.wait(tasks, timeout=timeout_s)
-        for task in pending:
-            task.cancel()
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=timeout_s)
+        finally:
+            for task in tasks:
+                task.cancel()
         found = [task.result() for task in tasks if task in done and task.exception() is None]
         self._protocols += [protocol for _, protocol in found if protocol is not None]
         return [candidate for candidate, _ in found]

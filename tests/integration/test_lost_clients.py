@@ -7,12 +7,14 @@ import json
 
 import aiohttp
 import pytest
+from aiortc import RTCSessionDescription
 
 from lab.network.vanishing import vanish
 from lab.sound.tones import Ear, tone
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
+from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, get_json, offering
 from tests.support.leftovers import leaves_nothing
@@ -124,3 +126,27 @@ async def test_a_client_that_leaves_while_it_connects() -> None:
         await until_empty(server)
         await assert_gives_back(server, before)
         await assert_serves(server.url)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_client_that_gives_up_while_it_takes_the_answer_keeps_no_socket(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whatever turn of the loop: half of what a bundle does not need was left open."""
+    begun, take = asyncio.Event(), LeanPeerConnection.setRemoteDescription
+
+    async def noted(pc: LeanPeerConnection, description: RTCSessionDescription) -> None:
+        if description.type == "answer":
+            begun.set()
+        await take(pc, description)
+
+    monkeypatch.setattr(LeanPeerConnection, "setRemoteDescription", noted)
+    async with running_server("--model", "echo", "--connect-timeout-s", "1") as server, leaves_nothing(server):
+        client = VoiceClient(f"http://127.0.0.1:{server.port}")
+        connecting = asyncio.create_task(client.connect(), name="connect")
+        await begun.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        await client.close()
