@@ -121,8 +121,6 @@ def build_app(server: Server) -> web.Application:
     app[page.FILES] = page.files()
     if server.rooms is not None:
         app[rooms.LOBBY] = server.rooms.lobby
-        if server.rooms.lobby.simultaneous is not None:
-            app[operations.SIMULTANEOUS] = server.rooms.lobby.simultaneous
         if server.settings.seamless_door:
             app[seamless.DOOR] = seamless.Door(server.rooms.lobby, server.admission, server.uploads)
     for module in modules:
@@ -239,11 +237,7 @@ class Server:
 
     def _make_simultaneous(self) -> Simultaneous | None:
         made = make_simultaneous(self.settings, self.metrics)
-        return None if made is None else Simultaneous(made[0], made[1].targets, made[1].notice)
-
-    @property
-    def _simultaneous(self) -> Simultaneous | None:
-        return None if self.rooms is None else self.rooms.lobby.simultaneous
+        return None if made is None else Simultaneous(made[0], self.metrics, made[1].targets, made[1].notice)
 
     def _make_neighbours(self) -> Neighbours | None:
         """Other media processes that have rooms, if they may be on other machines. Raises ConfigError."""
@@ -280,10 +274,9 @@ class Server:
 
     def _all_engines(self) -> list[Engine]:
         """In the order in which they are closed: rooms before what they are made of."""
-        rooms = [] if self.rooms is None else [self.rooms]
         others = [engine for engine in self.engines.values() if engine is not self.rooms]
-        beside = [] if self._simultaneous is None else [self._simultaneous.engine]
-        return [*rooms, *others, *beside, *([] if self.detector is None else [self.detector])]
+        beside = None if self.rooms is None else self.rooms.lobby.simultaneous.engine
+        return [each for each in (self.rooms, *others, beside, self.detector) if each is not None]
 
     async def _serve(self, bound: socket.socket, connections: Connections) -> asyncio.Server | Handshakes:
         if self.certificate is not None:
@@ -308,8 +301,8 @@ class Server:
         async with asyncio.TaskGroup() as group:
             for engine in self._all_engines():
                 group.create_task(engine.wait_settled(), name=f"load-{engine.service}")
-        if self._simultaneous is not None:
-            self._simultaneous.require_translates()
+        if self.rooms is not None:
+            self.rooms.lobby.simultaneous.require_translates()
 
     async def stop(self, grace_s: float) -> None:
         """Drain, then close sessions, engines and sockets, in this order."""

@@ -162,6 +162,12 @@ class Metrics:
             "1 while the Redis that rooms are in does not answer, and nothing can be said in them.",
             registry=r,
         )
+        self.lanes_failed = Counter(
+            "rtc_lanes_failed",
+            "Times that a speaker who was to be translated while speaking got no row of a model, or lost it, by code.",
+            ["code"],
+            registry=r,
+        )
         self.room_seconds = Histogram(
             "rtc_room_seconds",
             "From the end of what was said in a room to its translation.",

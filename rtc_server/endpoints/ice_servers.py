@@ -11,11 +11,10 @@ from aiohttp import web
 from rtc_server.access.principals import NOBODY
 from rtc_server.turn.ice_servers import IceServer, IceServers, user_key
 from rtc_server.web.gate import visitor_of
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 ICE_SERVERS: Final = web.AppKey("ice_servers", IceServers)
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 routes = Routes()
 
@@ -26,7 +25,7 @@ async def ice_servers(request: web.Request) -> web.Response:
         "ice_servers": servers_for(request),
         "expires_in_s": request.app[ICE_SERVERS].expires_in_s,
     }
-    return web.json_response(body, headers=_NO_STORE)
+    return web.json_response(body, headers=NO_STORE)
 
 
 def servers_for(request: web.Request) -> list[IceServer]:

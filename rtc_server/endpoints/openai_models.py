@@ -12,12 +12,11 @@ from rtc_server.sessions.admission import Admission
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 MODEL_NAMES: Final = web.AppKey("model_names", ModelNames)
 CREATED: Final = web.AppKey("created", int)
 """When this server started, in seconds since 1970: what it tells of all models."""
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 routes = Routes(errors=Envelope.OPENAI)
 
@@ -26,7 +25,7 @@ routes = Routes(errors=Envelope.OPENAI)
 async def models(request: web.Request) -> web.Response:
     served = _served(request.app[REGISTRY].admission, visitor_of(request).principal)
     listed = [describe(name, request.app[CREATED]) for name in names_of(served)]
-    return web.json_response({"object": "list", "data": listed}, headers=_NO_STORE)
+    return web.json_response({"object": "list", "data": listed}, headers=NO_STORE)
 
 
 @routes.get("/v1/models/{model:.+}", Policy())
@@ -35,7 +34,7 @@ async def model(request: web.Request) -> web.Response:
     name = request.match_info["model"].removesuffix("/")
     served = _served(request.app[REGISTRY].admission, visitor_of(request).principal)
     request.app[MODEL_NAMES].service_of(name, served)
-    return web.json_response(describe(name, request.app[CREATED]), headers=_NO_STORE)
+    return web.json_response(describe(name, request.app[CREATED]), headers=NO_STORE)
 
 
 def service_for(request: web.Request, name: str | None) -> str:

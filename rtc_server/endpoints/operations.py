@@ -14,23 +14,21 @@ from aiohttp import web
 from rtc_server import __version__
 from rtc_server.config import speaking_command
 from rtc_server.endpoints.ice_servers import servers_for_anybody
+from rtc_server.endpoints.rooms import LOBBY
 from rtc_server.engine.engine import Engine
 from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
 from rtc_server.metrics import CONTENT_TYPE, Metrics, merged
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
-from rtc_server.rooms.simultaneous import Simultaneous
+from rtc_server.rooms.lobby import Lobby
 from rtc_server.services import ECHO
 from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
-from rtc_server.web.routes import Policy, Routes, Who
+from rtc_server.web.routes import NO_STORE, Policy, Routes, Who
 from rtc_server.web.siblings import SIBLINGS, Siblings, came_from_sibling
 
 METRICS: Final = web.AppKey("metrics", Metrics)
-SIMULTANEOUS: Final = web.AppKey("simultaneous", Simultaneous)
 STARTED_AT: Final = web.AppKey("started_at", float)
-
-NO_STORE: Final = {"Cache-Control": "no-store"}
 
 _HEALTH: Final = Policy(Who.ANYONE, when_crowded=True)
 _OPERATORS: Final = Policy(Who.OPERATOR)
@@ -115,7 +113,7 @@ def _status(request: web.Request) -> dict[str, Any]:
         },
         "captions": _captions_status(registry.captioners.of_dialogues),
         "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
-        "simultaneous": _simultaneous_status(request.app.get(SIMULTANEOUS)),
+        "simultaneous": _simultaneous_status(request.app.get(LOBBY)),
     }
 
 
@@ -188,12 +186,12 @@ def _captions_status(captioner: Captioner | None) -> dict[str, int | bool] | Non
     return None if captioner is None else {"on": captioner.on, "room": captioner.room}
 
 
-def _simultaneous_status(simultaneous: Simultaneous | None) -> dict[str, Any] | None:
+def _simultaneous_status(lobby: Lobby | None) -> dict[str, Any] | None:
     """None where members of rooms are not translated while they speak."""
-    if simultaneous is None:
+    if lobby is None or lobby.simultaneous.engine is None:
         return None
-    told = {"pairs": sorted(simultaneous.pairs), "notice": simultaneous.notice or None}
-    return told | _engine_status(simultaneous.engine)
+    told = {"pairs": sorted(lobby.simultaneous.pairs), "notice": lobby.simultaneous.notice or None}
+    return told | _engine_status(lobby.simultaneous.engine)
 
 
 def _rounded(value: float | None) -> float | None:

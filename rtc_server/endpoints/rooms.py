@@ -18,7 +18,6 @@ from aiohttp import web
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.endpoints.operations import NO_STORE
 from rtc_server.errors import BadRequest, Forbidden, NotFound, ServerFull, UnknownMember, UnsupportedMediaType
 from rtc_server.protocols.rooms import Language, Name, RoomEvent, RoomSettings, Say, Text
 from rtc_server.rooms.invitation import link_of, qr_code
@@ -29,7 +28,7 @@ from rtc_server.services import TRANSLATE
 from rtc_server.signaling import send_events
 from rtc_server.translation.languages import name_of
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 from rtc_server.web.siblings import SIBLINGS, came_from_sibling
 
 LOBBY: Final = web.AppKey("lobby", Lobby)
@@ -86,7 +85,6 @@ async def list_rooms(request: web.Request) -> web.Response:
         if siblings is not None and not asked_by_sibling:
             for text in (await siblings.ask(request)).values():
                 rooms += json.loads(text)["rooms"]
-    simultaneous = lobby.simultaneous
     languages = [
         {"code": code, "name": name_of(code), "hears": code in lobby.heard, "speaks": code in lobby.speaks}
         for code in sorted(lobby.languages, key=name_of)
@@ -96,7 +94,7 @@ async def list_rooms(request: web.Request) -> web.Response:
             "rooms": rooms,
             "languages": languages,
             "pairs": sorted(lobby.pairs),
-            "simultaneous": sorted(frozenset() if simultaneous is None else simultaneous.pairs),
+            "simultaneous": sorted(lobby.simultaneous.pairs),
             "notice": lobby.notice or None,
         },
         headers=NO_STORE,

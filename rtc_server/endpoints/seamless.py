@@ -20,7 +20,6 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray, samples_to_ms
 from rtc_server.decoding.reader import MediaReader
-from rtc_server.endpoints.operations import NO_STORE
 from rtc_server.endpoints.sockets import Turn, abort, close_code, make_socket, receive, receive_data, say_goodbye
 from rtc_server.endpoints.transcribe import Uploads
 from rtc_server.endpoints.transcribe_body import temporary_file
@@ -52,7 +51,7 @@ from rtc_server.sessions.admission import Admission
 from rtc_server.transcription.file import Progress, transcribe
 from rtc_server.translation.languages import LANGUAGES, tag_of
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 logger = logging.getLogger(__name__)
 

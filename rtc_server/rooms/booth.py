@@ -79,5 +79,4 @@ def _heard(lobby: Lobby) -> Iterator[str]:
         if engine.info is not None:
             yield from engine.info.languages
     yield from sorted(lobby.interpreter.hears)
-    if lobby.simultaneous is not None:
-        yield from sorted(lobby.simultaneous.hears)
+    yield from sorted(lobby.simultaneous.hears)

@@ -70,10 +70,13 @@ class Interpreter:
         if not pending and pcm is not None:
             pending = [message.language]  # its own members want to read it
         for language in pending:
-            speak = message.kind == "speech" and any(
-                member.listens and member.language == language for member in room if member.id != message.member
-            )
-            self.begin(room, message, language, speak, pcm)
+            self._begin_for_listeners(room, message, language, pcm)
+
+    def interpret_into(self, room: Room, message: Message, language: str, pcm: FloatArray | None = None) -> None:
+        """As :meth:`interpret`, into one language, if the message is pending in it."""
+        rendering = message.renderings.get(language)
+        if rendering is not None and rendering.state == "pending":
+            self._begin_for_listeners(room, message, language, pcm)
 
     def begin(self, room: Room, message: Message, language: str, speak: bool, pcm: FloatArray | None = None) -> None:
         """Begin to translate a message into one language. ``speak``: it is to be heard as well."""
@@ -84,6 +87,12 @@ class Interpreter:
         task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _begin_for_listeners(self, room: Room, message: Message, language: str, pcm: FloatArray | None) -> None:
+        speak = message.kind == "speech" and any(
+            member.listens and member.language == language for member in room if member.id != message.member
+        )
+        self.begin(room, message, language, speak, pcm)
 
     async def sound_of(self, room: Room, message: Message, language: str) -> FloatArray:
         """A message as sound, which is made once, however many ask. Raises NotFound where there is no voice or no text,

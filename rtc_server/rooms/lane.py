@@ -6,7 +6,7 @@ nothing of transports, nor of utterances.
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,14 +22,16 @@ from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room
 
-logger = logging.getLogger(__name__)
-
 _GROWTH_FRAMES: Final = 8
 """Between two events of a message that grows."""
 _MOST_TEXT: Final = 1_000
 _MOST_HEARD: Final = 4
 _SLACK_MS: Final = 400
 """By so much, at most, speech has begun before its detector tells."""
+_LAG_MS: Final = 6_000
+"""Longer than such a model lags behind a speaker: if it has written nothing for so long, it has nothing more to say."""
+_MOST_UNSAID: Final = 16
+"""Utterances: a lag has no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,20 @@ class Limits:
     longest: int = 12_000 // FRAME_MS
 
 
+@dataclass(frozen=True, slots=True)
+class Unsaid:
+    """What was said, up to ``end_ms`` of the microphone, and the model has yet to say. ``pcm``: as it was said, where
+    the translator of utterances hears for itself."""
+
+    message: Message
+    end_ms: int
+    pcm: FloatArray | None
+
+
 class Lane:
-    """From ``source`` into ``target``. ``paused``: whether nothing can be written down just now. ``failed``: there is
-    no row, or not any more. ``resets``: how often it was wiped."""
+    """From ``source`` into ``target``. ``paused``: whether nothing can be written down just now. ``on_failed``: called
+    with the reason when there is no row, or not any more; ``failed``: it was. ``resets``: how often the row was
+    wiped."""
 
     def __init__(
         self,
@@ -55,6 +68,7 @@ class Lane:
         target: str,
         clock: Callable[[], float],
         paused: Callable[[], bool],
+        on_failed: Callable[[ServerError], None],
         limits: Limits,
     ) -> None:
         self.target = target
@@ -65,10 +79,16 @@ class Lane:
         self._source = source
         self._clock = clock
         self._paused = paused
+        self._on_failed = on_failed
         self._limits = limits
         self._stream: EngineStream | None = None
         self._closed = False
         self._since_ms: int | None = None
+        self._origin_ms = 0
+        """Of the microphone, when the conversation with the model began."""
+        self._written_ms = 0
+        """Of the microphone, at the frame for which the model wrote last."""
+        self._unsaid: deque[Unsaid] = deque(maxlen=_MOST_UNSAID)
         self._age = self._quiet = 0
         self._message: Message | None = None
         self._text = ""
@@ -102,12 +122,13 @@ class Lane:
         if self._since_ms is None:
             if not may_begin:
                 return
-            self._since_ms = at_ms - FRAME_MS
+            self._since_ms = self._origin_ms = at_ms - FRAME_MS
             self._room.begin_interpreting(self._member, self.target)
         self._age += 1
         self._quiet = self._quiet + 1 if quiet else 0
         if self._age >= self._limits.oldest and self._quiet >= self._limits.pause and self._message is None:
             self._stream.reset()
+            self._origin_ms = at_ms - FRAME_MS
             self.resets += 1
             self._age = 0
             self._heard.clear()
@@ -117,11 +138,20 @@ class Lane:
         """Whether what was said from ``start_ms`` of the microphone on has been heard by the model."""
         return not self.failed and self._since_ms is not None and start_ms + _SLACK_MS >= self._since_ms
 
-    def hear(self, text: str) -> None:
-        """What was said of late, as another model has written it down."""
-        self._heard = [*self._heard[-_MOST_HEARD + 1 :], text]
-        if self._message is not None:
-            self._take_heard(self._message)
+    def hear(self, message: Message, end_ms: int, pcm: FloatArray | None = None) -> None:
+        """What was said up to ``end_ms`` of the microphone, and has been heard by the model: as another one has written
+        it down, or as sound."""
+        self._unsaid.append(Unsaid(message, end_ms, pcm))
+        if message.original:
+            self._heard = [*self._heard[-_MOST_HEARD + 1 :], message.original]
+            if self._message is not None:
+                self._take_heard(self._message)
+
+    def take_unsaid(self) -> list[Unsaid]:
+        """What the model has not come to, or not to the end of, the oldest first. Once."""
+        unsaid = list(self._unsaid)
+        self._unsaid.clear()
+        return unsaid
 
     def close(self) -> None:
         """Give the row back; what there is of a message is the message. Idempotent."""
@@ -133,43 +163,56 @@ class Lane:
         self._end()
 
     def on_output(self, output: StreamOutput) -> None:
-        if self._closed:
+        if self._closed or self.failed:
             return
         pcm = audio.silence(FRAME_SAMPLES) if output.pcm is None else audio.sanitise(output.pcm)
         self._room.interpret(self._member, self.target, pcm)
+        heard_ms = self._origin_ms + output.frame * FRAME_MS
         if output.text:
-            self._write(output.text)
+            self._write(output.text, heard_ms)
         else:
             self._silent += 1
+        if self._message is not None:
+            self._sound.append(pcm)
+            if self._silent >= self._limits.quiet:
+                self._end_message()
+            elif len(self._sound) % _GROWTH_FRAMES == 0 and self._text != self._told:
+                self._grow(self._message)
         if self._message is None:
-            return
-        self._sound.append(pcm)
-        if self._silent >= self._limits.quiet:
-            self._end_message()
-        elif len(self._sound) % _GROWTH_FRAMES == 0 and self._text != self._told:
-            self._grow(self._message)
+            self._tick_off(heard_ms)
 
     def on_engine_error(self, error: ServerError) -> None:
         self._fail(error)
 
     def _fail(self, error: ServerError) -> None:
-        logger.info("a speaker is translated by utterances: %s", error.code)
-        self.failed = True
-        self._end()
+        if not self.failed and not self._closed:
+            self.failed = True
+            self._on_failed(error)
+            self._end()
 
     def _end(self) -> None:
         self._end_message()
         if self._since_ms is not None:
             self._room.end_interpreting(self._member)
 
-    def _write(self, text: str) -> None:
+    def _tick_off(self, heard_ms: int) -> None:
+        """The model is silent, and has heard the microphone up to ``heard_ms``: it has said what it wrote on after, and
+        what is long ago."""
+        while self._unsaid and (
+            self._unsaid[0].end_ms <= self._written_ms or self._unsaid[0].end_ms + _LAG_MS <= heard_ms
+        ):
+            self._unsaid.popleft()
+
+    def _write(self, text: str, heard_ms: int) -> None:
         self._silent = 0
         if self._message is not None and self._is_full(text.startswith(" ")):
             self._end_message()
         if self._message is not None:
             self._text += text
+            self._written_ms = heard_ms
         elif text.strip() and not self._paused():
             self._text = self._told = text.strip()
+            self._written_ms = heard_ms
             now = self._clock()
             self._message = self._room.begin_message(self._member, self._source, self.target, self._text, now)
             self._take_heard(self._message)

@@ -47,7 +47,7 @@ class Lobby:
     what is said, each in its languages; those of ``own`` are there for rooms alone, and are started, as the translator
     is, when a client first looks into the lobby. ``detects``: a detector tells when members speak. ``most``: rooms.
     ``homes``: of rooms that other processes may go on with; None: they last as long as this one. ``simultaneous``: what
-    translates speakers while they speak, if anything does; it has an engine that is not the lobby's."""
+    translates speakers while they speak, by an engine that is not the lobby's; None: nothing does."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Lobby:
         self.interpreter = interpreter
         self.clock = clock
         self.homes = homes
-        self.simultaneous = simultaneous
+        self.simultaneous = simultaneous or Simultaneous(None, metrics)
         if homes is not None:
             homes.store.watch = self._on_store
         self._journals: dict[str, StoredJournal] = {}
@@ -133,8 +133,7 @@ class Lobby:
             for room in self:
                 self._let_go(room)
             await self.homes.close()
-        if self.simultaneous is not None:
-            await self.simultaneous.close()
+        await self.simultaneous.close()
         await self.interpreter.close()
         if self.interpreter.translator is not None:
             await self.interpreter.translator.close()
@@ -144,24 +143,22 @@ class Lobby:
     def heard(self) -> frozenset[str]:
         """Languages in which what is said is understood."""
         of_engines = (engine.info.languages for engine in self.recognisers if engine.info is not None)
-        hears = frozenset[str]() if self.simultaneous is None else self.simultaneous.hears
-        return self.interpreter.hears.union(hears, *of_engines)
+        return self.interpreter.hears.union(self.simultaneous.hears, *of_engines)
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """From which language into which what is said is translated, by utterances or while it is said."""
-        return self.interpreter.pairs | (frozenset() if self.simultaneous is None else self.simultaneous.pairs)
+        return self.interpreter.pairs | self.simultaneous.pairs
 
     @property
     def speaks(self) -> frozenset[str]:
         """Languages that have a voice."""
-        return self.interpreter.speaks | (frozenset() if self.simultaneous is None else self.simultaneous.speaks)
+        return self.interpreter.speaks | self.simultaneous.speaks
 
     @property
     def notice(self) -> str:
         """What users of the models that translate have to know."""
-        notices = [self.interpreter.info.notice, "" if self.simultaneous is None else self.simultaneous.notice]
-        return " ".join(filter(None, notices))
+        return " ".join(filter(None, [self.interpreter.info.notice, self.simultaneous.notice]))
 
     @property
     def languages(self) -> frozenset[str]:

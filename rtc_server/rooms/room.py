@@ -247,14 +247,31 @@ class Room:
         message = self._new_message(member, language or member.language, kind, text, spoken_ms, ended_at)
         message.elsewhere = elsewhere
         for wanted in sorted(self.needed(member, message.language) - {elsewhere}):
-            possible = (message.language, wanted) in self.translated
-            message.renderings[wanted] = Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
+            message.renderings[wanted] = self._wanted(message, wanted)
         self._keep(message)
         for other in self:
             self._tell(other, message)
             if kind == "speech" and other.language in message.renderings and other is not member:
                 other.expect(message)
         return message
+
+    def take_up(self, message: Message) -> None:
+        """The model that was to translate a message ``elsewhere`` has not come to it: it is as if there had been none,
+        pending in that language if a member of it is here."""
+        language, message.elsewhere = message.elsewhere, ""
+        if any(member.here and member.language == language for member in self):
+            message.renderings[language] = self._wanted(message, language)
+        if message.id in self._messages:
+            self._journal.said(message)
+        for member in self:
+            if member.language == language and language in message.renderings:
+                self._tell(member, message)
+                if member.id != message.member:
+                    member.expect(message)
+
+    def _wanted(self, message: Message, language: str) -> Rendering:
+        possible = (message.language, language) in self.translated
+        return Rendering() if possible else Rendering("failed", reason=UNTRANSLATABLE)
 
     def begin_interpreting(self, member: Member, language: str) -> None:
         """From now on a model translates ``member`` into ``language`` while they speak."""

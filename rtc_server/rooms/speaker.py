@@ -116,19 +116,16 @@ class Speaker:
             pcm = self._sound_of(cut)
         elif self._member.echoes.has(cut.text, ended_at - spoken_ms / 1000):
             return
-        elsewhere = ""
-        if self._lane is not None and self._lane.covers(cut.start_ms):
-            elsewhere = self._lane.target
-            if cut.text:
-                self._lane.hear(cut.text)
+        lane = self._lane if self._lane is not None and self._lane.covers(cut.start_ms) else None
+        elsewhere = "" if lane is None else lane.target
         message = self._room.say(self._member, cut.text, "speech", spoken_ms, ended_at, self._language, elsewhere)
+        if lane is not None:
+            lane.hear(message, cut.end_ms, pcm)
         self._lobby.interpreter.interpret(self._room, message, pcm)
 
     def _interpret(self, frame: FloatArray) -> None:
         """Give a frame to the model that translates while the speaker speaks, if one does and there is a row."""
         simultaneous = self._lobby.simultaneous
-        if simultaneous is None:
-            return
         if self._lane is not None and self._lane.failed:
             self._end_lane()
             self._no_lane_until = self._lobby.clock() + RETRY_S
@@ -147,9 +144,14 @@ class Speaker:
             self._lane.push(frame, self.heard_ms, quiet, not (by_utterances and self._cutter.speaking))
 
     def _end_lane(self) -> None:
-        if self._lane is not None:
-            self._lane.close()
-            self._lane = None
+        """What its model has not said, because its engine has died or the speaker left, is an utterance's."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        lane.close()
+        for each in lane.take_unsaid():
+            self._room.take_up(each.message)
+            self._lobby.interpreter.interpret_into(self._room, each.message, lane.target, each.pcm)
 
     def _sound_of(self, cut: Cut) -> FloatArray:
         kept = np.concatenate(self._sound)

@@ -16,6 +16,8 @@ from aiohttp import hdrs, web
 from rtc_server.web.envelopes import Envelope
 
 MAX_BODY_BYTES: Final = 64 * 1024
+NO_STORE: Final = {"Cache-Control": "no-store"}
+"""Headers of an answer that is true for the moment, or for one client alone."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _H = TypeVar("_H", bound=Handler)
 

@@ -68,9 +68,10 @@ class Kitchen:
         self.clock = Clock()
         self.engine = engine
         self.translator = translator
+        self.metrics = Metrics()
         self.lobby = Lobby(
-            *("0-0", Interpreter(translator, Metrics()), [cast("Engine", Recogniser())], Metrics(), 10),
-            simultaneous=Simultaneous(engine, {"pt": "en"}, "", limits),
+            *("0-0", Interpreter(translator, Metrics()), [cast("Engine", Recogniser())], self.metrics, 10),
+            simultaneous=Simultaneous(engine, self.metrics, {"pt": "en"}, "", limits),
             clock=self.clock,
         )
         self.room = self.lobby.create("Kitchen", private=False)
@@ -85,13 +86,16 @@ class Kitchen:
         self.speakers.append(speaker)
         return member, client, speaker
 
-    async def pass_frames(self, frames: int, *speakers: Speaker, pcm: FloatArray | None = None) -> None:
-        """Of all these microphones, no faster than the model hears them."""
+    async def pass_frames(
+        self, frames: int, *speakers: Speaker, pcm: FloatArray | None = None, answered: bool = True
+    ) -> None:
+        """Of all these microphones, no faster than the model hears them; if it does."""
         for _ in range(frames):
             self.clock.now += FRAME_MS / 1000
             for speaker in speakers:
                 speaker.on_frame(silence(FRAME_SAMPLES) if pcm is None else pcm)
-            await until(lambda: all(stream.in_flight < 2 for stream in self.engine.streams), "the model's answer")
+            if answered:
+                await until(lambda: all(stream.in_flight < 2 for stream in self.engine.streams), "the model's answer")
 
     async def until_interpreted(self, speaker: Speaker) -> Lane:
         """Until this speaker's lane has begun."""
@@ -103,15 +107,21 @@ class Kitchen:
             await asyncio.sleep(0.01)
         raise AssertionError("no lane")
 
-    async def says(self, speaker: Speaker, text: str) -> None:
+    async def says(self, speaker: Speaker, text: str, answered: bool = True) -> None:
         """Word after word, what the detector tells of it, and the pause in which it is cut."""
         speaker.on_event(SpeechStarted(speaker.heard_ms))
         for word in text.split():
             began = speaker.heard_ms
-            await self.pass_frames(3, speaker, pcm=noise())
+            await self.pass_frames(3, speaker, pcm=noise(), answered=answered)
             speaker.on_event(Word(word, began, speaker.heard_ms))
         speaker.on_event(SpeechEnded(speaker.heard_ms))
-        await self.pass_frames(SETTLES_MS // FRAME_MS, speaker)
+        await self.pass_frames(SETTLES_MS // FRAME_MS, speaker, answered=answered)
+
+    async def until_translated(self, client: Client, text: str) -> None:
+        """Until an utterance is there, from its last letter to its first."""
+        await until(
+            lambda: (text[::-1], "ready") in [(told, state) for _, told, state in client.messages], "the utterance"
+        )
 
     @property
     def translated(self) -> float:
@@ -168,7 +178,6 @@ async def kitchen(engine: EngineClient, translator: Translator, limits: Limits |
     finally:
         for speaker in made.speakers:
             speaker.finish()
-        assert made.lobby.simultaneous is not None
         await made.lobby.simultaneous.close()
         await made.lobby.interpreter.close()
         await until(lambda: engine.slots_used == engine.slots_asked_for == 0, "every row")
@@ -293,7 +302,7 @@ async def test_what_is_interpreted_is_not_translated_once_more_and_the_others_re
         await where.until_interpreted(speaker)
         before = where.translated
         await where.says(speaker, "bom dia")
-        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in ute.messages], "German")
+        await where.until_translated(ute, "bom dia")
         await where.pass_frames(60, speaker)
         assert where.translated == before + 1
         assert [each.original for each in own.of(RoomMessage)] == ["bom dia"]
@@ -313,7 +322,8 @@ async def test_one_for_whom_there_is_no_row_is_translated_by_utterances_until_th
         _, client = where.seat("Ann", "en")
         await where.until_interpreted(first)
         await where.says(second, "bom dia")
-        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        await where.until_translated(client, "bom dia")
+        await until(lambda: count(where.metrics, "rtc_lanes_failed_total", code="server_full") == 1, "its refusal")
         first.finish()
         where.room.leave(bia, where.clock())
         where.clock.now += RETRY_S
@@ -335,7 +345,7 @@ async def test_speech_that_had_begun_before_is_an_utterances_to_its_end(
         speaker.on_event(Word("bom", 80, 400))
         speaker.on_event(SpeechEnded(speaker.heard_ms))
         await where.pass_frames(SETTLES_MS // FRAME_MS, speaker)
-        await until(lambda: ("mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        await where.until_translated(client, "bom")
         await where.until_interpreted(speaker)
 
 
@@ -375,13 +385,71 @@ async def test_an_engine_that_dies_leaves_its_speakers_to_utterances_and_takes_t
         await until(lambda: lane.failed, "news of its death")
         assert (begun, "ready") in [(number, state) for number, _, state in client.messages]
         await where.says(speaker, "bom dia")
-        await until(lambda: ("aid mob", "ready") in [(text, state) for _, text, state in client.messages], "by word")
+        await where.until_translated(client, "bom dia")
         await until(lambda: engine.ready, "another engine", timeout_s=60)
         where.clock.now += RETRY_S
         await where.until_interpreted(speaker)
+        assert count(where.metrics, "rtc_lanes_failed_total", code="engine_failed") == 1
+
+
+async def test_what_was_said_and_the_model_had_not_come_to_when_its_engine_died_is_an_utterances(
+    checkpoint: Path, translator: Translator
+) -> None:
+    async with loaded(checkpoint) as engine, kitchen(engine, translator, Limits(quiet=NEVER, longest=NEVER)) as where:
+        _, own, speaker = where.speaker("Ana")
+        ann, client = where.seat("Ann", "en")
+        _, ute = where.seat("Ute", "de")
+        lane = await where.until_interpreted(speaker)
+        await where.says(speaker, "bom dia")
+        await where.until_translated(ute, "bom dia")
+        before = where.translated
+        assert "bom dia" not in [each.original for each in client.of(RoomMessage) if not each.grows]
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: lane.failed, "news of its death")
+        await where.pass_frames(1, speaker)
+        await where.until_translated(client, "bom dia")
+        assert where.translated == before + 1
+        assert [each.original for each in own.of(RoomMessage)] == ["bom dia"]
+        (spoken,) = {each.id for each in client.of(RoomMessage) if each.text == "aid mob"}
+        await where.pass_frames(1, speaker)
+        assert where.room.hear(ann, where.clock()).any()
+        assert Playing(spoken, "started") in client.events
+
+
+async def test_what_a_speaker_says_last_is_an_utterances_if_the_model_has_not_said_it(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator, Limits(quiet=NEVER, longest=NEVER)) as where:
+        ana, _, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        await where.says(speaker, "bom dia")
+        speaker.finish()
+        where.room.leave(ana, where.clock())
+        await where.until_translated(client, "bom dia")
+        assert not [each for each in where.room.messages if each.only and each.text_in("en") == ""]
+
+
+async def test_what_no_listener_is_left_for_is_translated_for_the_one_who_comes_next(
+    engine: EngineClient, translator: Translator
+) -> None:
+    async with kitchen(engine, translator, Limits(quiet=NEVER, longest=NEVER)) as where:
+        _, _, speaker = where.speaker("Ana")
+        ann, _ = where.seat("Ann", "en")
+        await where.until_interpreted(speaker)
+        await where.says(speaker, "bom dia")
+        before = where.translated
+        where.room.leave(ann, where.clock())
+        await where.pass_frames(10, speaker)
+        assert engine.slots_used == 0
+        assert where.translated == before
+        ben, client = where.seat("Ben", "en")
+        where.lobby.catch_up(where.room, ben)
+        await where.until_translated(client, "bom dia")
 
 
 async def test_a_model_that_does_not_translate_is_refused(tmp_path: Path) -> None:
     async with loaded(write_tiny_checkpoint(tmp_path / "tiny-moshi", "moshi")) as engine:
         with pytest.raises(ModelLoadError, match="tiny-moshi: this model does not translate"):
-            Simultaneous(engine, {"pt": "en"}).require_translates()
+            Simultaneous(engine, Metrics(), {"pt": "en"}).require_translates()

@@ -382,3 +382,39 @@ def test_what_grows_is_kept_as_far_as_it_is_and_for_whom() -> None:
     assert spoken.renderings == {}
     inherited = read_message(write(record_of(spoken))).message(9.0)
     assert (inherited.is_for("en"), inherited.is_for("pt")) == (False, True)
+
+
+def test_what_a_model_did_not_come_to_is_translated_after_all_and_shown_where_it_cannot_be() -> None:
+    room = a_room()
+    ann, own = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    _, eva = seated(room, "Eva", "es")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0, elsewhere="pt")
+    assert client.messages == []
+    room.take_up(message)
+    assert client.messages == [("1", "good morning", "pending")]
+    room.rendered(message, "pt", 2.0, "bom dia", "good morning", SOUND)
+    assert client.messages[1:] == [("1", "bom dia", "ready")]
+    heard(room, ana, 1, 2.0)
+    assert Playing("1", "started") in client.events
+    assert len(own.messages) == len(eva.messages) == 1
+
+    room.translated = frozenset()
+    lost = room.say(ann, "well", "speech", 400, 3.0, elsewhere="pt")
+    room.take_up(lost)
+    assert (client.of(RoomMessage)[-1].state, client.of(RoomMessage)[-1].reason) == ("failed", "untranslatable")
+    assert client.messages[-1] == ("2", "well", "failed")
+
+
+def test_what_a_model_did_not_come_to_when_no_listener_was_left_waits_for_the_next() -> None:
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, _ = seated(room, "Ana", "pt")
+    message = room.say(ann, "good morning", "speech", 1000, 1.0, elsewhere="pt")
+    room.leave(ana, 2.0)
+    room.take_up(message)
+    assert message.renderings == {}
+    inherited = read_message(write(record_of(message))).message(9.0)
+    assert inherited.is_for("pt")
+    late, _ = seated(room, "Rui", "pt")
+    assert room.untranslated(late) == [message]
