@@ -3,6 +3,7 @@ it. The model is a tiny random Hibiki."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -118,3 +119,23 @@ async def test_one_who_speaks_french_is_heard_and_read_in_english_while_speaking
         await until(lambda: engine.slots_used == 0, "the row")
         assert b'rtc_slots_used{service="simultaneous"} 0.0' in server.metrics.render()
     assert b'rtc_slots{service="simultaneous"} 1.0' in server.metrics.render()
+
+
+async def test_a_server_that_ends_gives_lanes_its_grace_and_then_all_rows_back(checkpoint: Path) -> None:
+    """And leaves no message half written."""
+    async with serving(checkpoint) as server:
+        url, engine = url_of(server), engine_of(server)
+        room = await create_room(url, "Kitchen")
+        async with RoomClient(url, room.id, "Luc", "fr", speaking()), RoomClient(url, room.id, "Ann", "en") as ann:
+            begun = await until_grown(ann)
+            drain = asyncio.create_task(server.admission.drain(60))
+            await until(lambda: server.admission.draining, "the drain")
+            await until_grown(ann, begun.text)
+            assert (engine.slots_used, drain.done()) == (1, False)
+            await server.admission.close()
+            await drain
+            assert engine.slots_used == engine.slots_asked_for == 0
+            assert server.rooms is not None
+            (left,) = server.rooms.lobby
+            texts = [(each.renderings["en"].state, bool(each.text_in("en"))) for each in left.messages]
+            assert set(texts) == {("ready", True)}

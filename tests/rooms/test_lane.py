@@ -417,6 +417,56 @@ async def test_what_was_said_and_the_model_had_not_come_to_when_its_engine_died_
         assert Playing(spoken, "started") in client.events
 
 
+async def test_what_is_said_to_an_engine_that_has_fallen_silent_is_an_utterances(
+    checkpoint: Path, translator: Translator
+) -> None:
+    async with loaded(checkpoint) as engine, kitchen(engine, translator) as where:
+        _, _, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        lane = await where.until_interpreted(speaker)
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await where.says(speaker, "bom dia", answered=False)
+            assert lane.covers(speaker.heard_ms)
+            await until(lambda: lane.failed, "news of its silence")
+            await where.pass_frames(1, speaker, answered=False)
+            await where.until_translated(client, "bom dia")
+            await where.says(speaker, "boa noite", answered=False)
+            await where.until_translated(client, "boa noite")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await until(lambda: engine.ready, "its answer")
+        where.clock.now += RETRY_S
+        assert await where.until_interpreted(speaker) is not lane, "the only row was given back"
+        assert engine.pid == pid
+        assert count(where.metrics, "rtc_lanes_failed_total", code="engine_unavailable") == 1
+
+
+async def test_what_the_model_has_said_is_not_an_utterance_when_its_engine_dies_later(
+    checkpoint: Path, translator: Translator
+) -> None:
+    async with loaded(checkpoint) as engine, kitchen(engine, translator, Limits(quiet=2)) as where:
+        _, own, speaker = where.speaker("Ana")
+        _, client = where.seat("Ann", "en")
+        lane = await where.until_interpreted(speaker)
+        await where.says(speaker, "bom dia")
+        for _ in range(400):
+            await where.pass_frames(1, speaker)
+            if not lane._unsaid:
+                break
+        before = where.translated
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: lane.failed, "news of its death")
+        await where.says(speaker, "boa noite")
+        await where.until_translated(client, "boa noite")
+        assert where.translated == before + 1
+        assert [each.original for each in own.of(RoomMessage)] == ["bom dia", "boa noite"]
+        assert "aid mob" not in [text for _, text, _ in client.messages]
+
+
 async def test_what_a_speaker_says_last_is_an_utterances_if_the_model_has_not_said_it(
     engine: EngineClient, translator: Translator
 ) -> None:
