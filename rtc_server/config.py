@@ -267,8 +267,6 @@ class Settings:
             raise ConfigError(
                 "--seamless-door is for a server with rooms, in one media process: --workers 1, no --redis."
             )
-        if self.simultaneous and self.workers != "1":
-            raise ConfigError("--simultaneous is for one media process: --workers 1.")
         if self.simultaneous and self.rooms == "off":
             raise ConfigError("--simultaneous translates members of rooms: leave --rooms off out.")
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -313,7 +311,9 @@ class EngineSettings:
     engine_listen: str = _setting(
         "127.0.0.1:7700", "HOST:PORT that media nodes connect to; 0.0.0.0:7700 for all that reach it and have the key"
     )
-    engine_service: Literal["dialogue", "transcribe", "echo"] = _setting("dialogue", "which service's model it runs")
+    engine_service: Literal["dialogue", "transcribe", "echo", "simultaneous"] = _setting(
+        "dialogue", "which service's model it runs; simultaneous: that of --simultaneous"
+    )
     engine_grace_s: float = _setting(
         33.0, "seconds that the slots of a media node which has fallen silent are kept", 3, 3600
     )

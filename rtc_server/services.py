@@ -43,7 +43,7 @@ ECHO: Final = "echo"
 DIALOGUE: Final = "dialogue"
 TRANSCRIBE: Final = "transcribe"
 SERVICES: Final = (DIALOGUE, TRANSCRIBE, ECHO)
-"""All that an engine can have."""
+"""Of those that clients ask for by name, all that an engine can have."""
 TRANSLATE: Final = "translate"
 """Rooms: what a server puts together of its other services, and of a translator."""
 ALL_SERVICES: Final = (*SERVICES, TRANSLATE)
@@ -51,6 +51,8 @@ DETECTOR: Final = "vad"
 """Not a service: no client asks for it by name."""
 SIMULTANEOUS: Final = "simultaneous"
 """Not a service either: rooms translate with it while one speaks."""
+ENGINES: Final = (*SERVICES, SIMULTANEOUS)
+"""All that may be on another machine, or in another process of this one."""
 _CPU_SLOTS: Final = 1
 _CPU_BUNDLED_SLOTS: Final = 4
 """The model that comes with the package was made to converse with so many at a time on two cores."""
@@ -125,6 +127,12 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
     return specs
 
 
+def plan_all(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
+    """As :func:`plan`, and what is no service: the engine that translates members of rooms while they speak."""
+    simultaneous = plan_simultaneous(settings, cuda_devices)
+    return [*plan(settings, cuda_devices), *([] if simultaneous is None else [simultaneous])]
+
+
 def remote_engines(settings: Settings) -> dict[str, str]:
     """The addresses of engines on other machines, by service. Raises ConfigError."""
     addresses: dict[str, str] = {}
@@ -132,10 +140,14 @@ def remote_engines(settings: Settings) -> dict[str, str]:
         service, equals, address = entry.partition("=")
         if not equals or not is_host_and_port(address):
             raise ConfigError(f"--engine-at {entry!r} is not SERVICE=HOST:PORT.")
-        if service not in SERVICES:
+        if service not in ENGINES:
             raise ConfigError(
-                f"--engine-at {entry}: there is no service {service}.{did_you_mean(service, SERVICES)}",
-                hint=f"There are: {', '.join(SERVICES)}.",
+                f"--engine-at {entry}: there is no service {service}.{did_you_mean(service, ENGINES)}",
+                hint=f"There are: {', '.join(ENGINES)}.",
+            )
+        if service == SIMULTANEOUS and not settings.simultaneous:
+            raise ConfigError(
+                f"--engine-at {entry} goes with --simultaneous, which says between which languages it translates."
             )
         if service in addresses:
             raise ConfigError(f"--engine-at names two engines of {service}.")
@@ -276,6 +288,7 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
     engines: dict[str, Engine] = {
         service: EngineClient(service, maker, metrics, shared=True)
         for service, maker in _remote_makers(settings).items()
+        if service in SERVICES
     }
     engines |= {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
     engines |= _pooled_engines(settings, metrics)
@@ -374,8 +387,8 @@ def make_recognisers(settings: Settings, metrics: Metrics) -> list[EngineClient]
 
 
 def plan_simultaneous(settings: Settings, cuda_devices: int) -> EngineSpec | None:
-    """The engine that translates members of rooms while they speak, if there is one."""
-    if not settings.simultaneous:
+    """The engine to start here that translates members of rooms while they speak, if there is one."""
+    if not settings.simultaneous or SIMULTANEOUS in remote_engines(settings):
         return None
     device = resolve_device(settings, cuda_devices)
     slots = settings.simultaneous_slots or (_CPU_SLOTS if device == "cpu" else _CUDA_SLOTS)
@@ -385,13 +398,15 @@ def plan_simultaneous(settings: Settings, cuda_devices: int) -> EngineSpec | Non
 def make_simultaneous(settings: Settings, metrics: Metrics) -> tuple[EngineClient, Published] | None:
     """Its engine client, not started yet, and what it translates; None for none. Raises ConfigError, and ModelLoadError
     for what can be known to be missing by now."""
-    spec = plan_simultaneous(settings, hardware.cuda_devices())
-    if spec is None:
+    if not settings.simultaneous:
         return None
     what = simultaneous.describe(settings.simultaneous, settings.simultaneous_pairs)
-    check_models([spec])
     if what.notice:
         logger.info("%s: %s", SIMULTANEOUS, what.notice)
+    spec = plan_simultaneous(settings, hardware.cuda_devices())
+    if spec is None:
+        return EngineClient(SIMULTANEOUS, _remote_makers(settings)[SIMULTANEOUS], metrics, shared=True), what
+    check_models([spec])
     return EngineClient(spec.service, _link_maker(spec, settings), metrics), what
 
 

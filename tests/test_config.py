@@ -447,11 +447,11 @@ def test_pages_are_a_number_or_left_open(text: str) -> None:
         parse([f"--kv-pages={text}"], {})
 
 
-@pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off")])
-def test_who_is_translated_while_they_speak_is_in_a_room_of_one_process(arguments: tuple[str, str]) -> None:
-    parse(["--simultaneous", "kyutai/hibiki-1b-pytorch-bf16"], environment={})
+def test_who_is_translated_while_they_speak_is_in_a_room() -> None:
+    model = ["--simultaneous", "kyutai/hibiki-1b-pytorch-bf16"]
+    parse([*model, "--workers", "2"], environment={})
     with pytest.raises(ConfigError, match="--simultaneous"):
-        parse(["--simultaneous", "kyutai/hibiki-1b-pytorch-bf16", *arguments], environment={})
+        parse([*model, "--rooms", "off"], environment={})
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ("--rooms", "off"), ("--redis", "redis://127.0.0.1:6379/0")])

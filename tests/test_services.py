@@ -24,6 +24,7 @@ from rtc_server.services import (
     make_transcriber,
     make_translator,
     plan,
+    plan_all,
     plan_simultaneous,
     remote_engines,
     resolve_model,
@@ -257,12 +258,29 @@ def test_what_runs_elsewhere_is_not_planned_here() -> None:
     assert remote_engines(both) == {"dialogue": "gpu:7700", "transcribe": "[::1]:7701", "echo": "gpu:7702"}
     scribe = Settings(engine_at=("transcribe=gpu:7701",), **told)
     assert [spec.service for spec in plan(scribe, 0)] == ["dialogue", "echo"]
+    hibiki = Settings(simultaneous=HIBIKI, stt="none", **told)
+    assert [spec.service for spec in plan_all(hibiki, 0)] == ["dialogue", "echo", "simultaneous"]
+    apart = dataclasses.replace(hibiki, engine_at=("simultaneous=gpu:7702",))
+    assert [spec.service for spec in plan_all(apart, 0)] == ["dialogue", "echo"]
+    assert kyutai(plan(apart, 1)[0]).beside == ()
 
 
 def test_an_engine_elsewhere_is_in_the_order_of_services(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("x" * 32)
     settings = Settings(model="pico", engine_at=("dialogue=gpu:7700",), cluster_key=str(tmp_path / "key"))
     assert list(make_engines(settings, Metrics())) == ["dialogue", "echo"]
+
+
+def test_an_engine_elsewhere_that_translates_while_one_speaks_is_no_service(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 32)
+    at: dict[str, Any] = {"engine_at": ("simultaneous=gpu:7700",), "cluster_key": str(tmp_path / "key")}
+    settings = Settings(model="echo", simultaneous="elsewhere/mine", simultaneous_pairs=("it=en",), **at)
+    assert list(make_engines(settings, Metrics())) == ["echo"]
+    made = make_simultaneous(settings, Metrics())
+    assert made is not None
+    assert (made[0].service, made[0].shared, made[1].targets) == ("simultaneous", True, {"it": "en"})
+    with pytest.raises(ConfigError, match="goes with --simultaneous"):
+        remote_engines(Settings(**at))
 
 
 @pytest.mark.parametrize(

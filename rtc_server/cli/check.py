@@ -28,7 +28,7 @@ from rtc_server.services import (
     check_models,
     check_translator,
     check_voices,
-    plan,
+    plan_all,
     plan_simultaneous,
     pooled_services,
     remote_engines,
@@ -223,8 +223,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         usable = torch.cuda.is_available()
         yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
     wants: list[Want] = []
-    simultaneous = plan_simultaneous(settings, devices)
-    for spec in [*plan(settings, devices), *([] if simultaneous is None else [simultaneous])]:
+    for spec in plan_all(settings, devices):
         if not isinstance(spec.options, KyutaiOptions):
             continue
         try:

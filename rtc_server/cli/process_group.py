@@ -30,10 +30,11 @@ from rtc_server.cli import media_process
 from rtc_server.config import Settings
 from rtc_server.engine import shared
 from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.owners import GRACE_S
 from rtc_server.engine.process import ChildSpec
 from rtc_server.engine.shared import SharedEngine
 from rtc_server.errors import ConfigError, StartupError
-from rtc_server.services import ECHO, child_spec, plan
+from rtc_server.services import ECHO, SIMULTANEOUS, child_spec, plan_all
 from rtc_server.system import descriptors, hardware
 from rtc_server.system.child_process import ChildProcess
 from rtc_server.web.listening import check, listen
@@ -48,6 +49,8 @@ _LIVED_S: Final = 30.0
 _CLOSE_S: Final = 10.0
 """For a process to end when its conversations have, before it is ended by force."""
 _SECRET_BYTES: Final = 48
+_LANES_GRACE_S: Final = 5.0
+"""Longer than a process of a busy machine is held up. A speaker who had no row is tried again as often."""
 
 
 def count_of(settings: Settings) -> int:
@@ -68,7 +71,7 @@ async def serve(settings: Settings) -> None:
     try:
         key_file, secret = _key(settings, directory)
         create_shared(directory, count, settings)
-        made = {name: SharedEngine(spec, secret) for name, spec in _engines(settings).items()}
+        made = {name: SharedEngine(spec, secret, _grace_s(name)) for name, spec in _engines(settings).items()}
         await _ProcessGroup(settings, bound, directory, key_file, parts, made).run()
     except* StartupError as group:
         error = group.exceptions[0]
@@ -105,8 +108,14 @@ def _key(settings: Settings, directory: Path) -> tuple[Path, bytes]:
 
 def _engines(settings: Settings) -> dict[str, ChildSpec]:
     """The engines that all media processes use, by service; an echo needs none. Their models are known to be there."""
-    specs = [spec for spec in plan(settings, hardware.cuda_devices()) if spec.service != ECHO]
+    specs = [spec for spec in plan_all(settings, hardware.cuda_devices()) if spec.service != ECHO]
     return {spec.service: child_spec(spec, settings) for spec in specs}
+
+
+def _grace_s(service: str) -> float:
+    """For which an engine keeps the slots of a media process that has fallen silent. Speakers do not come back to a row
+    of theirs, and others wait for it."""
+    return _LANES_GRACE_S if service == SIMULTANEOUS else GRACE_S
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -122,12 +122,21 @@ def _status_of_all(told: Mapping[int, dict[str, Any]], own: int) -> dict[str, An
     sessions: Counter[str] = Counter()
     for each in told.values():
         sessions.update(each["sessions"])
+    everyone = told.values()
     engines = {
-        name: engine | {"slots_used": sum(each["engines"][name]["slots_used"] for each in told.values())}
+        name: engine | _used([each["engines"][name] for each in everyone])
         for name, engine in told[own]["engines"].items()
     }
-    workers = {str(index): each for index, each in sorted(told.items())}
-    return told[own] | {"sessions": dict(sessions), "engines": engines, "workers": workers}
+    simultaneous = told[own]["simultaneous"]
+    if simultaneous is not None:
+        simultaneous = simultaneous | _used([each["simultaneous"] for each in everyone])
+    sums = {"sessions": dict(sessions), "engines": engines, "simultaneous": simultaneous}
+    return told[own] | sums | {"workers": {str(index): each for index, each in sorted(told.items())}}
+
+
+def _used(engine: Collection[dict[str, Any]]) -> dict[str, int]:
+    """Slots of one engine, by what each process tells of it."""
+    return {"slots_used": sum(each["slots_used"] for each in engine)}
 
 
 def _no_model_notice() -> dict[str, str]:

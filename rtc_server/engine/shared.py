@@ -19,6 +19,7 @@ import msgspec
 
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.messages import Stop
+from rtc_server.engine.owners import GRACE_S
 from rtc_server.engine.process import ChildSpec, PackedSpec
 from rtc_server.engine.served import ServedPort, serve_nodes
 from rtc_server.errors import ModelLoadError
@@ -40,15 +41,18 @@ class _FirstLine(msgspec.Struct, frozen=True):
     secret: bytes
     address: str
     tell: int
+    grace_s: float
 
 
 class SharedEngine:
-    """The parent's end. ``address``: HOST:PORT, the same for each process that takes another's place."""
+    """The parent's end. ``address``: HOST:PORT, the same for each process that takes another's place. ``grace_s``: for
+    which the slots of a media process that has fallen silent are kept."""
 
-    def __init__(self, spec: ChildSpec, secret: bytes) -> None:
+    def __init__(self, spec: ChildSpec, secret: bytes, grace_s: float = GRACE_S) -> None:
         self.address = _ANY_PORT
         self._spec = spec
         self._secret = secret
+        self._grace_s = grace_s
         self._process: ChildProcess | None = None
 
     @property
@@ -60,7 +64,7 @@ class SharedEngine:
         reading, writing = os.pipe()
         try:
             self._process = ChildProcess("rtc_server.engine.shared", pass_fds=(writing,))
-            line = _FirstLine(PackedSpec.of(self._spec), self._secret, self.address, writing)
+            line = _FirstLine(PackedSpec.of(self._spec), self._secret, self.address, writing, self._grace_s)
             self._process.tell(msgspec.json.encode(line) + b"\n")
         finally:
             os.close(writing)
@@ -96,7 +100,7 @@ def main() -> int:
     os.close(told.tell)
     threading.Thread(target=_end_with_input, args=(port,), name="parent", daemon=True).start()
     try:
-        serve_nodes(told.spec.load, port, told.spec.real_time)
+        serve_nodes(told.spec.load, port, told.spec.real_time, told.grace_s)
     except ModelLoadError as error:
         logger.error("the model cannot be loaded: %s %s", error.message, error.hint or "")
         return CANNOT_BE_LOADED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,19 @@ def test_engines_elsewhere_are_asked(tmp_path: Path) -> None:
     assert "3 slots, 0 of them in use" in text
     assert "--model" not in text
     assert "no --stt model" in text
+
+
+def test_an_engine_elsewhere_that_translates_while_one_speaks_is_asked_and_its_languages_told(
+    tmp_path: Path,
+) -> None:
+    """Its model is not looked for here."""
+    model: dict[str, Any] = {"simultaneous": "elsewhere/mine", "simultaneous_pairs": ("it=en",), "model": "echo"}
+    with served(slots=3) as engine:
+        at = (f"simultaneous={engine.address}",)
+        text, can_run = check.report(Settings(engine_at=at, cluster_key=str(key_file(tmp_path)), **model))
+    assert can_run
+    assert f"ok       simultaneous at {engine.address}: " in text
+    assert "ok       --simultaneous elsewhere/mine: it→en, while one speaks" in text
 
 
 def test_an_engine_elsewhere_that_does_not_answer_fails_the_check(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rtc_server.cli import engine
 from rtc_server.cli.engine import planned
 from rtc_server.cli.pool import placement, reached_at
 from rtc_server.cluster.ray_launcher import RayLauncher
-from rtc_server.config import PoolSettings, Settings, parse
+from rtc_server.config import EngineSettings, PoolSettings, Settings, parse
 from rtc_server.errors import ConfigError
 from tests.support.served import KEY
 
@@ -63,6 +66,19 @@ def test_engines_elsewhere_are_told_an_address_that_reaches_the_pool(listens: st
 def test_an_engine_that_is_in_a_pool_has_its_model_itself() -> None:
     told: dict[str, Any] = {"pool": POOL, "cluster_key": "k", "model": "pico"}
     assert planned(Settings(**told), "dialogue").service == "dialogue"
+
+
+def test_an_engine_that_translates_while_one_speaks_is_planned_and_in_no_pool(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 32)
+    told: dict[str, Any] = {"cluster_key": str(tmp_path / "key"), "device": "cpu"}
+    with pytest.raises(ConfigError) as caught:
+        planned(Settings(**told), "simultaneous")
+    assert caught.value.hint == "Name one with --simultaneous."
+    settings = Settings(simultaneous="kyutai/hibiki-1b-pytorch-bf16", **told)
+    spec = planned(settings, "simultaneous")
+    assert (spec.service, spec.options.slots) == ("simultaneous", 1)
+    with pytest.raises(ConfigError, match="no engines of simultaneous"):
+        engine.run(dataclasses.replace(settings, pool=POOL), EngineSettings(engine_service="simultaneous"))
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
+from lab.engine_process import engine_process, key_file
 from lab.waiting import until
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, FloatArray, level_dbfs, silence
 from rtc_server.config import Settings
@@ -145,15 +146,17 @@ async def engine(checkpoint: Path) -> AsyncIterator[EngineClient]:
 
 
 @contextlib.asynccontextmanager
-async def loaded(checkpoint: Path, slots: int = 1) -> AsyncIterator[EngineClient]:
+async def loaded(checkpoint: Path, **elsewhere: Any) -> AsyncIterator[EngineClient]:
+    """With one row, unless it is ``elsewhere``."""
     settings = Settings(
         simultaneous=str(checkpoint),
         simultaneous_pairs=("pt=en",),
-        simultaneous_slots=slots,
+        simultaneous_slots=1,
         device="cpu",
         threads=1,
         seed=1,
         allow_slow=True,
+        **elsewhere,
     )
     made = make_simultaneous(settings, Metrics())
     assert made is not None
@@ -415,6 +418,44 @@ async def test_what_was_said_and_the_model_had_not_come_to_when_its_engine_died_
         await where.pass_frames(1, speaker)
         assert where.room.hear(ann, where.clock()).any()
         assert Playing(spoken, "started") in client.events
+
+
+@pytest.mark.timeout(300)
+async def test_an_engine_elsewhere_that_is_drained_takes_no_other_speaker_and_leaves_those_it_has_to_utterances(
+    checkpoint: Path, translator: Translator, tmp_path: Path
+) -> None:
+    model = ("--simultaneous", str(checkpoint), "--simultaneous-slots", "2", "--device", "cpu", "--threads", "1")
+    options = ("--engine-service", "simultaneous", *model, "--allow-slow", "--drain-s", "600")
+    async with engine_process(tmp_path, *options) as process:
+        await process.wait_ready(120)
+        at = {"engine_at": (f"simultaneous={process.address}",), "cluster_key": str(key_file(tmp_path))}
+        async with loaded(checkpoint, **at) as engine, kitchen(engine, translator) as where:
+            _, _, first = where.speaker("Ana")
+            _, _, second = where.speaker("Bia")
+            _, client = where.seat("Ann", "en")
+            lane = await where.until_interpreted(first)
+            process.process.terminate()
+            await until(lambda: any("draining" in line for line in process.log), "the drain")
+            for _ in range(1000):
+                await where.pass_frames(1, second)
+                if count(where.metrics, "rtc_lanes_failed_total", code="server_full"):
+                    break
+                if second._lane is not None and second._lane.open:  # it came before the drain
+                    second.finish()
+                await asyncio.sleep(0.01)
+            assert count(where.metrics, "rtc_lanes_failed_total", code="server_full") == 1
+            await where.says(first, "bom dia")
+            assert (lane.failed, engine.slots_used) == (False, 1)
+            process.process.terminate()
+            await process.wait_exit()
+            await until(lambda: lane.failed, "news of its end")
+            await where.pass_frames(1, first, answered=False)
+            await where.until_translated(client, "bom dia")
+            async with engine_process(tmp_path, *options, listen=process.address) as another:
+                await another.wait_ready(120)
+                await until(lambda: engine.ready, "the engine in its place")
+                where.clock.now += RETRY_S
+                await where.until_interpreted(first)
 
 
 async def test_what_is_said_to_an_engine_that_has_fallen_silent_is_an_utterances(
