@@ -103,7 +103,13 @@ def resolve_device(settings: Settings, cuda_devices: int) -> str:
 
 
 def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
-    """The engines to start here, the default service first. ``echo`` is always there: it is the sound check."""
+    """Of the engines to start here, those of services, the default one first."""
+    return [spec for spec in plan_all(settings, cuda_devices) if spec.service in SERVICES]
+
+
+def plan_all(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
+    """All engines to start here, the default service's first. ``echo`` is always there: it is the sound check. The last
+    is no service's: it translates members of rooms while they speak."""
     remote = {*remote_engines(settings), *pooled_services(settings)}
     model = ECHO if DIALOGUE in remote else resolve_model(settings, cuda_devices)
     device = resolve_device(settings, cuda_devices)
@@ -120,17 +126,12 @@ def plan(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
             beside = dataclasses.replace(beside, niceness=_NICENESS)
         specs.append(beside)
     simultaneous = plan_simultaneous(settings, cuda_devices)
-    _leave_room(specs, [*specs[1:], *([] if simultaneous is None else [simultaneous])])
+    no_services = [] if simultaneous is None else [simultaneous]
+    _leave_room(specs, [*specs[1:], *no_services])
     if ECHO not in remote:
         in_process = settings.engine != "process" or bool(specs)
         specs.append(EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process))
-    return specs
-
-
-def plan_all(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
-    """As :func:`plan`, and what is no service: the engine that translates members of rooms while they speak."""
-    simultaneous = plan_simultaneous(settings, cuda_devices)
-    return [*plan(settings, cuda_devices), *([] if simultaneous is None else [simultaneous])]
+    return [*specs, *no_services]
 
 
 def remote_engines(settings: Settings) -> dict[str, str]:

@@ -23,7 +23,7 @@ from rtc_server.protocols.events import OfferOptions
 from rtc_server.sessions.registry import Registry
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
 from rtc_server.web.neighbours import NEIGHBOURS
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 from rtc_server.web.siblings import SIBLINGS
 from rtc_server.webrtc.connection import Connection
 from rtc_server.webrtc.gateway import WebRtc, connection_of
@@ -119,7 +119,7 @@ async def session(request: web.Request) -> web.Response:
             "age_ms": round(found.age_ms),
             "stats": msgspec.to_builtins(await found.stats()),
         },
-        headers={"Cache-Control": "no-store"},
+        headers=NO_STORE,
     )
 
 
@@ -130,9 +130,7 @@ async def session_events(request: web.Request) -> web.StreamResponse:
     last = request.headers.get("Last-Event-ID", "0")
     if not last.isascii() or not last.isdigit():
         raise BadRequest("Last-Event-ID must be the id of an event.")
-    response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    )
+    response = event_stream()
     most_s = visitor_of_a_socket(request).principal.max_session_s
     async with followed.outbox.following(int(last[:18])) as stream:
         await response.prepare(request)  # not before there is a place: an answer that has begun cannot be a refusal
@@ -140,6 +138,11 @@ async def session_events(request: web.Request) -> web.StreamResponse:
             async with asyncio.timeout(most_s):
                 await send_events(response, stream)
     return response
+
+
+def event_stream() -> web.StreamResponse:
+    """An answer of server-sent events, which no proxy keeps or collects."""
+    return web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"} | NO_STORE)
 
 
 async def send_events(

@@ -28,6 +28,7 @@ STRANGE: Final = "strange"
 PHRASES: Final = 50
 """In one file."""
 OF_MIXED: Final = 6
+"""Files of the voice that is many, for one of any other."""
 _STRANGE_SHARE: Final = 0.25
 _WORDS_PER_MINUTE: Final = (115, 230)
 """Slow and fast speakers: 0.7 to 1.4 times a voice's own pace."""
@@ -102,11 +103,9 @@ def make(directory: Path, names: Sequence[str], files: int, count: int = PHRASES
     are left out.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    there = [name for name in names if not people.missing(name)]
+    shares = {name: OF_MIXED if name == voices.MIXED else 1 for name in names if not people.missing(name)}
     for round_ in range(files):
-        wanted = [(name, round_) for name in there if name != voices.MIXED]
-        if voices.MIXED in there:
-            wanted += [(voices.MIXED, round_ * OF_MIXED + one) for one in range(OF_MIXED)]
+        wanted = [(name, round_ * share + one) for name, share in shares.items() for one in range(share)]
         for name, number in wanted:
             path = directory / f"{name.replace(':', '-')}-{number:04d}.npz"
             if not path.exists():

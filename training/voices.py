@@ -30,6 +30,11 @@ HELD_OUT: Final = (
 HELD_OUT_PORTUGUESE: Final = [f"pt-br+{name.partition('+')[2]}" for name in HELD_OUT if name.startswith("en-us+")]
 """The same ones, speaking Portuguese."""
 
+MIXED: Final = "kokoro:mixed"
+"""Another speaker for each phrase, somewhere between four or a little beyond."""
+_MIXED_OF: Final = ("jm_kumo", "jf_alpha", "jf_gongitsune", "jf_tebukuro")
+_BEYOND: Final = (1.0, 1.4)
+"""Times as far from the middle of the four as a mixture of them is."""
 PEOPLE_TRAINED: Final = (
     "flite:rms",
     "flite:kal16",
@@ -41,15 +46,9 @@ PEOPLE_TRAINED: Final = (
     "kokoro:jf_tebukuro",
     "kokoro:jm_kumo+jf_nezumi",
     "kokoro:jm_kumo+jf_alpha",
-    "kokoro:mixed",
+    MIXED,
 )
 """Voices made from people's, to train with."""
-MIXED: Final = "kokoro:mixed"
-"""Another speaker for each phrase, somewhere between these four or a little beyond."""
-_MIXED_OF: Final = ("jm_kumo", "jf_alpha", "jf_gongitsune", "jf_tebukuro")
-_BEYOND: Final = (1.0, 1.4)
-"""Times as far from the middle of the four as a mixture of them is."""
-
 PEOPLE_DEVELOPED: Final = ("festival:kdl", "kokoro:jf_nezumi")
 """To choose by: which of two trainings is the better."""
 PEOPLE_RESERVED: Final = ("piper:joe", "flite:awb", "flite:slt", "festival:us-slt-hts")

@@ -17,7 +17,7 @@ from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.signaling import REGISTRY
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import ACCESS, visitor_of
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 _JSON: Final = "application/json"
 
@@ -54,7 +54,7 @@ async def client_secret(request: web.Request) -> web.Response:
         visitor.principal, now, asked.expires_after.seconds, service if model else None
     )
     return web.json_response(
-        {"value": value, "expires_at": expires_at, "session": settings.as_dict()}, headers={"Cache-Control": "no-store"}
+        {"value": value, "expires_at": expires_at, "session": settings.as_dict()}, headers=NO_STORE
     )
 
 

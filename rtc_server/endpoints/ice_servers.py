@@ -15,7 +15,6 @@ from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 ICE_SERVERS: Final = web.AppKey("ice_servers", IceServers)
 
-
 routes = Routes()
 
 

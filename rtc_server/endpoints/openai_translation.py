@@ -42,7 +42,7 @@ from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY, WEBRTC
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import ACCESS, visitor_of, visitor_of_a_socket
-from rtc_server.web.routes import Policy, Routes
+from rtc_server.web.routes import NO_STORE, Policy, Routes
 
 PATH: Final = "/v1/realtime/translations"
 CALLS_PATH: Final = f"{PATH}/calls"
@@ -188,6 +188,4 @@ async def client_secret(request: web.Request) -> web.Response:
     longest_s = request.app[REGISTRY].admission.longest_s(visitor)
     session = TranslationSession(new_id("sess"), wish.model or TRANSLATE, now + longest_s, wish.language, by_event=True)
     session.change(wish)
-    return web.json_response(
-        {"value": value, "expires_at": expires_at, "session": session.as_dict()}, headers={"Cache-Control": "no-store"}
-    )
+    return web.json_response({"value": value, "expires_at": expires_at, "session": session.as_dict()}, headers=NO_STORE)

@@ -25,7 +25,7 @@ from rtc_server.rooms.lobby import Lobby
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.room import Room
 from rtc_server.services import TRANSLATE
-from rtc_server.signaling import send_events
+from rtc_server.signaling import event_stream, send_events
 from rtc_server.translation.languages import name_of
 from rtc_server.web.gate import visitor_of, visitor_of_a_socket
 from rtc_server.web.routes import NO_STORE, Policy, Routes
@@ -183,9 +183,7 @@ async def room_events(request: web.Request) -> web.StreamResponse:
         raise BadRequest("Last-Event-ID must be the id of an event.")
     if member.readers >= _MOST_READERS:
         raise ServerFull("Enough already follow this room as this member.")
-    response = web.StreamResponse(
-        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    )
+    response = event_stream()
     member.readers += 1
     lobby.catch_up(room, member)
     room.look_for(member, lobby.clock())

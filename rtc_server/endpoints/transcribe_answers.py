@@ -19,11 +19,11 @@ from rtc_server.transcription import captions
 from rtc_server.transcription.captions import CaptionFormat, Transcript
 from rtc_server.transcription.file import Progress
 from rtc_server.usage.spelling import did_you_mean
+from rtc_server.web.routes import NO_STORE
 
 _EVENT_S: Final = 30.0
 """For which a client that reads no events keeps a slot."""
 _KEEP_ALIVE_S: Final = 15.0
-_NOT_STORED: Final = {"Cache-Control": "no-store"}
 _NOT_BUFFERED: Final = {"X-Accel-Buffering": "no"}
 _VTT_BEGINS: Final = "WEBVTT\n"
 _EVENTS: Final = "text/event-stream"
@@ -104,7 +104,7 @@ class Answer:
             async with asyncio.timeout(_EVENT_S), self._writing:
                 if self._response is None:
                     response = web.StreamResponse(
-                        headers={"Content-Type": self.content_type} | _NOT_STORED | _NOT_BUFFERED
+                        headers={"Content-Type": self.content_type} | NO_STORE | _NOT_BUFFERED
                     )
                     await response.prepare(self._request)
                     self._response = response
@@ -130,7 +130,7 @@ class Document(Answer):
     async def end(self, transcript: Transcript) -> web.StreamResponse:
         text = captions.render(transcript, self._form)
         if self._response is None:
-            return web.Response(text=text, content_type=_TYPES[self._form], charset="utf-8", headers=_NOT_STORED)
+            return web.Response(text=text, content_type=_TYPES[self._form], charset="utf-8", headers=NO_STORE)
         return await self._write(text.removeprefix(_VTT_BEGINS) if self._form == "vtt" else text)
 
     async def fail(self, error: ServerError) -> web.StreamResponse:

@@ -81,6 +81,18 @@ async def microphone(gate: threading.Event | None = None) -> AsyncIterator[Micro
         await engine.close()
 
 
+@contextlib.asynccontextmanager
+async def of_a_model_that_hangs() -> AsyncIterator[tuple[Microphone, threading.Event]]:
+    """One that paused behind its first word: the model takes nothing until the event is set."""
+    gate = threading.Event()
+    gate.set()
+    async with microphone(gate) as heard:
+        gate.clear()
+        heard.say(1)
+        heard.pause()
+        yield heard, gate
+
+
 async def test_a_pause_brings_out_what_was_said_before_it() -> None:
     async with microphone() as heard:
         heard.say(5, 6)
@@ -119,12 +131,7 @@ async def test_what_the_microphone_hears_meanwhile_follows_the_silence() -> None
 
 
 async def test_a_model_that_hangs_holds_two_seconds_and_no_more() -> None:
-    gate = threading.Event()
-    gate.set()
-    async with microphone(gate) as heard:
-        gate.clear()
-        heard.say(1)
-        heard.pause()
+    async with of_a_model_that_hangs() as (heard, gate):
         heard.say(*range(2, 102))
         assert len(heard.captions._held) == 25
         gate.set()
@@ -169,12 +176,7 @@ async def test_the_last_words_of_a_conversation_wait_for_what_is_under_way() -> 
 
 async def test_a_new_conversation_that_begins_while_the_last_words_are_waited_for_ends_nothing_else() -> None:
     """What it cancels was waited for by the end of the session, which was cancelled with it, and left all as it was."""
-    gate = threading.Event()
-    gate.set()
-    async with microphone(gate) as heard:
-        gate.clear()
-        heard.say(1)
-        heard.pause()
+    async with of_a_model_that_hangs() as (heard, gate):
         ending = asyncio.create_task(heard.captions.finish(), name="end")
         await asyncio.sleep(0)
         assert heard.captions._ahead is not None, "silence that waits for the model"
