@@ -1,8 +1,11 @@
 // Owns the judgement whether a path is alive, from the signs of life that its caller reports. Time is an argument;
 // there is no clock and no IO in here.
 
-// The server speaks each second, and sound comes fifty times a second: this long a silence is worth a question…
-export const QUIET_MS = 1_500;
+// The server speaks each second, and sound comes fifty times a second, or each 0.4 s where there is none: this long a
+// silence is worth a question…
+export const QUIET_MS = 800;
+// …which is asked again as long as it goes on: a server may know only then that a process of its has died…
+export const ASK_AGAIN_MS = 1_000;
 // …this long is worth a word to the user…
 export const DOUBT_MS = 2_500;
 // …and after this, with the question unanswered, nothing will come. ICE itself would take two to six times as long.
@@ -21,7 +24,7 @@ export class Liveness {
   #looked_ms;
   #demanded_ms = null;
   #proofWithin_ms = PROOF_MS;
-  #asked = false;
+  #asked_ms = -Infinity;
 
   constructor(now_ms) {
     this.#heard_ms = now_ms;
@@ -56,19 +59,19 @@ export class Liveness {
     return true;
   }
 
-  /** To be called twice a second. @returns {{ask: boolean, doubtful: boolean, dead: boolean}} */
+  /** To be called some times a second. @returns {{ask: boolean, doubtful: boolean, dead: boolean}} */
   look(now_ms) {
     this.#looked_ms = now_ms;
     const silent_ms = now_ms - this.#heard_ms;
     const unproven = this.#demanded_ms !== null && now_ms - this.#demanded_ms >= this.#proofWithin_ms;
-    const ask = silent_ms >= QUIET_MS && !this.#asked;
-    this.#asked ||= ask;
+    const ask = silent_ms >= QUIET_MS && now_ms - this.#asked_ms >= ASK_AGAIN_MS;
+    if (ask) this.#asked_ms = now_ms;
     return { ask, doubtful: silent_ms >= DOUBT_MS, dead: unproven || silent_ms >= DEAD_MS };
   }
 
   #alive(now_ms) {
     this.#heard_ms = now_ms;
     this.#demanded_ms = null;
-    this.#asked = false;
+    this.#asked_ms = -Infinity;
   }
 }

@@ -5,7 +5,7 @@ import { Liveness, proofWithin_ms, STALE_MS } from './liveness.js';
 import { selectedPair } from './stats.js';
 import { onWakeup } from './wakeups.js';
 
-const LOOK_MS = 500;
+const LOOK_MS = 250;
 
 export class Watch {
   #pc;

@@ -26,32 +26,36 @@ def test_liveness(modules: PageModules) -> None:
         )
         return found
 
-    silence = ["1500 ask", "2500 doubtful", "3000 doubtful", "3500 doubtful", "3500 dead"]
+    silence = ["1000 ask", "2000 ask", "2500 doubtful", "3000 ask", "3000 doubtful", "3500 doubtful", "3500 dead"]
     assert looks("") == silence
     assert looks("path.heard(now);") == []
     assert looks("if (now === 2000) path.heard(now);") == [
-        "1500 ask",
-        "3500 ask",
+        "1000 ask",
+        "3000 ask",
+        "4000 ask",
         "4500 doubtful",
+        "5000 ask",
         "5000 doubtful",
     ]
     # A demand in the middle of a silence shortens it, and never lengthens it.
-    assert looks("if (now === 500) path.demand(now);") == ["1500 ask", "1500 dead"]
+    assert looks("if (now === 500) path.demand(now);") == ["1000 ask", "1500 dead"]
     assert (looks("if (now === 3000) path.demand(now);"))[-1] == "3500 dead"
     # What was under way when it was made proves nothing; what comes later does, and so does an answer.
     assert (looks("if (now === 500) { path.demand(now); path.heard(now + 100); }"))[-1] == "1500 dead"
     alive = "if (now === 500) path.demand(now); path.heard(now); "
     assert looks(alive) == []
     assert looks("if (now === 500) path.demand(now); if (now === 1000) path.answered(now);") == [
-        "2500 ask",
+        "2000 ask",
+        "3000 ask",
         "3500 doubtful",
+        "4000 ask",
         "4000 doubtful",
         "4500 doubtful",
         "4500 dead",
     ]
     # On a slow path it may take longer.
     slow = "if (now === 500) path.demand(now, m.proofWithin_ms(500)); if (now === 2000) path.heard(now);"
-    assert (looks(slow))[:2] == ["1500 ask", "3500 ask"]
+    assert (looks(slow))[:2] == ["1000 ask", "3000 ask"]
     # A device that has slept for an hour is not dead for an hour: it is asked.
     slept = """
       const path = new m.Liveness(0);
