@@ -60,6 +60,7 @@ from rtc_server.services import (
     make_recognisers,
     make_simultaneous,
     make_translator,
+    warn_of_unused_device,
 )
 from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.captioner import Captioner, Captioners
@@ -159,6 +160,8 @@ class Server:
         self.access = make_access(settings, _read_keys(settings), self.limits.head_s)
         self.certificate = tls.make_certificate(settings)
         self.metrics = Metrics()
+        if worker is None:
+            warn_of_unused_device(settings)
         self.engines = dict(make_engines(settings, self.metrics))
         self.detector = make_detector(settings, self.engines, self.metrics)
         number = 0 if worker is None else worker.place.index

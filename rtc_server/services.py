@@ -283,8 +283,6 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
     """The engine clients by service, not started yet; the default service first. Raises ModelLoadError for what can be
     known to be missing by now."""
     specs = plan(settings, hardware.cuda_devices())
-    if settings.device.startswith("cuda") and not any(isinstance(spec.options, KyutaiOptions) for spec in specs):
-        logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
     check_models(specs)
     engines: dict[str, Engine] = {
         service: EngineClient(service, maker, metrics, shared=True)
@@ -294,6 +292,14 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
     engines |= {spec.service: EngineClient(spec.service, _link_maker(spec, settings), metrics) for spec in specs}
     engines |= _pooled_engines(settings, metrics)
     return {service: engines[service] for service in sorted(engines, key=SERVICES.index)}
+
+
+def warn_of_unused_device(settings: Settings) -> None:
+    """Say it where a GPU is named, and no model runs here that could use one."""
+    engines = any(isinstance(spec.options, KyutaiOptions) for spec in plan_all(settings, hardware.cuda_devices()))
+    translates = resolve_translator(settings) not in ("", cascade.NAME)
+    if settings.device.startswith("cuda") and not engines and not translates:
+        logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
 
 
 def _pooled_engines(settings: Settings, metrics: Metrics) -> dict[str, PooledEngine]:

@@ -28,6 +28,7 @@ from rtc_server.services import (
     plan_simultaneous,
     remote_engines,
     resolve_model,
+    warn_of_unused_device,
 )
 from rtc_server.system import hardware
 from rtc_server.translation import cascade, checkpoint_options
@@ -214,23 +215,29 @@ def test_a_device_says_nothing_where_no_model_runs_on_one(
 ) -> None:
     """Whether it is there or not; and the user is told so."""
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
-    engines = make_engines(Settings(model="echo", device=device), Metrics())
-    assert list(engines) == ["echo"]
+    settings = Settings(model="echo", device=device)
+    warn_of_unused_device(settings)
+    assert list(make_engines(settings, Metrics())) == ["echo"]
     assert [record.getMessage() for record in caplog.records] == [
         f"--device {device} has no effect: no service has a model that runs on a device"
     ]
 
 
-def test_of_a_device_that_is_taken_nothing_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
-    for settings in (
+@pytest.mark.parametrize(
+    "settings",
+    [
         Settings(model="pico", device="cuda"),
         Settings(model="echo", stt="pico-stt", device="cuda"),
+        Settings(model="echo", translate="facebook/seamless-m4t-v2-large", device="cuda"),
+        Settings(model="echo", translate="cascade", simultaneous="kyutai/hibiki-1b-pytorch-bf16", device="cuda"),
         Settings(model="echo"),
-    ):
-        make_engines(settings, Metrics())
+    ],
+)
+def test_of_a_device_that_is_taken_nothing_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    warn_of_unused_device(settings)
     assert caplog.records == []
 
 

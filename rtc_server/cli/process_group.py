@@ -16,7 +16,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -92,6 +92,21 @@ def _ports_of(settings: Settings, count: int) -> list[str]:
         raise ConfigError(f"--udp-ports {settings.udp_ports} are fewer than the {count} media processes of --workers.")
     edges = [ports.start + len(ports) * index // count for index in range(count + 1)]
     return [f"{low}-{high - 1}" for low, high in pairwise(edges)]
+
+
+def settings_of_media_process(
+    settings: Settings, engines: Mapping[str, str], key_file: Path, udp_ports: Sequence[str], index: int
+) -> Settings:
+    """The ``settings`` of a server for one of its media processes, by its ``index`` among the ``udp_ports`` of all.
+    ``engines``: where those that all share listen, by service; what a process runs for itself alone, a translator of
+    utterances, has the server's device."""
+    return dataclasses.replace(
+        settings,
+        engine_at=(*settings.engine_at, *(f"{service}={address}" for service, address in engines.items())),
+        cluster_key=str(key_file),
+        udp_ports=udp_ports[index],
+        echo_slots=math.ceil(settings.echo_slots / len(udp_ports)),
+    )
 
 
 def _key(settings: Settings, directory: Path) -> tuple[Path, bytes]:
@@ -223,15 +238,8 @@ class _ProcessGroup:
 
     def _start_worker(self, index: int) -> ChildProcess:
         listeners = tuple(each.fileno() for each in self.bound)
-        at = (f"{name}={engine.address}" for name, engine in self.engines.items())
-        own = dataclasses.replace(
-            self.settings,
-            engine_at=(*self.settings.engine_at, *at),
-            cluster_key=str(self.key_file),
-            udp_ports=self.parts[index],
-            device="auto",  # is the engines' to know
-            echo_slots=math.ceil(self.settings.echo_slots / len(self.parts)),
-        )
+        at = {name: engine.address for name, engine in self.engines.items()}
+        own = settings_of_media_process(self.settings, at, self.key_file, self.parts, index)
         announces = index == 0 and not self.announced
         self.announced = self.announced or announces
         process = ChildProcess("rtc_server.cli.media_process", pass_fds=listeners)
