@@ -64,7 +64,8 @@ class End:
         """Limits by the second are not what is tried."""
         for bucket in (
             *(self.agent.gate._datagrams, self.agent.gate._checks, self.agent.gate._strange_checks),
-            *(self.transport._new_sources, self.pc.sctp._data_chunks, self.pc.sctp._other_chunks),  # type: ignore[union-attr]
+            *(self.transport._new_sources, self.transport._reports, self.transport._dtls),
+            *(self.pc.sctp._data_chunks, self.pc.sctp._other_chunks),  # type: ignore[union-attr]
         ):
             bucket._tokens = float(bucket._burst)
 

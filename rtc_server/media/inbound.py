@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -18,11 +19,19 @@ from rtc_server.media.codecs import PacketDecoder, StreamRenderer, make_decoder
 from rtc_server.media.jitter import Item, JitterBuffer, JitterCounts
 from rtc_server.media.microphone import MicrophoneTimeline
 
+MAX_PACE: Final = 4.0
+"""Seconds of audio that are decoded in a second. A microphone has one, or two on a network that sends all of it twice.
+A thousand packets of 120 ms would be two minutes, which take half a core."""
+BURST_MS: Final = 10_000
+"""What may come at once beyond that, after an outage."""
+_CODEC_MS: Final = 100
+"""Of audio: what takes as long to decode as it takes to make another codec's decoder."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReceiverFigures:
-    """Totals of one receiver. ``concealed_ms`` stood in for what was lost or late; ``wait_ms`` is the jitter buffer's
-    depth now."""
+    """Totals of one receiver. ``late``: or more than is decoded in their time; ``concealed_ms`` stood in for what was
+    lost or late; ``wait_ms`` is the jitter buffer's depth now."""
 
     late: int = 0
     duplicate: int = 0
@@ -40,6 +49,7 @@ class _Codec:
         self.decoder = decoder
         self.renderer = StreamRenderer(self.decoder)
         self.jitter = JitterBuffer(self.decoder.clock_hz)
+        self.surplus = 0
 
     def render(self, items: list[Item]) -> FloatArray:
         blocks = [self.renderer.render(item) for item in items]
@@ -54,6 +64,8 @@ class PacketReceiver:
     def __init__(self, make_decoder: Callable[[str], PacketDecoder] = make_decoder) -> None:
         self._make_decoder = make_decoder
         self._codec: _Codec | None = None
+        self._allowance_ms: float = BURST_MS
+        self._allowed_at: float | None = None
 
     @property
     def running(self) -> bool:
@@ -69,12 +81,17 @@ class PacketReceiver:
         self, codec: str, ssrc: int, sequence: int, timestamp: int, payload: bytes, now: float
     ) -> FloatArray | None:
         """Take an RTP packet; returns the samples whose turn it is now, maybe none. None for a packet that holds
-        nothing that could be decoded."""
+        nothing that could be decoded, or more than there is time to."""
         if self._codec is None or self._codec.name != codec:
+            if not self._may_decode(_CODEC_MS, now):
+                return None
             self._codec = _Codec(codec, self._make_decoder(codec))
         ticks = self._codec.decoder.ticks(payload)
         if ticks == 0:
             self._codec.renderer.undecodable += 1
+            return None
+        if not self._may_decode(audio.samples_to_ms(ticks, self._codec.decoder.clock_hz), now):
+            self._codec.surplus += 1
             return None
         return self._codec.render(self._codec.jitter.push(ssrc, sequence, timestamp, ticks, payload, now))
 
@@ -93,13 +110,23 @@ class PacketReceiver:
             return ReceiverFigures()
         counts, clock_hz = self._codec.jitter.counts, self._codec.decoder.clock_hz
         return ReceiverFigures(
-            late=counts.late,
+            late=counts.late + self._codec.surplus,
             duplicate=counts.duplicate,
             undecodable=self._codec.renderer.undecodable,
             concealed_ms=audio.samples_to_ms(counts.concealed_ticks, clock_hz),
             played_ms=audio.samples_to_ms(counts.played_ticks, clock_hz),
             wait_ms=self._codec.jitter.wait_ms,
         )
+
+    def _may_decode(self, length_ms: float, now: float) -> bool:
+        """Whether so much more audio is decoded now; if so, it is counted."""
+        if self._allowed_at is not None:
+            self._allowance_ms = min(BURST_MS, self._allowance_ms + (now - self._allowed_at) * MAX_PACE * 1000)
+        self._allowed_at = now
+        if self._allowance_ms < length_ms:
+            return False
+        self._allowance_ms -= length_ms
+        return True
 
 
 class InboundStream:

@@ -27,6 +27,14 @@ from rtc_server.webrtc.rtp_packet import read_packet
 MAX_SOURCES: Final = 8
 """SSRCs that are kept account of. libsrtp keeps a context for each and looks for it one by one."""
 _SOURCES_PER_S: Final = 1.0
+_REPORTS_PER_S: Final = 50
+REPORT_BURST: Final = 100
+"""Datagrams of RTCP, of which a peer with one microphone sends a few in a second (RFC 3550, section 6.2). In one there
+is room for 5,000 numbers of lost packets, which take as long to list as twenty packets of audio to decode."""
+_DTLS_PER_S: Final = 300
+DTLS_BURST: Final = 1200
+"""Datagrams of DTLS behind the handshake: somewhat more than the chunks of data channels that are read
+(:mod:`rtc_server.webrtc.data_transport`), of which each has one of its own. There is room for 38 records in one."""
 _MAX_RECORD_BYTES: Final = 2**14
 """RFC 6347, section 4.1.1."""
 _LAST_RECORD_TYPE: Final = 63
@@ -41,7 +49,10 @@ class MediaTransport(DtlsTransport):
         self.closed_by_peer = False
         """Whether the peer has said goodbye (close_notify), which is signed."""
         self._sources: dict[bytes, None] = {}
-        self._new_sources = TokenBucket(_SOURCES_PER_S, MAX_SOURCES, time.monotonic())
+        now = time.monotonic()
+        self._new_sources = TokenBucket(_SOURCES_PER_S, MAX_SOURCES, now)
+        self._reports = TokenBucket(_REPORTS_PER_S, REPORT_BURST, now)
+        self._dtls = TokenBucket(_DTLS_PER_S, DTLS_BURST, now)
 
     def _set_state(self, state: State) -> None:
         """Take packets as they come from the moment at which there are keys for them, until either side ends."""
@@ -80,7 +91,8 @@ class MediaTransport(DtlsTransport):
         self._count(data)
         try:
             if data[0] <= _LAST_RECORD_TYPE:
-                await self._on_records(data)
+                if not self.encrypted or self._dtls.allow(time.monotonic()):
+                    await self._on_records(data)
             elif self._rx_srtp:
                 await self._on_packet(data)
         except _Over:
@@ -129,7 +141,9 @@ class MediaTransport(DtlsTransport):
         """Read one that waited: RTCP, and media that came before there were keys or before its source was proven."""
         if not is_rtcp(data):
             self._read_media(data)
-        elif (plain := self._unprotected(data, data[4:8], self._rx_srtp.unprotect_rtcp)) is not None:
+            return
+        plain = self._unprotected(data, data[4:8], self._rx_srtp.unprotect_rtcp)
+        if plain is not None and self._reports.allow(time.monotonic()):
             await self._handle_rtcp_data(plain)
 
     def _read_media(self, data: bytes) -> None:

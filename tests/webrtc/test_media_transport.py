@@ -19,10 +19,11 @@ from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtcpSenderInfo, RtcpSrPac
 
 from lab.network.wired import STRANGER, End, Wired
 from lab.waiting import until
+from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.webrtc.datagrams import Source
 from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.ice_agent import MediaSocket
-from rtc_server.webrtc.media_transport import MAX_SOURCES, MediaTransport
+from rtc_server.webrtc.media_transport import DTLS_BURST, MAX_SOURCES, REPORT_BURST, MediaTransport
 from rtc_server.webrtc.rtp_packet import Packet
 from tests.webrtc.test_ice import here
 from tests.webrtc.test_ice_agent import _answer, _second_socket, request_to
@@ -229,6 +230,46 @@ async def test_reports_on_the_same_port_are_reports(call: Call) -> None:
     assert call.server.pc.rtp_figures().fraction_lost_out == 0.25
     private = vars(transceiver.receiver)
     assert private["_RTCRtpReceiver__lsr"] == {SSRC: 5 << 16}
+
+
+def _stand_still(bucket: TokenBucket) -> None:
+    """What passes is its burst, however long the test takes."""
+    bucket._rate_per_s, bucket._tokens = 0.0, float(bucket._burst)
+
+
+async def test_a_flood_of_reports_costs_the_reports(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One datagram has room for thousands of numbers of lost packets, and a peer has a thousand datagrams a second."""
+    read: list[bytes] = []
+    _stand_still(call.server.transport._reports)
+
+    async def reading(data: bytes) -> None:
+        read.append(data)
+
+    monkeypatch.setattr(call.server.transport, "_handle_rtcp_data", reading)
+    protect = call.client.transport._tx_srtp.protect_rtcp
+    lost = struct.pack("!LL", SSRC, 1) + struct.pack("!HH", 1, 0xFFFF) * 300
+    for number in range(900):
+        call.put(protect(struct.pack("!BBH", 0x81, 205, len(lost) // 4) + lost))
+        if number % 100 == 99:
+            await call.wired.settle()
+            call.put(call.sealed(number))
+    assert len(read) == REPORT_BURST
+    assert len(call.heard) == 9
+
+
+async def test_a_flood_of_records_costs_the_records(call: Call) -> None:
+    """Of those who have the keys; a datagram has room for dozens of them."""
+    _stand_still(call.server.transport._dtls)
+    ssl, before = call.client.transport._ssl, call.server.records
+    for number in range(3000):
+        ssl.send(b"x")
+        call.put(ssl.bio_read(1500))
+        if number % 100 == 99:
+            call.server.agent.gate._datagrams._tokens = 1000.0  # the limit of all kinds is not what is tried
+            await call.wired.settle()
+    assert call.server.records - before == DTLS_BURST
+    call.server.watch()
+    await call.wired.assert_lives()
 
 
 async def test_a_new_source_is_heard_and_many_at_once_are_not(call: Call) -> None:
