@@ -74,6 +74,9 @@ class Certificate(RTCCertificate):
     def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
         context = super()._create_ssl_context(srtp_profiles)
         context.set_cipher_list(":".join(_CIPHERS).encode())
+        # A peer that is the DTLS server could ask for a handshake as often as it likes, and no one looks at the
+        # certificate that it shows then.
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
         return context
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters, RTCDt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
+from lab.waiting import until
 from rtc_server.webrtc import dtls
 from rtc_server.webrtc.dtls import Certificate, DtlsTransport, HandshakeFailure
 
@@ -21,6 +23,9 @@ KEYS = {
     "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
     "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
 }
+
+ALERT = 21
+"""RFC 6347, section 4.1: the type of a record."""
 
 
 class Pipe:
@@ -173,6 +178,29 @@ async def test_one_fingerprint_of_the_strongest_hash_has_to_fit(case: str, state
     us, peer = await handshake(theirs, peer_is_server=True, offered=offered)
     assert us.state == state
     assert us.failure == (HandshakeFailure(dtls.WRONG_CERTIFICATE) if state == "failed" else None)
+    await stop(us, peer)
+
+
+async def test_no_other_handshake_follows() -> None:
+    """A peer that is the DTLS server, and asks for one, gets an alert (RFC 5246, section 7.4.1.1)."""
+    us, peer = await handshake(peer_certificate("p256"), peer_is_server=True)
+    answers: list[bytes] = []
+    pipe: Any = us.transport
+    send = pipe._send
+
+    async def sending(data: bytes) -> None:
+        answers.append(data)
+        await send(data)
+
+    pipe._send = sending
+    their_ssl: Any = peer._ssl
+    assert their_ssl.renegotiate()
+    with contextlib.suppress(SSL.WantReadError):
+        their_ssl.do_handshake()
+    await peer._write_ssl()
+    await until(lambda: bool(answers), "an answer")
+    assert [answer[0] for answer in answers] == [ALERT]
+    assert us.state == "connected"
     await stop(us, peer)
 
 
