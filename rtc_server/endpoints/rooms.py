@@ -18,7 +18,15 @@ from aiohttp import web
 
 from rtc_server import audio
 from rtc_server.audio import MODEL_RATE_HZ, FloatArray
-from rtc_server.errors import BadRequest, Forbidden, NotFound, ServerFull, UnknownMember, UnsupportedMediaType
+from rtc_server.errors import (
+    BadRequest,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    ServerFull,
+    UnknownMember,
+    UnsupportedMediaType,
+)
 from rtc_server.protocols.rooms import Language, Name, RoomEvent, RoomSettings, Say, Text
 from rtc_server.rooms.invitation import link_of, qr_code
 from rtc_server.rooms.lobby import Lobby
@@ -183,6 +191,8 @@ async def room_events(request: web.Request) -> web.StreamResponse:
         raise BadRequest("Last-Event-ID must be the id of an event.")
     if member.readers >= _MOST_READERS:
         raise ServerFull("Enough already follow this room as this member.")
+    if not member.visits.allow(lobby.clock()):
+        raise RateLimited
     response = event_stream()
     member.readers += 1
     lobby.catch_up(room, member)

@@ -21,6 +21,10 @@ from rtc_server.rooms.record import MemberRecord
 WISHES_PER_S: Final = 1.0
 WISHES_AT_ONCE: Final = 10
 """Messages in writing, changes and sounds that one member may ask for: each costs the others time."""
+VISITS_PER_S: Final = 0.5
+VISITS_AT_ONCE: Final = 20
+"""Event streams that one member may open: all others are told that the member has come and gone, and of what they are
+told the last few hundred events are kept. A browser whose way breaks off comes back after three seconds."""
 
 
 class Seat(Protocol):
@@ -56,6 +60,7 @@ class Member:
         self.digest = digest
         self.voice = int.from_bytes(self.digest[:2], "big")
         self.wishes = TokenBucket(WISHES_PER_S, WISHES_AT_ONCE, now)
+        self.visits = TokenBucket(VISITS_PER_S, VISITS_AT_ONCE, now)
         self.speaking = False
         self.seat: Seat | None = None
         self.readers = 0

@@ -17,6 +17,7 @@ from lab.serving import started
 from rtc_server.app import Server
 from rtc_server.audio import from_int16, level_dbfs
 from rtc_server.config import Settings
+from rtc_server.rooms.member import VISITS_AT_ONCE
 from tests.support.calls import offering
 from tests.support.rooms import api_of, create, join, require_translator, until_event
 
@@ -179,6 +180,23 @@ async def test_a_member_who_writes_without_end_is_slowed_and_no_other(http: aioh
     answer = http.post(f"rooms/{room}/messages", json={"text": "Good morning"}, headers={"Room-Token": ann.token})
     assert await error_of(answer) == (429, "rate_limited")
     await ana.say("Bom dia")
+
+
+async def test_one_who_comes_and_goes_without_end_crowds_out_no_message(http: aiohttp.ClientSession) -> None:
+    """Each time all others are told; they keep the last events of all kinds, and one who reads on misses none."""
+    room = await create(http)
+    ann, ana, eve = [await join(http, room, name, "en") for name in ("Ann", "Ana", "Eve")]
+    async with ana.events() as events:
+        seen = (await anext(events))["seen"]
+    message = await ann.say("Good morning")
+    statuses = []
+    for _ in range(300):
+        async with http.get(f"rooms/{room}/events", params={"member": eve.token}) as visit:
+            statuses.append(visit.status)
+    assert statuses[:VISITS_AT_ONCE] == [200] * VISITS_AT_ONCE
+    assert statuses.count(429) > len(statuses) / 2
+    async with ana.events(last=seen) as events:
+        assert (await until_event(events, "message", id=message))["text"] == "Good morning"
 
 
 async def test_a_text_that_is_too_long_or_none_is_refused(http: aiohttp.ClientSession) -> None:
