@@ -278,11 +278,17 @@ class PooledEngine:
             member.emptying = asyncio.create_task(self._empty(member), name=f"engine-empty-{self.service}")
 
     def _miss(self, life: str, now: float) -> None:
-        """The pool does not name it: it may be silent, or the pool new."""
+        """The pool does not name it: it may be silent, or the pool new. One that is silent to this media node as well
+        is given up as soon as there is another for its conversations: whether it will come back, no one knows, and a
+        machine that is gone does not say so."""
         member = self._members[life]
         if member.missing_since is None:
             member.missing_since = now
-        if now - member.missing_since > _MISSING_S and not member.client.slots_used:
+        if member.client.state is EngineState.STALLED and self.has_room:
+            self._restarts += 1
+            logger.warning("an engine of %s is silent, to its pool as well: it is given up", self.service)
+            self._let_go(life, member.client.abandon())
+        elif now - member.missing_since > _MISSING_S and not member.client.slots_used:
             self._let_go(life, member.client.close())
 
     async def _empty(self, member: _Member) -> None:

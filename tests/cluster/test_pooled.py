@@ -14,7 +14,7 @@ import pytest
 
 from lab.waiting import until
 from rtc_server.cluster.directory import Directory
-from rtc_server.cluster.messages import PROTOCOL, Beat
+from rtc_server.cluster.messages import PROTOCOL, Beat, Roster
 from rtc_server.cluster.policy import Phase, Terms
 from rtc_server.cluster.pooled import PooledEngine
 from rtc_server.engine.client import EngineClient
@@ -45,7 +45,7 @@ class MediaNode:
         self.metrics = Metrics()
         self.by_address: dict[str, EngineClient] = {}
         self.passed_s = 0.0
-        directory = Directory(address, key, self._clock)
+        directory = self.directory = Directory(address, key, self._clock)
         self.engine = PooledEngine("fake", directory, partial(self._make, key), self.metrics, self._clock)
 
     def _clock(self) -> float:
@@ -61,6 +61,21 @@ class MediaNode:
 
     def sample(self, metric: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(metric, {"service": "fake", **labels}) or 0.0
+
+
+class Reader:
+    """Of all that a media node is told, how many engines were named each time."""
+
+    service = "of the test"
+
+    def __init__(self) -> None:
+        self.named: list[int] = []
+
+    def on_roster(self, roster: Roster) -> None:
+        self.named.append(len(roster.engines))
+
+    def waiting(self) -> int:
+        return 0
 
 
 @contextlib.asynccontextmanager
@@ -190,6 +205,53 @@ async def test_an_engine_that_hangs_is_of_its_own_conversations_alone() -> None:
                     model.gate.release()
                 await until(lambda: len(stalls) == 2)
                 assert stalls[1] == (False, [hung])
+
+
+async def test_an_engine_that_is_silent_to_all_is_given_up_for_another() -> None:
+    """It, or its whole machine, may be gone without a word: its conversations need not wait until it comes back, or is
+    known not to. When it does come back, it is one that takes conversations."""
+    model = GatedModel(2)
+    async with pool() as here:
+        with served(model=model, pool=here.address):
+            async with media_node(here.address, 1) as node:
+                ear = Ear()
+                stream = await node.engine.open(ear)
+                stream.push(frame())
+                try:
+                    with served(slots=1, pool=here.address):
+                        await until(lambda: ear.errors, "that it is given up")
+                        assert [type(error) for error in ear.errors] == [EngineFailed]
+                        assert (node.engine.restarts, node.engine.slots_used) == (1, 0)
+                        another = Ear()
+                        (await node.engine.open(another)).push(frame())
+                        await until(lambda: another.texts == [" 1"])
+                        assert ear.texts == []
+                finally:
+                    model.gate.release()
+                await until(lambda: node.engine.has_room, "that it is back")
+
+
+async def test_an_engine_that_is_silent_is_waited_for_where_there_is_no_other() -> None:
+    """What it remembers is worth more than nothing."""
+    model = GatedModel(2)
+    async with pool() as here:
+        with served(model=model, pool=here.address), served(slots=1, pool=here.address):
+            async with media_node(here.address, 2) as node:
+                reader = Reader()
+                node.directory.join(reader)
+                ears = [Ear() for _ in range(3)]
+                streams = [await node.engine.open(ear) for ear in ears]
+                for stream in streams:
+                    stream.push(frame())
+                try:
+                    await until(lambda: any(client.state is EngineState.STALLED for client in node.clients))
+                    reader.named.clear()
+                    await until(lambda: reader.named.count(1) >= 2, "its pool does not hear it either")
+                    assert not any(ear.errors for ear in ears)
+                finally:
+                    model.gate.release(2)  # of a step for each, if their frames came apart
+                await until(lambda: all(ear.texts for ear in ears), "their answers")
+                assert node.engine.restarts == 0
 
 
 async def test_a_conversation_is_adopted_wherever_it_is() -> None:

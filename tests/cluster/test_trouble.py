@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from lab.engine_process import EngineProcess, engine_process, key_file
-from lab.pool_process import PoolProcess
+from lab.pool_process import PoolProcess, pool_process
 from lab.program import without_settings
 from lab.serving import started
 from lab.sound.tones import Ear, tone
@@ -80,6 +80,40 @@ async def test_a_media_node_that_is_cut_off_goes_on_when_the_way_is_back(tmp_pat
         assert not is_told(client, type="state", reason="restarted")
         assert server.engines["echo"].restarts == 0
         assert await slots_used(engine) == 1
+
+
+async def test_an_engine_whose_machine_is_gone_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connections stay, and nothing comes by them: no one says that it has ended. A conversation goes on at another
+    engine, by its own connection."""
+    async with pool_process(tmp_path) as here, contextlib.AsyncExitStack() as stack:
+        await here.wait_ready()
+        options = (*ECHO, "--echo-slots", "1", "--pool", here.address)
+        gone = await stack.enter_async_context(engine_process(tmp_path, *options))
+        await gone.wait_ready()
+        server = await stack.enter_async_context(
+            media_server(tmp_path, pool=here.address, pool_services=("echo",), echo_slots=1)
+        )
+        await until(lambda: server.engines["echo"].has_room)
+        ear = Ear()
+        client = await stack.enter_async_context(VoiceClient(url_of(server), tone(440), on_voice=ear))
+        await ear.until_voice()
+        other = await stack.enter_async_context(engine_process(tmp_path, *options))
+        await other.wait_ready()
+        await until(lambda: server.engines["echo"].has_room)
+        gone.process.send_signal(signal.SIGSTOP)
+        try:
+            await client.wait_for("state", 60, reason="restarted")
+            await ear.hear(0.5)
+            await ear.until_voice()
+            assert await slots_used(other) == 1
+            assert server.engines["echo"].restarts == 1
+            assert not any("killing it" in line for line in caplog.messages), "waited for, as if it were the only one"
+        finally:
+            gone.process.send_signal(signal.SIGCONT)
+        await until(lambda: server.engines["echo"].has_room, "that it is back")
+        assert not client.closed.is_set()
 
 
 async def test_a_media_node_that_stands_still_costs_no_other_and_loses_its_slots(tmp_path: Path) -> None:
