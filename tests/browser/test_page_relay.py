@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from lab.browsers.chromium import local_url, visited_page, wait_for_sessions, wait_for_state
 from rtc_server.app import Server
 from tests.browser.conftest import IN_A_BROWSER
+from tests.conftest import running_server
 from tests.support.fake_turn import fake_turn
 
 pytestmark = IN_A_BROWSER
@@ -55,8 +56,9 @@ async def test_a_relay_that_refuses(browser: Browser, server: Server, error: tup
         await wait_for_sessions(server, 0)
 
 
-async def test_a_relay_that_is_silent(browser: Browser, server: Server) -> None:
+async def test_a_relay_that_is_silent(browser: Browser) -> None:
     async with (
+        running_server("--model", "echo", "--connect-timeout-s", "4") as server,
         fake_turn(None) as url,
         # The server may have given up first; then there is nothing left to be ended.
         visited_page(browser, "about:blank", tolerate=["Failed to load resource"]) as page,

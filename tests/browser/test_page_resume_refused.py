@@ -127,7 +127,7 @@ _NOTE_ENDING = """
 async def test_a_conversation_with_a_limit(browser: Browser) -> None:
     """A countdown that is said once, and an end that is no fault."""
     async with (
-        running_server("--model", "echo", "--max-session-s", "10") as server,
+        running_server("--model", "echo", "--max-session-s", "6") as server,
         visited_page(browser, local_url(server), tolerate=TOLERATED) as page,
     ):
         await page.evaluate(_NOTE_ENDING)
@@ -139,7 +139,7 @@ async def test_a_conversation_with_a_limit(browser: Browser) -> None:
         said = await page.evaluate("endings")
         left_s = [int(re.fullmatch(r"This conversation ends in 0:(\d\d)\.", each)[1]) for each in said]  # type: ignore[index]
         assert left_s == sorted(set(left_s), reverse=True)
-        assert left_s[0] <= 10
+        assert left_s[0] <= 6
         assert len(left_s) > 2
         await expect(page.get_by_test_id("ending")).to_be_hidden()
         await page.get_by_test_id("retry").click()

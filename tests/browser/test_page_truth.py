@@ -16,9 +16,12 @@ from rtc_server.models.echo import EchoModel
 from tests.browser.conftest import IN_A_BROWSER
 from tests.conftest import server_with
 from tests.support.looks import TOO_WIDE, ZOOMED
+from tests.support.page_constants import with_constant
 from tests.support.parrot import Parrot
 
 pytestmark = IN_A_BROWSER
+DEAD_AFTER_MS = 2_000
+"""A third of what the page waits for before it doubts a microphone."""
 
 # A microphone that gives nothing at all until `sounds()`, and digital silence after `gate()`.
 _GATED = """
@@ -70,6 +73,7 @@ async def test_it_listens_once_packets_leave(browser: Browser, server: Server) -
 async def test_a_microphone_that_was_heard_is_not_dead(browser: Browser, server: Server) -> None:
     """A gate sends digital silence between phrases; one that is silent from the beginning is worth a word."""
     async with visited_page(browser, "about:blank") as page:
+        await with_constant(page, "page/levels", "DEAD_AFTER_MS", DEAD_AFTER_MS)
         await page.add_init_script(_GATED)
         await page.goto(local_url(server))
         await page.get_by_test_id("start").click()
@@ -83,7 +87,7 @@ async def test_a_microphone_that_was_heard_is_not_dead(browser: Browser, server:
         await page.evaluate("sounds()")
         await page.wait_for_function("() => Number(document.querySelector('#meter-mic').ariaValueNow) > 0")
         await page.evaluate("gate()")
-        await page.wait_for_timeout(7_500)
+        await page.wait_for_timeout(1.25 * DEAD_AFTER_MS)
         await expect(page.get_by_test_id("silence")).to_be_empty()
 
 

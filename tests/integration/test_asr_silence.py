@@ -99,7 +99,7 @@ async def test_who_answers_pings_and_sends_now_and_then_stays(server: Server, mo
         await ping(response, message)
 
     monkeypatch.setattr(aiohttp.web.WebSocketResponse, "ping", counted)
-    server.asr_sockets.limits = SocketLimits(idle_s=7.0, ping_s=1.75)
+    server.asr_sockets.limits = SocketLimits(idle_s=4.0, ping_s=1.0)
     async with asr_client(server) as client:
         reading = asyncio.create_task(client.until("Marker"), name="reading")  # and answering
         for quiet in (3, 6):

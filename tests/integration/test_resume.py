@@ -30,7 +30,9 @@ from tests.support.leftovers import leaves_nothing
 pytestmark = pytest.mark.slow
 
 NOTICED_S = 5.0
-"""In which a dead path must be noticed, with the settings that the server has by itself."""
+"""In which a dead path must be noticed, with the settings that the server has by itself. One test waits for that; to
+all others what comes after it matters."""
+SOON = ("--peer-timeout-s", "1")
 
 
 def counting_server(*arguments: str, slots: int = 1) -> AbstractAsyncContextManager[Server]:
@@ -85,7 +87,11 @@ async def test_the_conversation_goes_on_where_it_was() -> None:
 
 
 async def test_it_can_happen_again_and_again() -> None:
-    async with counting_server() as server, leaves_nothing(server), VoiceClient(url_of(server), tone(440)) as client:
+    async with (
+        counting_server(*SOON) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), tone(440)) as client,
+    ):
         for _ in range(3):
             seen = len(words(client))
             await until(lambda seen=seen: len(words(client)) > seen + 2, "words")
@@ -112,7 +118,7 @@ async def test_a_client_that_is_back_before_the_server_has_missed_it() -> None:
 
 async def test_a_path_that_comes_back_by_itself_needs_no_offer() -> None:
     async with (
-        counting_server("--peer-timeout-s", "1") as server,
+        counting_server(*SOON) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -127,7 +133,7 @@ async def test_a_path_that_comes_back_by_itself_needs_no_offer() -> None:
 
 async def test_when_the_grace_is_over_the_slot_is_free_and_the_session_unknown() -> None:
     async with (
-        counting_server("--resume-grace-s", "0.5", "--peer-timeout-s", "1") as server,
+        counting_server("--resume-grace-s", "0.5", *SOON) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -144,7 +150,11 @@ async def test_when_the_grace_is_over_the_slot_is_free_and_the_session_unknown()
 
 
 async def test_of_two_claimants_one_gets_in() -> None:
-    async with counting_server() as server, leaves_nothing(server), VoiceClient(url_of(server), tone(440)) as client:
+    async with (
+        counting_server(*SOON) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), tone(440)) as client,
+    ):
         await client.wait_for("connected")
         stolen = client._resume_token
         await cut(server, client)
@@ -169,7 +179,11 @@ async def test_of_two_claimants_one_gets_in() -> None:
 
 
 async def test_a_used_token_gets_nothing() -> None:
-    async with counting_server() as server, leaves_nothing(server), VoiceClient(url_of(server), tone(440)) as client:
+    async with (
+        counting_server(*SOON) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), tone(440)) as client,
+    ):
         await client.wait_for("connected")
         used = client._resume_token
         await cut(server, client)
@@ -209,7 +223,11 @@ async def test_a_token_opens_its_own_session_only() -> None:
 
 
 async def test_a_bad_offer_does_not_cost_the_token() -> None:
-    async with counting_server() as server, leaves_nothing(server), VoiceClient(url_of(server), tone(440)) as client:
+    async with (
+        counting_server(*SOON) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), tone(440)) as client,
+    ):
         await client.wait_for("connected")
         await cut(server, client)
         body = {"sdp": "v=0\r\n", "type": "offer", "resume": {"session": client.session, "token": client._resume_token}}
@@ -222,7 +240,7 @@ async def test_a_bad_offer_does_not_cost_the_token() -> None:
 async def test_a_server_full_of_waiting_sessions_says_when_to_come_again() -> None:
     """Their places are kept, and they come back to them."""
     async with (
-        counting_server("--resume-grace-s", "20", slots=2) as server,
+        counting_server("--resume-grace-s", "20", *SOON, slots=2) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as one,
         VoiceClient(url_of(server), tone(440)) as other,
@@ -245,7 +263,7 @@ async def test_a_server_full_of_waiting_sessions_says_when_to_come_again() -> No
 async def test_a_client_that_comes_back_and_does_not_connect_may_try_again() -> None:
     """With the token of that answer; the session waits on."""
     async with (
-        counting_server("--connect-timeout-s", "2") as server,
+        counting_server("--connect-timeout-s", "2", *SOON) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
@@ -261,7 +279,11 @@ async def test_a_client_that_comes_back_and_does_not_connect_may_try_again() -> 
 
 
 async def test_a_goodbye_is_final() -> None:
-    async with counting_server() as server, leaves_nothing(server), VoiceClient(url_of(server), tone(440)) as client:
+    async with (
+        counting_server(*SOON) as server,
+        leaves_nothing(server),
+        VoiceClient(url_of(server), tone(440)) as client,
+    ):
         client_token = client._resume_token
         await client.wait_for("connected")
         client.send({"type": "bye"})
@@ -272,7 +294,7 @@ async def test_a_goodbye_is_final() -> None:
 
 
 async def test_a_server_that_stops_does_not_wait_for_anybody() -> None:
-    async with counting_server() as server, VoiceClient(url_of(server), tone(440)) as client:
+    async with counting_server(*SOON) as server, VoiceClient(url_of(server), tone(440)) as client:
         await client.wait_for("connected")
         await cut(server, client)
         async with asyncio.timeout(10):
@@ -282,7 +304,7 @@ async def test_a_server_that_stops_does_not_wait_for_anybody() -> None:
 
 async def test_without_a_grace_there_is_no_token() -> None:
     async with (
-        counting_server("--resume-grace-s", "0", "--peer-timeout-s", "1") as server,
+        counting_server("--resume-grace-s", "0", *SOON) as server,
         leaves_nothing(server),
         VoiceClient(url_of(server), tone(440)) as client,
     ):
