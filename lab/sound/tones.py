@@ -95,20 +95,27 @@ class Ear:
         return self.since(max(0, self.samples - round(seconds * MODEL_RATE_HZ)))
 
     async def hear_undisturbed(self, seconds: float, before_s: float = 0.5) -> FloatArray:
-        """The next ``seconds`` of the voice in which this machine has held up neither end of the call.
+        """The next ``seconds`` of the voice in which, and ``before_s`` before which, this machine has held up neither
+        end of the call.
 
         Client and server share this process, and this machine may have other things to do: audio that a machine
-        has no time for has gaps that say nothing of the server. A server that holds up its own event loop does so
-        in each of the attempts, and fails.
+        has no time for has gaps that say nothing of the server. An attempt ends with the first hold-up. A server that
+        holds up its own event loop does so in each of them, and fails.
         """
+        lead, wanted = (round(each * MODEL_RATE_HZ) for each in (before_s, seconds))
         deadline = time.monotonic() + _UNDISTURBED_WITHIN_S
         while time.monotonic() < deadline:
+            begins = self.samples + lead
             async with _Holdups() as holdups:
-                await self.hear(before_s)
-                pcm = await self.hear(seconds)
+                await self._until_heard(begins + wanted, holdups)
             if holdups.longest_ms < _HOLDUP_MS:
-                return pcm
+                return self.since(begins)[:wanted]
         raise AssertionError(f"this process was held up again and again, the last time for {holdups.longest_ms} ms")
+
+    async def _until_heard(self, samples: int, holdups: _Holdups) -> None:
+        """Until so many were heard in all, or this machine was held up."""
+        done = lambda: holdups.longest_ms >= _HOLDUP_MS or self.samples >= samples  # noqa: E731
+        await until(done, f"{samples} samples of the server's track")
 
     async def hear(self, seconds: float, timeout_s: float = 20.0) -> FloatArray:
         """The next ``seconds`` of the voice, silence included."""

@@ -34,7 +34,7 @@ from tests.support.trouble import assert_turned_away, has_failed, url_of
 
 if importlib.util.find_spec("ray") is None:
     skip_but_in_ci("needs the package ray: pip install 'rtc-server[cluster]'")
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300), ON_ONE_LOOP]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), ON_ONE_LOOP]
 PATIENCE_S = 60.0
 
 

@@ -136,3 +136,9 @@ async def listen(track: MediaStreamTrack, ear: Ear) -> None:
 async def get_json(url: str) -> tuple[int, dict[str, Any]]:
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         return response.status, json.loads(await response.text())
+
+
+async def stats_of(url: str, client: VoiceClient) -> dict[str, int]:
+    """The figures of its session, as the server at ``url`` tells them."""
+    _, body = await get_json(f"{url}/api/sessions/{client.session}")
+    return body["stats"]  # type: ignore[no-any-return]

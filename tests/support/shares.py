@@ -43,6 +43,7 @@ WAIT: Final = ("browser", "foreign", "integration")
 Browsers are sessions of their own, which give way to nothing."""
 LONG: Final = (
     "tests/training/test_recipe.py",
+    "tests/cluster/test_ray.py",
     "tests/integration/test_workers.py",
     "tests/integration/test_shutdown.py",
     "tests/integration/test_transcribe_files.py",
