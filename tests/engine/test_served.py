@@ -130,6 +130,7 @@ async def test_a_node_that_ends_leaves_the_conversations_that_it_has_locked(engi
         await say(adopted, after, [" 2"])
 
 
+@pytest.mark.slow
 async def test_what_a_node_has_left_is_free_when_it_has_been_gone_for_the_grace() -> None:
     with served(slots=1, grace_s=3.0) as brief:
         async with nodes(brief, 1) as (a,):
@@ -181,6 +182,7 @@ async def test_a_conversation_that_is_over_cannot_be_adopted(engine: ServedEngin
         assert b.slots_used == 0
 
 
+@pytest.mark.slow
 async def test_the_slots_of_a_node_that_is_gone_are_kept_for_the_grace() -> None:
     """It vanishes without a word: another node goes on, and what none has asked for is free after the grace."""
     with served(grace_s=3.0) as engine:

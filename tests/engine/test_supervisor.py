@@ -303,6 +303,7 @@ async def test_an_engine_that_is_killed_while_it_loads_is_not_loaded_again() -> 
         await client.close()
 
 
+@pytest.mark.slow
 async def test_an_engine_that_never_gets_ready_is_given_up() -> None:
     """A model that fails to load in a way that nobody foresaw: the server says so, and does not try for ever."""
 

@@ -95,6 +95,7 @@ async def test_a_session_is_its_owners_alone(guarded: Server) -> None:
             assert response.status == 200
 
 
+@pytest.mark.slow
 async def test_a_key_with_a_time_limit(guarded: Server) -> None:
     async with VoiceClient(url_of(guarded), token=GUEST) as client:
         await client.wait_for("ending")

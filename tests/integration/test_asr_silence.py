@@ -54,6 +54,7 @@ async def test_one_without_audio_is_sent_away(server: Server, says: dict[str, An
         await asyncio.gather(talking, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_audio_that_waits_to_be_heard_is_no_silence() -> None:
     """The model takes longer than a client may be quiet."""
     limits = SocketLimits(idle_s=1.5, ping_s=5.0)
@@ -89,6 +90,7 @@ async def test_text_does_not_count_as_something(server: Server) -> None:
         await asyncio.gather(talking, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_who_answers_pings_and_sends_now_and_then_stays(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet for longer than pings may go unanswered (two), and all in all longer than nothing valid may come."""
     ping, pings = aiohttp.web.WebSocketResponse.ping, 0

@@ -24,7 +24,7 @@ from rtc_server.engine.engine import Engine
 from rtc_server.models.tiny import write_tiny_checkpoint
 from tests.support.leftovers import leaves_nothing
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 FADED = 150
 """Pieces of sound after which an original that is taken away is not heard any more: some seconds."""

@@ -273,6 +273,7 @@ async def test_it_wants_rooms_in_one_process() -> None:
         Server(Settings(port=0, model="echo", seamless_door=True))
 
 
+@pytest.mark.slow
 async def test_one_slow_translation_keeps_no_other_client_waiting(client: SeamlessChat) -> None:
     """The last one here: it leaves the translator with a thread less."""
     room, other = await client.create_room(), await client.create_room()

@@ -63,6 +63,7 @@ async def test_a_call_goes_on_whatever_strangers_send(quiet: None) -> None:
         assert agent._nominated[1].remote_addr == path.outside, "the path has not moved"
 
 
+@pytest.mark.slow
 async def test_a_call_goes_on_whatever_comes_from_its_own_address(quiet: None) -> None:
     """One who can give a datagram any source: no parser behind the gate may fail for more than its datagram."""
     ear = Ear()

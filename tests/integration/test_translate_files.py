@@ -45,12 +45,14 @@ def translated(where: Path, *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_was_said_in_english_is_read_in_portuguese(tmp_path: Path) -> None:
     out = translated(tmp_path, "--format", "vtt")
     assert re.fullmatch(r"WEBVTT\n\n00:00:0\d.\d{3} --> 00:00:0\d.\d{3}\n.*três.*\n", out)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_was_said_in_english_is_heard_in_portuguese(tmp_path: Path) -> None:
     speech = tmp_path / "dito.wav"

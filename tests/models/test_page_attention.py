@@ -267,6 +267,7 @@ def test_old_devices_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
         assert page_attention.at_hand(torch.device("cuda", 0)) == expected
 
 
+@pytest.mark.slow
 def test_a_model_on_a_cpu_copies_and_imports_no_kernel(moshi_checkpoint: Path) -> None:
     """In a process of its own, for here it may have been imported. Triton itself is, by torch's compiler."""
     program = (

@@ -371,6 +371,7 @@ async def test_an_old_row_is_wiped_in_a_pause_and_not_before(engine: EngineClien
         assert speaker._lane is lane
 
 
+@pytest.mark.slow
 async def test_an_engine_that_dies_leaves_its_speakers_to_utterances_and_takes_them_again(
     checkpoint: Path, translator: Translator
 ) -> None:

@@ -212,6 +212,7 @@ async def test_an_engine_that_breaks_costs_no_frame_and_is_taken_again(monkeypat
         assert server.count("rtc_captions_off_total", reason="engine_unavailable") == 1
 
 
+@pytest.mark.slow
 async def test_an_engine_that_hangs_holds_no_conversation_up() -> None:
     gate = threading.Event()
     gate.set()

@@ -127,6 +127,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
         assert (await translator.translate(said("abc"))).text == "cba"
 
 
+@pytest.mark.slow
 async def test_one_that_misses_its_deadline_is_not_computed() -> None:
     """And gives its place back at once; one that computes keeps it, for the process is still at it."""
     async with running(fake(batch=1)) as translator:
@@ -138,6 +139,7 @@ async def test_one_that_misses_its_deadline_is_not_computed() -> None:
         assert count(translator._metrics, "rtc_translations_total", outcome="translation_late") == 2
 
 
+@pytest.mark.slow
 async def test_a_caller_that_goes_takes_its_utterance_along() -> None:
     async with running(fake(batch=1)) as translator:
         hangs = asyncio.create_task(outcome(translator, said("hang"), 60.0))

@@ -185,6 +185,7 @@ def test_a_head_that_does_not_come(run: Callable[[Scenario], None], first: bytes
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_body_has_what_its_head_has_left_of_the_time(run: Callable[[Scenario], None]) -> None:
     async def scenario() -> None:
         async with serving(replace(LIMITS, head_s=4.0)) as served:
@@ -243,6 +244,7 @@ def test_one_that_takes_nothing_of_its_answer_is_cut_off(run: Callable[[Scenario
     run(scenario)
 
 
+@pytest.mark.slow
 def test_one_that_takes_its_answer_slowly_gets_all_of_it(
     run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +306,7 @@ def test_too_many(run: Callable[[Scenario], None], limits: ConnectionLimits) -> 
     run(scenario)
 
 
+@pytest.mark.slow
 def test_the_surplus_that_says_nothing_keeps_nobody_from_asking(run: Callable[[Scenario], None]) -> None:
     """Forty silent ones beyond the bound: few stay, and the next that asks is told."""
 
