@@ -14,7 +14,7 @@ from typing import Final
 
 from playwright.async_api import Page
 
-from bench.table import publish, spread
+from bench.table import TAIL, publish, tail
 from lab.browsers.chromium import chromium, give_mouth, say, start_talking, visited_page
 from lab.media_processes import media_processes, worker_of
 from lab.pico.phrases import NUMBERS
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     rows = [("noticed by the page", times.noticed), ("connected again", times.back), ("sound again", times.heard)]
     publish(
         "A media process that is killed",
-        ["since it was killed", "median (least–most)"],
-        [[name, spread(values, "s", 2)] for name, values in rows],
+        ["since it was killed", *TAIL],
+        [[name, *tail(values, "s", 2)] for name, values in rows],
         [
             f"{arguments.rounds} times: Pico counts aloud to a page in Chromium, in one of two media processes "
             "(`--workers 2`), and that process is killed with -9. The count goes on where it was each time, or the "

@@ -20,7 +20,7 @@ import soxr
 import uvloop
 
 from bench.quiet import errors_only
-from bench.table import publish
+from bench.table import TAIL, publish, tail
 from lab.engine_process import key_file
 from lab.pool_process import hosted_engines, pool_process
 from lab.ray_cluster import RayCluster, environment, ray_cluster
@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
     measured = uvloop.run(_measure(arguments.rounds, arguments.kills))
     publish(
         "An engine that is waited for",
-        ["", "p50", "p95", "longest"],
-        [[label, *_cells(values(measured))] for label, values in _ROWS],
+        ["", *TAIL],
+        [[label, *tail(values(measured), "s", 2)] for label, values in _ROWS],
         [
             f"{arguments.rounds} rounds from zero, {arguments.kills} kills of each kind, one after the other; all on "
             "one machine: Ray's head, a node, the pool, engines, media server and client. A client that is told "
@@ -207,10 +207,6 @@ class _Greeting(Mouth):
     def begin(self) -> None:
         again = np.pad(self._hello, (0, round(_UNANSWERED_S * MICROPHONE_HZ)))
         self.utter(np.tile(again, _TIMES))
-
-
-def _cells(values: Sequence[float]) -> list[str]:
-    return [f"{value:.2f} s" for value in (*np.percentile(values, [50, 95]), max(values))]
 
 
 _ROWS: Final[Sequence[tuple[str, Callable[[Measured], Sequence[float]]]]] = (

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
-import numpy as np
 import uvloop
 
 from bench.systems import OURS, SYSTEMS
-from bench.table import publish
+from bench.table import TAIL, publish, tail
 from lab.network.vanishing import vanish
 from lab.servers import running
 from lab.sound.tones import VOICED_DBFS, Ear, tone
@@ -47,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     measured = uvloop.run(_measure(arguments.rounds))
     publish(
         "A path that dies",
-        ["", "p50", "p95", "longest"],
-        [[label, *_cells(values(measured))] for label, values in _ROWS],
+        ["", *TAIL],
+        [[label, *tail([1000 * value for value in values(measured)], "ms")] for label, values in _ROWS],
         [
             f"{arguments.rounds} calls of the package's own client, one after the other; server and client on one "
             "machine, the default settings. A lost path is one on which nothing comes through from one moment on."
@@ -93,10 +92,6 @@ async def _round(url: str, http: aiohttp.ClientSession, into: Measured) -> None:
 async def _state(http: aiohttp.ClientSession, url: str) -> str:
     async with http.get(url) as response:
         return str((await response.json())["state"])
-
-
-def _cells(values: Sequence[float]) -> list[str]:
-    return [f"{value * 1000:.0f} ms" for value in (*np.percentile(values, [50, 95]), max(values))]
 
 
 _ROWS: Final[Sequence[tuple[str, Callable[[Measured], Sequence[float]]]]] = (

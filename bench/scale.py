@@ -50,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(slots=True)
 class Runs:
-    """Of one link with one number of streams, an entry a round. ``node``, ``engine``: CPU seconds a second."""
+    """Of one link with one number of streams, an entry a round. ``node``, ``engine``: CPU seconds a second. ``bytes``:
+    a second a stream, both ways, with all headers, of all that went over the loopback."""
 
     figures: list[Figures] = field(default_factory=list)
     node: list[float] = field(default_factory=list)
     engine: list[float] = field(default_factory=list)
+    bytes: list[float] = field(default_factory=list)
 
 
 @errors_only("rtc_server.engine")
@@ -81,13 +83,22 @@ async def _measure(runs: Runs, link: str, streams: int, arguments: argparse.Name
                 node, engine = psutil.Process(), psutil.Process(pid_of(client))
                 await asyncio.sleep(arguments.warm)
                 before = [cpu_s_of(each) for each in (node, engine)]
+                carried = _carried_bytes()
                 await asyncio.sleep(arguments.seconds - 0.5)
                 used = [cpu_s_of(each) - had for each, had in zip((node, engine), before, strict=True)]
+                carried = _carried_bytes() - carried
         finally:
             await client.close()
     runs.figures.append(figures)
     for share, kept in zip(used, (runs.node, runs.engine), strict=True):
         kept.append(share / (arguments.seconds - 0.5))
+    if link == "TCP":
+        runs.bytes.append(carried / streams / (arguments.seconds - 0.5))
+
+
+def _carried_bytes() -> int:
+    """By the loopback since the machine was started."""
+    return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
 
 
 @contextlib.asynccontextmanager
@@ -117,17 +128,19 @@ def _publish(arguments: argparse.Namespace, runs: dict[tuple[int, str], Runs]) -
             *times,
             lost,
             *(spread([share * 100 for share in shares], "%", 1) for shares in (each.node, each.engine)),
+            spread([count / 1000 for count in each.bytes]),
         ]
 
     publish(
         "An engine on another machine",
-        ["streams", "link", "frame p50, ms", "p99", "max", "lost", "CPU: media node", "engine"],
+        ["streams", "link", "frame p50, ms", "p99", "max", "lost", "CPU: media node", "engine", "kB/s a stream"],
         [[str(streams), link, *cells(each)] for (streams, link), each in runs.items()],
         [
             f"{arguments.rounds} round(s) of {arguments.seconds:g} s: median (least–most) of the rounds' figures. The "
             f"engine is echo; {FRAME_MS} ms of audio for each stream every {FRAME_MS} ms, each at a random phase. "
             "Frame: from the media node's push to the output's arrival there, waiting for other streams' frames "
-            "included (the batching delay, as long as a step takes). TCP: on the loopback, encrypted. The node's CPU "
+            "included (the batching delay, as long as a step takes). TCP: on the loopback, encrypted; kB/s: both ways, "
+            "with all headers, and whatever else this machine says to itself. The node's CPU "
             "is that of this benchmark, which makes noise for each frame.",
         ],
     )

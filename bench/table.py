@@ -11,9 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 import rtc_server
 
+TAIL: Final = ("p50", "p95", "longest")
 _PACKAGES = ("aiortc", "aioice", "aiohttp", "av", "uvloop", "numpy")
 
 
@@ -25,6 +29,11 @@ def spread(values: Iterable[float | None], unit: str = "", digits: int = 0) -> s
     median, least, most = (f"{value:.{digits}f}" for value in (statistics.median(known), known[0], known[-1]))
     text = median if least == most else f"{median} ({least}–{most})"
     return f"{text} {unit}".rstrip()
+
+
+def tail(values: Sequence[float], unit: str, digits: int = 0) -> list[str]:
+    """The cells under :data:`TAIL`."""
+    return [f"{value:.{digits}f} {unit}" for value in (*np.percentile(values, [50, 95]), max(values))]
 
 
 def render(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
