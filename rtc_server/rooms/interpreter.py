@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from rtc_server.audio import FloatArray
 from rtc_server.errors import EngineUnavailable, NotFound, Overloaded, ServerError
@@ -24,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 10.0
 """What comes later than this is not heard: the talk has gone on."""
-_MOST: Final = 64
-"""Translations under way, of all rooms."""
+MOST: Final = 64
+"""Translations and sounds under way, of all rooms. One room may have as many as are free beside its own: half of them
+if it is alone, a third if two want all they can get. So no room takes those of the others."""
 _NOTHING: Final = TranslatorInfo("", frozenset(), frozenset())
 
 
@@ -41,6 +43,8 @@ class Interpreter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._speaking: dict[tuple[str, str, str], asyncio.Task[FloatArray]] = {}
         """What is made into sound just now, by room, message and language."""
+        self._under_way: Counter[str] = Counter()
+        """By room."""
 
     @property
     def info(self) -> TranslatorInfo:
@@ -80,13 +84,14 @@ class Interpreter:
 
     def begin(self, room: Room, message: Message, language: str, speak: bool, pcm: FloatArray | None = None) -> None:
         """Begin to translate a message into one language. ``speak``: it is to be heard as well."""
-        if len(self._tasks) >= _MOST:
+        if not self._has_place(room):
             room.rendered(message, language, self._clock(), reason=Overloaded.code)
             return
         wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
         task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self._count(room, task)
 
     def _begin_for_listeners(self, room: Room, message: Message, language: str, pcm: FloatArray | None) -> None:
         speak = message.kind == "speech" and any(
@@ -96,15 +101,18 @@ class Interpreter:
 
     async def sound_of(self, room: Room, message: Message, language: str) -> FloatArray:
         """A message as sound, which is made once, however many ask. Raises NotFound where there is no voice or no text,
-        and what :meth:`Translator.translate` does."""
+        Overloaded, and what :meth:`Translator.translate` does."""
         rendering = message.renderings.get(language)
         if rendering is not None and rendering.sound is not None:
             return unpacked(rendering.sound)
         key = room.id, message.id, language
         if key not in self._speaking:
+            if not self._has_place(room):
+                raise Overloaded
             task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
             self._speaking[key] = task
             task.add_done_callback(lambda done: self._spoken(key, done))
+            self._count(room, task)
         return await outcome_of(self._speaking[key], EngineUnavailable())
 
     async def close(self) -> None:
@@ -113,6 +121,18 @@ class Interpreter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _has_place(self, room: Room) -> bool:
+        return self._under_way[room.id] < MOST - self._under_way.total()
+
+    def _count(self, room: Room, task: asyncio.Task[Any]) -> None:
+        self._under_way[room.id] += 1
+
+        def done(_: asyncio.Task[Any]) -> None:
+            self._under_way[room.id] -= 1
+            self._under_way += Counter()  # forgets those that have none
+
+        task.add_done_callback(done)
 
     async def _speak(self, room: Room, message: Message, language: str) -> FloatArray:
         text = message.text_in(language)

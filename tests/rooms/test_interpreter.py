@@ -13,10 +13,10 @@ import pytest
 
 from lab.waiting import until
 from rtc_server.audio import FloatArray
-from rtc_server.errors import EngineUnavailable, NotFound
+from rtc_server.errors import EngineUnavailable, NotFound, Overloaded
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import Playing, RoomMessage, RoomSettings
-from rtc_server.rooms.interpreter import Interpreter
+from rtc_server.rooms.interpreter import MOST, Interpreter
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
 from rtc_server.rooms.room import Room
@@ -131,6 +131,26 @@ async def test_one_who_changes_language_is_not_played_the_former_one() -> None:
         await until(lambda: message.renderings["pt"].state == "ready", "the translation that was under way")
         assert not heard(room, ana).any()
         assert client.of(Playing) == []
+
+
+async def test_a_room_that_says_more_than_can_be_translated_takes_no_other_rooms_place() -> None:
+    """Half is the most that one has; and sounds are counted with translations."""
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        _, ana = seated(room, "Ana", "pt")
+        messages = [say(room, interpreter, ann, f"sleep {number}") for number in range(MOST)]
+        states = [each.renderings["pt"].state for each in messages]
+        assert states == ["pending"] * (MOST // 2) + ["failed"] * (MOST // 2)
+        assert last(ana, messages[-1]).reason == "overloaded"
+        with pytest.raises(Overloaded):
+            await interpreter.sound_of(room, messages[0], "en")
+        other = Room("0-0-other", "Hall", False, 0.0)
+        other.translated, other.spoken = interpreter.pairs, interpreter.speaks
+        ben, _ = seated(other, "Ben", "en")
+        _, bia = seated(other, "Bia", "pt")
+        message = say(other, interpreter, ben, "abc")
+        assert (await settled(bia, message)).text == "cba"
+        await until(lambda: not interpreter._under_way, "all of it")
 
 
 async def test_a_sound_is_made_once_however_many_ask() -> None:
