@@ -5,11 +5,12 @@ Metrics live in a registry of their own, so that two servers in one process (tes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -21,6 +22,14 @@ _STEP_BUCKETS_S: Final = (
 _DEPTH_BUCKETS_S: Final = (0.0, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48)
 _FIRST_AUDIO_BUCKETS_S: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 _TRANSLATION_BUCKETS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
+
+OF_AN_ENGINE: Final = frozenset(
+    {
+        *("rtc_slots", "rtc_pages", "rtc_engine_memory_bytes", "rtc_device_memory_bytes"),
+        *("rtc_engine_stalls", "rtc_engine_restarts"),
+    }
+)
+"""What every process that uses an engine tells of it alike, and not of its own conversations there."""
 
 
 class Metrics:
@@ -203,26 +212,44 @@ class Metrics:
 
 
 class _Merged:
-    """What several processes have to tell, as one registry's."""
+    """What several processes have to tell, as one registry's. ``of_all``: services whose engine is the same for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_all: Collection[str]) -> None:
+        self._of_all = of_all
         self._families: dict[str, Metric] = {}
+        self._once: dict[tuple[str, frozenset[tuple[str, str]]], Sample] = {}
 
     def add(self, worker: int, text: bytes) -> None:
         for family in text_string_to_metric_families(text.decode()):
             known = Metric(family.name, family.documentation, family.type)
             kept = self._families.setdefault(family.name, known)
+            of_engine = family.name.removesuffix("_created") in OF_AN_ENGINE
             for sample in family.samples:
-                kept.add_sample(sample.name, {"worker": str(worker), **sample.labels}, sample.value)
+                if of_engine and sample.labels["service"] in self._of_all:
+                    self._add_once(kept, sample)
+                else:
+                    kept.add_sample(sample.name, {"worker": str(worker), **sample.labels}, sample.value)
+
+    def _add_once(self, kept: Metric, sample: Sample) -> None:
+        """The largest stays: a process that was started again has not seen what the others have."""
+        key = (sample.name, frozenset(sample.labels.items()))
+        before = self._once.get(key)
+        if before is not None:
+            if before.value >= sample.value:
+                return
+            kept.samples.remove(before)
+        self._once[key] = sample
+        kept.samples.append(sample)
 
     def collect(self) -> Iterable[Metric]:
         return self._families.values()
 
 
-def merged(texts: Mapping[int, bytes]) -> bytes:
-    """What :meth:`Metrics.render` has made in several processes, as one text, in which each sample has a further label,
-    ``worker``."""
-    registry = _Merged()
+def merged(texts: Mapping[int, bytes], of_all: Collection[str] = ()) -> bytes:
+    """What :meth:`Metrics.render` has made in several processes, as one text, such that sums over it are the server's.
+    Each sample has a further label, ``worker``, but for what is known of an engine that all processes share: that is
+    there once. ``of_all``: the services of such engines."""
+    registry = _Merged(of_all)
     for worker, text in sorted(texts.items()):
         registry.add(worker, text)
     return generate_latest(registry)  # collect() is all that it asks for

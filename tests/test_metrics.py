@@ -7,7 +7,7 @@ import re
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from rtc_server.metrics import CONTENT_TYPE, Metrics
+from rtc_server.metrics import CONTENT_TYPE, OF_AN_ENGINE, Metrics, merged
 
 FRAME_S = 0.08
 
@@ -51,6 +51,39 @@ def test_two_servers_in_one_process_do_not_share_counts() -> None:
     assert samples(other)["rtc_playout_underruns_total"] == 0
     assert b'rtc_sessions_opened_total{service="echo"} 1.0' in one.render()
     assert b"rtc_sessions_opened_total{" not in other.render()
+
+
+def test_what_several_processes_tell_adds_up_and_an_engine_of_all_is_there_once() -> None:
+    """A process that was started again knows less of the engine than the others: what they know stays."""
+    processes = Metrics(), Metrics()
+    for each, restarts in zip(processes, (3, 1), strict=True):
+        for service in ("dialogue", "echo"):
+            each.slots.labels(service).set(8)
+            each.slots_used.labels(service).set(2)
+        each.engine_restarts.labels("dialogue").inc(restarts)
+        each.underruns.inc()
+    texts = {index: each.render() for index, each in enumerate(processes)}
+    for told in (texts, dict(reversed(texts.items()))):
+        lines = merged(told, {"dialogue"}).decode().splitlines()
+        for line in (
+            'rtc_slots{service="dialogue"} 8.0',
+            'rtc_slots{service="echo",worker="0"} 8.0',
+            'rtc_slots{service="echo",worker="1"} 8.0',
+            'rtc_slots_used{service="dialogue",worker="0"} 2.0',
+            'rtc_slots_used{service="dialogue",worker="1"} 2.0',
+            'rtc_engine_restarts_total{service="dialogue"} 3.0',
+            'rtc_playout_underruns_total{worker="1"} 1.0',
+        ):
+            assert lines.count(line) == 1, line
+        assert sum(line.startswith("rtc_slots{") for line in lines) == 3
+        assert sum(line.startswith("rtc_engine_restarts_total{") for line in lines) == 1
+
+
+def test_what_is_told_of_an_engine_is_told_by_service() -> None:
+    labels = {family.name: family for family in Metrics().registry.collect()}
+    assert set(labels) >= OF_AN_ENGINE
+    declared = {each._name: each._labelnames for each in all_of(Metrics()).values()}
+    assert all("service" in declared[name] for name in OF_AN_ENGINE)
 
 
 def test_the_process_wide_registry_is_left_alone() -> None:

@@ -20,7 +20,7 @@ from rtc_server.engine.model import MemoryUse, ModelInfo, ServiceKind
 from rtc_server.metrics import CONTENT_TYPE, Metrics, merged
 from rtc_server.protocols.events import MAX_MESSAGE_BYTES
 from rtc_server.rooms.lobby import Lobby
-from rtc_server.services import ECHO
+from rtc_server.services import ECHO, SIMULTANEOUS, TRANSLATE
 from rtc_server.sessions.captioner import Captioner, Captioners
 from rtc_server.signaling import REGISTRY, SETTINGS
 from rtc_server.usage import invocation
@@ -56,7 +56,8 @@ async def status(request: web.Request) -> web.Response:
     told, siblings = _status(request), _siblings(request)
     if siblings is not None:
         others = {index: json.loads(text) for index, text in (await siblings.ask(request)).items()}
-        told = _status_of_all({siblings.place.index: told, **others}, siblings.place.index)
+        everyone = {siblings.place.index: told, **others}
+        told = _status_of_all(everyone, siblings.place.index, _services_of_all(request))
     return web.json_response(told, headers=NO_STORE)
 
 
@@ -64,7 +65,7 @@ async def status(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     body, siblings = request.app[METRICS].render(), _siblings(request)
     if siblings is not None:
-        body = merged({siblings.place.index: body, **await siblings.ask(request)})
+        body = merged({siblings.place.index: body, **await siblings.ask(request)}, _services_of_all(request))
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
 
 
@@ -97,6 +98,15 @@ def _siblings(request: web.Request) -> Siblings | None:
     return None if came_from_sibling(request) else request.app.get(SIBLINGS)
 
 
+def _services_of_all(request: web.Request) -> set[str]:
+    """Those with one engine for all processes of this server. Rooms are as many in all as in each."""
+    engines = {**request.app[REGISTRY].admission.engines}
+    lobby = request.app.get(LOBBY)
+    if lobby is not None and lobby.simultaneous.engine is not None:
+        engines[SIMULTANEOUS] = lobby.simultaneous.engine
+    return {service for service, engine in engines.items() if engine.shared or service == TRANSLATE}
+
+
 def _status(request: web.Request) -> dict[str, Any]:
     """Of this process."""
     registry = request.app[REGISTRY]
@@ -117,26 +127,29 @@ def _status(request: web.Request) -> dict[str, Any]:
     }
 
 
-def _status_of_all(told: Mapping[int, dict[str, Any]], own: int) -> dict[str, Any]:
-    """What this process tells, with the counts of all, and beside it what each tells."""
+def _status_of_all(told: Mapping[int, dict[str, Any]], own: int, of_all: Collection[str]) -> dict[str, Any]:
+    """What this process tells, with the counts of all, and beside it what each tells. ``of_all``: services with one
+    engine for all."""
     sessions: Counter[str] = Counter()
     for each in told.values():
         sessions.update(each["sessions"])
     everyone = told.values()
     engines = {
-        name: engine | _used([each["engines"][name] for each in everyone])
+        name: engine | _slots([each["engines"][name] for each in everyone], name in of_all)
         for name, engine in told[own]["engines"].items()
     }
     simultaneous = told[own]["simultaneous"]
     if simultaneous is not None:
-        simultaneous = simultaneous | _used([each["simultaneous"] for each in everyone])
+        simultaneous = simultaneous | _slots([each["simultaneous"] for each in everyone], SIMULTANEOUS in of_all)
     sums = {"sessions": dict(sessions), "engines": engines, "simultaneous": simultaneous}
     return told[own] | sums | {"workers": {str(index): each for index, each in sorted(told.items())}}
 
 
-def _used(engine: Collection[dict[str, Any]]) -> dict[str, int]:
-    """Slots of one engine, by what each process tells of it."""
-    return {"slots_used": sum(each["slots_used"] for each in engine)}
+def _slots(engines: Collection[dict[str, Any]], one: bool) -> dict[str, int]:
+    """The slots of a service, by what each process tells of its engine. ``one``: it is the same for all."""
+    used = {"slots_used": sum(each["slots_used"] for each in engines)}
+    slots = [each["slots"] for each in engines if each["slots"] is not None]
+    return used if one or not slots else used | {"slots": sum(slots)}
 
 
 def _no_model_notice() -> dict[str, str]:

@@ -443,8 +443,9 @@ class EngineClient:
 
     def _on_step(self, done: StepDone) -> None:
         self._steps.append(done.seconds)
-        self._metrics.step_seconds.labels(self.service).observe(done.seconds)
-        self._metrics.step_rows.labels(self.service).observe(len(done.outputs))
+        if done.rows:
+            self._metrics.step_seconds.labels(self.service).observe(done.seconds)
+            self._metrics.step_rows.labels(self.service).observe(done.rows)
         if done.dropped:
             self._metrics.frames_dropped.labels("engine_queue").inc(done.dropped)
         now = time.monotonic()

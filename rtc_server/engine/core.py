@@ -256,10 +256,11 @@ class EngineCore:
         another message than a frame, or wipes."""
         made = step.launched.outputs()
         voices = _voices(made)
-        done = {}
+        done: dict[Owner, StepDone] = {}
         for owner, rows in step.rows.items():
             outputs = [_output(row, made[row[0]], voices.get(row[0])) for row in rows]
-            done[owner] = StepDone(step.seconds, self._table.take_dropped(owner), outputs)
+            counted = 0 if done else step.size
+            done[owner] = StepDone(step.seconds, self._table.take_dropped(owner), outputs, counted)
         return done
 
     def _launch(self, pcm: FloatArray, active: BoolArray) -> LaunchedStep:

@@ -267,14 +267,16 @@ class Output(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """One batched step: how long it took, and what each active row made.
+    """One batched step: how long it took, and what each active row of this owner made.
 
-    ``dropped``: input frames thrown away since the last step because a slot's queue was full.
+    ``dropped``: input frames thrown away since the last step because a slot's queue was full. ``rows``: of the whole
+    step, told to one of its owners, who counts it; 0 to the others.
     """
 
     seconds: float
     dropped: int
     outputs: list[Output]
+    rows: int = 0
 
 
 AboutRow = Exported | Part | Taken | CannotMove

@@ -282,13 +282,14 @@ async def test_what_an_engine_reports_moves_the_metrics() -> None:
     async with running(scripted.client):
         stream = await scripted.open(0, 1)
         stream.push(frame())
-        scripted.link.say(StepDone(0.05, 3, [Output(0, 1, 1, None, "")]))
+        scripted.link.say(StepDone(0.05, 3, [Output(0, 1, 1, None, "")], 7))
+        scripted.link.say(StepDone(0.05, 0, []))  # which another owner counts
         assert scripted.client.slots_used == 1
         assert scripted.count("rtc_slots", service="fake") == 2
         assert scripted.count("rtc_slots_used", service="fake") == 1
         assert scripted.count("rtc_frames_dropped_total", reason="engine_queue") == 3
         assert scripted.count("rtc_step_seconds_count", service="fake") == 1
-        assert scripted.count("rtc_step_rows_sum", service="fake") == 1
+        assert scripted.count("rtc_step_rows_sum", service="fake") == 7
         assert scripted.count("rtc_frame_seconds_count", service="fake") == 1
         scripted.link.end()
         await until(lambda: scripted.count("rtc_engine_restarts_total", service="fake") == 1)

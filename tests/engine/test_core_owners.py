@@ -109,6 +109,16 @@ def test_one_that_has_no_frame_in_a_step_hears_nothing_of_it(engine: Engine) -> 
     assert set(engine.step()) == {A}
 
 
+def test_a_step_is_counted_once(engine: Engine) -> None:
+    """With the rows of all, so that sums over the nodes are the engine's."""
+    leases = {owner: engine.open(owner) for owner in (B, A)}
+    for owner, lease in leases.items():
+        engine.push(lease, owner)
+    assert sorted(done.rows for done in engine.step().values()) == [0, 2]
+    engine.push(leases[A], A)
+    assert [done.rows for done in engine.step().values()] == [1]
+
+
 @pytest.mark.parametrize("kind", [Close, Reset])
 def test_another_ones_slot_is_not_ended(engine: Engine, kind: type[Close | Reset]) -> None:
     a = engine.open(A)

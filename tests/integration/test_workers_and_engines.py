@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lab.media_processes import worker_of
 from lab.pico.phrases import NUMBERS
-from lab.waiting import until
+from lab.waiting import until, until_told
 from rtc_server.client import VoiceClient
 from tests.support.calls import get_json, text_of
 from tests.support.script import Speaker
@@ -28,6 +32,23 @@ async def is_ready(server: ServerProcess) -> bool:
     """In both processes."""
     _, told = await get_json(f"{server.url}/status")
     return [each["engines"]["dialogue"]["state"] for each in told["workers"].values()] == ["ready", "ready"]
+
+
+async def adds_up(server: ServerProcess) -> bool:
+    """Sums over both processes are the server's: of an engine that both have, each knows all."""
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/metrics") as response:
+        families = list(text_string_to_metric_families(await response.text()))
+    samples = [each for family in families for each in family.samples if each.labels.get("service") == "dialogue"]
+    slots = [each for each in samples if each.name == "rtc_slots"]
+    assert [(each.value, "worker" in each.labels) for each in slots] == [(2, False)]
+    assert len({each.labels["worker"] for each in samples if each.name == "rtc_slots_used"}) == 2
+    sums = Counter[str]()
+    for each in samples:
+        sums[each.name] += int(each.value)
+    assert sums["rtc_slots_used"] == 2
+    assert sums["rtc_engine_restarts_total"] == 1
+    assert sums["rtc_step_rows_count"] == sums["rtc_step_seconds_count"]
+    return sums["rtc_step_rows_sum"] > sums["rtc_step_rows_count"]  # a step of both has two rows
 
 
 async def test_one_model_for_all_and_what_it_remembers_outlives_the_process() -> None:
@@ -65,6 +86,7 @@ async def test_an_engine_that_is_killed_comes_back_for_all_processes() -> None:
             for client in (first, second):
                 await client.wait_for("state", 60, reason="restarted")
             await ask(first, speaker, "what is two plus two", "that is four")
+            await until_told(lambda: adds_up(server))
         speaker = Speaker()
         async with VoiceClient(server.url, speaker) as client:
             await client.wait_for("connected")
