@@ -38,6 +38,8 @@ from rtc_server.translation.client import Translator
 
 logger = logging.getLogger(__name__)
 
+KEPT_SOUND_BYTES: Final = 256 << 20
+"""Of all rooms' messages, which each keeps a few megabytes of: of 64 rooms in which much is said."""
 _LOOK_S: Final = 1.0
 _WAKE_S: Final = 20.0
 
@@ -277,6 +279,17 @@ class Lobby:
                 # While rooms are paused, none of their members can come back.
                 if not self.paused and room.expire(self.clock()):
                     self._end(room)
+            self._forget_sounds()
+
+    def _forget_sounds(self) -> None:
+        """If all rooms together keep more than they may, those forget that have most."""
+        rooms = sorted(self, key=lambda room: room.sound_bytes)
+        left = KEPT_SOUND_BYTES
+        for position, room in enumerate(rooms):
+            share = left // (len(rooms) - position)
+            if room.sound_bytes > share:
+                room.forget_old_sounds(share)
+            left -= room.sound_bytes
 
     def _end(self, room: Room) -> None:
         room.close(self.clock())

@@ -32,6 +32,8 @@ from rtc_server.rooms.record import RESERVED, RoomRecord
 
 MOST_MEMBERS: Final = 100
 KEPT_MESSAGES: Final = 200
+KEPT_CHARACTERS: Final = 100_000
+"""Of the messages that are kept, as they were said: one alone may have 2,000, and all have them translated as well."""
 KEPT_SOUND_BYTES: Final = 4 << 20
 """Of translations that are kept as sound, the newest: a minute and a half."""
 _SHOWN_TO_NEWCOMERS: Final = 50
@@ -61,6 +63,8 @@ class Room:
         self._messages: OrderedDict[str, Message] = OrderedDict()
         self._last_member = 0
         self._last_message = 0
+        self.sound_bytes = 0
+        """Of the messages that are kept, in all languages."""
         self._empty_since: float | None = now
         self._journal = journal or Unwritten()
 
@@ -330,7 +334,7 @@ class Room:
         sound = None if pcm is None or not pcm.size else packed(pcm)
         state = "ready" if reason is None else "failed"
         message.renderings[language] = Rendering(state, text, reason, sound)  # type: ignore[arg-type]
-        self._forget_old_sounds()
+        self.forget_old_sounds()
         if message.id in self._messages:
             self._journal.said(message)
         for member in self:
@@ -341,7 +345,7 @@ class Room:
     def keep_sound(self, message: Message, language: str, pcm: FloatArray) -> None:
         """A message was spoken in a language in which it is there."""
         message.renderings.setdefault(language, Rendering("ready", message.original)).sound = packed(pcm)
-        self._forget_old_sounds()
+        self.forget_old_sounds()
 
     def untranslated(self, member: Member) -> list[Message]:
         """Of what was said last, that which could be had in the member's language and is not: it is pending now."""
@@ -356,6 +360,17 @@ class Room:
 
     def message(self, message_id: str) -> Message | None:
         return self._messages.get(message_id)
+
+    def forget_old_sounds(self, most_bytes: int = KEPT_SOUND_BYTES) -> None:
+        """Keep the newest, within so many bytes. One that is asked for is made again."""
+        kept, full = 0, False
+        for message in reversed(self._messages.values()):
+            for rendering in message.renderings.values():
+                if rendering.sound is not None:
+                    full = full or kept + len(rendering.sound) > most_bytes
+                    kept += 0 if full else len(rendering.sound)
+                    rendering.sound = None if full else rendering.sound
+        self.sound_bytes = kept
 
     def speak(self, member: Member, pcm: FloatArray) -> None:
         """A frame of a member's microphone, finite and within ±1, to the others' ears."""
@@ -405,8 +420,12 @@ class Room:
 
     def _keep(self, message: Message) -> None:
         self._messages[message.id] = message
-        while len(self._messages) > KEPT_MESSAGES:
-            self._messages.popitem(last=False)
+        characters = sum(len(each.original) for each in self._messages.values())
+        while len(self._messages) > KEPT_MESSAGES or characters > KEPT_CHARACTERS:
+            _, forgotten = self._messages.popitem(last=False)
+            characters -= len(forgotten.original)
+            if any(rendering.sound for rendering in forgotten.renderings.values()):
+                self.forget_old_sounds()
         self._journal.said(message)
 
     def _tell_of_growth(self, message: Message, text: str, now: float) -> None:
@@ -432,14 +451,6 @@ class Room:
         for other in self:
             if other is not member:
                 other.tell(event)
-
-    def _forget_old_sounds(self) -> None:
-        room_bytes = KEPT_SOUND_BYTES
-        for message in reversed(self._messages.values()):
-            for rendering in message.renderings.values():
-                room_bytes -= len(rendering.sound or b"")
-                if room_bytes < 0:
-                    rendering.sound = None
 
 
 def readable(name: str) -> str:

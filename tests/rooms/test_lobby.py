@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
 from lab.waiting import until
@@ -13,6 +14,7 @@ from rtc_server.engine.client import EngineClient
 from rtc_server.errors import BadMessage, RoomsPaused, ServerFull, UnknownLanguage, UnknownMember, UnknownRoom
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import Say
+from rtc_server.rooms import lobby as lobby_module
 from rtc_server.rooms.homes import Homes
 from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.lobby import Lobby
@@ -61,6 +63,28 @@ async def test_rooms_that_are_empty_go_and_their_members_tokens_with_them() -> N
     finally:
         await lobby.close()
     assert list(lobby) == []
+
+
+async def test_all_rooms_together_keep_so_much_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have most forget, the oldest first; one that has less than its share keeps all."""
+    monkeypatch.setattr(lobby_module, "KEPT_SOUND_BYTES", 60_000)
+    lobby = a_lobby(Clock())
+    quiet, *loud = [lobby.create(None, False) for _ in range(3)]
+    sound = np.full(2400, 0.1, np.float32)  # 4,800 bytes
+    for room, count in ((quiet, 2), (loud[0], 50), (loud[1], 100)):
+        member, _ = lobby.join(room, "Ann", "en")
+        for _ in range(count):
+            message = room.say(member, "Hello", "text", 0, 0.0)
+            room.rendered(message, "pt", 0.0, "Ola", "Hello", sound)
+    lobby.start()
+    try:
+        await until(lambda: sum(room.sound_bytes for room in lobby) <= 60_000, "less of it")
+    finally:
+        kept = [[each.renderings["pt"].sound is not None for each in room.messages] for room in lobby]
+        await lobby.close()
+    assert kept[0] == [True] * 2
+    assert [sum(each) for each in kept[1:]] == [5, 5]
+    assert all(each[-5:] == [True] * 5 for each in kept[1:])
 
 
 async def test_there_are_so_many_rooms() -> None:

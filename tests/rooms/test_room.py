@@ -17,7 +17,15 @@ from rtc_server.protocols.rooms import (
 )
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.record import lasts, read_message, record_of, write
-from rtc_server.rooms.room import ABSENCE_S, EMPTY_S, KEPT_MESSAGES, KEPT_SOUND_BYTES, MOST_MEMBERS, Room
+from rtc_server.rooms.room import (
+    ABSENCE_S,
+    EMPTY_S,
+    KEPT_CHARACTERS,
+    KEPT_MESSAGES,
+    KEPT_SOUND_BYTES,
+    MOST_MEMBERS,
+    Room,
+)
 from tests.support.seats import Client, seated
 
 PAIRS = frozenset({("en", "pt"), ("pt", "en"), ("en", "es")})
@@ -316,6 +324,16 @@ def test_a_room_has_so_many_members_and_keeps_so_much() -> None:
     assert 0 < sum(len(sound) for sound in sounds if sound is not None) <= KEPT_SOUND_BYTES
     assert sounds[-1] is not None, "the newest is kept"
     assert sounds[0] is None
+    assert room.sound_bytes == sum(len(sound) for sound in sounds if sound is not None)
+
+
+def test_a_room_of_long_messages_keeps_fewer() -> None:
+    """A thousand rooms of 200 messages with 2,000 characters each would be gigabytes."""
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    said = [room.say(ann, "x" * 2000, "text", 0, 1.0) for _ in range(KEPT_MESSAGES)]
+    assert sum(len(each.original) for each in room.messages) == KEPT_CHARACTERS
+    assert room.messages == said[-KEPT_CHARACTERS // 2000 :]
 
 
 def test_names_are_text_and_nothing_else() -> None:
