@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from rtc_server.cli import engine
+from rtc_server.cli import pool as pool_command
 from rtc_server.cli.engine import planned
 from rtc_server.cli.pool import placement, reached_at
 from rtc_server.cluster.ray_launcher import RayLauncher
 from rtc_server.config import EngineSettings, PoolSettings, Settings, parse
+from rtc_server.engine.cluster_key import HINT
 from rtc_server.errors import ConfigError
 from tests.support.served import KEY
 
@@ -79,6 +81,15 @@ def test_an_engine_that_translates_while_one_speaks_is_planned_and_in_no_pool(tm
     assert (spec.service, spec.options.slots) == ("simultaneous", 1)
     with pytest.raises(ConfigError, match="no engines of simultaneous"):
         engine.run(dataclasses.replace(settings, pool=POOL), EngineSettings(engine_service="simultaneous"))
+
+
+@pytest.mark.parametrize("listens", ["127.0.0.1:0", "0.0.0.0:0"])
+def test_a_pool_does_not_listen_without_a_key(listens: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who could tell it of engines could have every conversation brought to theirs."""
+    monkeypatch.setattr(pool_command, "Pool", lambda *_: pytest.fail("it listens"))
+    with pytest.raises(ConfigError, match="needs --cluster-key") as refused:
+        pool_command.run(Settings(), PoolSettings(pool_listen=listens))
+    assert refused.value.hint == HINT
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

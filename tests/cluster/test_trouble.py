@@ -1,5 +1,7 @@
 """What goes wrong between machines: a way that is cut, a media node that stands still, two that claim one session,
-clocks that differ, two hundred clients at once where there is no engine. All programs are real."""
+clocks that differ, two hundred clients at once where there is no engine. Engines are programs of their own, as are
+pools, and media nodes that stand still. Other media nodes are in the test's own process; so is the pool of the two
+hundred, whose launcher is the test, which starts a program for each engine that is asked for."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.engine_process import EngineProcess, engine_process, key_file
+from lab.engine_process import SECRET, EngineProcess, engine_process, key_file
 from lab.pico.phrases import NUMBERS
 from lab.serving import started
 from lab.sound.tones import Ear
@@ -23,11 +23,14 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.client import VoiceClient
 from rtc_server.config import Settings
+from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.messages import PROTOCOL
+from rtc_server.errors import EngineUnavailable, ModelLoadError
 from tests.conftest import ON_ONE_LOOP
 from tests.support.calls import get_json, text_of
 from tests.support.counting_node import QUIET
 from tests.support.engines import Ear as StreamEar
-from tests.support.engines import running
+from tests.support.engines import frame, running
 from tests.support.script import Speaker, say_until
 from tests.support.served import node
 from tests.support.server_process import server_process
@@ -180,6 +183,30 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path, options: tuple[st
     async with engine_process(tmp_path, *options) as engine:
         assert await engine.wait_exit() == 1
         assert any(said in line for line in engine.log), engine.log
+
+
+async def test_one_with_another_key_or_of_another_release_is_not_let_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told why, and others go on."""
+    async with engine_process(tmp_path, "--engine-service", "echo") as engine:
+        await engine.wait_ready()
+        stranger = node(engine.address, ClusterKey.of(SECRET + b"!"))
+        stranger.start()
+        async with running(node(engine.address)) as known:
+            await until(lambda: "--cluster-key" in caplog.text, "the reason")
+            with pytest.raises(EngineUnavailable):
+                await stranger.open(StreamEar())
+            await stranger.close()
+            monkeypatch.setattr("rtc_server.engine.remote.PROTOCOL", PROTOCOL + 1)
+            later = node(engine.address)
+            later.start()
+            with pytest.raises(ModelLoadError, match=f"version {PROTOCOL} "):
+                await later.wait_settled()
+            await later.close()
+            stream = await known.open(ear := StreamEar())
+            assert stream.push(frame())
+            await until(lambda: ear.frames, "an answer")
 
 
 async def test_it_does_not_start_without_a_key(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
+import re
 import signal
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -30,6 +33,7 @@ from tests.support.openai_calls import realtime_call
 from tests.support.openai_realtime import realtime_client
 from tests.support.orphans import alive
 from tests.support.server_process import ServerProcess, server_process
+from tests.web.test_tls import issue
 
 pytestmark = [pytest.mark.slow, ON_ONE_LOOP]
 
@@ -274,6 +278,53 @@ async def test_keys_are_read_again_by_all_and_what_one_makes_opens_the_others(tm
             assert await opens(server, second)
             assert not await opens(server, first)
             assert not await opens(server, short)
+
+
+async def test_a_certificate_is_read_again_by_all(tmp_path: Path) -> None:
+    """And one who is connected stays so."""
+    paths = issue(tmp_path)
+    async with server_process(*ECHO, "--tls-cert", str(paths[0]), "--tls-key", str(paths[1])) as server:
+        await server.wait_ready(scheme="https")
+        await until(lambda: certificates_read(server) == {"0": 1, "1": 1}, "both processes")
+        first = der_of(paths[0])
+        async with secure_connection(server) as (reader, writer):
+            assert certificate_of(writer) == first
+            issue(tmp_path)
+            server.signal(signal.SIGHUP)
+            await until(lambda: certificates_read(server) == {"0": 2, "1": 2}, "both processes")
+            for _ in range(FRESH):
+                async with secure_connection(server) as (_, another):
+                    assert certificate_of(another) == der_of(paths[0]) != first
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" in await reader.readline()
+
+
+def certificates_read(server: ServerProcess) -> Counter[str]:
+    """How often, by process."""
+    found = (re.search(r"worker (\d+) .*the certificate is valid until", line) for line in server.log)
+    return Counter(match[1] for match in found if match)
+
+
+def der_of(path: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(path.read_text())
+
+
+def certificate_of(writer: asyncio.StreamWriter) -> bytes | None:
+    shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return shown
+
+
+@contextlib.asynccontextmanager
+async def secure_connection(server: ServerProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.url.rpartition(":")[2], ssl=trusting)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def test_a_process_that_cannot_take_anothers_place_yet_costs_no_other(tmp_path: Path) -> None:

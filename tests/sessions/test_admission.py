@@ -13,6 +13,7 @@ from rtc_server.config import Settings
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.engine import Engine
 from rtc_server.engine.local import LocalLink
+from rtc_server.engine.messages import StepDone
 from rtc_server.errors import (
     Draining,
     Forbidden,
@@ -30,6 +31,7 @@ from rtc_server.sessions.admission import Admission
 from rtc_server.sessions.registry import Registry
 from rtc_server.system.descriptors import Descriptors
 from rtc_server.system.loop_lag import LoopLag
+from tests.support.engines import Scripted, running
 from tests.support.fake_models import CountingModel
 
 SERVICE = "dialogue"
@@ -115,6 +117,32 @@ async def test_who_only_connects_takes_few_places() -> None:
             at.admit(None, OTHER)
             guest.connecting = False
             at.admit(None, VISITOR)
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "refused"),
+    [
+        (31, 33, False),  # of 64, the median
+        (33, 31, True),
+        (31, 0, False),  # too few to tell
+        (32, 0, True),
+    ],
+)
+async def test_where_most_steps_are_slow_no_conversation_is_added(slow: int, fast: int, refused: bool) -> None:
+    """Sockets and files, which can wait, are let in. The slow ones are 2 ms longer than ``max_step_ms``."""
+    scripted = Scripted()
+    async with running(scripted.client) as engine:
+        settings = Settings(model="echo", max_step_ms=60.0)
+        at = Admission({SERVICE: engine}, settings, LoopLag(settings.max_lag_ms, scripted.metrics))
+        stream = await scripted.open()
+        for seconds in (0.062,) * slow + (0.058,) * fast:
+            scripted.link.say(StepDone(seconds, 0, []))
+        with pytest.raises(Overloaded) if refused else contextlib.nullcontext():
+            at.admit(None, OTHER)
+        with at.guest(SERVICE, OTHER, never):
+            pass
+        stream.close()
+        at.admit(None, OTHER)  # refusing it would help no one
 
 
 async def test_a_service_is_there_and_for_the_client() -> None:
