@@ -99,6 +99,15 @@ def test_ray_is_the_release_that_is_tested() -> None:
     assert "--build-arg EXTRAS=[cluster]" in (ROOT / "docs" / "kubernetes.md").read_text()
 
 
+def test_ray_asks_for_its_token_and_the_pool_has_it() -> None:
+    """The operator makes it, in a secret of the cluster's name, and gives it to the containers that it knows."""
+    assert CLUSTER["spec"]["authOptions"] == {"mode": "token"}
+    environment = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in POOL["env"]}
+    assert environment["RAY_AUTH_MODE"] == "token"
+    secret = {"name": CLUSTER["metadata"]["name"], "key": "auth_token"}
+    assert environment["RAY_AUTH_TOKEN"] == {"secretKeyRef": secret}
+
+
 def test_engines_are_on_workers_alone_and_the_head_restarts_the_pool() -> None:
     assert CLUSTER["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert POOL["restartPolicy"] == "Always", "with the autoscaler, nothing else in the pod is started again"
