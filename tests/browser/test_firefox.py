@@ -3,16 +3,14 @@ page says that it listens, packets leave."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from lab.browsers.chromium import (
     call_of,
-    chromium,
     local_url,
     record,
     start_talking,
@@ -34,14 +32,17 @@ FRAME_MS = 80
 """What the engine gives at a time. A gap of this length is the server's; a busy machine's Firefox makes 50 and 60."""
 
 
-@pytest.fixture(autouse=True)
-def _needs() -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def humming(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """Firefox takes seconds to start; each test has a page in a context of its own."""
     need_commands("firefox-esr", "pulseaudio")
+    async with firefox(tmp_path_factory.mktemp("card")) as running:
+        yield running
 
 
-async def test_a_tone_comes_back_whole(server: Server, tmp_path: Path) -> None:
+async def test_a_tone_comes_back_whole(server: Server, humming: Browser) -> None:
     """Correlation above 0.8, no frame missing after the first second, pitch unchanged."""
-    async with firefox(tmp_path) as browser, visited_page(browser, local_url(server, "?raw=1")) as page:
+    async with visited_page(humming, local_url(server, "?raw=1")) as page:
         await start_talking(page)
         await wait_for_state(page, "speaking")
         recording = await record(page, 6.0)
@@ -52,9 +53,9 @@ async def test_a_tone_comes_back_whole(server: Server, tmp_path: Path) -> None:
     assert pitch_ratio(said, played, SPEECH_HZ, 0.0) == pytest.approx(1.0, abs=0.01)
 
 
-async def test_a_path_that_dies_is_taken_up_again(server: Server, tmp_path: Path) -> None:
+async def test_a_path_that_dies_is_taken_up_again(server: Server, humming: Browser) -> None:
     """The server drops its connection: the same session goes on over another."""
-    async with firefox(tmp_path) as browser, visited_page(browser, local_url(server)) as page:
+    async with visited_page(humming, local_url(server)) as page:
         await start_talking(page)
         session = await page.evaluate("window.__voice.sessionId")
         call = await call_of(page, server)
@@ -67,18 +68,17 @@ async def test_a_path_that_dies_is_taken_up_again(server: Server, tmp_path: Path
         await expect(page.locator("#announce")).to_have_text("Connected again. The conversation goes on where it was.")
 
 
-@contextlib.asynccontextmanager
-async def started(name: str, directory: Path) -> AsyncIterator[Browser]:
-    if name == "chromium":
-        need_commands("chromium")
-    async with chromium() if name == "chromium" else firefox(directory) as browser:
-        yield browser
-
-
-@pytest.mark.parametrize("name", ["firefox", "chromium"])
-async def test_when_the_page_says_that_it_listens_packets_leave(server: Server, tmp_path: Path, name: str) -> None:
+async def test_when_the_page_says_that_it_listens_packets_leave(server: Server, humming: Browser) -> None:
     """By the browser's own count, at the moment at which the word changes."""
-    async with started(name, tmp_path) as browser, visited_page(browser, local_url(server)) as page:
+    await expect_packets(server, humming)
+
+
+async def test_so_they_do_in_chromium(server: Server, browser: Browser) -> None:
+    await expect_packets(server, browser)
+
+
+async def expect_packets(server: Server, browser: Browser) -> None:
+    async with visited_page(browser, local_url(server)) as page:
         await page.evaluate(_NOTE_PACKETS)
         await start_talking(page)
         assert await page.evaluate("() => window.sent") >= STEADY_PACKETS

@@ -61,7 +61,7 @@ async def slots_used(engine: EngineProcess) -> int:
     return report.used
 
 
-@pytest.mark.parametrize("cut_s", [2.0, 10.0])
+@pytest.mark.parametrize("cut_s", [2.0, 7.0])
 async def test_a_media_node_that_is_cut_off_goes_on_when_the_way_is_back(tmp_path: Path, cut_s: float) -> None:
     """By the same connection and with the same model, which nothing was taken from. That it stood still is told."""
     async with engine_process(tmp_path, *ECHO) as engine, contextlib.AsyncExitStack() as stack:
@@ -121,7 +121,7 @@ async def test_an_engine_whose_machine_is_gone_is_not_waited_for(
 async def test_a_media_node_that_stands_still_costs_no_other_and_loses_its_slots(tmp_path: Path) -> None:
     """The other one's clients notice nothing of it, and have the place of its own after the grace. When it goes on, it
     is let in again as one that has just come."""
-    grace = ("--engine-grace-s", "8")
+    grace = ("--engine-grace-s", "4")
     async with engine_process(tmp_path, *ECHO, "--echo-slots", "2", *grace) as engine:
         await engine.wait_ready()
         at = ("--engine-at", f"echo={engine.address}", "--cluster-key", str(key_file(tmp_path)), "--model", "echo")

@@ -79,7 +79,7 @@ async def test_python_hears_the_whole_answer_of_a_model(pico: Server, tmp_path: 
 
 
 async def test_python_comes_back(server: Server, base_url: str, tmp_path: Path) -> None:
-    write_tone(tmp_path / "question.wav", 15)
+    write_tone(tmp_path / "question.wav", 11)
     async with (
         leaves_nothing(server),
         program(example("python", "say.py:"), tmp_path, base_url, "question.wav", "answer.wav") as process,
