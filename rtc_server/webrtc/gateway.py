@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rtc_server.access.principals import Visitor
 from rtc_server.config import Settings
-from rtc_server.errors import NoAudio, UnknownSession
+from rtc_server.errors import EngineUnavailable, NoAudio, UnknownSession
 from rtc_server.media.opus import make_encoder
 from rtc_server.protocols.events import OfferOptions
 from rtc_server.protocols.offer import Offer, read_offer
@@ -100,9 +100,11 @@ class WebRtc:
             connection = listener_of(session, name)
             try:
                 answer = await connection.answer()
-            except BaseException:  # cancelled included: what it took must go back
+            except BaseException as error:  # cancelled included: what it took must go back
                 if listeners.has(name):
                     listeners.remove(name)
+                elif isinstance(error, EngineUnavailable):  # the session has ended, or sent the listener away
+                    raise UnknownSession from None
                 raise
             return Answer(answer, f"{session.id.text}/{name}", connection.etag)
 

@@ -165,16 +165,22 @@ class IceConnection(Connection):
         addresses: list[str],
         timeout: int = 5,  # noqa: ASYNC109 - aioice's
     ) -> list[Candidate]:
-        """Those of a server are host candidates alone. Raises NoPort when a range is set and taken."""
+        """Those of a server are host candidates alone; none are left of a connection that is closed meanwhile. Raises
+        NoPort when a range is set and taken."""
         hosts = addresses if self._addresses is None else self._addresses.hosts()
         candidates = [candidate for host in hosts for candidate in await self._host_candidates(component, host)]
+        if self._closing:
+            return []
         if self._addresses is not None and not candidates:
             raise NoPort
         return candidates + await self._candidates_of_servers(component, timeout)
 
     async def _host_candidates(self, component: int, host: str) -> list[Candidate]:
-        protocol = await self._bind(host)
+        protocol = None if self._closing else await self._bind(host)
         if protocol is None:
+            return []
+        if self._closing:  # which has closed those sockets that there were
+            await protocol.close()
             return []
         self._protocols.append(protocol)
         own = protocol.local_candidate = _host_candidate(component, host, protocol)
@@ -219,7 +225,11 @@ class IceConnection(Connection):
             for task in tasks:
                 task.cancel()
         found = [task.result() for task in tasks if task in done and task.exception() is None]
-        self._protocols += [protocol for _, protocol in found if protocol is not None]
+        relays = [protocol for _, protocol in found if protocol is not None]
+        if self._closing:
+            await asyncio.gather(*(relay.close() for relay in relays))
+            return []
+        self._protocols += relays
         return [candidate for candidate, _ in found]
 
     async def _relayed_candidate(self, component: int, server: tuple[str, int]) -> tuple[Candidate, StunProtocol]:

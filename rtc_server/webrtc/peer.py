@@ -127,6 +127,8 @@ class Peer:
             if self._closing is None:
                 raise
             raise EngineUnavailable from None
+        if self._closing is not None:
+            raise EngineUnavailable
         self.add_candidates(self._offer.candidates)
         return write_answer(self._offer, self._pc.localDescription.sdp)
 

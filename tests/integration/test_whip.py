@@ -23,6 +23,7 @@ from rtc_server.media.opus import OpusEncoder, make_encoder
 from rtc_server.protocols.trickle import SDPFRAG_TYPE
 from rtc_server.sessions.listeners import MAX_LISTENERS
 from rtc_server.webrtc import gateway
+from rtc_server.webrtc.ice_agent import IceConnection, MediaSocket
 from rtc_server.webrtc.transceivers import LeanPeerConnection
 from tests.conftest import running_server
 from tests.support.calls import assert_serves, listen
@@ -234,6 +235,39 @@ async def test_listeners_end_with_their_session(server: Server, base_url: str) -
             assert await session.delete() == 200
             await until(lambda: pc.connectionState == "closed", "the listener's end")
             assert await listener.delete() == 404
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before its sockets are made", "while they are made"])
+async def test_a_session_that_ends_while_a_listener_is_answered_leaves_no_socket(
+    server: Server, base_url: str, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    gathers, goes_on = asyncio.Event(), asyncio.Event()
+    bind = IceConnection._bind
+
+    async def binding(agent: IceConnection, host: str) -> MediaSocket | None:
+        protocol = await bind(agent, host) if begun else None
+        gathers.set()
+        await goes_on.wait()
+        return protocol if begun else await bind(agent, host)
+
+    async with (
+        leaves_nothing(server),
+        contextlib.AsyncExitStack() as stack,
+        aiohttp.ClientSession() as http,
+        posted(base_url, "/whip/echo", publisher(440)) as session,
+    ):
+        pc = player(Ear())
+        stack.push_async_callback(pc.close)
+        await pc.setLocalDescription(await pc.createOffer())
+        url, sdp = f"{base_url}/whep/{session.id}", pc.localDescription.sdp
+        with monkeypatch.context() as patch:
+            patch.setattr(IceConnection, "_bind", binding)
+            asking = asyncio.create_task(http.post(url, data=sdp, headers={"Content-Type": SDP}), name="listener")
+            await gathers.wait()
+            assert await session.delete() == 200
+            goes_on.set()
+            async with await asking as response:
+                assert await problem(response) == (404, "unknown_session")
 
 
 async def test_a_listener_that_sends_only_is_none(server: Server, base_url: str) -> None:

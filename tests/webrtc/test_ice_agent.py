@@ -171,6 +171,29 @@ def waiting(agent: IceConnection) -> int:
     return agent._queue.qsize()
 
 
+async def test_one_that_is_closed_while_it_gathers_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far it has come: aioice closes those that it has by then."""
+    bound: list[MediaSocket] = []
+    bind = IceConnection._bind
+
+    async def binding(agent: IceConnection, host: str) -> MediaSocket | None:
+        protocol = await bind(agent, host)
+        if protocol is not None:
+            bound.append(protocol)
+        return protocol
+
+    monkeypatch.setattr(IceConnection, "_bind", binding)
+    for turns in range(8):
+        agent = IceConnection(addresses(), ice_controlling=False)
+        gathering = asyncio.create_task(agent.gather_candidates())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await agent.close()
+        await gathering
+    assert bound
+    assert all(each.transport.is_closing() for each in bound)
+
+
 async def test_an_offer_of_many_candidates_causes_few_checks() -> None:
     """Of the addresses of a network, and of the ports of one machine."""
     agent = IceConnection(addresses(interfaces=(here(),)), ice_controlling=False)
