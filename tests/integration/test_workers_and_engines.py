@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 
 import aiohttp
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,6 +16,7 @@ from lab.pico.phrases import NUMBERS
 from lab.waiting import until, until_told
 from rtc_server.client import VoiceClient
 from tests.support.calls import get_json, text_of
+from tests.support.orphans import alive
 from tests.support.script import Speaker
 from tests.support.server_process import ServerProcess, server_process
 from tests.support.workers import media_processes, shared_engines
@@ -70,6 +74,25 @@ async def test_one_model_for_all_and_what_it_remembers_outlives_the_process() ->
             assert text_of(counts).split() == NUMBERS[1:13]
             await ask(talks, speakers[1], "what is two plus two", "that is four")
             assert not [event for event in talks.events if event["type"] == "error"]
+
+
+async def test_a_signal_to_all_processes_at_once_leaves_the_engine_to_those_who_talk() -> None:
+    """As service managers send it: the model answers while the server drains, and ends when they have left. Clients are
+    asked to come back by another media node, of which there is none here, and go on."""
+    async with server_process(*PICO, "--drain-s", "100", start_new_session=True) as server:
+        await server.wait_ready()
+        family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        (engine,) = shared_engines(server)
+        speaker = Speaker()
+        async with VoiceClient(server.url, speaker) as client:
+            await client.wait_for("connected")
+            os.killpg(server.process.pid, signal.SIGTERM)
+            await client.wait_for("moving")
+            await ask(client, speaker, "what is two plus two", "that is four")
+            assert alive([engine]) == [engine]
+            assert not [event for event in client.events if event["type"] == "error"]
+        assert await server.wait_exit() == 0
+        await until(lambda: not alive(family), "the end of all")
 
 
 async def test_an_engine_that_is_killed_comes_back_for_all_processes() -> None:
