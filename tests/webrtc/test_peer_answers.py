@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
+from aioice import Candidate
 from aiortc.sdp import SessionDescription
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,11 @@ from lab.inputs.offers import GARBAGE, RECORDED
 from rtc_server.errors import BadSdp, EngineUnavailable, NoAudio, NoCommonCodec
 from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.protocols.offer import read_offer
+from rtc_server.protocols.trickle import SectionCandidate
 from rtc_server.tracks import RawTrack
-from rtc_server.webrtc.ice import MediaAddresses
-from rtc_server.webrtc.peer import Peer
+from rtc_server.webrtc import peer as peer_module
+from rtc_server.webrtc.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
+from rtc_server.webrtc.peer import MOST_READ, Peer
 
 
 class Listener:
@@ -54,6 +57,27 @@ async def test_what_clients_make_is_answered(sdp: str) -> None:
             assert media.ice_candidates
             assert media.dtls is not None
             assert media.dtls.role == ("server" if read.audio.transport.setup == "active" else "client")
+
+
+@pytest.mark.parametrize(("host", "looked_at"), [("203.0.113.9", MAX_CANDIDATES), ("127.0.0.1", MOST_READ)])
+async def test_of_candidates_without_end_few_are_looked_at(
+    host: str, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are taken; of those that are of no use, which are not counted, a few more."""
+    read: list[str] = []
+
+    def reading(text: str) -> Candidate | None:
+        read.append(text)
+        return parse_candidate(text)
+
+    monkeypatch.setattr(peer_module, "parse_candidate", reading)
+    many = [SectionCandidate(f"candidate:{n} 1 udp 1 {host} {1000 + n} typ host", None, 0) for n in range(500)]
+    async with peer_for(next(iter(RECORDED.values()))) as peer:
+        await peer.answer()
+        read.clear()
+        peer._candidates = 0
+        assert peer.add_candidates(many) == len(read) == looked_at
+        assert peer.add_candidates(many) > 0, "they can be parsed"
 
 
 def _mutated(draw: st.DrawFn) -> str:
