@@ -27,7 +27,7 @@ from tests.support.pools import Node, pool
 from tests.support.script import Speaker
 from tests.support.trouble import assert_turned_away, has_failed, url_of
 
-pytestmark = ON_ONE_LOOP
+pytestmark = [pytest.mark.slow, ON_ONE_LOOP]
 ECHO = ("--engine-service", "echo", "--echo-slots", "1")
 
 
