@@ -16,7 +16,7 @@ from lab.serving import started
 from lab.sound.tones import Ear
 from lab.waiting import until
 from rtc_server.app import Server
-from rtc_server.client import VoiceClient
+from rtc_server.client import OfferRefused, VoiceClient
 from rtc_server.cluster.messages import Gone
 from rtc_server.cluster.policy import Terms
 from rtc_server.config import Settings
@@ -29,6 +29,7 @@ from tests.support.trouble import assert_turned_away, has_failed, url_of
 
 pytestmark = [pytest.mark.slow, ON_ONE_LOOP]
 ECHO = ("--engine-service", "echo", "--echo-slots", "1")
+PICO = ("--model", "pico", "--slots", "2", "--allow-slow")
 
 
 @contextlib.asynccontextmanager
@@ -75,6 +76,44 @@ async def test_engines_that_are_started_by_hand_are_found_and_taken_in_turn(tmp_
         await until(lambda: server.engines["echo"].has_room)
         async with call(server) as third:
             await third.wait_for("connected")
+
+
+async def test_services_of_one_pool_have_engines_of_their_own(tmp_path: Path) -> None:
+    """That one has no slot left, or no engine any more, is nothing to the other."""
+    async with pool_process(tmp_path) as here, contextlib.AsyncExitStack() as stack:
+        await here.wait_ready()
+        at = ("--pool", here.address)
+        echo = await stack.enter_async_context(engine_process(tmp_path, *ECHO, *at, "--engine-name", "echo/1"))
+        pico = await stack.enter_async_context(engine_process(tmp_path, *PICO, *at))
+        for engine in (echo, pico):
+            await engine.wait_ready()
+        server = await stack.enter_async_context(
+            media_server(here.address, tmp_path, pool_services=("dialogue", "echo"), model="pico", vad="off")
+        )
+        await until(lambda: all(server.engines[service].has_room for service in ("dialogue", "echo")), "both engines")
+        repeats, talks = VoiceClient(url_of(server), service="echo"), VoiceClient(url_of(server), Speaker())
+        for client in (repeats, talks):
+            await stack.enter_async_context(client)
+            await client.wait_for("connected")
+        assert {service: engine.slots_used for service, engine in server.engines.items()} == {"dialogue": 1, "echo": 1}
+        with pytest.raises(OfferRefused) as refused:
+            await VoiceClient(url_of(server), service="echo").connect()
+        assert refused.value.code == "server_full"
+        assert server.engines["dialogue"].has_room
+        await echo.kill()
+        async with Node.at(here.address) as host:
+            await host.say(Gone("echo/1"))
+            await until(lambda: has_failed(repeats))
+        assert server.engines["dialogue"].has_room
+        assert not server.engines["echo"].ready
+        before = frames_of(server, "dialogue")
+        await until(lambda: frames_of(server, "dialogue") > before + 10, "frames that go on")
+        assert not has_failed(talks)
+
+
+def frames_of(server: Server, service: str) -> float:
+    """That went to its engine and came back."""
+    return server.metrics.registry.get_sample_value("rtc_frame_seconds_count", {"service": service}) or 0.0
 
 
 async def test_a_pool_that_is_killed_and_comes_back_is_not_missed(tmp_path: Path) -> None:
