@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -16,12 +17,13 @@ from lab.program import Program, without_settings
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",
     "RAY_memory_monitor_refresh_ms": "0",
 }
-"""Of all that use the cluster."""
+"""Of all that use the cluster, which are started by one program: the token is that one's."""
 _TRIES: Final = 3
 
 

@@ -74,7 +74,7 @@ class RayLauncher:
                 namespace=namespace,
                 **(_LOCAL_OPTIONS if address == LOCAL else {}),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ConfigError(f"The Ray cluster at {address} cannot be used: {error}") from error
         self._address = ray.util.get_node_ip_address()
         self._placements: Callable[[str], Placement] | None = None

@@ -94,6 +94,16 @@ async def test_from_zero_to_engines_and_back(ray: RayCluster, tmp_path: Path) ->
     await ray.clear()
 
 
+@pytest.mark.parametrize("token", ["", "0" * 64], ids=["none", "another"])
+async def test_a_pool_without_rays_token_is_refused_and_says_so(ray: RayCluster, tmp_path: Path, token: str) -> None:
+    stranger = {**environment(), "RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
+    arguments = ("--ray-address", ray.address, "--services", "echo", "--model", "echo")
+    async with pool_process(tmp_path, *arguments, environment=stranger) as pool:
+        assert await pool.wait_exit(PATIENCE_S) == 1
+        assert any("cannot be used" in line for line in pool.log), pool.log
+        assert not any("Traceback" in line for line in pool.log), pool.log
+
+
 async def test_what_is_killed_is_replaced(ray: RayCluster, tmp_path: Path) -> None:
     """An engine, and what runs it: its conversations are told at once, and the next one has another engine."""
     async with pool_on(ray, tmp_path, "--min", "1", listen="127.0.0.1:0") as pool:  # noqa: SIM117
