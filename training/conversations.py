@@ -48,6 +48,8 @@ _PEOPLE: Final = 0.5
 """Of the speakers, the share whose voice was made from a person's."""
 _EMPTY: Final = 0.07
 """Of the scenes, the share in which no person speaks to the model."""
+_AT_ONCE: Final = 0.15
+"""Of the scenes, the share that begins with the first frame, as a program's does that sends a file."""
 _DISTURBED: Final = 0.16
 """Of the turns, the share that something else than a person takes."""
 _TALKERS: Final = 3
@@ -142,7 +144,7 @@ class Playwright:
             return scene
         speaker = self._speaker()
         count = _Count()
-        at = self._random.randint(2, 25)
+        at = 0 if self._random.random() < _AT_ONCE else self._random.randint(1, 25)
         while at < FRAMES - 12:
             if self._random.random() < 0.08:
                 speaker = self._speaker()

@@ -49,6 +49,10 @@ _OWNING_WEIGHT: Final = 3.0
 on."""
 _APART: Final = 9
 """Frames from one word to the next of an answer, at most."""
+_SOON: Final = 14
+"""Frames: where the first word of a conversation has ended by then, its speaker did not wait."""
+_FROM_THE_START: Final = 0.5
+"""Of such conversations, the share that is learnt from the first frame on, for no other stretch has its like."""
 _QUIET_SHARE: Final = 0.04
 """Of the frames in which the model speaks or is silent, those whose codes are learnt in a step: they repeat."""
 
@@ -337,7 +341,7 @@ def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> I
     """Made when they are wanted: prefetched, their quantizing would fight with the step for the same processors."""
     recalls = _recalling_words()
     for chosen, random in dataset.drawn(data, dataset.Conversations, plan.batch, plan.seed, step):
-        windows = [_window(file, index, plan.frames, recalls, random) for file, index in chosen]
+        windows = [window(file, index, plan.frames, recalls, random) for file, index in chosen]
         written, latents, heard = (np.stack(some) for some in zip(*windows, strict=True))
         codes = torch.cat((torch.from_numpy(written), hears.of(*moved(latents, random))), dim=1)
         yield Batch(codes, torch.from_numpy(heard))
@@ -359,7 +363,7 @@ def _recalling_words() -> list[int]:
     return [words[word] for word in ("go", "continue", "carry", "keep")]
 
 
-def _window(
+def window(
     made: dataset.Conversations, index: int, frames: int, recalls: list[int], random: np.random.Generator
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Text and own codes, [streams, frames], latents, [dimension, frames], and heard words of a stretch that begins
@@ -371,7 +375,8 @@ def _window(
         quiet = not loud[start - 1 : start + 4].any() and (heard[max(0, start - 2) : start + 14] < 0).all()
         if quiet and not np.isin(heard[start:], recalls).any():
             starts.append(start)
-    start = int(random.choice(starts))
+    begins_soon = (heard[:_SOON] >= 0).any()
+    start = 0 if begins_soon and random.random() < _FROM_THE_START else int(random.choice(starts))
     stretch = slice(start, start + frames)
     written = np.concatenate((made.text[index][None], own))[:, stretch].astype(np.int64)
     return written, made.person[index][:, stretch], heard[stretch].astype(np.int64)

@@ -40,6 +40,12 @@ def test_an_answer_begins_after_silence_of_the_person(scenes: list[Scene]) -> No
     assert answers > 100
 
 
+def test_some_begin_with_the_first_frame(scenes: list[Scene]) -> None:
+    """As a program does that sends a file; most people wait."""
+    at_once = sum(np.abs(scene.person[: 2 * FRAME_SAMPLES]).max() > 0.01 for scene in scenes)
+    assert 0 < at_once < len(scenes) / 2
+
+
 def test_a_count_that_was_stopped_goes_on_with_the_next_number(scenes: list[Scene]) -> None:
     gone_on = 0
     for scene in scenes:

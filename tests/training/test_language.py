@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,3 +110,23 @@ def test_a_mean_of_before_and_after_has_so_much_of_each() -> None:
     language.blend(lm, before, 0.3)  # type: ignore[arg-type] # of a model, all that counts here are its weights
     for name, weights in lm.state_dict().items():
         torch.testing.assert_close(weights, 0.7 * after[name] + 0.3 * before[name].float())
+
+
+@pytest.mark.parametrize(("first_word", "share"), [(9, (0.3, 0.8)), (60, (0.0, 0.2))])
+def test_a_conversation_that_begins_at_once_is_mostly_learnt_from_its_first_frame(
+    first_word: int, share: tuple[float, float]
+) -> None:
+    """No stretch that begins later is like it."""
+    frames = 200
+    heard = np.full((1, frames), -1, dtype=np.int16)
+    heard[0, first_word] = 1
+    made = dataset.Conversations(
+        person=np.arange(frames, dtype=np.float16)[None, None],
+        said=heard,
+        text=np.zeros((1, frames), dtype=np.int16),
+        own=np.zeros((1, 6, frames), dtype=np.int16),
+        heard=heard,
+    )
+    random = np.random.default_rng(0)
+    begins = [language.window(made, 0, 100, [], random)[1][0, 0] for _ in range(400)]
+    assert share[0] < begins.count(0) / len(begins) < share[1]
