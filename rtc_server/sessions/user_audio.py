@@ -43,7 +43,6 @@ class UserAudio:
         self.microphone = MicrophoneTimeline(now)
         self.captions: Captions | None = None
         """None: this conversation has none, whatever its client wants."""
-        self._former: list[Captions] = []
         self._stats = stats
         self._emit = emit
         self._on_speech = on_speech
@@ -91,7 +90,6 @@ class UserAudio:
         waiting for that."""
         if self.captions is not None:
             self.captions.want(False, now)
-            self._former.append(self.captions)
             self.captions = None
         if captioner is None:
             return
@@ -164,7 +162,7 @@ class UserAudio:
 
     async def close(self) -> None:
         """Give back what was taken beside the model's stream. Idempotent."""
-        for part in (self._intake, self._hearing, self.captions, *self._former):
+        for part in (self._intake, self._hearing, self.captions):
             if part is not None:
                 await part.close()
 
