@@ -99,6 +99,14 @@ def test_eight_questions_at_once_get_eight_answers(answers: list[Talk]) -> None:
     assert [answer.text for answer in answers] == list(QUESTIONS.values())
 
 
+def test_what_begins_with_the_first_frame_is_answered(model: KyutaiModel) -> None:
+    """A program sends a file at once, and one who speaks does so on in the model that takes another's place."""
+    asked = talk(model, [[(0, question)] for question in QUESTIONS], frames=60)
+    assert [answer.text for answer in asked] == list(QUESTIONS.values())
+    (greeted,) = talk(model, [[(0, "hello")]], frames=40)
+    assert greeted.text == "hello nice to talk to you"
+
+
 def test_voices_made_from_people_s_are_answered_as_well(model: KyutaiModel) -> None:
     """Of two synthesizers other than espeak-ng, in phrases that it understands best by them."""
     need_voices(*PEOPLE)
