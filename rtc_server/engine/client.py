@@ -60,6 +60,9 @@ from rtc_server.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S: Final = 5.0
+_ASKED_AT_ONCE: Final = 32
+"""Slots. An engine on another machine answers each with a message, and drops those that more wait for than
+:mod:`rtc_server.engine.sockets` lets wait: after the death of an engine all its conversations ask another at once."""
 MAX_RETRY_S: Final = 60
 _RECENT_STEPS: Final = 64
 
@@ -106,6 +109,7 @@ class EngineClient:
         self._spare: list[EngineStream] = []
         self._openings: dict[int, asyncio.Future[Opened]] = {}
         self._last_opening = 0
+        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
         self._engines_lost = 0
         self._slots_elsewhere = 0
         self._opened_since = 0
@@ -302,9 +306,9 @@ class EngineClient:
         future: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._openings[number] = future
         try:
-            if not self._send(question(number)):
-                raise EngineUnavailable
-            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+            async with asyncio.timeout(_OPEN_TIMEOUT_S), self._asking:
+                if not future.done() and not self._send(question(number)):  # done: lost while others asked
+                    raise EngineUnavailable
                 opened = await future
             if lost != self._engines_lost:  # in the very moment of its answer: the slot is of an engine that is gone
                 raise EngineUnavailable

@@ -96,6 +96,29 @@ async def test_two_nodes_share_an_engine(engine: ServedEngine) -> None:
         assert ears[1].texts == [" 1"]
 
 
+async def test_all_conversations_of_a_node_may_begin_at_once() -> None:
+    """As after the death of another engine. What answers them waits for the way, which has room for so much."""
+    with served(slots=400) as engine:
+        async with nodes(engine, 1) as (only,):
+            ears = [Ear() for _ in range(400)]
+            streams = await asyncio.gather(*(only.open(ear) for ear in ears))
+            assert len({stream.slot for stream in streams}) == only.slots_used == 400
+            with pytest.raises(ServerFull):
+                await only.open(Ear())
+
+
+async def test_those_who_wait_for_their_turn_to_ask_are_told_when_the_engine_is_lost() -> None:
+    with served(slots=200) as engine:
+        async with nodes(engine, 1) as (only,):
+            asking = [asyncio.ensure_future(only.open(Ear())) for _ in range(200)]
+            await asyncio.sleep(0)  # each begins to ask
+            assert only.slots_asked_for == 200
+            await only.abandon()
+            told = await asyncio.gather(*asking, return_exceptions=True)
+            assert {type(one) for one in told} == {EngineUnavailable}
+            assert only.slots_asked_for == 0
+
+
 async def test_a_node_that_ends_gives_its_slots_back(engine: ServedEngine) -> None:
     async with nodes(engine, 1) as (a,):
         async with nodes(engine, 1) as (b,):
