@@ -296,9 +296,10 @@ def make_engines(settings: Settings, metrics: Metrics) -> dict[str, Engine]:
 
 def warn_of_unused_device(settings: Settings) -> None:
     """Say it where a GPU is named, and no model runs here that could use one."""
-    engines = any(isinstance(spec.options, KyutaiOptions) for spec in plan_all(settings, hardware.cuda_devices()))
-    translates = resolve_translator(settings) not in ("", cascade.NAME)
-    if settings.device.startswith("cuda") and not engines and not translates:
+    if not settings.device.startswith("cuda") or resolve_translator(settings) not in ("", cascade.NAME):
+        return
+    specs = plan_all(settings, hardware.cuda_devices())
+    if not any(isinstance(spec.options, KyutaiOptions) for spec in specs):
         logger.warning("--device %s has no effect: no service has a model that runs on a device", settings.device)
 
 

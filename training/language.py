@@ -372,7 +372,7 @@ def window(
     loud = (own != own[:, :1]).any(axis=0)  # every conversation begins with a silent frame
     starts = [0]
     for start in range(1, len(heard) - frames + 1):
-        quiet = not loud[start - 1 : start + 4].any() and (heard[max(0, start - 2) : start + 14] < 0).all()
+        quiet = not loud[start - 1 : start + 4].any() and (heard[max(0, start - 2) : start + _SOON] < 0).all()
         if quiet and not np.isin(heard[start:], recalls).any():
             starts.append(start)
     begins_soon = (heard[:_SOON] >= 0).any()

@@ -20,7 +20,7 @@ SIZE: Final = _ROWS * _ROW.size
 
 
 class SharedBuckets:
-    """As :class:`rtc_server.access.rate_limit.Buckets`. ``file``: of at least :data:`SIZE` bytes from ``offset``.
+    """As :class:`rtc_server.system.rate_limit.Buckets`. ``file``: of at least :data:`SIZE` bytes from ``offset``.
     ``key``: known to these processes alone, or a client could choose addresses that share their rows."""
 
     def __init__(self, rate_per_s: float, burst: int, file: SharedFile, key: bytes, offset: int = 0) -> None:

@@ -253,9 +253,7 @@ class PooledEngine:
         self._starts_in_s = outlooks.get(self.service)
         for life in roster.gone:
             if life in self._members:
-                self._restarts += 1
-                logger.warning("an engine of %s has ended", self.service)
-                self._let_go(life, self._members[life].client.abandon())
+                self._give_up(life, "has ended")
         for life, listed in named.items():
             self._name(life, listed)
         for life in [life for life in self._members if life not in named]:
@@ -285,11 +283,15 @@ class PooledEngine:
         if member.missing_since is None:
             member.missing_since = now
         if member.client.state is EngineState.STALLED and self.has_room:
-            self._restarts += 1
-            logger.warning("an engine of %s is silent, to its pool as well: it is given up", self.service)
-            self._let_go(life, member.client.abandon())
+            self._give_up(life, "is silent, to its pool as well: it is given up")
         elif now - member.missing_since > _MISSING_S and not member.client.slots_used:
             self._let_go(life, member.client.close())
+
+    def _give_up(self, life: str, why: str) -> None:
+        """Its conversations are told that they have lost it."""
+        self._restarts += 1
+        logger.warning("an engine of %s %s", self.service, why)
+        self._let_go(life, self._members[life].client.abandon())
 
     async def _empty(self, member: _Member) -> None:
         """Move the conversations of an engine that drains to others that run the same model. One for which there is no

@@ -12,7 +12,6 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.endpoints.socket_transport import SocketTransport, session_socket, telling_refusals, until_over
@@ -26,6 +25,7 @@ from rtc_server.services import TRANSCRIBE
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportOwner
 from rtc_server.signaling import REGISTRY, SETTINGS
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.web.gate import visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes
 

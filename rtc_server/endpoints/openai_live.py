@@ -13,7 +13,6 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_live_calls import PATH, expires_at, live_id
 from rtc_server.endpoints.openai_live_talk import LiveTalk
@@ -33,6 +32,7 @@ from rtc_server.protocols.openai.live import BadStart, LiveSession, SessionConfi
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner
 from rtc_server.signaling import REGISTRY
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.gate import visitor_of_a_socket
 from rtc_server.web.routes import Policy, Routes

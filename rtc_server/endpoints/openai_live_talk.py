@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.errors import BadMessage, RateLimited
 from rtc_server.protocols.events import ServerEvent
@@ -18,6 +17,7 @@ from rtc_server.protocols.openai.errors import BadEvent
 from rtc_server.protocols.openai.live import LiveSession
 from rtc_server.sessions.session import MESSAGE_BURST, MESSAGES_PER_S
 from rtc_server.sessions.transport import Transport, TransportOwner
+from rtc_server.system.rate_limit import TokenBucket
 
 
 class LiveTalk:

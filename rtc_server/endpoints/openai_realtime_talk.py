@@ -7,7 +7,6 @@ from typing import Final
 
 from aiohttp import web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.errors import BadMessage, RateLimited
 from rtc_server.protocols import events
 from rtc_server.protocols.events import OfferOptions
@@ -18,6 +17,7 @@ from rtc_server.protocols.openai.realtime_settings import RealtimeSettings
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.transport import Transport, TransportOwner
 from rtc_server.signaling import REGISTRY
+from rtc_server.system.rate_limit import TokenBucket
 
 _EVENTS_PER_S: Final = 50
 _EVENT_BURST: Final = 300

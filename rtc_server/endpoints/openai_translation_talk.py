@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from aiohttp import web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.openai_models import service_for
 from rtc_server.endpoints.rooms import LOBBY
@@ -28,6 +27,7 @@ from rtc_server.services import TRANSLATE
 from rtc_server.sessions.session import MESSAGE_BURST, MESSAGES_PER_S, Session
 from rtc_server.sessions.transport import Transport, TransportOwner
 from rtc_server.signaling import REGISTRY
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.translation.languages import tag_of
 from rtc_server.web.gate import visitor_of
 

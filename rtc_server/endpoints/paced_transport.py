@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 from aiohttp import web
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.endpoints.socket_transport import SocketTransport
 from rtc_server.endpoints.sockets import Message
 from rtc_server.errors import RateLimited
 from rtc_server.media.paced import PacedAudio
 from rtc_server.sessions.transport import TransportFigures, TransportOwner
+from rtc_server.system.rate_limit import TokenBucket
 
 _FEED_S: Final = 0.02
 _BYTES_PER_S: Final = 512 * 1024

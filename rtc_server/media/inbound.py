@@ -7,6 +7,7 @@ Joins a jitter buffer and a decoder (:class:`PacketReceiver`), and those with a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ from rtc_server.audio import FloatArray
 from rtc_server.media.codecs import PacketDecoder, StreamRenderer, make_decoder
 from rtc_server.media.jitter import Item, JitterBuffer, JitterCounts
 from rtc_server.media.microphone import MicrophoneTimeline
+from rtc_server.system.rate_limit import TokenBucket
 
 MAX_PACE: Final = 4.0
 """Seconds of audio that are decoded in a second. A microphone has one, or two on a network that sends all of it twice.
@@ -64,8 +66,7 @@ class PacketReceiver:
     def __init__(self, make_decoder: Callable[[str], PacketDecoder] = make_decoder) -> None:
         self._make_decoder = make_decoder
         self._codec: _Codec | None = None
-        self._allowance_ms: float = BURST_MS
-        self._allowed_at: float | None = None
+        self._decoded_ms = TokenBucket(MAX_PACE * 1000, BURST_MS, -math.inf)
 
     @property
     def running(self) -> bool:
@@ -83,14 +84,14 @@ class PacketReceiver:
         """Take an RTP packet; returns the samples whose turn it is now, maybe none. None for a packet that holds
         nothing that could be decoded, or more than there is time to."""
         if self._codec is None or self._codec.name != codec:
-            if not self._may_decode(_CODEC_MS, now):
+            if not self._decoded_ms.allow(now, _CODEC_MS):
                 return None
             self._codec = _Codec(codec, self._make_decoder(codec))
         ticks = self._codec.decoder.ticks(payload)
         if ticks == 0:
             self._codec.renderer.undecodable += 1
             return None
-        if not self._may_decode(audio.samples_to_ms(ticks, self._codec.decoder.clock_hz), now):
+        if not self._decoded_ms.allow(now, audio.samples_to_ms(ticks, self._codec.decoder.clock_hz)):
             self._codec.surplus += 1
             return None
         return self._codec.render(self._codec.jitter.push(ssrc, sequence, timestamp, ticks, payload, now))
@@ -117,16 +118,6 @@ class PacketReceiver:
             played_ms=audio.samples_to_ms(counts.played_ticks, clock_hz),
             wait_ms=self._codec.jitter.wait_ms,
         )
-
-    def _may_decode(self, length_ms: float, now: float) -> bool:
-        """Whether so much more audio is decoded now; if so, it is counted."""
-        if self._allowed_at is not None:
-            self._allowance_ms = min(BURST_MS, self._allowance_ms + (now - self._allowed_at) * MAX_PACE * 1000)
-        self._allowed_at = now
-        if self._allowance_ms < length_ms:
-            return False
-        self._allowance_ms -= length_ms
-        return True
 
 
 class InboundStream:

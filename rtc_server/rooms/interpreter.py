@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from rtc_server.audio import FloatArray
 from rtc_server.errors import EngineUnavailable, NotFound, Overloaded, ServerError
@@ -40,11 +39,10 @@ class Interpreter:
         self.translator = translator
         self._metrics = metrics
         self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        """What is translated just now, and in which room."""
         self._speaking: dict[tuple[str, str, str], asyncio.Task[FloatArray]] = {}
         """What is made into sound just now, by room, message and language."""
-        self._under_way: Counter[str] = Counter()
-        """By room."""
 
     @property
     def info(self) -> TranslatorInfo:
@@ -89,9 +87,8 @@ class Interpreter:
             return
         wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
         task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._count(room, task)
+        self._tasks[task] = room.id
+        task.add_done_callback(self._tasks.pop)
 
     def _begin_for_listeners(self, room: Room, message: Message, language: str, pcm: FloatArray | None) -> None:
         speak = message.kind == "speech" and any(
@@ -112,7 +109,6 @@ class Interpreter:
             task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
             self._speaking[key] = task
             task.add_done_callback(lambda done: self._spoken(key, done))
-            self._count(room, task)
         return await outcome_of(self._speaking[key], EngineUnavailable())
 
     async def close(self) -> None:
@@ -123,16 +119,8 @@ class Interpreter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _has_place(self, room: Room) -> bool:
-        return self._under_way[room.id] < MOST - self._under_way.total()
-
-    def _count(self, room: Room, task: asyncio.Task[Any]) -> None:
-        self._under_way[room.id] += 1
-
-        def done(_: asyncio.Task[Any]) -> None:
-            self._under_way[room.id] -= 1
-            self._under_way += Counter()  # forgets those that have none
-
-        task.add_done_callback(done)
+        under_way = [*self._tasks.values(), *(room_id for room_id, _, _ in self._speaking)]
+        return under_way.count(room.id) < MOST - len(under_way)
 
     async def _speak(self, room: Room, message: Message, language: str) -> FloatArray:
         text = message.text_in(language)

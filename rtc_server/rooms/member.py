@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.errors import ServerError
 from rtc_server.protocols.rooms import MemberView, Original, Playing, RoomEvent
@@ -17,6 +16,7 @@ from rtc_server.rooms.mailbox import Mailbox
 from rtc_server.rooms.message import Message, unpacked
 from rtc_server.rooms.mixer import FULL, UNDER, Mixer, Played, faded
 from rtc_server.rooms.record import MemberRecord
+from rtc_server.system.rate_limit import TokenBucket
 
 WISHES_PER_S: Final = 1.0
 WISHES_AT_ONCE: Final = 10

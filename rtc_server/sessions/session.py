@@ -17,7 +17,6 @@ from typing import Final, Literal, assert_never
 
 from rtc_server import audio
 from rtc_server.access.principals import Visitor
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.audio import FloatArray
 from rtc_server.config import Settings
 from rtc_server.engine.engine import Engine
@@ -52,6 +51,7 @@ from rtc_server.sessions.stats import SessionStats
 from rtc_server.sessions.transport import Transport, TransportFigures, Unreached
 from rtc_server.sessions.user_audio import UserAudio
 from rtc_server.sessions.voice import ModelVoice
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.system.wheel import EARLY_S, Wheel
 
 logger = logging.getLogger(__name__)

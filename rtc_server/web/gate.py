@@ -22,7 +22,6 @@ from rtc_server.access.ephemeral import EphemeralKeys
 from rtc_server.access.hosts import Hosts, PublicUrl, parse_authority, parse_public_url
 from rtc_server.access.origins import ANY, Origins, hosts_of
 from rtc_server.access.principals import ANONYMOUS, NOBODY, Principal, Visitor
-from rtc_server.access.rate_limit import Buckets
 from rtc_server.config import Settings, option
 from rtc_server.errors import (
     BadRequest,
@@ -34,6 +33,7 @@ from rtc_server.errors import (
     TooManyConnections,
     Unauthorized,
 )
+from rtc_server.system.rate_limit import Buckets
 from rtc_server.web.bearer import credential_of
 from rtc_server.web.bodies import read_body
 from rtc_server.web.cors import add_cors_headers, check_origin, is_preflight, preflight_answer

@@ -13,7 +13,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import DATA_CHANNEL_OPEN, WEBRTC_DCEP, Chunk, RTCSctpTransport
 from OpenSSL import SSL
 
-from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.webrtc.sctp_bounds import Association, chunks_of
 
 MAX_CHANNELS: Final = 16

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Container
 from typing import Final, TypeVar
 
-from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.system.rate_limit import TokenBucket
 
 Source = tuple[str, int]
 """Host and port."""

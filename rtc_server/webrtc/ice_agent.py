@@ -25,8 +25,8 @@ from aioice.ice import (
 )
 from aioice.turn import TurnClientUdpProtocol
 
-from rtc_server.access.rate_limit import TokenBucket
 from rtc_server.errors import NoPort
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.webrtc.datagrams import MAX_SOURCES, Gate, Kind, Source, kind_of
 from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.ice import MediaAddresses

@@ -19,7 +19,7 @@ from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtp import RtpPacket, is_rtcp
 from OpenSSL import SSL
 
-from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.webrtc.dtls import DtlsTransport
 from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.rtp_packet import read_packet

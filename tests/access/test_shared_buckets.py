@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rtc_server.access.rate_limit import Buckets
 from rtc_server.access.shared_buckets import SIZE, SharedBuckets
+from rtc_server.system.rate_limit import Buckets
 from rtc_server.system.shared_file import SharedFile
 
 KEY = b"k" * 32

@@ -15,9 +15,9 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from rtc_server.access.rate_limit import Buckets
 from rtc_server.app import Server, build_app
 from rtc_server.config import parse
+from rtc_server.system.rate_limit import Buckets
 from rtc_server.web.gate import visitor_of
 from rtc_server.web.limits import ConnectionLimits, Connections
 from rtc_server.web.routes import Handler

@@ -150,7 +150,7 @@ async def test_a_room_that_says_more_than_can_be_translated_takes_no_other_rooms
         _, bia = seated(other, "Bia", "pt")
         message = say(other, interpreter, ben, "abc")
         assert (await settled(bia, message)).text == "cba"
-        await until(lambda: not interpreter._under_way, "all of it")
+        await until(lambda: not interpreter._tasks and not interpreter._speaking, "all of it")
 
 
 async def test_a_sound_is_made_once_however_many_ask() -> None:

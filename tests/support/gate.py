@@ -16,7 +16,7 @@ from rtc_server.access.addresses import Proxies
 from rtc_server.access.credentials import Authenticator, Key
 from rtc_server.access.origins import Origins
 from rtc_server.access.principals import Principal
-from rtc_server.access.rate_limit import Buckets
+from rtc_server.system.rate_limit import Buckets
 from rtc_server.web.bearer import socket_protocol
 from rtc_server.web.envelopes import Envelope
 from rtc_server.web.errors import errors_middleware

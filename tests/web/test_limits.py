@@ -20,8 +20,8 @@ from aiohttp import web
 from lab.waiting import until
 from rtc_server.access.addresses import Proxies
 from rtc_server.access.origins import Origins
-from rtc_server.access.rate_limit import Buckets
 from rtc_server.system.descriptors import Descriptors
+from rtc_server.system.rate_limit import Buckets
 from rtc_server.web.errors import errors_middleware
 from rtc_server.web.gate import Access
 from rtc_server.web.limits import Connection, ConnectionLimits, Connections, Entry

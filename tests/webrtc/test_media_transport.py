@@ -19,7 +19,7 @@ from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket, RtcpSenderInfo, RtcpSrPac
 
 from lab.network.wired import STRANGER, End, Wired
 from lab.waiting import until
-from rtc_server.access.rate_limit import TokenBucket
+from rtc_server.system.rate_limit import TokenBucket
 from rtc_server.webrtc.datagrams import Source
 from rtc_server.webrtc.faults import FAULTS
 from rtc_server.webrtc.ice_agent import MediaSocket

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtc_server.access.rate_limit import Buckets, TokenBucket
+from rtc_server.system.rate_limit import Buckets, TokenBucket
 
 START_S = 1000.0
 

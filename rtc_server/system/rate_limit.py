@@ -14,7 +14,7 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at = now
 
-    def allow(self, now: float, events: int = 1) -> bool:
+    def allow(self, now: float, events: float = 1) -> bool:
         """Whether so many more events may pass now; if so, they are counted."""
         self._tokens = min(float(self._burst), self._tokens + (now - self._at) * self._rate_per_s)
         self._at = now
