@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, level_dbfs
+from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, level_dbfs
 from rtc_server.rooms.mixer import DUCKED, FULL, UNDER, Mixer, faded
 
 FRAMES_PER_S = 12.5
@@ -26,6 +26,15 @@ def levels(mixer: Mixer, gains: dict[str, float], frames: int, speaking: bool = 
     return measured
 
 
+def gains_of(mixer: Mixer, gain: float, frames: int) -> FloatArray:
+    """By how much each sample of a speaker is heard, while they make a sound that is always as loud."""
+    heard = []
+    for _ in range(frames):
+        mixer.hear("ana", np.full(FRAME_SAMPLES, 0.5, dtype=np.float32))
+        heard.append(mixer.pull({"ana": gain})[0] / np.float32(0.5))
+    return np.concatenate(heard)
+
+
 def test_a_speaker_of_the_same_language_is_heard_as_they_are() -> None:
     mixer = Mixer()
     mixer.hear("ana", tone(1))
@@ -41,15 +50,19 @@ def test_nothing_said_is_silence() -> None:
 
 
 def test_an_original_is_faint_fainter_under_its_translation_and_comes_back_slowly() -> None:
-    """A level never jumps: an original that breaks through loudly frightens."""
+    """A level never jumps, from one sample to the next: an original that breaks through loudly frightens."""
     mixer = Mixer()
-    assert np.allclose(levels(mixer, {"ana": UNDER}, 5), UNDER, atol=0.01)
+    assert np.allclose(gains_of(mixer, UNDER, 5), UNDER, atol=1e-5)
     assert mixer.play("1", "ana", np.zeros(10 * FRAME_SAMPLES, dtype=np.float32)) == []
-    ducked = levels(mixer, {"ana": UNDER}, 9)
-    assert np.allclose(ducked[4:], DUCKED, atol=0.01)
-    after = levels(mixer, {"ana": UNDER}, 20)
-    assert np.allclose(after[-3:], UNDER, atol=0.01)
-    assert max(np.abs(np.diff(ducked + after))) <= 0.3
+    ducked = gains_of(mixer, UNDER, 9)
+    assert np.allclose(ducked[4 * FRAME_SAMPLES :], DUCKED, atol=1e-5)
+    after = gains_of(mixer, UNDER, 20)
+    assert np.allclose(after[-FRAME_SAMPLES:], UNDER, atol=1e-5)
+    steps = np.diff(np.concatenate((ducked, after))) * (FRAME_SAMPLES - 1)
+    assert steps.max() <= FRAME_MS / 1000 + 0.001, "from nothing to full in a second"
+    assert steps.min() >= -FRAME_MS / 300 - 0.001, "and in a third of it down"
+    between = (after > DUCKED + 0.01) & (after < UNDER - 0.01)
+    assert between.sum() > FRAME_SAMPLES
 
 
 def test_an_original_is_fainter_under_a_voice_that_translates_while_it_speaks() -> None:

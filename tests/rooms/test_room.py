@@ -15,8 +15,10 @@ from rtc_server.protocols.rooms import (
     RoomState,
     Speaking,
 )
+from rtc_server.rooms.homes import Inheritance
+from rtc_server.rooms.journal import Unwritten
 from rtc_server.rooms.member import Member
-from rtc_server.rooms.record import lasts, read_message, record_of, write
+from rtc_server.rooms.record import lasts, read_message, read_room, record_of, write
 from rtc_server.rooms.room import (
     ABSENCE_S,
     EMPTY_S,
@@ -180,6 +182,45 @@ def test_one_that_fails_does_not_hold_up_those_behind_it() -> None:
     room.rendered(first, "pt", 11.0, reason="translation_late")
     heard(room, ana, 10, 11.0)
     assert [each.message for each in client.of(Playing)] == ["2", "2"]
+
+
+def test_a_listener_who_falls_behind_is_told_what_was_skipped_and_keeps_its_text() -> None:
+    """Of five that take five seconds each the first is being heard, and those that would end after more than twelve
+    seconds are not waited for."""
+    room = a_room()
+    ann, _ = seated(room, "Ann", "en")
+    ana, client = seated(room, "Ana", "pt")
+    long = np.full(5 * MODEL_RATE_HZ, 0.1, dtype=np.float32)
+    for number in range(1, 6):
+        message = room.say(ann, f"number {number}", "speech", 5000, float(number))
+        room.rendered(message, "pt", float(number), f"número {number}", f"number {number}", long)
+        heard(room, ana, 1, float(number))
+    assert [each.message for each in client.of(Playing) if each.state == "skipped"] == ["2", "3", "4"]
+    heard(room, ana, 200, 6.0)
+    played = [(each.message, each.state) for each in client.of(Playing) if each.state != "skipped"]
+    assert played == [(number, state) for number in "15" for state in ("started", "ended")]
+    read = {each.id: (each.state, each.text) for each in client.of(RoomMessage)}
+    assert read == {str(number): ("ready", f"número {number}") for number in range(1, 6)}
+
+
+def test_a_member_has_one_voice_in_all_that_is_said_also_in_another_home() -> None:
+    """And others have others, as far as there are enough."""
+    journal = Unwritten()
+    room = Room("0-0-room", "Kitchen", False, 0.0, journal)
+    members = [room.join("Ann", "en", 0.0)[0] for _ in range(20)]
+    ann = members[0]
+    said = [room.say(ann, text, "speech", 500, 1.0) for text in ("one", "two")]
+    room.change(ann, RoomSettings(language="pt", name="Ana"), 2.0)
+    room.sit(ann, Client(), 2.0)
+    said += [room.say(ann, "três", "speech", 500, 3.0), room.begin_message(ann, "pt", "en", "four", 4.0)]
+    written = [read_message(write(record_of(each))) for each in said]
+    inherited = Room.inherited(room.id, Inheritance(read_room(write(room.record())), written, {}), 9.0, journal)
+    there = {member.id: member for member in inherited}
+    said += [*inherited.messages, inherited.say(there[ann.id], "five", "speech", 500, 10.0)]
+    assert len(said) == 9
+    assert {message.voice for message in said} == {ann.voice}
+    assert {member.id: member.voice for member in members} == {each.id: each.voice for each in inherited}
+    assert len({member.voice for member in members}) > 10
 
 
 def test_a_speaker_does_not_hear_themselves_nor_their_translation() -> None:
