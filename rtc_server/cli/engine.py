@@ -13,7 +13,7 @@ from rtc_server import config
 from rtc_server.cluster.announcer import Announcer
 from rtc_server.config import EngineSettings, Settings
 from rtc_server.engine.cluster_key import HINT, ClusterKey
-from rtc_server.engine.factory import make_model_for_life
+from rtc_server.engine.factory import keep_for_life, make_model
 from rtc_server.engine.messages import Ready
 from rtc_server.engine.served import ServedPort, drain_at_signals, serve_nodes
 from rtc_server.errors import ConfigError
@@ -74,7 +74,9 @@ def run(settings: Settings, own: EngineSettings) -> int:
     if pool:
         announcer = Announcer(port, key, own.engine_service, pool, own.engine_name)
     try:
-        serve_nodes(lambda: make_model_for_life(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s)
+        serve_nodes(
+            lambda: make_model(spec.factory, spec.options), port, spec.real_time, own.engine_grace_s, keep_for_life
+        )
     finally:
         if announcer is not None:
             announcer.close()

@@ -347,10 +347,11 @@ def serve(
     clocks: Clocks,
     real_time: RealTime = RealTime.UNMEASURED,
     grace_s: float = GRACE_S,
+    on_warm: Callable[[], None] = lambda: None,
 ) -> bool:
     """One life of an engine: load a model, warm it, see whether it keeps up, step it until told to stop. False if it
     could not be loaded, or is too slow, which the other side has then been told. Anything else that the model raises
-    goes through."""
+    goes through. ``on_warm``: called when there is nothing left to do but to step it."""
 
     stopped = False
 
@@ -371,6 +372,7 @@ def serve(
         if stopped:
             return True
         step_ms = 0.0 if pace is None else pace.longest_ms
+        on_warm()
         run(EngineCore(model, step_ms / 1000, grace_s), port, clocks.now)
     return True
 

@@ -57,16 +57,13 @@ def make_model(factory: str, options: ModelOptions) -> StreamingModel:
     return model
 
 
-def make_model_for_life(factory: str, options: ModelOptions) -> StreamingModel:
-    """:func:`make_model` in a process that is there for this model alone. Raises ModelLoadError.
-
-    What has been imported and loaded stays to the end: the garbage collector does not look through it any more, which
-    takes it longer than conversations can wait (0.1 s and more, for 300,000 objects of torch).
+def keep_for_life() -> None:
+    """Say that all there is now stays as long as this process: the garbage collector does not look through it any more,
+    which takes it longer than conversations can wait (0.1 s and more, for 300,000 objects of torch). For a process that
+    is there for one model, when that is warm: what compiles it, comes with its first steps.
     """
-    model = make_model(factory, options)
     gc.collect()
     gc.freeze()
-    return model
 
 
 def make(factory: str, options: object) -> Any:

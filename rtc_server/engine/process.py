@@ -19,7 +19,7 @@ import msgspec
 
 from rtc_server.engine.child_link import Child, ChildLink, ChildSockets
 from rtc_server.engine.core import serve
-from rtc_server.engine.factory import ModelOptions, PackedOptions, make_model_for_life, pack, unpack
+from rtc_server.engine.factory import ModelOptions, PackedOptions, keep_for_life, make_model, pack, unpack
 from rtc_server.engine.inbox import Arrival, Inbox
 from rtc_server.engine.messages import (
     FromEngine,
@@ -68,7 +68,7 @@ class PackedSpec(msgspec.Struct, frozen=True):
 
     def load(self) -> StreamingModel:
         """Make the model. Raises ModelLoadError."""
-        return make_model_for_life(self.factory, unpack(self.options))
+        return make_model(self.factory, unpack(self.options))
 
 
 class FirstLine(msgspec.Struct, frozen=True):
@@ -141,7 +141,8 @@ def main() -> int:
     told.spec.settle()
     port = ChildPort(told.inbox, told.outbox)
     try:
-        loaded = serve(told.spec.load, port, Clocks(time.monotonic, time.thread_time), told.spec.real_time)
+        clocks = Clocks(time.monotonic, time.thread_time)
+        loaded = serve(told.spec.load, port, clocks, told.spec.real_time, on_warm=keep_for_life)
         if not loaded:
             port.wait_for_end()  # so that the reason is read before the exit is seen
     finally:

@@ -148,11 +148,12 @@ def serve_nodes(
     port: ServedPort,
     real_time: RealTime = RealTime.UNMEASURED,
     grace_s: float = GRACE_S,
+    on_warm: Callable[[], None] = lambda: None,
 ) -> None:
     """One life of an engine that serves media nodes: until it is stopped, or drained. Closes ``port``. Raises
-    ModelLoadError."""
+    ModelLoadError. ``on_warm``: as of :func:`rtc_server.engine.core.serve`."""
     try:
-        serve(load, port, Clocks(time.monotonic, time.thread_time), real_time, grace_s)
+        serve(load, port, Clocks(time.monotonic, time.thread_time), real_time, grace_s, on_warm)
     finally:
         port.close()
     if port.failure is not None:

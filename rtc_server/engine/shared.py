@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from rtc_server.engine.cluster_key import ClusterKey
+from rtc_server.engine.factory import keep_for_life
 from rtc_server.engine.messages import Stop
 from rtc_server.engine.owners import GRACE_S
 from rtc_server.engine.process import ChildSpec, PackedSpec
@@ -100,7 +101,7 @@ def main() -> int:
     os.close(told.tell)
     threading.Thread(target=_end_with_input, args=(port,), name="parent", daemon=True).start()
     try:
-        serve_nodes(told.spec.load, port, told.spec.real_time, told.grace_s)
+        serve_nodes(told.spec.load, port, told.spec.real_time, told.grace_s, keep_for_life)
     except ModelLoadError as error:
         logger.error("the model cannot be loaded: %s %s", error.message, error.hint or "")
         return CANNOT_BE_LOADED

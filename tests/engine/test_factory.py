@@ -11,8 +11,8 @@ from rtc_server.engine.factory import (
     ModelOptions,
     PackedOptions,
     SlotOptions,
+    keep_for_life,
     make_model,
-    make_model_for_life,
     pack,
     unpack,
 )
@@ -59,8 +59,8 @@ def test_a_model_is_made_with_its_options() -> None:
 def test_what_a_process_has_for_life_is_not_looked_through_again() -> None:
     """A collection of all generations then takes no time that a conversation would notice."""
     try:
-        model = make_model_for_life("rtc_server.models.echo:load", SlotOptions(3))
-        assert model.info.slots == 3
+        model = make_model("rtc_server.models.echo:load", SlotOptions(3))
+        keep_for_life()
         assert not any(each is model for each in gc.get_objects())
         assert gc.get_freeze_count() > 1000
     finally:

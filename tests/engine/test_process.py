@@ -29,7 +29,8 @@ from rtc_server.engine.factory import SlotOptions
 from rtc_server.engine.messages import Open, Ping, Pong, Ready, Stop, ToEngine, decode_from_engine, encode
 from rtc_server.engine.process import ChildPort, ChildSpec, FirstLine, ProcessLink
 from rtc_server.metrics import Metrics
-from tests.support.engines import Ear, echo_child, frame, running
+from tests.support.engines import FAKES, Ear, child, echo_child, frame, running
+from tests.support.fake_models import FakeOptions
 
 
 @dataclass
@@ -131,6 +132,15 @@ async def test_an_engine_may_step_back_for_another() -> None:
         assert client.pid is not None
         expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
         assert os.getpriority(os.PRIO_PROCESS, client.pid) == expected
+
+
+async def test_what_the_warm_up_has_made_is_not_looked_through_again() -> None:
+    """On CUDA that is all that compiles the model: a collection of it is longer than a frame."""
+    async with running(child(f"{FAKES}:compiling", FakeOptions(1))) as client:
+        ear = Ear()
+        (await client.open(ear)).push(frame())
+        await until(lambda: ear.texts)
+        assert ear.text == "left alone"
 
 
 async def test_links_that_are_collected_leave_the_sockets_of_others_alone() -> None:

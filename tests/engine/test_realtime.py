@@ -232,6 +232,19 @@ def test_nothing_of_the_measurement_is_left() -> None:
     assert model.counts == [0, 0, 0]
 
 
+def test_who_runs_it_is_told_when_all_that_stays_is_there() -> None:
+    """After the warm-up and all timing, before it is said to be ready."""
+    model, port, told = Timed(2, lambda _, rows: 1.0), Port(), []
+    assert serve(
+        lambda: model,
+        port,
+        model.clocks,
+        RealTime.REQUIRED,
+        on_warm=lambda: told.append((model.warm, len(model.steps), len(model.wipes), len(port.told))),
+    )
+    assert told == [(True, _STEPS, 1, 0)]
+
+
 def test_what_hears_files_is_not_measured() -> None:
     model = Timed(1, lambda _, rows: 3000.0)
     assert isinstance(started(model, RealTime.UNMEASURED), Ready)

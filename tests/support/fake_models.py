@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import os
 import signal
 import struct
@@ -237,3 +238,19 @@ class DyingModel(CountingModel):
         if self.counts[0] >= self._at:
             raise RuntimeError
         return super().step(pcm, active)
+
+
+class Compiling(CountingModel):
+    """Makes something in its warm-up that stays, and says whether the garbage collector looks through it."""
+
+    def warm_up(self) -> None:
+        super().warm_up()
+        self.compiled = [object()]
+
+    def _row(self, row: int, pcm: FloatArray) -> RowOutput:
+        looked_through = any(each is self.compiled for each in gc.get_objects())
+        return RowOutput(text="looked through" if looked_through else "left alone")
+
+
+def compiling(options: FakeOptions) -> Compiling:
+    return Compiling(options.slots)
