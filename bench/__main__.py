@@ -25,6 +25,7 @@ _NAMES = (
         "listeners",
         "floor",
         "gpu",
+        "host",
         "kernel",
         "browser",
         "quality",

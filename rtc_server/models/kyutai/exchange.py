@@ -57,8 +57,8 @@ class Exchange:
             pcm, heard, active, ready = pcm[rows], heard[rows], active[rows], ready[rows]
             self._host_masks[: len(rows), _MASKS] = rows
         count = len(heard)
-        self._host_frames[:count] = 0.0
-        np.copyto(self._host_frames[:count], pcm, where=heard[:, None])
+        self._host_frames[:count] = pcm
+        self._host_frames[:count][~heard] = 0.0
         for column, mask in enumerate((heard, active, ready)):
             self._host_masks[:count, column] = mask
         if self._apart:

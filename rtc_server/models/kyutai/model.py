@@ -389,10 +389,13 @@ class KyutaiModel:
         self._last_tokens = tokens
         self._last_places = places = np.full(len(active), -1)
         places[rows[active[rows]]] = np.flatnonzero(active[rows])
-        return _Launched(lambda: self._receive(answers), lambda *received: self._outputs(places, ready, *received))
+        return _Launched(
+            lambda: self._receive(active, answers), lambda *received: self._outputs(places, ready, *received)
+        )
 
     @torch.no_grad()
-    def _receive(self, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
+    def _receive(self, active: BoolArray, answers: Sequence[torch.Tensor]) -> list[FloatArray]:
+        self._open.sampler.draw_ahead(active, self._steps)  # while the device computes
         with _running_on(self._device), _counting_nothing(self._device):
             return self._open.exchange.receive(answers)
 

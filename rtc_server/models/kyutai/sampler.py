@@ -43,6 +43,9 @@ class RowSampler:
         self._host = host_noise
         self._noise = noise
         self.keys = np.zeros((len(host_noise), 2), dtype=np.uint64)
+        self._drawn = np.ones_like(host_noise)
+        self._drawn_keys = np.zeros_like(self.keys)
+        self._drawn_steps = np.full(len(host_noise), -1, dtype=np.int64)
         self.reseed()
         generator: Any = lm_gen
         generator._step = types.MethodType(_sampling_by(LMGen._step, self._choose_text), lm_gen)
@@ -58,20 +61,27 @@ class RowSampler:
         for row in rows:
             self.keys[row] = self._keys_from.integers(0, 2**64, size=2, dtype=np.uint64)
 
-    def draw(self, active: BoolArray, steps: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None) -> None:
-        """The numbers of the active rows for the step that follows, which is the one of this number. ``rows``: those
-        that it computes, in this order, if not all."""
-        width = self._host.shape[1]
-        if not width:
+    def draw_ahead(self, rows: BoolArray, steps: npt.NDArray[np.int64]) -> None:
+        """The numbers of these rows for the step of this number, while there is time: if that is their next,
+        :meth:`draw` has little to do."""
+        if not self._host.shape[1]:
             return
-        for place, row in enumerate(range(len(active)) if rows is None else rows.tolist()):
-            if not active[row]:
-                continue
+        for row in np.flatnonzero(rows).tolist():
             self._state["state"]["key"][:] = self.keys[row]
             self._state["state"]["counter"][:] = (0, 0, steps[row], 0)
             self._philox.state = self._state
-            self._generator.standard_exponential(dtype=np.float32, out=self._host[place])
-        np.maximum(self._host, _LEAST, out=self._host)
+            self._generator.standard_exponential(dtype=np.float32, out=self._drawn[row])
+            np.maximum(self._drawn[row], _LEAST, out=self._drawn[row])
+        self._drawn_keys[rows] = self.keys[rows]
+        self._drawn_steps[rows] = steps[rows]
+
+    def draw(self, active: BoolArray, steps: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None) -> None:
+        """The numbers of the active rows for the step that follows, which is the one of this number. ``rows``: those
+        that it computes, in this order, if not all."""
+        there = (self._drawn_steps == steps) & (self._drawn_keys == self.keys).all(axis=1)
+        self.draw_ahead(active & ~there, steps)
+        count = len(active) if rows is None else len(rows)
+        self._host[:count] = self._drawn if rows is None else self._drawn[rows]
 
     def _choose_text(
         self, logits: torch.Tensor, use_sampling: bool, temp: float = 1.0, top_k: int = 0, top_p: float = 0.0
