@@ -24,6 +24,7 @@ _NAMES = (
         "flame",
         "listeners",
         "floor",
+        "full",
         "gpu",
         "host",
         "kernel",

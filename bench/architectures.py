@@ -14,8 +14,9 @@ import torch
 from moshi.models import loaders
 from moshi.modules.streaming import State
 
-from bench.weights import Memory, Sizes, WeighedOptions
+from bench.weights import Age, Memory, Sizes, WeighedOptions
 from rtc_server.engine.model import BoolArray, FloatArray, LaunchedStep, MemoryUse, ModelInfo, RowOutput
+from rtc_server.models.kyutai import page_table
 from rtc_server.models.kyutai.checkpoint import checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.fit import count_pages
 from rtc_server.models.kyutai.footprint import state_bytes, weight_bytes
@@ -69,16 +70,20 @@ def product_model(options: KyutaiOptions) -> KyutaiModel:
 
 def engine(options: WeighedOptions) -> Weighed:
     """A model for an engine process."""
-    return Weighed(product_model(options.kyutai), Path(options.report), options.fill)
+    age = Age(Path(options.age)) if options.age else None
+    return Weighed(product_model(options.kyutai), Path(options.report), options.fill, age)
 
 
 class Weighed:
     """A model that writes down what it takes of memory: once it is warm, and again when it has done its work."""
 
-    def __init__(self, model: KyutaiModel, report: Path, fill: int = 0) -> None:
+    def __init__(self, model: KyutaiModel, report: Path, fill: int = 0, age: Age | None = None) -> None:
         self._model = model
         self._report = report
         self._fill = fill
+        self._age = age
+        pages = model._open.pages
+        self._frame_bytes = 0 if pages is None else pages.page_bytes // page_table.PAGE_FRAMES
         self._sizes = sizes_of(model.modules, model.streaming_states, model.info.slots)
 
     @property
@@ -94,6 +99,7 @@ class Weighed:
         self._model.reset(rows)
 
     def step(self, pcm: FloatArray, active: BoolArray) -> list[RowOutput | None]:
+        self._grow_old()
         return self._model.step(pcm, active)
 
     @property
@@ -101,7 +107,13 @@ class Weighed:
         return self._model.computes_apart
 
     def launch(self, pcm: FloatArray, active: BoolArray) -> LaunchedStep:
+        self._grow_old()
         return self._model.launch(pcm, active)
+
+    def _grow_old(self) -> None:
+        if self._age is not None and self._age.frames != self._fill:
+            self._fill = self._age.frames
+            self._model.read_at_least(self._fill)
 
     def memory(self) -> MemoryUse:
         return self._model.memory()
@@ -111,7 +123,7 @@ class Weighed:
         self._model.close()
 
     def _write(self) -> None:
-        Memory(self._sizes, peak_bytes(torch.device(self.info.device))).write(self._report)
+        Memory(self._sizes, peak_bytes(torch.device(self.info.device)), self._frame_bytes).write(self._report)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -124,7 +124,7 @@ class Runs:
 def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         try:
-            options = _options(arguments, Path(directory))
+            options = kyutai_options(arguments, Path(directory))
             if arguments.profile:
                 _publish_profile(arguments, options)
                 return
@@ -134,14 +134,14 @@ def run(arguments: argparse.Namespace) -> None:
     _publish(arguments, runs, device)
 
 
-def _options(arguments: argparse.Namespace, directory: Path) -> KyutaiOptions:
-    """The product's options for a model with one slot."""
+def kyutai_options(arguments: argparse.Namespace, directory: Path, slots: int = 1) -> KyutaiOptions:
+    """The product's options. What is written for a model goes into ``directory``."""
     model = arguments.arch
     if model in _TINY:
         model = apart(_write_tiny, directory / model, _TINY[model])
     return KyutaiOptions(
         model,
-        slots=1,
+        slots=slots,
         device=arguments.device,
         dtype=arguments.dtype,
         kv_dtype=arguments.kv_dtype,

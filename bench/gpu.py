@@ -2,7 +2,8 @@
 
 A list of commands, what matters most first: the tests of what only a GPU can do wrong, the attention kernel with 16 and
 32 lanes, then the engine at numbers of sessions, fills and types of cache. Each is a process of its own, prints when it
-has something, and costs no other anything if it fails or takes too long; what there is no time for is named at the end.
+has something, and costs no other anything if it fails or takes too long; what there is no time for is named at the end,
+with the command that goes on there.
 """
 
 from __future__ import annotations
@@ -20,30 +21,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.floor import counts
 from bench.table import publish
 
 HELP = "tests and measures a GPU within some minutes: one command for a machine that is only lent"
 
 _ROOT: Final = Path(__file__).parents[1]
-_PARTS: Final = ("tests", "kernel", "engine")
-_TESTS_S: Final = 200.0
-_KERNEL_S: Final = 90.0
-_ENGINE_S: Final = 150.0
-"""Loading weights that are drawn on the device, a compiler's first time, graphs of each size, and what is measured."""
+DONE: Final = "done"
+NO_TIME: Final = "no time left"
 _LEAST_S: Final = 20.0
 """With less time left, nothing is begun."""
-_MINUTE, _TWO_MINUTES, _FULL = 750, 1_500, 3_000
-"""Frames of a conversation of 60 s, of 120 s, and of one as old as the model remembers."""
+_TIDY_S: Final = 15.0
+"""For which a part that ends by itself may go on, to close what it has open and print its table."""
+_TESTS: Final = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "--confcutdir=tests/models", "-o", "addopts=")
+"""Plugins may be missing: what is set of them is unknown then, and no error."""
+_ALL_FILLS: Final = "750,3000,1500"
+"""Frames of a conversation of 60 s, of one as old as the model remembers, and of one of 120 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``arguments``: of the interpreter. ``limit_s``: after so many seconds it is killed."""
+    """``arguments``: of the interpreter. ``limit_s``: after so many seconds it is killed. ``ends_itself``: it is told
+    before, by ``--within``."""
 
     name: str
     arguments: tuple[str, ...]
     limit_s: float
+    ends_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,72 +55,63 @@ class Outcome:
     said: str
     seconds: float = 0.0
 
+    @property
+    def failed(self) -> bool:
+        """What there was no time for has not failed."""
+        return self.said != DONE and not self.said.startswith(NO_TIME)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, default=12.5, help="for all of it; what is under way then is killed")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all of it; what is under way then is killed")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--arch", default="moshi-7b", help="see python -m bench engine")
-    parser.add_argument("--parts", default=",".join(_PARTS), help="which of them")
-    parser.add_argument(
-        "--slots", type=counts, default="64,128,1,50,32,96,80,16,8", help="sessions at a time, what matters most first"
-    )
-    parser.add_argument("--seconds", type=float, default=8, help="each engine is measured for so long")
+    parser.add_argument("--skip", type=int, default=0, help="of the parts, the first so many: they have been done")
+    parser.add_argument("--sessions", default="64,128,1,50,32,96,80,16,8", help="at a time, what matters most first")
+    parser.add_argument("--fills", default=_ALL_FILLS, help="frames behind each, likewise")
+    parser.add_argument("--seconds", type=float, default=6, help="each number of sessions is measured for so long")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    outcomes = run_all(parts(arguments), arguments.minutes * 60, time.monotonic)
+    every = parts(arguments)
+    outcomes = run_all(every[arguments.skip :], arguments.minutes * 60, time.monotonic)
     publish(
         f"In {arguments.minutes:g} minutes on {arguments.device}",
         ["part", "what became of it", "seconds"],
         [[each.name, each.said, f"{each.seconds:.0f}"] for each in outcomes],
+        _what_is_left(outcomes, arguments.skip),
     )
-    if any(each.said != "done" for each in outcomes):
+    if any(each.failed for each in outcomes):
         sys.exit(1)
 
 
+def _what_is_left(outcomes: Sequence[Outcome], skipped: int) -> list[str]:
+    first = next((number for number, each in enumerate(outcomes) if each.said.startswith(NO_TIME)), None)
+    return [] if first is None else [f"To go on: the same command with `--skip {skipped + first}`."]
+
+
 def parts(arguments: argparse.Namespace) -> list[Part]:
-    """What matters most first."""
-    wanted = arguments.parts.split(",")
-    found = []
-    if "tests" in wanted:
-        of_pytest = (
-            *("-m", "pytest", "-v", "-p", "no:cacheprovider", "--confcutdir=tests/models"),
-            *("-o", "addopts="),  # plugins may be missing: what is set of them is unknown then, and no error
-            "tests/models/test_cuda.py",
-        )
-        found.append(Part("tests", of_pytest, _TESTS_S))
-    if "kernel" in wanted and arguments.device != "cpu":
-        found.append(Part("kernel", ("-m", "bench", "kernel", "--device", arguments.device), _KERNEL_S))
-    if "engine" in wanted:
-        found += [_engine(arguments, *each) for each in _cases(arguments.slots)]
-    return found
-
-
-def _cases(slots: Sequence[int]) -> list[tuple[int, int, str, bool]]:
-    """Sessions, fill, type of cache, and whether beside the moshi package alone and the bandwidth: first each number
-    when conversations are young, then the two largest in all ways, then the others."""
-    most = list(slots[:2])
-    first = [(each, _MINUTE, "auto", each == min(slots)) for each in dict.fromkeys([*most, min(slots)])]
-    largest = [
-        (each, fill, kind, False) for fill in (_FULL, _TWO_MINUTES) for kind in ("auto", "float8") for each in most
-    ]
-    others = [
-        (each, fill, kind, False)
-        for fill, kind in ((_FULL, "auto"), (_FULL, "float8"), (_MINUTE, "auto"), (_TWO_MINUTES, "auto"))
-        for each in slots
-    ]
-    found = {case[:3]: case for case in [*others, *largest, *first]}  # the last of those that are the same
-    return [found[case] for case in dict.fromkeys(each[:3] for each in [*first, *largest, *others])]
-
-
-def _engine(arguments: argparse.Namespace, slots: int, fill: int, kind: str, compare: bool) -> Part:
-    cache = () if kind == "auto" else ("--kv-dtype", kind)
-    command = (
-        *("-m", "bench", "engine", "--arch", arguments.arch, "--device", arguments.device, "--pages", "auto"),
-        *("--slots", str(slots), "--fill", str(fill), *cache, "--rounds", "1", "--seconds", f"{arguments.seconds:g}"),
-        *("--life", "5", "--steps", "50", "--compare" if compare else "--no-compare"),
+    """What matters most first. Seconds: what each may take, an interpreter and a compiler's first time included."""
+    on = ("--device", arguments.device)
+    model = ("--arch", arguments.arch, *on)
+    full = (
+        *("-m", "bench", "full", *model, "--sessions", arguments.sessions, "--fills", arguments.fills),
+        *("--seconds", f"{arguments.seconds:g}"),
     )
-    return Part(f"{slots} sessions, {fill} frames, {kind}", command, _ENGINE_S)
+    few = ("--slots", "1", "--rounds", "1", "--seconds", f"{arguments.seconds:g}", "--steps", "50", "--pages", "auto")
+    most = arguments.sessions.partition(",")[0]
+    on_cuda = [
+        Part("tests", (*_TESTS, "tests/models/test_cuda.py"), 170.0),
+        Part("kernel", ("-m", "bench", "kernel", *on), 60.0),
+    ]
+    rows = (*_TESTS, "-k", "cuda", "tests/models/test_kyutai.py", "tests/models/test_kyutai_rows.py")
+    return [
+        *(on_cuda if arguments.device != "cpu" else []),
+        Part("sessions", full, 360.0, ends_itself=True),
+        Part("sessions, float8", (*full, "--kv-dtype", "float8"), 360.0, ends_itself=True),
+        Part("the moshi package, and bandwidth", ("-m", "bench", "engine", *model, *few), 120.0),
+        Part("where a step goes", ("-m", "bench", "engine", *model, *few, "--profile", most, "--fill", "750"), 120.0),
+        *([Part("tests of rows", rows, 240.0)] if arguments.device != "cpu" else []),
+    ]
 
 
 def run_all(parts: Sequence[Part], budget_s: float, clock: Callable[[], float]) -> list[Outcome]:
@@ -128,24 +122,30 @@ def run_all(parts: Sequence[Part], budget_s: float, clock: Callable[[], float]) 
         began = clock()
         left_s = ends_at - began
         if left_s < _LEAST_S:
-            outcomes.append(Outcome(part.name, "no time left"))
+            outcomes.append(Outcome(part.name, NO_TIME))
             continue
         print(f"\n== {part.name}: python {shlex.join(part.arguments)}", flush=True)
-        outcome = Outcome(part.name, _run(part, min(part.limit_s, left_s)), clock() - began)
+        outcome = Outcome(part.name, _run(part, left_s), clock() - began)
         print(f"== {part.name}: {outcome.said}, {outcome.seconds:.0f} s", flush=True)
         outcomes.append(outcome)
     return outcomes
 
 
-def _run(part: Part, limit_s: float) -> str:
+def _run(part: Part, left_s: float) -> str:
     """What became of it. Its output is ours; all that it has started ends with it."""
-    process = subprocess.Popen([sys.executable, *part.arguments], cwd=_ROOT, start_new_session=True)
+    limit_s = min(part.limit_s, left_s)
+    arguments = part.arguments
+    if part.ends_itself:
+        arguments = (*arguments, "--within", f"{max(0.0, limit_s - _TIDY_S):.0f}")
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=_ROOT, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
     try:
         status = process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        return f"killed after {limit_s:.0f} s"
+        return f"{NO_TIME} after {limit_s:.0f} s" if limit_s < part.limit_s else f"killed after {limit_s:.0f} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return "done" if status == 0 else f"failed with {status}"
+    return DONE if status == 0 else f"failed with {status}"

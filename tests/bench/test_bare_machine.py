@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from bench import gpu
 from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.slow
 
-NOT_THERE = ("aiohttp", "aioice", "aiortc", "av", "cryptography", "ifaddr", "playwright", "psutil", "scipy", "uvloop")
+NOT_THERE = (
+    *("aiohttp", "aioice", "aiortc", "av", "bitsandbytes", "cryptography", "ifaddr", "playwright", "psutil", "scipy"),
+    *("sounddevice", "sphn", "uvloop"),
+)
 
 
 @pytest.fixture
@@ -38,6 +43,24 @@ def test_the_engine_s_benchmark_runs_there(bare: dict[str, str]) -> None:
     for line in ("this server's engine", "moshi.server's loop", "bandwidth alone"):
         assert f"| {line}" in done.stdout
     assert not any(package in done.stderr for package in NOT_THERE)
+
+
+def test_all_that_measures_a_gpu_can_be_imported_there(bare: dict[str, str]) -> None:
+    """The tests of what only a GPU can do wrong included."""
+    names = [name for part in gpu.parts(gpu_arguments()) for name in part.arguments if name.endswith(".py")]
+    assert names
+    modules = ["bench.engine", "bench.full", "bench.gpu", "bench.host", "bench.kernel", "bench.operations"]
+    modules += [name.removesuffix(".py").replace("/", ".") for name in names]
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    command = [sys.executable, "-c", code, *modules]
+    done = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def gpu_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    gpu.add_arguments(parser)
+    return parser.parse_args([])
 
 
 def test_others_do_not(bare: dict[str, str]) -> None:

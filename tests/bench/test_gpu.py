@@ -10,8 +10,10 @@ import time
 import psutil
 import pytest
 
-from bench import engine, gpu, kernel
-from bench.gpu import Part, parts, run_all
+from bench import engine, full, gpu, kernel
+from bench.floor import counts
+from bench.full import Case
+from bench.gpu import Outcome, Part, parts, run_all
 from lab.waiting import until
 from tests.support.missing import skip_but_in_ci
 from tests.support.orphans import alive
@@ -26,33 +28,40 @@ def arguments(*given: str) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def test_what_matters_most_comes_first_and_nothing_twice() -> None:
-    found = parts(arguments())
-    names = [each.name for each in found]
-    assert names[:5] == [
-        "tests",
-        "kernel",
-        "64 sessions, 750 frames, auto",
-        "128 sessions, 750 frames, auto",
-        "1 sessions, 750 frames, auto",
-    ]
-    assert names[5:7] == ["64 sessions, 3000 frames, auto", "128 sessions, 3000 frames, auto"]
-    assert len(set(names)) == len(names)
-    for slots in (1, 8, 16, 32, 50, 64, 80, 96, 128):
-        assert {f"{slots} sessions, {fill} frames, auto" for fill in (750, 1500, 3000)} <= set(names)
-    assert sum("--compare" in each.arguments for each in found) == 1, "the package alone is measured once"
+def test_what_matters_most_comes_first() -> None:
+    names = [each.name for each in parts(arguments())]
+    assert names[:4] == ["tests", "kernel", "sessions", "sessions, float8"]
+    assert not any("test" in each.name or each.name == "kernel" for each in parts(arguments("--device", "cpu")))
+
+
+def test_all_of_it_fits_into_one_call_of_ten_minutes() -> None:
+    """With half a minute to spare for what is installed before; and what comes first leaves time for the sessions."""
+    given = arguments()
+    assert given.minutes * 60 <= 600 - 30
+    limits = {each.name: each.limit_s for each in parts(given)}
+    assert limits["tests"] + limits["kernel"] + 300 <= given.minutes * 60
 
 
 def test_each_is_a_command_that_there_is() -> None:
-    found = parts(arguments("--arch", "tiny"))
-    for each in found:
+    for each in parts(arguments("--arch", "tiny")):
         assert each.arguments[0] == "-m"
         if each.arguments[1] == "bench":
             parser = argparse.ArgumentParser()
-            {"engine": engine, "kernel": kernel}[each.arguments[2]].add_arguments(parser)
-            parser.parse_args(each.arguments[3:])
+            {"engine": engine, "full": full, "kernel": kernel}[each.arguments[2]].add_arguments(parser)
+            within = ("--within", "5") if each.ends_itself else ()
+            parser.parse_args([*each.arguments[3:], *within])
         else:
-            assert (ROOT / each.arguments[-1]).is_file()
+            assert all((ROOT / given).is_file() for given in each.arguments if given.endswith(".py"))
+
+
+def test_every_number_of_sessions_is_measured_at_every_age_and_once() -> None:
+    given = arguments()
+    sessions, fills = counts(given.sessions), counts(given.fills)
+    found = full.cases(sessions, fills)
+    assert found[:5] == [Case(64, 750), Case(128, 750), Case(1, 750), Case(64, 3000), Case(128, 3000)]
+    assert sorted(found, key=lambda each: (each.sessions, each.frames)) == [
+        Case(each, fill) for each in (1, 8, 16, 32, 50, 64, 80, 96, 128) for fill in (750, 1500, 3000)
+    ]
 
 
 async def test_one_that_fails_or_hangs_costs_no_other_anything(capfd: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +88,27 @@ def test_what_there_is_no_time_for_is_named() -> None:
     now = iter([0.0, 0.0, 90.0, 90.0])
     found = run_all([Part("one", ("-c", ""), 60), Part("other", ("-c", ""), 60)], 100, lambda: next(now))
     assert [(each.said, each.seconds) for each in found] == [("done", 90.0), ("no time left", 0.0)]
+    assert not any(each.failed for each in found)
+    assert gpu._what_is_left(found, 2) == ["To go on: the same command with `--skip 3`."]
+    assert gpu._what_is_left(found[:1], 2) == []
+
+
+def test_what_is_cut_off_by_the_end_has_not_failed_and_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what takes longer than it may has."""
+    monkeypatch.setattr(gpu, "_LEAST_S", 0.0)
+    now = iter([0.0, 0.0, 1.0, 1.0])
+    found = run_all([Part("long", ("-c", "import signal; signal.pause()"), 60)], 1, lambda: next(now))
+    slow = run_all([Part("slow", ("-c", "import signal; signal.pause()"), 1)], 100, time.monotonic)
+    assert [each.said for each in [*found, *slow]] == ["no time left after 1 s", "killed after 1 s"]
+    assert [each.failed for each in [*found, *slow]] == [False, True]
+    assert gpu._what_is_left(found, 0) == ["To go on: the same command with `--skip 0`."]
+    assert Outcome("one", "failed with 2").failed
+
+
+def test_one_that_ends_by_itself_is_told_when(capfd: pytest.CaptureFixture[str]) -> None:
+    printing = Part("prints", ("-c", "import sys; print(sys.argv[1:])"), 60, ends_itself=True)
+    assert run_all([printing], 1000, time.monotonic)[0].said == "done"
+    assert "['--within', '45']" in capfd.readouterr().out
 
 
 @pytest.mark.timeout(300)  # an interpreter of kernels, in a process for each
