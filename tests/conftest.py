@@ -15,6 +15,7 @@ from hypothesis import settings
 from lab.serving import started
 from lab.waiting import until
 from rtc_server.app import Server
+from rtc_server.client import VoiceClient
 from rtc_server.config import parse
 from rtc_server.engine.client import EngineClient
 from rtc_server.engine.link import EngineLink
@@ -54,6 +55,8 @@ UNLIMITED = (
 may have other things to do. Tests of these limits set their own, which win."""
 NO_GRACE = ("--resume-grace-s", "0")
 """A session waits neither for its client nor for another engine."""
+
+VoiceClient.wait_for.__defaults__ = (25.0,)  # what a machine with other work may take; a session is kept for longer
 
 StartServer = Callable[..., AbstractAsyncContextManager[Server]]
 

@@ -85,12 +85,12 @@ async def test_a_server_that_stops_tells_and_closes(server: Server) -> None:
 async def test_a_server_that_stops_gives_streams_time_to_end(server: Server) -> None:
     async with asr_client(server) as client:
         await client.until("Ready")
-        stopping = asyncio.create_task(server.stop(20.0), name="stop")
+        stopping = asyncio.create_task(server.stop(100.0), name="stop")
         await until(lambda: server.admission.draining)
         assert await transcribed(client, numbered(2)) == ["1", "2"]
     started_at = time.monotonic()
     await stopping
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 50, "the rest of the time is not waited for"
     assert not client.of("Error")
 
 

@@ -102,7 +102,7 @@ async def test_a_client_that_closes_is_gone_at_once(server: Server, base_url: st
     async with leaves_nothing(server):
         async with VoiceClient(base_url, tone(440), on_voice=ear):
             await ear.until_voice()
-        await until(lambda: not len(server.registry), "the session's end", 2.0)
+        await until(lambda: not len(server.registry), "the session's end")
         assert await ended_for(server, "bye") == 1
 
 

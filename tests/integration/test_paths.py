@@ -84,7 +84,7 @@ async def test_a_path_that_works_one_way_is_lost() -> None:
         call_through_nat(server, ear) as (_, path),
     ):
         path.one_way = True
-        await until(lambda: states(server)[SessionState.WAITING] == 1, "the loss to be noticed", 5.0)
+        await until(lambda: states(server)[SessionState.WAITING] == 1, "the loss to be noticed")
         path.one_way = False
         await until(lambda: states(server)[SessionState.WAITING] == 0, "the way back")
         heard = ear.samples

@@ -91,7 +91,7 @@ async def test_a_signal_drains_and_stops_the_server(number: signal.Signals, engi
             await ear.hear(0.3)
             await _stopped(server, client)
             assert time.monotonic() - told_at > 2.9, "the grace was not given"
-        assert not [child for child in children if child.is_running()]
+        await until(lambda: not alive(children), "the end of its engines")
 
 
 async def test_a_second_signal_hurries() -> None:

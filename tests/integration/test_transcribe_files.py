@@ -35,6 +35,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.tiny import write_tiny_checkpoint
 from rtc_server.transcription.file import Progress
+from tests.support.orphans import alive
 from tests.support.scribe import BREAK, Scribe, numbered
 from tests.support.server_process import ROOT
 
@@ -146,7 +147,7 @@ async def test_a_signal_stops_it_and_leaves_no_process(
             process.kill()
     assert b"error: stopped before the end" in log
     assert b"Traceback" not in log
-    assert not any(child.is_running() for child in children)
+    await until(lambda: not alive(children), "the end of all")
     assert not list(tmp_path.glob("*.txt*"))  # noqa: ASYNC240
 
 

@@ -25,7 +25,7 @@ from rtc_server.metrics import Metrics
 from rtc_server.services import make_engines
 from tests.conftest import UNLIMITED
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @contextlib.asynccontextmanager

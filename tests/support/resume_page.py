@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from lab.browsers.chromium import (
     call_of,
@@ -37,14 +38,26 @@ SAME = "The conversation goes on where it was."
 
 
 @contextlib.asynccontextmanager
-async def talking(browser: Browser, url: str, **context: Any) -> AsyncIterator[Page]:
-    """A page in a conversation in which a voice is heard."""
+async def talking(
+    browser: Browser, url: str, scripts: Mapping[str, tuple[str, str]] | None = None, **context: Any
+) -> AsyncIterator[Page]:
+    """A page in a conversation in which a voice is heard. ``scripts``: in those of such addresses, the first text is
+    replaced by the second."""
     async with visited_page(browser, "about:blank", tolerate=TOLERATED, **context) as page:
+        for address, texts in (scripts or {}).items():
+            await page.route(address, partial(_replace, *texts))
         await spy_on(page)
         await page.goto(url)
         await start_talking(page)
         await wait_for_events(page, "message")
         yield page
+
+
+async def _replace(text: str, by: str, route: Route) -> None:
+    response = await route.fetch()
+    script = await response.text()
+    assert text in script
+    await route.fulfill(response=response, body=script.replace(text, by))
 
 
 async def session_of(page: Page) -> str:
