@@ -32,6 +32,8 @@ def announce(server: Server) -> None:
             print("  There, browsers keep the microphone from pages without HTTPS. For a trial: --tls self-signed")
         else:
             _print_qr_code(others[0])
+    if server.rooms is not None:
+        print(f"  Translated rooms: {(others[0] if others else here).rstrip('/')}/rooms.html")
     if server.certificate is not None and server.certificate.self_made:
         print(
             "\n  Your browser will warn that the connection is not private. That is to be expected: this machine made"

@@ -186,6 +186,7 @@ def announced(
     port: int = 8080,
     public_url: str = "",
     addresses: tuple[str, ...] | None = None,
+    rooms: object = None,
 ) -> str:
     server: Any = SimpleNamespace(
         settings=Settings(host=host, allow_anonymous=True, public_url=public_url),
@@ -193,6 +194,7 @@ def announced(
         port=port,
         certificate=certificate,
         engines={},
+        rooms=rooms,
         admission=SimpleNamespace(default_service="moshi"),
     )
     announce(cast(Server, server))
@@ -206,6 +208,7 @@ def announced_model(capsys: pytest.CaptureFixture[str], info: ModelInfo) -> str:
         port=8080,
         certificate=None,
         engines={"first": SimpleNamespace(service="first", info=info)},
+        rooms=None,
         admission=SimpleNamespace(default_service="first"),
     )
     announce(cast(Server, server))
@@ -267,6 +270,21 @@ def test_where_a_proxy_shows_it(capsys: pytest.CaptureFixture[str], host: str) -
     assert "another machine: https://example.com/voice/\n" in out
     assert "without HTTPS" not in out
     assert "without HTTPS" in announced(capsys, host, public_url="http://example.com")
+
+
+@pytest.mark.parametrize(
+    ("host", "public_url", "address"),
+    [
+        ("127.0.0.1", "", "http://localhost:8080/rooms.html"),
+        ("0.0.0.0", "", f"http://{PRIMARY}:8080/rooms.html"),
+        ("0.0.0.0", "https://example.com/voice", "https://example.com/voice/rooms.html"),
+    ],
+)
+def test_where_rooms_are(capsys: pytest.CaptureFixture[str], host: str, public_url: str, address: str) -> None:
+    """At the address that others can reach; of a server without rooms nothing is said."""
+    out = announced(capsys, host, public_url=public_url, rooms=object())
+    assert f"\n  Translated rooms: {address}\n" in out
+    assert "ooms" not in announced(capsys, host, public_url=public_url)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +350,7 @@ def test_a_code_for_phones_where_somebody_sees_it(
         port=8443,
         certificate=SELF_MADE,
         engines={},
+        rooms=None,
         admission=SimpleNamespace(default_service="moshi"),
     )
     announce(cast(Server, server))
