@@ -377,9 +377,13 @@ def check_voices(pocket_tts: Sequence[str], translator: str) -> None:
         raise invocation.lacks("--pocket-tts", pocket_options.PACKAGE)
 
 
-def _translator(factory: str, options: object, settings: Settings, metrics: Metrics) -> Translator:
+def _translator(
+    factory: str, options: cascade.CascadeOptions | CheckpointOptions, settings: Settings, metrics: Metrics
+) -> Translator:
+    if options.notice:  # at the start, and not when a client first asks for rooms
+        logger.info("%s: %s", TRANSLATE, options.notice)
     spec = TranslatorSpec(factory, options, getattr(logging, settings.log_level.upper()), _NICENESS)
-    return Translator(lambda: TranslatorLink(spec), metrics)
+    return Translator(lambda: TranslatorLink(spec), metrics, name=options.name, notice=options.notice)
 
 
 def make_recognisers(settings: Settings, metrics: Metrics) -> list[EngineClient]:

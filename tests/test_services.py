@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rtc_server.services import (
     warn_of_unused_device,
 )
 from rtc_server.system import hardware
-from rtc_server.translation import cascade, checkpoint_options
+from rtc_server.translation import cascade, checkpoint_options, pocket_options
 from rtc_server.translation.simultaneous import HIBIKI
 from tests.support.fake_models import CountingModel
 
@@ -368,6 +369,32 @@ def test_a_translator_is_made_where_there_is_something_to_make_it_of(monkeypatch
     monkeypatch.setattr(cascade, "is_there", lambda: False)
     assert make_translator(Settings(), Metrics()) is None
     assert make_translator(Settings(translate="cascade"), Metrics()) is not None
+
+
+@pytest.mark.parametrize(
+    ("translate", "voices", "notice"),
+    [
+        (checkpoint_options.LARGE, (), "non-commercial"),
+        (checkpoint_options.MADLAD, ("pt",), "Apache-2.0. Voices by Kyutai's Pocket TTS: CC BY 4.0"),
+        ("cascade", (), "they are rough"),
+    ],
+)
+def test_under_which_licence_a_translator_is_is_said_before_it_starts(
+    translate: str,
+    voices: tuple[str, ...],
+    notice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Which it does when a client first asks for rooms."""
+    monkeypatch.setattr(checkpoint_options, "PACKAGES", ())
+    monkeypatch.setattr(pocket_options, "PACKAGE", "rtc_server")
+    caplog.set_level(logging.INFO)
+    translator = make_translator(Settings(translate=translate, pocket_tts=voices), Metrics())
+    assert translator is not None
+    assert (translator.pid, translator.name) == (None, translate)
+    assert notice in translator.notice
+    assert f"translate: {translator.notice}" in caplog.messages
 
 
 def test_a_translator_that_there_is_not_is_refused_before_a_process_starts(tmp_path: Path) -> None:

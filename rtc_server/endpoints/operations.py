@@ -123,6 +123,7 @@ def _status(request: web.Request) -> dict[str, Any]:
         },
         "captions": _captions_status(registry.captioners.of_dialogues),
         "engines": {name: _engine_status(engine) for name, engine in admission.engines.items()},
+        "translator": _translator_status(request.app.get(LOBBY)),
         "simultaneous": _simultaneous_status(request.app.get(LOBBY)),
     }
 
@@ -206,6 +207,16 @@ def _engine_status(engine: Engine) -> dict[str, Any]:
 def _captions_status(captioner: Captioner | None) -> dict[str, int | bool] | None:
     """None where there are none. ``room``: whether the server's load leaves room for them."""
     return None if captioner is None else {"on": captioner.on, "room": captioner.room}
+
+
+def _translator_status(lobby: Lobby | None) -> dict[str, Any] | None:
+    """None where what members of rooms say is not translated by utterances. Between which languages, is known when it
+    has loaded."""
+    translator = None if lobby is None else lobby.interpreter.translator
+    if lobby is None or translator is None:
+        return None
+    pairs = sorted(lobby.interpreter.pairs)
+    return {"model": translator.name, "pairs": pairs, "notice": translator.notice or None}
 
 
 def _simultaneous_status(lobby: Lobby | None) -> dict[str, Any] | None:

@@ -34,6 +34,16 @@ class CascadeOptions:
 
     pocket_tts: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return NAME
+
+    @property
+    def notice(self) -> str:
+        """What its users have to know."""
+        return f"{NOTICE} {POCKET_NOTICE}" if self.pocket_tts else NOTICE
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -117,4 +127,4 @@ def load(options: CascadeOptions) -> Cascade:
             "pip install 'rtc-server[rooms]' translates between English and Portuguese; on Debian, apt-get install "
             "espeak-ng has the voices.",
         )
-    return Cascade(parts, f"{NOTICE} {POCKET_NOTICE}" if options.pocket_tts else NOTICE)
+    return Cascade(parts, options.notice)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rtc_server.translation.pocket_options import NOTICE as POCKET_NOTICE
+
 FACTORY: Final = "rtc_server.translation.checkpoints:load"
 PACKAGES: Final = ("torch", "transformers")
 LARGE: Final = "facebook/seamless-m4t-v2-large"
@@ -39,6 +41,11 @@ class CheckpointOptions:
     def name(self) -> str:
         """For people."""
         return ", ".join(map(name_of, models_of(self.model)))
+
+    @property
+    def notice(self) -> str:
+        """Under which licences its parts are, as far as that is known."""
+        return " ".join(filter(None, (notice_of(self.model), POCKET_NOTICE if self.pocket_tts else "")))
 
 
 def models_of(model: str) -> list[str]:

@@ -21,10 +21,8 @@ from rtc_server.translation.checkpoint_options import (
     CheckpointOptions,
     models_of,
     name_of,
-    notice_of,
 )
 from rtc_server.translation.model import UtteranceModel
-from rtc_server.translation.pocket_options import NOTICE as POCKET_NOTICE
 from rtc_server.translation.pretrained import from_pretrained
 from rtc_server.translation.text_models import TEXT_KINDS, load_text_model
 from rtc_server.translation.written import Written
@@ -51,8 +49,7 @@ def load(options: CheckpointOptions) -> UtteranceModel:
                 f"{name_of(name)} is a model of the kind {kind}, which does not translate here.", _HINT
             )
     models = [load_text_model(name, options.device) for name in names]
-    notice = f"{notice_of(options.model)} {POCKET_NOTICE if options.pocket_tts else ''}".strip()
-    return Written(options.name, models, voices.find(options.pocket_tts), notice)
+    return Written(options.name, models, voices.find(options.pocket_tts), options.notice)
 
 
 def _kind_of(model: str) -> str:

@@ -61,7 +61,8 @@ _VOICES: Final = 1 << 31
 
 class Translator:
     """One translator, kept alive. ``make_link`` makes the link of each (re)start; one that has no more than ``queue``
-    utterances at a time."""
+    utterances at a time. ``name`` and ``notice``: as in :class:`TranslatorInfo`, as far as they are known before it has
+    loaded."""
 
     def __init__(
         self,
@@ -69,8 +70,12 @@ class Translator:
         metrics: Metrics,
         queue: int = QUEUE,
         stall_timeout_s: float = STALL_TIMEOUT_S,
+        name: str = "",
+        notice: str = "",
     ) -> None:
         self.info: TranslatorInfo | None = None
+        self._name = name
+        self._notice = notice
         self._metrics = metrics
         self._queue = queue
         self._jobs: dict[int, asyncio.Future[Translation]] = {}
@@ -92,6 +97,16 @@ class Translator:
     @property
     def ready(self) -> bool:
         return self._supervisor.ready
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._name if self.info is None else self.info.name
+
+    @property
+    def notice(self) -> str:
+        """What its users have to know."""
+        return self._notice if self.info is None else self.info.notice
 
     @property
     def failure(self) -> ModelLoadError | None:
@@ -183,7 +198,7 @@ class Translator:
                 self.info = message.info
                 counts = len(message.info.pairs), len(message.info.speaks)
                 logger.info("translator ready: %s, %d pairs of languages, %d voices", message.info.name, *counts)
-                if message.info.notice:
+                if message.info.notice != self._notice:
                     logger.info("translator: %s", message.info.notice)
             case Done():
                 translation = Translation(message.text, message.original, unpack_pcm(message.pcm))

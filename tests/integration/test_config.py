@@ -1,4 +1,5 @@
-"""``GET /api/config`` tells of each service what its model is, what is to be known of it, and what to say to it."""
+"""``GET /api/config`` tells of each service what its model is, what is to be known of it, and what to say to it; and
+``GET /status`` of what translates in rooms."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from rtc_server.engine.local import LocalLink
 from rtc_server.engine.model import Example
 from rtc_server.models.echo import EchoModel
 from rtc_server.models.tiny import write_tiny_checkpoint
+from rtc_server.translation import checkpoint_options
 from tests.conftest import running_server, server_with
 from tests.support.calls import get_json
 from tests.support.fake_models import CountingModel
@@ -51,6 +53,17 @@ async def test_without_a_model_it_says_how_to_get_one(server: Server, base_url: 
     _, config = await get_json(f"{base_url}/api/config")
     assert config["default_service"] == "echo"
     assert (config["notice"]["code"], config["notice"]["hint"]) == ("no_model", speaking_command())
+    assert (await get_json(f"{base_url}/status"))[1]["translator"] is None
+
+
+async def test_under_which_licence_rooms_are_translated_is_told_before_a_client_asks_for_rooms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint_options, "PACKAGES", ())
+    large = checkpoint_options.LARGE
+    async with running_server("--model", "echo", "--vad", "off", "--rooms", "on", "--translate", large) as server:
+        _, status = await get_json(f"http://127.0.0.1:{server.port}/status")
+    assert status["translator"] == {"model": large, "pairs": [], "notice": checkpoint_options.NOTICE}
 
 
 async def test_the_bundled_model_by_default(

@@ -14,6 +14,7 @@ import pytest_asyncio
 from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import Settings
+from tests.support.calls import get_json
 from tests.support.openai_calls import post, realtime_call
 from tests.support.rooms import rooms_translated_by
 from tests.support.translators import fake
@@ -32,6 +33,12 @@ async def server() -> AsyncIterator[Server]:
 
 def wish(language: str) -> dict[str, Any]:
     return {"audio": {"output": {"language": language}}}
+
+
+async def test_what_translates_is_told(server: Server) -> None:
+    _, status = await get_json(f"http://127.0.0.1:{server.port}/status")
+    told = status["translator"]
+    assert (told["model"], told["notice"], ["en", "pt"] in told["pairs"]) == ("fake", "Fake.", True)
 
 
 async def test_a_page_calls_with_a_secret_that_keeps_the_language(server: Server) -> None:
