@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from moshi.models import loaders
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.models.kyutai import buckets, page_attention, page_table
+from rtc_server.models.kyutai import model as kyutai_model
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.fit import count_pages
-from rtc_server.models.kyutai.model import build
+from rtc_server.models.kyutai.model import KyutaiModel, build
 from rtc_server.models.kyutai.options import KyutaiOptions
+from rtc_server.models.kyutai.page_table import RESERVE_FRAMES, places
 from tests.support.fake_cuda import DEVICE, Crossing, FakeWeights, fake_cuda
-from tests.support.kyutai_rows import only
+from tests.support.kyutai_rows import only, tensors_in
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +33,7 @@ BACK = Crossing("copy_", ("cpu", "cuda"), ("cpu",))
     [
         ("moshi", {}, False),
         ("stt", {"kv_dtype": "float8"}, False),
-        *(("moshi", {"pages": None}, in_place) for in_place in (False, True)),
+        ("moshi", {"pages": None}, False),  # in place, see Moshi 7B below
         *(("moshi", {"pages": None, "kv_dtype": "float8"}, in_place) for in_place in (False, True)),
     ],
     ids=str,
@@ -44,6 +47,7 @@ def test_a_gpu_is_asked_for_nothing_but_the_answers(
     monkeypatch.setattr(page_attention, "proven", lambda *_: in_place)
     monkeypatch.setattr(page_table, "PAGE_FRAMES", 4)
     monkeypatch.setattr(buckets, "LEAST_ON_A_GPU", 2)
+    monkeypatch.setattr(kyutai_model, "_WARM_UP_STEPS", 1)  # the others are for graphs, which are none here
     path = str(request.getfixturevalue(f"{kind}_checkpoint"))
     options = KyutaiOptions(path, SLOTS, DEVICE, seed=1, **more)
     with fake_cuda() as device:
@@ -62,6 +66,32 @@ def test_a_gpu_is_asked_for_nothing_but_the_answers(
         model.reset(only(SLOTS, 0, 2))
         assert all(crossing.made == ("cuda",) for crossing in device.crossings), "which rows and pages, and no more"
         assert device.waits == waits + 1
+
+
+@pytest.mark.timeout(600)  # seconds of computing in a worker that gives way to all others
+def test_moshi_7b_itself_asks_for_nothing_else_and_moves_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its real shapes and types, in a step of all rows and one of some in a bucket. Every operation of the CUDA path is
+    there for such tensors, on one device; and what a graph of a step would read stays in its place."""
+    monkeypatch.setattr(page_attention, "proven", lambda *_: True)
+    options = KyutaiOptions("", 16, DEVICE, seed=1, pages=16 * places(RESERVE_FRAMES))
+    with fake_cuda() as device:
+        real = loaders.CheckpointInfo(None, None, None)  # type: ignore[arg-type]
+        model = build("moshi-7b", FakeWeights.of(real), options)
+        assert model._open.buckets.sizes == [8, 16]
+        pcm = np.zeros((16, FRAME_SAMPLES), dtype=np.float32)
+        for rows in (16, 5):
+            device.crossings.clear()
+            waits, before = device.waits, states(model)
+            model.step(pcm, np.arange(16) < rows)
+            assert (device.crossings, device.waits) == ([THERE, BACK], waits + 1)
+            moved = [path for path, tensor in states(model).items() if tensor is not before[path]]
+            assert not moved, f"{len(moved)} of {len(before)}"
+            assert len(before) > 100
+
+
+def states(model: KyutaiModel) -> dict[str, torch.Tensor]:
+    """All tensors of the streaming states of all slots: where they are is where a graph reads them."""
+    return {path: tensor for name, state in model.streaming_states.items() for path, tensor in tensors_in(name, state)}
 
 
 def test_what_a_gpu_would_refuse_or_wait_for_is_found() -> None:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.architectures import NumberedPieces
 from rtc_server.models.kyutai import exchange, model, wipe
 from rtc_server.models.kyutai.checkpoint import without_weights
 from rtc_server.models.kyutai.kv_cache import Ring
@@ -204,23 +205,29 @@ def _put(tensor: torch.Tensor, index: Any, value: Any) -> None:
 
 
 class FakeWeights(loaders.CheckpointInfo):
-    """A checkpoint whose models are on the pretended device. What is drawn for them, is drawn on the host."""
+    """A checkpoint whose models are on the pretended device: made on torch's ``meta`` device, where nothing is drawn,
+    and so of any size. Without a tokenizer it has one word for each token."""
 
     @staticmethod
     def of(checkpoint: loaders.CheckpointInfo) -> FakeWeights:
         return FakeWeights(**vars(without_weights(checkpoint)))
 
     def get_mimi(self, device: Any = "cpu") -> Any:
-        with unset_fake_temporarily():
-            made = super().get_mimi("meta" if str(device) == "meta" else "cpu")
+        with unset_fake_temporarily(), torch.device("meta"):
+            made = super().get_mimi("meta")
         return made if str(device) == "meta" else _on_device(made)
 
     def get_moshi(  # type: ignore[override]
         self, device: Any = "cpu", dtype: torch.dtype = torch.bfloat16, **named: Any
     ) -> Any:
-        with unset_fake_temporarily():
-            made = super().get_moshi("meta" if str(device) == "meta" else "cpu", dtype, **named)
+        with unset_fake_temporarily(), torch.device("meta"):
+            made = super().get_moshi("meta", dtype, **named)
         return made if str(device) == "meta" else _on_device(made)
+
+    def get_text_tokenizer(self) -> Any:
+        return (
+            NumberedPieces(loaders._lm_kwargs["text_card"]) if self.tokenizer is None else super().get_text_tokenizer()
+        )
 
 
 def _on_device(module: torch.nn.Module) -> torch.nn.Module:

@@ -31,9 +31,9 @@ _FORMS: Final = (
     re.compile(r"[?&](?:token|auth_id)=[^&\s'\"]"),
 )
 _WORDS: Final = (re.compile(r"[\w.-]{12,}"), re.compile(r"[A-Za-z0-9+/=]{12,}"))
-_PER_PACKET: Final = ("aiortc", "aioice")
-"""They write a record for each packet at DEBUG, which would slow down what is measured, and know no credential of
-ours. ``tests/integration/test_turn.py`` reads them at DEBUG where they see most."""
+_PER_PACKET: Final = ("aiortc", "aioice", "torch")
+"""They write a record for each packet, or each operation on a tensor, at DEBUG, which would slow down what is measured,
+and know no credential of ours. ``tests/integration/test_turn.py`` reads them at DEBUG where they see most."""
 _TOLD: Final = "log_watch"
 """Under this a worker tells the process that leads the run what its watch has seen."""
 _LEAST: Final = 12
