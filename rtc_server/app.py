@@ -19,6 +19,7 @@ from aiohttp import web
 from rtc_server import signaling
 from rtc_server.access import keyfile
 from rtc_server.access.credentials import Authenticator
+from rtc_server.cluster.pooled import PooledEngine
 from rtc_server.config import Settings
 from rtc_server.endpoints import (
     asr,
@@ -170,7 +171,7 @@ class Server:
         self.lag = LoopLag(settings.max_lag_ms, self.metrics)
         self.files = Descriptors()
         self.shared = None if worker is None else Shared(worker, settings, self.access)
-        self.neighbours = self._make_neighbours()
+        self.neighbours = self._make_neighbours(f"{settings.node}-{number}")
         elsewhere = None if self.shared is None else self.shared.places
         self.admission = Admission(self.engines, settings, self.lag, self.files, elsewhere)
         self.registry = Registry(self.admission, settings, self.metrics, self.detector, self._make_captioners(), number)
@@ -242,24 +243,28 @@ class Server:
         made = make_simultaneous(self.settings, self.metrics)
         return None if made is None else Simultaneous(made[0], self.metrics, made[1].targets, made[1].notice)
 
-    def _make_neighbours(self) -> Neighbours | None:
-        """Other media processes that have rooms, if they may be on other machines. Raises ConfigError."""
-        homes = None if self.rooms is None else self.rooms.lobby.homes
-        if self.rooms is None or homes is None:
-            return None
-        _check_node_url(self.settings)
-        signatures = self.access.signatures = Signatures(lambda: homes.secret)
+    def _make_neighbours(self, process: str) -> Neighbours | None:
+        """Media processes on other machines that have rooms and sessions, as Redis tells of them, or the pool, if it
+        was told where this one is. Raises ConfigError."""
+        lobby = None if self.rooms is None else self.rooms.lobby
+        homes = None if lobby is None else lobby.homes
+        directory = next((each.directory for each in self.engines.values() if isinstance(each, PooledEngine)), None)
         siblings = None if self.shared is None else self.shared.siblings
-        if siblings is not None:
-            siblings.rooms_elsewhere = True
-        return Neighbours(
-            homes.process,
-            self.rooms.lobby.home_of,
-            homes.address_of,
-            signatures,
-            lambda request: visitor_of(request).address,
-            siblings,
-        )
+        if lobby is not None and homes is not None:
+            _check_node_url(self.settings)
+            if siblings is not None:
+                siblings.rooms_elsewhere = True
+            signatures = Signatures(lambda: homes.secret)
+            made = Neighbours(process, homes.address_of, signatures, _address_of, siblings, lobby.home_of)
+        elif directory is not None and self.settings.node_url:
+            _check_node_url(self.settings)
+            directory.announce(process, self.settings.node_url.rstrip("/"))
+            signatures = Signatures(lambda: directory.secret)
+            made = Neighbours(process, directory.address_of, signatures, _address_of, siblings)
+        else:
+            return None
+        self.access.signatures = signatures
+        return made
 
     def _make_captioners(self) -> Captioners:
         engine = captions_engine(self.settings, self.engines)
@@ -333,6 +338,11 @@ def _url_of(bound: socket.socket) -> str:
     """Where what listens there is, for this machine and those that share its address."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _address_of(request: web.Request) -> str:
+    """By which a request is counted."""
+    return visitor_of(request).address
 
 
 def _check_node_url(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from rtc_server.config import Settings
 from rtc_server.errors import (
     BadRequest,
+    EngineUnavailable,
     PreconditionFailed,
     PreconditionRequired,
     UnknownSession,
@@ -65,8 +66,9 @@ async def offer(request: web.Request) -> web.StreamResponse:
     body = await _read_offer(request)
     options = OfferOptions() if body.options is msgspec.UNSET else body.options
     siblings, neighbours = request.app.get(SIBLINGS), request.app.get(NEIGHBOURS)
-    if neighbours is not None and options.member is not None and body.resume is None:
-        answered = await neighbours.pass_on(request, options.member.partition(".")[0])
+    far_rooms = neighbours if neighbours is not None and neighbours.know_rooms else None
+    if far_rooms is not None and options.member is not None and body.resume is None:
+        answered = await far_rooms.pass_on(request, options.member.partition(".")[0])
         if answered is not None:
             return answered
     elif siblings is not None:
@@ -81,7 +83,14 @@ async def offer(request: web.Request) -> web.StreamResponse:
         raise BadRequest("A session that is resumed has its service and its options.")
     else:
         back = body.resume
-        answer = await webrtc.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
+        try:
+            answer = await webrtc.resume(body.sdp, back.session, back.token, back.last_seq, visitor)
+        except (UnknownSession, EngineUnavailable):
+            # No engine that is shared with its own machine has it, as far as they could be asked: that machine may.
+            answered = None if neighbours is None else await neighbours.pass_to_owner(request, back.session)
+            if answered is None:
+                raise
+            return answered
     grace_s = request.app[SETTINGS].resume_grace_s
     resume = None if answer.token is None else {"token": answer.token, "grace_s": grace_s}
     return web.json_response(

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,11 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     config.add_arguments(command, only=[name for name in SHARED if name != "drain_s"])
 
 
+def _edition() -> int:
+    """With which no pool before this one began."""
+    return 1 + secrets.randbits(40)
+
+
 def run(settings: Settings, own: PoolSettings) -> int:
     """Until a signal comes. The exit status. Raises ConfigError."""
     if not settings.cluster_key:
@@ -56,12 +62,12 @@ def run(settings: Settings, own: PoolSettings) -> int:
     address = pool_address(settings)
     descriptors.raise_limit()  # a stranger's connection takes one for as long as a handshake may last
     if not own.ray_address:
-        asyncio.run(_until_signal(lambda: Pool(own.pool_listen, key, Fleet({})), own.services))
+        asyncio.run(_until_signal(lambda: Pool(own.pool_listen, key, Fleet({}, edition=_edition())), own.services))
         return 0
     launcher = RayLauncher(own.ray_address, key)
 
     def make_pool() -> Pool:
-        pool = Pool(own.pool_listen, key, Fleet(terms), launcher)
+        pool = Pool(own.pool_listen, key, Fleet(terms, edition=_edition()), launcher)
         reached = address or reached_at(pool.address, launcher.address)
         launcher.begin(lambda service: placement(settings, own, service, reached))
         return pool

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from rtc_server.cluster.messages import EVERY_S, PROTOCOL, Ask, OtherProtocol, Roster, decode_from_pool, encode
+from rtc_server.cluster.messages import EVERY_S, PROTOCOL, Ask, OtherProtocol, Peers, Roster, decode_from_pool, encode
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.engine.sockets import Dealer
 
@@ -51,6 +51,22 @@ class Directory:
         self._told_version = False
         self._task: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
+        self._process = self._url = ""
+        self._peers = Peers(0, {})
+
+    @property
+    def secret(self) -> bytes:
+        """What the media nodes of the cluster share, for what they pass on to each other."""
+        return self._key.requests
+
+    def announce(self, process: str, url: str) -> None:
+        """This is the media process ``process``, ``NODE-WORKER``, which other nodes reach at ``url``. Without it this
+        one is told of no other."""
+        self._process, self._url = process, url
+
+    def address_of(self, process: str) -> str | None:
+        """Where another media process is; None for one that the pool has not heard of, or not for a while."""
+        return self._peers.urls.get(process)
 
     @property
     def age_s(self) -> float:
@@ -87,7 +103,7 @@ class Directory:
             while True:
                 self._look()
                 waiting = {reader.service: reader.waiting() for reader in self._readers}
-                asked = dealer.send(encode(Ask(PROTOCOL, waiting)))
+                asked = dealer.send(encode(Ask(PROTOCOL, waiting, self._process, self._url, self._peers.edition)))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_S if asked else _CONNECT_S):
                         await self._soon.wait()
@@ -114,6 +130,7 @@ class Directory:
             match message:
                 case Roster():
                     self._heard_at = self._clock()
+                    self._peers = message.peers or self._peers
                     for reader in list(self._readers):
                         reader.on_roster(message)
                 case OtherProtocol():

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from rtc_server.cluster.messages import MAX_ENGINES, MAX_NODES, Beat, Listed, Outlook, Roster
+from rtc_server.cluster.messages import MAX_ENGINES, MAX_NODES, Beat, Listed, Outlook, Peers, Roster
 from rtc_server.cluster.policy import Decision, EngineView, Phase, Terms, decide
 from rtc_server.cluster.starts import StartTimes
 
@@ -60,6 +60,16 @@ class _Engine:
         return EngineView(self.name, beat.phase, beat.slots, beat.used, idle_s, self.managed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """``process``, ``url``: as it says; empty if it does not."""
+
+    heard_at: float
+    waiting: Mapping[str, int]
+    process: str
+    url: str
+
+
 @dataclass(slots=True)
 class _Service:
     terms: Terms | None
@@ -69,13 +79,15 @@ class _Service:
 
 class Fleet:
     """``terms``: of the services whose engines the pool starts and stops. Engines of others may come by themselves.
-    ``slots``: of an engine of each service, where that is known before one has told."""
+    ``slots``: of an engine of each service, where that is known before one has told. ``edition``: a number that no
+    other pool begins with, of what it tells of media nodes."""
 
-    def __init__(self, terms: Mapping[str, Terms], slots: Mapping[str, int] | None = None) -> None:
+    def __init__(self, terms: Mapping[str, Terms], slots: Mapping[str, int] | None = None, edition: int = 1) -> None:
         known = slots or {}
         self._services = {service: _Service(each, known.get(service)) for service, each in terms.items()}
         self._engines: dict[str, _Engine] = {}
-        self._nodes: dict[bytes, tuple[float, Mapping[str, int]]] = {}
+        self._nodes: dict[bytes, _Node] = {}
+        self._peers = Peers(edition, {})
         self._gone: dict[str, float] = {}
 
     def heard(self, beat: Beat, now: float) -> None:
@@ -111,11 +123,15 @@ class Fleet:
             ended = Beat(engine.beat.protocol, engine.name, life, engine.service, "", phase)
             engine.beat, engine.heard_at, engine.since = ended, now, now
 
-    def asked(self, node: bytes, waiting: Mapping[str, int], now: float) -> bool:
-        """A media node has said that it is there, and how many clients wait. False if there are too many nodes."""
-        if node not in self._nodes and len(self._nodes) >= MAX_NODES:
+    def asked(self, node: bytes, waiting: Mapping[str, int], now: float, process: str = "", url: str = "") -> bool:
+        """A media node has said that it is there, and how many clients wait; and which of its processes has said so,
+        where others find that. False if there are too many nodes."""
+        before = self._nodes.get(node)
+        if before is None and len(self._nodes) >= MAX_NODES:
             return False
-        self._nodes[node] = (now, waiting)
+        self._nodes[node] = _Node(now, waiting, process, url)
+        if before is None or (before.process, before.url) != (process, url):
+            self._look_at_peers()
         return True
 
     @property
@@ -149,7 +165,10 @@ class Fleet:
         for engine in list(self._engines.values()):
             if not engine.managed and engine.silent_s(now) > FORGOTTEN_S:
                 del self._engines[engine.name]
-        self._nodes = {node: said for node, said in self._nodes.items() if now - said[0] <= FORGOTTEN_S}
+        left = {name: node for name, node in self._nodes.items() if now - node.heard_at <= FORGOTTEN_S}
+        if len(left) < len(self._nodes):
+            self._nodes = left
+            self._look_at_peers()
         self._gone = {life: at for life, at in self._gone.items() if now - at <= _GONE_S}
 
     def decide(self, now: float) -> dict[str, Decision]:
@@ -168,8 +187,8 @@ class Fleet:
             if engine.managed and not engine.healthy(now) and engine.silent_s(now) > FORGOTTEN_S
         ]
 
-    def roster(self, now: float) -> Roster:
-        """What media nodes are told."""
+    def roster(self, now: float, known: int | None = None) -> Roster:
+        """What media nodes are told. ``known``: the edition of the peers that one knows; None: it is told of none."""
         usable = [
             Listed(engine.beat.life, engine.service, engine.beat.address, engine.phase)
             for engine in self._engines.values()
@@ -177,7 +196,13 @@ class Fleet:
             if engine.beat.life not in self._gone
         ]
         outlooks = [Outlook(service, self._starts_in_s(service, now)) for service in self._services]
-        return Roster(usable, outlooks, list(self._gone))
+        news = None if known in (None, self._peers.edition) else self._peers
+        return Roster(usable, outlooks, list(self._gone), news)
+
+    def _look_at_peers(self) -> None:
+        urls = {node.process: node.url for node in self._nodes.values() if node.url}
+        if urls != self._peers.urls:
+            self._peers = Peers(self._peers.edition + 1, urls)
 
     def _service(self, name: str) -> _Service:
         return self._services.setdefault(name, _Service(None))
@@ -201,7 +226,7 @@ class Fleet:
 
     def _waiting(self, service: str, now: float) -> int:
         return sum(
-            waiting.get(service, 0) for heard_at, waiting in self._nodes.values() if now - heard_at <= _NODE_SILENT_S
+            node.waiting.get(service, 0) for node in self._nodes.values() if now - node.heard_at <= _NODE_SILENT_S
         )
 
     def _starts_in_s(self, service: str, now: float) -> float | None:

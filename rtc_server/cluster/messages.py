@@ -49,10 +49,14 @@ class Gone(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 class Ask(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A media node is there; so many clients of each service wait for a slot. Answered by :class:`Roster`, now and
-    whenever it changes."""
+    whenever it changes. ``process``: which of its media processes asks, ``NODE-WORKER``; ``url``: where that is for
+    other nodes; empty: it is not. ``known``: the edition of the peers that it has been told of."""
 
     protocol: int
     waiting: Annotated[dict[Name, Count], msgspec.Meta(max_length=16)]
+    process: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    url: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    known: int = 0
 
 
 ToPool = Beat | Gone | Ask
@@ -75,12 +79,21 @@ class Outlook(msgspec.Struct, frozen=True, array_like=True):
     starts_in_s: float | None
 
 
+class Peers(msgspec.Struct, frozen=True, array_like=True):
+    """Where media processes are for other nodes: URLs, by process. ``edition``: another number with each change, and of
+    each pool."""
+
+    edition: int
+    urls: dict[str, str]
+
+
 class Roster(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engines that can be used. ``gone``: lives that ended lately."""
+    """The engines that can be used. ``gone``: lives that ended lately. ``peers``: None for a node that knows them."""
 
     engines: list[Listed]
     outlooks: list[Outlook]
     gone: list[str] = []
+    peers: Peers | None = None
 
 
 class OtherProtocol(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -121,8 +121,8 @@ class Pool:
             case Gone():
                 self._fleet.gone(message.life, now)
             case Ask():
-                if self._fleet.asked(who, message.waiting, now):
-                    self._say(who, self._fleet.roster(now))
+                if self._fleet.asked(who, message.waiting, now, message.process, message.url):
+                    self._say(who, self._fleet.roster(now, message.known if message.url else None))
                 else:
                     logger.warning("too many media nodes: one was not let in")
 

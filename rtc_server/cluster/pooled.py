@@ -129,6 +129,11 @@ class PooledEngine:
         return EngineState.CLOSED if self._closed else EngineState.LOADING
 
     @property
+    def directory(self) -> Directory:
+        """That of all services of this process which are in the pool."""
+        return self._directory
+
+    @property
     def ready(self) -> bool:
         return any(member.usable for member in self._members.values()) or self._another_in_s() is not None
 

@@ -34,16 +34,19 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class ClusterKey:
-    """``engine``: what every engine has; ``node``: what every media node has; ``pool``: what their pool has."""
+    """``engine``: what every engine has; ``node``: what every media node has; ``pool``: what their pool has.
+    ``requests``: the secret with which media nodes sign what they pass on to each other."""
 
     engine: KeyPair
     node: KeyPair
     pool: KeyPair
+    requests: bytes = field(repr=False)
 
     @classmethod
     def of(cls, secret: bytes) -> ClusterKey:
         """Derive the keys from a secret of at least :data:`MIN_BYTES`."""
-        return cls(_derive(secret, b"engine"), _derive(secret, b"node"), _derive(secret, b"pool"))
+        engine, node, pool = (_pair(_derive(secret, role)) for role in (b"engine", b"node", b"pool"))
+        return cls(engine, node, pool, _derive(secret, b"requests"))
 
     @classmethod
     def read(cls, path: Path) -> ClusterKey:
@@ -59,7 +62,10 @@ class ClusterKey:
         return cls.of(secret)
 
 
-def _derive(secret: bytes, role: bytes) -> KeyPair:
-    raw = HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=b"rtc-server cluster " + role).derive(secret)
+def _derive(secret: bytes, role: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=b"rtc-server cluster " + role).derive(secret)
+
+
+def _pair(raw: bytes) -> KeyPair:
     encoded = z85.encode(raw)
     return KeyPair(zmq.curve_public(encoded), encoded)

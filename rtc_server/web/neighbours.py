@@ -1,8 +1,9 @@
-"""Requests about a room that another media process has, on this machine or on another: they go there, and its answer
-comes back.
+"""Requests about a session that a process on another machine has, and about a room that another one has, on this
+machine or on another: they go there, and its answer comes back.
 
-Where a room is, and where that process is, this is told. What goes to another machine is signed with a secret that the
-servers share, so that it is counted by the address of the client there, as one that has been let in already.
+Where a session is, its id says; where a room is, and where processes are, this is told. What goes to another machine is
+signed with a secret that the servers share, so that it is counted by the address of the client there, as one that has
+been let in already.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -25,6 +27,8 @@ from rtc_server.web.siblings import Siblings, came_from_sibling
 logger = logging.getLogger(__name__)
 
 _HEADER: Final = "Neighbour"
+_OWNER: Final = re.compile(r"(?:[a-z]+_)?([A-Za-z0-9.]{1,64})-(\d{1,4})-[A-Za-z0-9_-]{22}")
+"""A session's id, with the word before it that some doors put there."""
 _VALID_S: Final = 60
 """A signature, and how far the clocks of two machines may be from each other."""
 
@@ -56,17 +60,18 @@ class Signatures:
 
 
 class Neighbours:
-    """``process``: this one, ``NODE-WORKER``. ``home_of``: the process that has a room, None for this one.
-    ``url_of``: where a process on another machine is. ``address_of``: by which a request is counted."""
+    """``process``: this one, ``NODE-WORKER``. ``url_of``: where a process on another machine is. ``address_of``: by
+    which a request is counted. ``home_of``: the process that has a room, None for this one; without it rooms are this
+    server's own."""
 
     def __init__(
         self,
         process: str,
-        home_of: Callable[[str], Awaitable[str | None]],
         url_of: Callable[[str], str | None],
         signatures: Signatures,
         address_of: Callable[[web.Request], str],
         siblings: Siblings | None = None,
+        home_of: Callable[[str], Awaitable[str | None]] | None = None,
     ) -> None:
         self.signatures = signatures
         self._node = process.rpartition("-")[0]
@@ -76,18 +81,34 @@ class Neighbours:
         self._siblings = siblings
         self._client: aiohttp.ClientSession | None = None
 
+    @property
+    def know_rooms(self) -> bool:
+        """Whether rooms may be on other machines."""
+        return self._home_of is not None
+
     @web.middleware
     async def forward(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass on what is another's, by what the matched route says of its room."""
+        """Pass on what is another's, by what the matched route says of its session or its room."""
         policy, answer = policy_of(request), None
         if policy.room is not None:
             answer = await self.pass_on(request, request.match_info.get(policy.room, ""))
+        elif policy.session is not None:
+            named = request.match_info.get(policy.session) or request.query.get(policy.session, "")
+            answer = await self.pass_to_owner(request, named)
         return await handler(request) if answer is None else answer
+
+    async def pass_to_owner(self, request: web.Request, session_id: str) -> web.StreamResponse | None:
+        """The answer of the process on another machine that has a session; None if it does not answer, or is none that
+        is known, or on this machine."""
+        owner = _OWNER.fullmatch(session_id)
+        if owner is None or owner[1] == self._node or came_from_sibling(request) or self.signatures.signed(request):
+            return None
+        return await self._pass_far(request, f"{owner[1]}-{owner[2]}")
 
     async def pass_on(self, request: web.Request, room: str) -> web.StreamResponse | None:
         """The answer of the process that has the room; None if this one has it, or none has. Raises RoomsPaused if
         that process does not answer: it will, or the room will be another's."""
-        process = await self._home_of(room)
+        process = None if self._home_of is None else await self._home_of(room)
         if process is None:
             return None
         node, _, worker = process.rpartition("-")
@@ -108,6 +129,8 @@ class Neighbours:
             await client.close()
 
     async def _pass_far(self, request: web.Request, process: str) -> web.StreamResponse | None:
+        """The answer of a process on another machine; None if it does not answer, or refuses a WebSocket for another
+        reason than that it is full."""
         url = self._url_of(process)
         if url is None:
             return None
@@ -117,11 +140,12 @@ class Neighbours:
         try:
             return await pass_on(request, self._client, url, address, more=self.signatures.made(request, address))
         except aiohttp.WSServerHandshakeError as refused:
-            raise (ServerFull if refused.status == ServerFull.http_status else RoomsPaused) from None
+            if refused.status == ServerFull.http_status:
+                raise ServerFull from None
         except aiohttp.ClientError:
-            logger.info("the home of a room does not answer")
+            logger.info("media process %s does not answer", process)
         return None
 
 
 NEIGHBOURS: Final = web.AppKey("neighbours", Neighbours)
-"""Of an application whose rooms may be on other machines."""
+"""Of an application that knows processes on other machines."""

@@ -73,6 +73,7 @@ async def test_a_room_is_found_from_each_node_and_spoken_in_where_it_is() -> Non
             async with VoiceClient(second.url, service="translate", options={"member": ann.token}) as client:
                 assert client.session is not None
                 assert client.session.startswith("a-0-")
+                assert await status_is(there, f"sessions/{client.session}", 200), "sessions are found by the same means"
                 await client.wait_for("room")
                 await until_event(events, "member", change="changed")
                 client.send({"type": "say", "text": "I am here"})
