@@ -13,6 +13,7 @@ import pytest
 
 from lab.waiting import until_told
 from rtc_server.client import VoiceClient
+from rtc_server.rooms.journal import LEASE_MS, home_key
 from tests.support.redis import RedisServer, redis_server
 from tests.support.rooms import RoomClient, api_at, create, join, until_event
 from tests.support.server_process import ServerProcess, server_process
@@ -96,6 +97,12 @@ async def test_when_a_home_is_killed_its_members_go_on_from_the_last_message_the
             seen = (await until_event(events, "message", id=await ann.say("one")))["seen"]
         ids = [await ann.say(text) for text in ("two", "three")]
         await first.kill()
+        async with redis.client() as client:
+            for key in (home_key(room), "rooms:process:a-0"):
+                left_ms = await client.pttl(key)  # -2: it is over; -1: it would never be
+                assert left_ms != -1
+                assert left_ms <= LEASE_MS
+                await client.pexpire(key, 100)  # the rest need not be waited for
 
         ann, ben = elsewhere(there, ann), elsewhere(there, ben)
         await until_told(lambda: status_is(there, f"rooms/{room}", 200), "the new home")
