@@ -165,7 +165,8 @@ async def test_an_engine_that_breaks_ends_it() -> None:
         assert not heard.captions.on
 
 
-async def test_the_last_words_of_a_conversation_wait_for_what_is_under_way() -> None:
+async def test_the_last_words_of_a_conversation_wait_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtc_server.sessions.captions._LAST_WORDS_S", 20.0)
     async with microphone() as heard:
         heard.say(1)
         heard.pause()

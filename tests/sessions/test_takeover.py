@@ -75,7 +75,7 @@ async def talked(registry: Registry, frames: int = 2) -> tuple[Session, str, Han
 
 async def talked_when_free(registry: Registry) -> None:
     """The slot is given back by one node, and asked for by another: which of the two the engine reads first is open."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await talked(registry)
@@ -313,7 +313,7 @@ async def test_a_client_that_has_not_come_back_in_time_finds_its_conversation_al
             after, _ = await come_back(b, before.id.text, token, back := HandTransport())
             say(after, back)
             await until(lambda back=back: words(back), "a word")  # type: ignore[misc]
-            assert words(back)[0] == words(first)[-1] + 1
+            assert words(back)[0] > words(first)[-1], "it goes on, and has heard silence for as long as none was sent"
 
 
 async def test_a_client_that_cannot_come_back_is_told_of_the_end() -> None:
