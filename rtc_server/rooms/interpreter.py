@@ -1,6 +1,7 @@
 """Has what is said in rooms translated, once for each language that is needed, and made into sound for replay.
 
-Owns the tasks that wait for the translator. A translation that fails costs its message in that language, and no more.
+Owns the tasks that wait for the translator, or for a place among those that may use it. A translation that fails costs
+its message in that language, and no more.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 from rtc_server.audio import FloatArray
-from rtc_server.errors import EngineUnavailable, NotFound, Overloaded, ServerError
+from rtc_server.errors import EngineUnavailable, NotFound, Overloaded, ServerError, TranslationLate
 from rtc_server.metrics import Metrics
 from rtc_server.rooms.message import Message, unpacked
+from rtc_server.rooms.places import Place, Places
 from rtc_server.rooms.room import Room
 from rtc_server.system.tasks import outcome_of
 from rtc_server.translation.client import Translator
@@ -23,10 +25,7 @@ from rtc_server.translation.model import TranslatorInfo, Utterance
 logger = logging.getLogger(__name__)
 
 DEADLINE_S: Final = 10.0
-"""What comes later than this is not heard: the talk has gone on."""
-MOST: Final = 64
-"""Translations and sounds under way, of all rooms. One room may have as many as are free beside its own: half of them
-if it is alone, a third if two want all they can get. So no room takes those of the others."""
+"""What comes later than this, after it was written down, is not heard: the talk has gone on."""
 _NOTHING: Final = TranslatorInfo("", frozenset(), frozenset())
 
 
@@ -39,8 +38,9 @@ class Interpreter:
         self.translator = translator
         self._metrics = metrics
         self._clock = clock
-        self._tasks: dict[asyncio.Task[None], str] = {}
-        """What is translated just now, and in which room."""
+        self._places = Places()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """What is translated just now, or is to be when there is a place."""
         self._speaking: dict[tuple[str, str, str], asyncio.Task[FloatArray]] = {}
         """What is made into sound just now, by room, message and language."""
 
@@ -81,14 +81,17 @@ class Interpreter:
             self._begin_for_listeners(room, message, language, pcm)
 
     def begin(self, room: Room, message: Message, language: str, speak: bool, pcm: FloatArray | None = None) -> None:
-        """Begin to translate a message into one language. ``speak``: it is to be heard as well."""
-        if not self._has_place(room):
+        """Begin to translate a message into one language. ``speak``: it is to be heard as well. What has no place waits
+        for it until it is too late; where too much waits already, it fails at once."""
+        place = self._places.ask(room.id)
+        if place is None:
             room.rendered(message, language, self._clock(), reason=Overloaded.code)
             return
         wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
-        task = asyncio.create_task(self._render(room, message, wanted), name=f"interpret-{message.id}-{language}")
-        self._tasks[task] = room.id
-        task.add_done_callback(self._tasks.pop)
+        rendered = self._render(room, message, wanted, place)
+        task = asyncio.create_task(rendered, name=f"interpret-{message.id}-{language}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._rendered(place, done))
 
     def _begin_for_listeners(self, room: Room, message: Message, language: str, pcm: FloatArray | None) -> None:
         speak = message.kind == "speech" and any(
@@ -104,11 +107,12 @@ class Interpreter:
             return unpacked(rendering.sound)
         key = room.id, message.id, language
         if key not in self._speaking:
-            if not self._has_place(room):
+            place = self._places.take(room.id)
+            if place is None:
                 raise Overloaded
             task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
             self._speaking[key] = task
-            task.add_done_callback(lambda done: self._spoken(key, done))
+            task.add_done_callback(lambda done: self._spoken(key, place, done))
         return await outcome_of(self._speaking[key], EngineUnavailable())
 
     async def close(self) -> None:
@@ -117,10 +121,6 @@ class Interpreter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _has_place(self, room: Room) -> bool:
-        under_way = [*self._tasks.values(), *(room_id for room_id, _, _ in self._speaking)]
-        return under_way.count(room.id) < MOST - len(under_way)
 
     async def _speak(self, room: Room, message: Message, language: str) -> FloatArray:
         text = message.text_in(language)
@@ -132,15 +132,22 @@ class Interpreter:
         room.keep_sound(message, language, made.pcm)
         return made.pcm
 
-    def _spoken(self, key: tuple[str, str, str], task: asyncio.Task[FloatArray]) -> None:
+    def _spoken(self, key: tuple[str, str, str], place: Place, task: asyncio.Task[FloatArray]) -> None:
         del self._speaking[key]
+        self._places.give_back(place)
         if not task.cancelled():
             task.exception()  # those who have asked are told, if they are still there
 
-    async def _render(self, room: Room, message: Message, wanted: Utterance) -> None:
+    def _rendered(self, place: Place, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._places.give_back(place)
+
+    async def _render(self, room: Room, message: Message, wanted: Utterance, place: Place) -> None:
         assert self.translator is not None, "without one nothing is pending"
         try:
-            made = await self.translator.translate(wanted, DEADLINE_S)
+            until = asyncio.get_running_loop().time() + DEADLINE_S
+            await _free(place, until)
+            made = await self.translator.translate(wanted, until - asyncio.get_running_loop().time())
         except ServerError as error:
             logger.warning("a message was not translated from %s to %s: %s", wanted.source, wanted.target, error.code)
             room.rendered(message, wanted.target, self._clock(), reason=error.code)
@@ -149,3 +156,12 @@ class Interpreter:
         room.rendered(message, wanted.target, now, made.text, made.original, made.pcm)
         if wanted.speak:
             self._metrics.room_seconds.observe(now - message.ended_at)
+
+
+async def _free(place: Place, until: float) -> None:
+    """Wait for it. Raises TranslationLate at ``until``, a time of the event loop's."""
+    try:
+        async with asyncio.timeout_at(until):
+            await place.free
+    except TimeoutError:
+        raise TranslationLate from None

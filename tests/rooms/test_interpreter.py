@@ -16,18 +16,20 @@ from rtc_server.audio import FloatArray
 from rtc_server.errors import EngineUnavailable, NotFound, Overloaded
 from rtc_server.metrics import Metrics
 from rtc_server.protocols.rooms import Playing, RoomMessage, RoomSettings
-from rtc_server.rooms.interpreter import MOST, Interpreter
+from rtc_server.rooms import interpreter as interpreting
+from rtc_server.rooms.interpreter import Interpreter
 from rtc_server.rooms.member import Member
 from rtc_server.rooms.message import Message
+from rtc_server.rooms.places import MOST, MOST_WAITING
 from rtc_server.rooms.room import Room
 from tests.support.seats import Client, seated
 from tests.support.translators import count, fake, running
 
 
 @contextlib.asynccontextmanager
-async def interpreted() -> AsyncIterator[tuple[Room, Interpreter]]:
-    """A room of English, Portuguese and German, of which the first two have voices."""
-    async with running(fake(factory="Vocal")) as translator:
+async def interpreted(languages: tuple[str, ...] = ("en", "pt", "de")) -> AsyncIterator[tuple[Room, Interpreter]]:
+    """A room of these languages, of which English and Portuguese have voices."""
+    async with running(fake(factory="Vocal", languages=languages)) as translator:
         interpreter = Interpreter(translator, Metrics())
         room = Room("0-0-room", "Kitchen", False, 0.0)
         room.translated, room.spoken = interpreter.pairs, interpreter.speaks
@@ -71,6 +73,19 @@ async def test_ten_members_of_three_languages_cost_two_translations_of_what_one_
         assert (await settled(client, both[0])).text == "cba"
         assert (await settled(seats[0][1], both[1])).text == "fed"
         await until(lambda: count(metrics, "rtc_translations_total", outcome="done") == 6, "the others")
+
+
+async def test_two_who_speak_at_once_in_a_room_of_thirty_languages_are_read_in_all() -> None:
+    """What has no place among the translations that are under way waits for one."""
+    languages = tuple(f"l{number:02}" for number in range(30))
+    async with interpreted(languages) as (room, interpreter):
+        seats = [seated(room, language, language) for language in languages]
+        said = {text: say(room, interpreter, seats[number][0], text) for number, text in enumerate(("abc", "def"))}
+        for member, client in seats:
+            for text, message in said.items():
+                read = await settled(client, message)
+                own = message.member == member.id
+                assert (read.state, read.reason, read.text) == ("ready", None, text if own else text[::-1])
 
 
 async def test_an_empty_translation_is_read_as_nothing_and_holds_up_none_behind_it() -> None:
@@ -134,13 +149,14 @@ async def test_one_who_changes_language_is_not_played_the_former_one() -> None:
 
 
 async def test_a_room_that_says_more_than_can_be_translated_takes_no_other_rooms_place() -> None:
-    """Half is the most that one has; and sounds are counted with translations."""
+    """Half is the most that one has, and so much more waits for that; sounds are counted with translations."""
     async with interpreted() as (room, interpreter):
         ann, _ = seated(room, "Ann", "en")
         _, ana = seated(room, "Ana", "pt")
-        messages = [say(room, interpreter, ann, f"sleep {number}") for number in range(MOST)]
+        most = MOST // 2 + MOST_WAITING
+        messages = [say(room, interpreter, ann, f"number {number}") for number in range(most + 10)]
         states = [each.renderings["pt"].state for each in messages]
-        assert states == ["pending"] * (MOST // 2) + ["failed"] * (MOST // 2)
+        assert states == ["pending"] * most + ["failed"] * 10
         assert last(ana, messages[-1]).reason == "overloaded"
         with pytest.raises(Overloaded):
             await interpreter.sound_of(room, messages[0], "en")
@@ -150,7 +166,21 @@ async def test_a_room_that_says_more_than_can_be_translated_takes_no_other_rooms
         _, bia = seated(other, "Bia", "pt")
         message = say(other, interpreter, ben, "abc")
         assert (await settled(bia, message)).text == "cba"
-        await until(lambda: not interpreter._tasks and not interpreter._speaking, "all of it")
+        for message in messages[:most]:
+            assert (await settled(ana, message)).state == "ready"
+        await until(lambda: not interpreter._places.taken, "free places")
+
+
+async def test_what_waits_for_too_long_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the translator has it or not."""
+    monkeypatch.setattr(interpreting, "DEADLINE_S", 0.2)
+    async with interpreted() as (room, interpreter):
+        ann, _ = seated(room, "Ann", "en")
+        _, ana = seated(room, "Ana", "pt")
+        messages = [say(room, interpreter, ann, "hang") for _ in range(MOST)]
+        for message in messages:
+            assert (await settled(ana, message)).reason == "translation_late"
+        await until(lambda: not interpreter._places.taken, "free places")
 
 
 async def test_a_sound_is_made_once_however_many_ask() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -22,14 +23,16 @@ from rtc_server.translation.process import TranslatorLink, TranslatorSpec
 
 FAKES = "tests.support.translators"
 _LOOK_S: Final = 0.01
+_LANGUAGES: Final = ("en", "pt", "de")
 
 
 @dataclass(frozen=True, slots=True)
 class FakeOptions:
-    """``batch`` and ``at_once``: as in :class:`TranslatorInfo`."""
+    """``batch`` and ``at_once``: as in :class:`TranslatorInfo`. ``languages``: all are translated into each other."""
 
     batch: int = 8
     at_once: int = 1
+    languages: tuple[str, ...] = _LANGUAGES
 
 
 class Obedient:
@@ -37,8 +40,7 @@ class Obedient:
     until there is a file; ``empty`` has no translation; ``batch`` tells how many utterances were in its batch."""
 
     def __init__(self, options: FakeOptions) -> None:
-        languages = ("en", "pt", "de")
-        pairs = frozenset((a, b) for a in languages for b in languages if a != b)
+        pairs = frozenset(itertools.permutations(options.languages, 2))
         speaks, hears = frozenset({"en", "pt"}), frozenset({"de"})
         self._info = TranslatorInfo("fake", pairs, speaks, hears, "Fake.", options.batch, options.at_once)
 
@@ -105,9 +107,14 @@ def unloadable(_options: FakeOptions) -> Obedient:
 
 
 def fake(
-    batch: int = 8, at_once: int = 1, queue: int = 64, factory: str = "Obedient", stall_timeout_s: float = 60.0
+    batch: int = 8,
+    at_once: int = 1,
+    queue: int = 64,
+    factory: str = "Obedient",
+    stall_timeout_s: float = 60.0,
+    languages: tuple[str, ...] = _LANGUAGES,
 ) -> Translator:
-    spec = TranslatorSpec(f"{FAKES}:{factory}", FakeOptions(batch, at_once), logging.CRITICAL)
+    spec = TranslatorSpec(f"{FAKES}:{factory}", FakeOptions(batch, at_once, languages), logging.CRITICAL)
     return Translator(lambda: TranslatorLink(spec), Metrics(), queue, stall_timeout_s)
 
 
