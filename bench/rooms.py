@@ -30,6 +30,8 @@ HELP = "from the end of a sentence to its translation, by stage; CPU, memory and
 
 _LISTENS_IN: Final = ("pt", "en", "es")
 """The languages of the members behind the first, who speaks English."""
+_LANGUAGES: Final = {"en": "English", "pt": "Portuguese"}
+_VOICES: Final = {"en": "en-us", "pt": "pt-br"}
 _AUDIBLE_DBFS: Final = -45.0
 _LATEST_S: Final = 15.0
 _PAUSE_S: Final = 1.5
@@ -39,6 +41,9 @@ _STAGES: Final = ("the pause is heard", "the words are there", "translated and s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sentences", type=int, default=16, help="said for the delay; 0 for none")
+    parser.add_argument(
+        "--from", dest="source", choices=[*_LANGUAGES], default="en", help="in which language they are said"
+    )
     parser.add_argument("--members", default="2,10,50", help="of a room, by commas; empty for none")
     parser.add_argument("--seconds", type=float, default=15, help="of each room")
 
@@ -46,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class _Speaker(Mouth):
     """Knows when it has said what it was given: with the packet that has the last of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = "en") -> None:
         super().__init__()
+        self._voice = Voice(_VOICES[language])
         self.ended_at = 0.0
 
     def __call__(self, samples: int) -> FloatArray:
@@ -58,7 +64,7 @@ class _Speaker(Mouth):
         return pcm
 
     def say(self, text: str) -> None:
-        pcm = speak(text, Voice("en-us")).pcm
+        pcm = speak(text, self._voice).pcm
         self.utter(Resampler(MODEL_RATE_HZ, MICROPHONE_HZ).process(pcm))
 
 
@@ -117,24 +123,27 @@ class _Cost:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.sentences:
-        _publish_delay(asyncio.run(_delay(arguments.sentences)), arguments.sentences)
+        lasted = asyncio.run(_delay(arguments.sentences, arguments.source))
+        _publish_delay(lasted, arguments.sentences, arguments.source)
     sizes = [int(size) for size in arguments.members.split(",") if size]
     if sizes:
         _publish_cost([asyncio.run(_cost(size, arguments.seconds)) for size in sizes], arguments.seconds)
 
 
-async def _delay(sentences: int) -> list[list[float]]:
-    """Of each sentence that was heard, how long each stage took."""
+async def _delay(sentences: int, source: str) -> list[list[float]]:
+    """Of each sentence that was heard, how long each stage took. ``source``: the language in which it was said."""
+    sides = list(zip(*PAIRS, strict=True))
+    texts, target = sides[list(_LANGUAGES).index(source)], _other(source)
     async with _serving() as server, contextlib.AsyncExitStack() as stack:
         room = (await create_room(server.url)).id
-        speaker, listener = _Speaker(), _Listener()
-        ann = await _member(stack, server.url, room, "en", speaker)
-        ana = await _member(stack, server.url, room, "pt", None, listener)
+        speaker, listener = _Speaker(source), _Listener()
+        ann = await _member(stack, server.url, room, source, speaker)
+        ana = await _member(stack, server.url, room, target, None, listener)
         ana.send({"type": "room-settings", "original": "off"})
         await ann.wait_for("captions", _STARTS_S, state="on")
         lasted: list[list[float]] = []
         for number in range(sentences):
-            text = PAIRS[number % len(PAIRS)][0]
+            text = texts[number % len(texts)]
             heard = listener.ends
             speaker.say(text)
             await _until(lambda: not speaker.speaks)
@@ -242,7 +251,11 @@ async def _translations(server: RunningServer) -> float:
     return sum(each.value for each in done)
 
 
-def _publish_delay(lasted: Sequence[Sequence[float]], sentences: int) -> None:
+def _other(language: str) -> str:
+    return next(each for each in _LANGUAGES if each != language)
+
+
+def _publish_delay(lasted: Sequence[Sequence[float]], sentences: int, source: str) -> None:
     if not lasted:
         print("nothing was heard", file=sys.stderr)
         return
@@ -256,9 +269,10 @@ def _publish_delay(lasted: Sequence[Sequence[float]], sentences: int) -> None:
         ["until", "p50", "p95"],
         rows,
         [
-            f"{len(lasted)} of {sentences} sentences in English, by espeak-ng, to one listener in Portuguese, with the "
-            "default models; client and server on one machine. From the packet that has the last of the sentence to "
-            "the first block of 80 ms of the translation that the listener's client has to play."
+            f"{len(lasted)} of {sentences} sentences in {_LANGUAGES[source]}, by espeak-ng, to one listener in "
+            f"{_LANGUAGES[_other(source)]}, with the default models; client and server on one machine. From the packet "
+            "that has the last of the sentence to the first block of 80 ms of the translation that the listener's "
+            "client has to play."
         ],
     )
 
