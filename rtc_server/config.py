@@ -245,7 +245,9 @@ class Settings:
     max_session_s: float = _setting(14_400.0, "seconds after which a session ends", 1, 604_800)
     drain_s: float = _setting(5.0, "seconds that running conversations get at shutdown", 0, 3600)
     max_sessions: int = _setting(256, "sessions of all services at a time", 1, 100_000)
-    max_step_ms: float = _setting(80.0, "median step time over which new sessions are refused", 1, 100_000)
+    max_step_ms: float = _setting(
+        80.0, "step time, in the median or with one session more, over which that is refused", 1, 100_000
+    )
     max_lag_ms: float = _setting(
         15.0, "new sessions are refused while one packet in twenty leaves later than this", 1, 100_000
     )

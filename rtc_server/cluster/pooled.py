@@ -173,6 +173,10 @@ class PooledEngine:
     def step_p95_ms(self) -> float | None:
         return self._least(client.step_p95_ms for client in self._clients(usable=True))
 
+    @property
+    def step_with_another_ms(self) -> float | None:
+        return self._least(client.step_with_another_ms for client in self._clients(usable=True))
+
     def start(self) -> None:
         self._directory.join(self)
 

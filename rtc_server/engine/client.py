@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
@@ -44,6 +42,7 @@ from rtc_server.engine.messages import (
     ToEngine,
 )
 from rtc_server.engine.model import MemoryUse, ModelInfo, PagesUse
+from rtc_server.engine.step_times import StepTimes
 from rtc_server.engine.stream import EngineStream, StreamListener
 from rtc_server.engine.supervisor import STALL_TIMEOUT_S, EngineOwner, EngineState, Supervisor
 from rtc_server.errors import (
@@ -64,7 +63,6 @@ _ASKED_AT_ONCE: Final = 32
 """Slots. An engine on another machine answers each with a message, and drops those that more wait for than
 :mod:`rtc_server.engine.sockets` lets wait: after the death of an engine all its conversations ask another at once."""
 MAX_RETRY_S: Final = 60
-_RECENT_STEPS: Final = 64
 
 
 class EngineClient:
@@ -100,7 +98,7 @@ class EngineClient:
             self._on_message,
             self._on_stall,
             self._on_lost,
-            steps_s=lambda: (self._timed_step_s, *self._steps),
+            steps_s=lambda: (self._timed_step_s, *self._steps.seconds),
             tells_ready=lambda message: isinstance(message, Ready),
             on_unloadable=self._tell_news,
         )
@@ -115,7 +113,7 @@ class EngineClient:
         self._opened_since = 0
         """Slots of this client that the engine did not know of yet when it told of its pages."""
         self._timed_step_s = 0.0
-        self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._steps = StepTimes()
 
     @property
     def state(self) -> EngineState:
@@ -189,16 +187,18 @@ class EngineClient:
     @property
     def step_p50_ms(self) -> float | None:
         """Median of the last steps, once there are enough to mean something."""
-        if len(self._steps) < _RECENT_STEPS // 2:
-            return None
-        return statistics.median(self._steps) * 1000
+        return _ms(self._steps.p50)
 
     @property
     def step_p95_ms(self) -> float | None:
         """95th percentile of the same steps, in ms."""
-        if len(self._steps) < _RECENT_STEPS // 2:
-            return None
-        return statistics.quantiles(self._steps, n=20)[-1] * 1000
+        return _ms(self._steps.p95)
+
+    @property
+    def step_with_another_ms(self) -> float | None:
+        """What a step is expected to take with all conversations in it and one more, however many had a frame in the
+        last ones; no less than their median."""
+        return _ms(self._steps.expected(self.slots_used + self._slots_elsewhere + 1))
 
     def start(self) -> None:
         """Start loading; :meth:`wait_settled` tells how it went."""
@@ -446,7 +446,7 @@ class EngineClient:
         future.set_result(opened)
 
     def _on_step(self, done: StepDone) -> None:
-        self._steps.append(done.seconds)
+        self._steps.add(done.seconds, done.rows)
         if done.rows:
             self._metrics.step_seconds.labels(self.service).observe(done.seconds)
             self._metrics.step_rows.labels(self.service).observe(done.rows)
@@ -466,3 +466,7 @@ class EngineClient:
 def _close(opened: Opened) -> Close:
     """Give back what no caller waits for any more."""
     return Close(opened.slot, opened.generation)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000

@@ -154,6 +154,7 @@ class RoomEngine:
         self.starts_in_s: float | None = None
         self.step_p50_ms: float | None = None
         self.step_p95_ms: float | None = None
+        self.step_with_another_ms: float | None = None
         self.memory = MemoryUse()
         self.pages = None
         self.info: ModelInfo | None = ModelInfo(NAME, ServiceKind.TRANSLATE, slots, "cpu", speaks=True, writes=True)

@@ -145,6 +145,28 @@ async def test_where_most_steps_are_slow_no_conversation_is_added(slow: int, fas
         at.admit(None, OTHER)  # refusing it would help no one
 
 
+@pytest.mark.parametrize(("of_a_row_ms", "refused"), [(9, False), (11, True)])
+async def test_a_conversation_is_refused_with_which_a_step_would_be_too_long(of_a_row_ms: int, refused: bool) -> None:
+    """Five of 30 ms and so much for each, of which two or three have a frame in each step: a sixth makes all of them 84
+    or 96 ms, whose median was 57."""
+    scripted = Scripted()
+    async with running(scripted.client) as engine:
+        settings = Settings(model="echo", max_step_ms=90.0)
+        at = Admission({SERVICE: engine}, settings, LoopLag(settings.max_lag_ms, scripted.metrics))
+        streams = [await scripted.open(slot) for slot in range(5)]
+        for number in range(64):
+            rows = 2 + number % 2
+            scripted.link.say(StepDone((30 + rows * of_a_row_ms) / 1000, 0, [], rows))
+        assert engine.step_p50_ms is not None
+        assert engine.step_p50_ms < 60
+        assert engine.step_with_another_ms == pytest.approx(30 + 6 * of_a_row_ms)
+        with pytest.raises(Overloaded) if refused else contextlib.nullcontext():
+            at.admit(None, OTHER)
+        for stream in streams[1:]:
+            stream.close()
+        at.admit(None, OTHER)
+
+
 async def test_a_service_is_there_and_for_the_client() -> None:
     async with admission() as at:
         with pytest.raises(UnknownService):
