@@ -22,6 +22,7 @@ _NAMES = (
         "killed",
         "moved",
         "flame",
+        "launches",
         "listeners",
         "floor",
         "full",
