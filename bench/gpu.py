@@ -101,7 +101,7 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
     most = arguments.sessions.partition(",")[0]
     on_cuda = [
         Part("tests", (*_TESTS, "tests/models/test_cuda.py"), 170.0),
-        Part("kernel", ("-m", "bench", "kernel", *on), 60.0),
+        Part("kernel", ("-m", "bench", "kernel", *on), 90.0),
     ]
     rows = (*_TESTS, "-k", "cuda", "tests/models/test_kyutai.py", "tests/models/test_kyutai_rows.py")
     return [

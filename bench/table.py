@@ -87,5 +87,8 @@ def _cpu_model() -> str:
 
 def _revision() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # a machine that is only lent may have none
+        return "no git"
     return found.stdout.strip() or "no git"

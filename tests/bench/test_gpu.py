@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from bench import engine, full, gpu, kernel
+from bench import engine, full, gpu, kernel, table
 from bench.floor import counts
 from bench.full import Case
 from bench.gpu import Outcome, Part, parts, run_all
@@ -103,6 +103,12 @@ def test_what_is_cut_off_by_the_end_has_not_failed_and_is_begun_again(monkeypatc
     assert [each.failed for each in [*found, *slow]] == [False, True]
     assert gpu._what_is_left(found, 0) == ["To go on: the same command with `--skip 0`."]
     assert Outcome("one", "failed with 2").failed
+
+
+def test_a_table_is_printed_on_a_machine_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After minutes of measuring that would be the end of it."""
+    monkeypatch.setenv("PATH", "")
+    assert "(no git)" in table.machine()
 
 
 def test_one_that_ends_by_itself_is_told_when(capfd: pytest.CaptureFixture[str]) -> None:
