@@ -138,7 +138,7 @@ def kyutai_options(arguments: argparse.Namespace, directory: Path, slots: int = 
     """The product's options. What is written for a model goes into ``directory``."""
     model = arguments.arch
     if model in _TINY:
-        model = apart(_write_tiny, directory / model, _TINY[model])
+        model = apart(write_tiny, directory / model, _TINY[model])
     return KyutaiOptions(
         model,
         slots=slots,
@@ -152,7 +152,7 @@ def kyutai_options(arguments: argparse.Namespace, directory: Path, slots: int = 
     )
 
 
-def _write_tiny(directory: Path, kind: Any) -> str:
+def write_tiny(directory: Path, kind: Any) -> str:
     from rtc_server.models.tiny import write_tiny_checkpoint  # noqa: PLC0415 - imports torch
 
     return str(write_tiny_checkpoint(directory, kind))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +41,16 @@ class Device:
     bytes_per_s: float
 
 
-def lockstep(arch: str, batch: int, steps: int, device: str, dtype: str, context: int | None, threads: int) -> Lockstep:
+def lockstep(
+    arch: str,
+    batch: int,
+    steps: int,
+    device: str,
+    dtype: str,
+    context: int | None,
+    threads: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Lockstep:
     """So many steps, one right after the other."""
     import torch  # noqa: PLC0415 - torch and its threads must not be in the process that measures
     from moshi.models.lm import LMGen  # noqa: PLC0415
@@ -62,7 +72,7 @@ def lockstep(arch: str, batch: int, steps: int, device: str, dtype: str, context
         pcm = (0.1 * np.random.default_rng(1).standard_normal((batch, FRAME_SAMPLES))).astype(np.float32)
         times = []
         for index in range(lm_gen.max_delay + _WARM_STEPS + steps):
-            began = time.perf_counter()
+            began = clock()
             codes = mimi.encode(torch.from_numpy(pcm).to(where)[:, None])
             if index == 0:
                 mimi.reset_streaming()
@@ -73,7 +83,7 @@ def lockstep(arch: str, batch: int, steps: int, device: str, dtype: str, context
                 if lm.dep_q:
                     mimi.decode(tokens[:, 1:]).cpu()
                 tokens[:, 0, 0].tolist()
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return Lockstep(times[-steps:], peak_bytes(where))
 
 
