@@ -137,9 +137,9 @@ def _run(part: Part, left_s: float) -> str:
     arguments = part.arguments
     if part.ends_itself:
         arguments = (*arguments, "--within", f"{max(0.0, limit_s - _TIDY_S):.0f}")
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=_ROOT, start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-    )
+    found_in = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))  # this is a checkout
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": found_in}
+    process = subprocess.Popen([sys.executable, *arguments], cwd=_ROOT, start_new_session=True, env=environment)
     try:
         status = process.wait(limit_s)
     except subprocess.TimeoutExpired:

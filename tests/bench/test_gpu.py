@@ -112,9 +112,10 @@ def test_a_table_is_printed_on_a_machine_without_git(monkeypatch: pytest.MonkeyP
 
 
 def test_one_that_ends_by_itself_is_told_when(capfd: pytest.CaptureFixture[str]) -> None:
-    printing = Part("prints", ("-c", "import sys; print(sys.argv[1:])"), 60, ends_itself=True)
+    code = "import os, sys; print(sys.argv[1:], os.environ['PYTHONPATH'].split(os.pathsep)[0])"
+    printing = Part("prints", ("-c", code), 60, ends_itself=True)
     assert run_all([printing], 1000, time.monotonic)[0].said == "done"
-    assert "['--within', '45']" in capfd.readouterr().out
+    assert f"['--within', '45'] {ROOT}" in capfd.readouterr().out, "and finds the checkout's packages"
 
 
 @pytest.mark.timeout(300)  # an interpreter of kernels, in a process for each
