@@ -1,7 +1,7 @@
 """``python -m bench launches``: how many kernels a step of Moshi 7B is, counted at its real shapes without a GPU.
 
 On torch's ``meta`` device nothing is computed and nothing is held, but every operation is called. Each that computes
-counts as a kernel, and what is compiled on CUDA as the few that it becomes. ``tests/models/test_kernels.py`` holds the
+counts as a kernel, and what is compiled on CUDA as the few that it becomes. ``tests/bench/test_launches.py`` holds the
 numbers.
 """
 

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.architectures import NumberedPieces
 from rtc_server.models.kyutai import exchange, model, wipe
 from rtc_server.models.kyutai.checkpoint import without_weights
 from rtc_server.models.kyutai.kv_cache import Ring
@@ -202,6 +201,22 @@ def _put(tensor: torch.Tensor, index: Any, value: Any) -> None:
         torch.ops.aten.copy_(part, value)
     else:
         torch.ops.aten.fill_(part, value)
+
+
+class NumberedPieces:
+    """A tokenizer with a word of its own for each token."""
+
+    def piece_size(self) -> int:
+        size: int = loaders._lm_kwargs["text_card"]
+        return size
+
+    def id_to_piece(self, id: int) -> str:
+        return f"\u2581{id}"
+
+    def is_byte(self, id: int) -> bool:
+        return False
+
+    is_control = is_unknown = is_unused = is_byte
 
 
 class FakeWeights(loaders.CheckpointInfo):
