@@ -45,5 +45,6 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "live-webrtc": Dialect(
         "/v1/live/sessions", _live, lambda body: str(json.loads(body)["transport"]["sdp"]), channel=_EVENTS
     ),
+    "whip": Dialect("/whip/echo", str, str, "application/sdp"),
     "realtime-webrtc": Dialect("/v1/realtime/calls", str, str, "application/sdp", _EVENTS),
 }

@@ -53,6 +53,9 @@ GATHERED: Final = (
     Door("Moshi, WebSocket, 80 ms", "moshi", 4),
 )
 """The same with a frame in each message, as Moshi's clients and others send them."""
+WHIP: Final = Door("WHIP", "whip")
+"""Its address names a service, the echo's: it is asked nothing."""
+ECHOING: Final = (*DOORS, WHIP, *GATHERED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 async def _measure(arguments: argparse.Namespace) -> dict[Door, Measured]:
-    measured = {door: Measured() for door in (*DOORS, *GATHERED)}
+    measured = {door: Measured() for door in ECHOING}
     async with running(SYSTEMS[OURS]) as echo, answering() as pico:
         for number in range(arguments.rounds):
             print(f"round {number + 1}", file=sys.stderr)

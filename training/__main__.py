@@ -27,7 +27,7 @@ _OF_ANOTHER_LANGUAGE: Final = ("data", "transcription", "plots")
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How much of everything. ``phrases``: files of ``phrases_each`` of each of ``people``, voices that were made from
-    people's. ``files``: of ``conversations`` of 32 s each."""
+    people's. ``files``: of ``conversations`` of 32 s each; ``words``: of as many readings of words alone."""
 
     people: tuple[str, ...] = voices.PEOPLE_TRAINED
     phrases: int = 12
@@ -35,6 +35,7 @@ class Recipe:
     codec: codec.Plan = codec.Plan()
     adapt: adapt.Plan = adapt.Plan()
     files: int = 80
+    words: int = 24
     conversations: int = dataset.CONVERSATIONS
     language: language.Plan = language.Plan()
     transcription: Plan = transcription.PLAN
@@ -60,6 +61,7 @@ _REHEARSAL: Final = Recipe(
     adapt=adapt.Plan(steps=2, reader=1, batch=2),
     codec=codec.Plan(listen=2, quantize=codec.SEMANTIC + 1, polish=2, batch=4, utterances=64, thin=64),
     files=1,
+    words=1,
     conversations=4,
     language=language.Plan(steps=2, batch=4),
     transcription=replace(transcription.PLAN, steps=2, batch=4),
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stage in [stage for stage in _STAGES if stage in chosen.stages]:
         if tongue == "en":
             print(f"== {stage}", flush=True)
-            _run(stage, recipe, chosen.directory, chosen.out, chosen.begin_with)
+            _run(stage, recipe, chosen.directory, chosen.out, chosen.begin_with, chosen.threads)
         elif stage in _OF_ANOTHER_LANGUAGE:
             print(f"== {stage}", flush=True)
             knows = chosen.begin_with or directory_of(PICO)
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
 
 
-def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None) -> None:
+def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Path | None, processes: int) -> None:
     phrases = directory / "voices"
     voice = voice_of(begin_with) if begin_with else out
     if stage == "voices":
@@ -162,6 +164,9 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Pat
     elif stage == "data":
         sources = dataset.Sources(out, voice, phrases)
         dataset.make(_data(directory, out), sources, range(1, recipe.files + 1), recipe.conversations)
+        reading.make(
+            _words(directory, out), out, "en", range(1, recipe.words + 1), recipe.conversations, processes, phrases
+        )
     elif stage == "language":
         language.train(directory, out, voice, _data(directory, out), recipe.language, begin_with)
     elif stage == "polish":
@@ -169,7 +174,7 @@ def _run(stage: str, recipe: Recipe, directory: Path, out: Path, begin_with: Pat
             polish.train(directory, out, recipe.codec)
     elif stage == "transcription":
         known = begin_with and _transcribing(begin_with)
-        data = _data(directory, out)
+        data = [_data(directory, out), _words(directory, out)]
         transcription.train(directory, out, _transcribing(out), data, recipe.transcription, known)
     else:
         from training.plots import plot  # noqa: PLC0415 - an optional package
@@ -186,7 +191,7 @@ def _run_another(
         reading.make(data, knows, tongue, range(1, recipe.files + 1), recipe.conversations, processes)
     elif stage == "transcription":
         directory.mkdir(parents=True, exist_ok=True)
-        transcription.train(directory, knows, out, data, recipe.transcription, _transcribing(knows), tongue)
+        transcription.train(directory, knows, out, [data], recipe.transcription, _transcribing(knows), tongue)
     else:
         from training.plots import plot  # noqa: PLC0415 - an optional package
 
@@ -196,6 +201,11 @@ def _run_another(
 def _data(directory: Path, out: Path) -> Path:
     """Where conversations lie as the codec of ``out`` hears them: of one whose encoder has learnt more, elsewhere."""
     return directory / f"data-{hearing_of(out)}"
+
+
+def _words(directory: Path, out: Path) -> Path:
+    """Where readings of words alone lie, as the same codec hears them."""
+    return directory / f"words-{hearing_of(out)}"
 
 
 def _transcribing(checkpoint: Path, tongue: Language = "en") -> Path:

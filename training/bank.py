@@ -25,11 +25,14 @@ from rtc_server.audio import from_int16, to_int16
 from training import manners, sounds, voices
 
 STRANGE: Final = "strange"
+WORD: Final = "word"
+"""The topic of a phrase that is one word alone."""
 PHRASES: Final = 50
 """In one file."""
 OF_MIXED: Final = 6
 """Files of the voice that is many, for one of any other."""
 _STRANGE_SHARE: Final = 0.25
+_WORD_SHARE: Final = 0.3
 _WORDS_PER_MINUTE: Final = (115, 230)
 """Slow and fast speakers: 0.7 to 1.4 times a voice's own pace."""
 _SIZES: Final = (0.86, 1.2)
@@ -49,6 +52,12 @@ class Phrase:
     phonemes: tuple[tuple[float, str], ...]
     question: Question | None
 
+    @property
+    def topic(self) -> str:
+        if self.question:
+            return self.question.topic
+        return STRANGE if " " in self.text else WORD
+
     def spoken(self, random_: random.Random) -> Spoken:
         """By a speaker larger or smaller than the one who spoke it, and so a little slower or faster; of every other
         one the throat is another as well."""
@@ -56,7 +65,8 @@ class Phrase:
         shape = random_.uniform(*_SHAPES) if random_.random() < _SHAPED else 1.0
         return replace(made, pcm=sounds.shaped(made.pcm, shape))
 
-    def size(self, random_: random.Random) -> float:
+    @staticmethod
+    def size(random_: random.Random) -> float:
         """Of such a speaker, as a factor."""
         return random_.uniform(*_SIZES)
 
@@ -77,13 +87,15 @@ class Bank:
         asked = {text: question for question in phrases.questions() for text in question.wordings}
         self.voices: dict[str, list[Phrase]] = {}
         self._by_topic: dict[tuple[str, str], list[Phrase]] = {}
+        self._words: dict[tuple[str, str], list[Phrase]] = {}
         for path in sorted(directory.glob("*.npz")):
             name, made = _read(path, asked)
             made = [phrase for phrase in made if known.issuperset(phrase.text.lower().split())]
             self.voices.setdefault(name, []).extend(made)
             for phrase in made:
-                topic = phrase.question.topic if phrase.question else STRANGE
-                self._by_topic.setdefault((name, topic), []).append(phrase)
+                self._by_topic.setdefault((name, phrase.topic), []).append(phrase)
+                if phrase.topic == WORD:
+                    self._words.setdefault((name, phrase.text.lower()), []).append(phrase)
 
     def voice(self, random_: random.Random) -> str:
         """One of the voices, each as often as there are phrases of it."""
@@ -91,9 +103,17 @@ class Bank:
         return name
 
     def choose(self, voice: str, topic: str, random_: random.Random) -> Phrase | None:
-        """Something that ``voice`` says of ``topic``, a topic of questions or :data:`STRANGE`, if there is."""
+        """Something that ``voice`` says of ``topic``, a topic of questions, :data:`STRANGE` or :data:`WORD`, if there
+        is."""
         known = self._by_topic.get((voice, topic))
         return random_.choice(known) if known else None
+
+    def word(self, voice: str, among: Sequence[str], random_: random.Random) -> Phrase | None:
+        """A word alone by ``voice``, one of ``among``, or any of all, if it has said one."""
+        if not among:
+            return self.choose(voice, WORD, random_)
+        said = self._words.get((voice, random_.choice(among)))
+        return random_.choice(said) if said else None
 
 
 def make(directory: Path, names: Sequence[str], files: int, count: int = PHRASES) -> Iterator[Path]:
@@ -117,7 +137,9 @@ def _write(path: Path, name: str, number: int, count: int) -> None:
     random_ = random.Random(f"{name} {number}")
     texts, made = [], []
     for _ in range(count):
-        if random_.random() < _STRANGE_SHARE:
+        if random_.random() < _WORD_SHARE:
+            asked, text = "", manners.word(random_)
+        elif random_.random() < _STRANGE_SHARE:
             asked, text = "", manners.strangely(random_)
         else:
             wordings = _question(random_).trained()

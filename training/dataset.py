@@ -246,16 +246,17 @@ def one_thread() -> None:
 
 
 def drawn(
-    directory: Path, kind: type[Made], batch: int, seed: int, step: int
+    directories: Sequence[Path], kind: type[Made], batch: int, seed: int, step: int
 ) -> Iterator[tuple[list[tuple[Made, int]], np.random.Generator]]:
     """For ever, ``batch`` conversations each: their files, of which ``kind`` is read, and places in them, in an order
     that ``seed`` gives from ``step`` on, and the generator of that order. Files that come later are taken up at the
     next round."""
-    files = Files(directory, kind)
+    files = Files(directories, kind)
     while True:
         made = [(file, index) for file in files.all() for index in range(len(file))]
         if len(made) < batch:
-            raise ValueError(f"{directory} has {len(made)} conversations, fewer than a batch of {batch}")
+            where = ", ".join(map(str, directories))
+            raise ValueError(f"{where} has {len(made)} conversations, fewer than a batch of {batch}")
         random = np.random.default_rng([seed, step])
         order = random.permutation(len(made))
         for first in range(0, len(order) - batch + 1, batch):
@@ -264,16 +265,16 @@ def drawn(
 
 
 class Files(Generic[Made]):
-    """The files of a data set, each read once, and of each what ``kind`` has."""
+    """The files in ``directories``, each read once, and of each what ``kind`` has."""
 
-    def __init__(self, directory: Path, kind: type[Made]) -> None:
-        self._directory = directory
+    def __init__(self, directories: Sequence[Path], kind: type[Made]) -> None:
+        self._directories = directories
         self._kind = kind
         self._read: dict[Path, Made] = {}
 
     def all(self) -> list[Made]:
         """Those that are there by now."""
-        for path in sorted(self._directory.glob("conversations-*.npz")):
+        for path in [path for one in self._directories for path in sorted(one.glob("conversations-*.npz"))]:
             if path not in self._read:
                 with np.load(path) as file:
                     self._read[path] = self._kind(**{field.name: file[field.name] for field in fields(self._kind)})

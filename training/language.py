@@ -340,7 +340,7 @@ def optimizer_of(*modules: nn.Module, rate: float) -> torch.optim.Optimizer:
 def _batches(data: Path, plan: Plan, step: int, hears: codec.SemanticCodes) -> Iterator[Batch]:
     """Made when they are wanted: prefetched, their quantizing would fight with the step for the same processors."""
     recalls = _recalling_words()
-    for chosen, random in dataset.drawn(data, dataset.Conversations, plan.batch, plan.seed, step):
+    for chosen, random in dataset.drawn([data], dataset.Conversations, plan.batch, plan.seed, step):
         windows = [window(file, index, plan.frames, recalls, random) for file, index in chosen]
         written, latents, heard = (np.stack(some) for some in zip(*windows, strict=True))
         codes = torch.cat((torch.from_numpy(written), hears.of(*moved(latents, random))), dim=1)

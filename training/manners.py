@@ -76,6 +76,11 @@ def strangely(random_: random.Random) -> str:
     return with_unknown(text, random_, held_out=False) if random_.random() < _UNKNOWN_SHARE else text
 
 
+def word(random_: random.Random) -> str:
+    """A word alone: every other time a number or a day, else any that a person may say."""
+    return random_.choice((*phrases.NUMBERS, *phrases.DAYS) if random_.random() < 0.5 else phrases.vocabulary())
+
+
 def garbled(question: str, random_: random.Random) -> str:
     """``question`` with an unknown word for one that it cannot be understood without."""
     words = question.split()

@@ -1,4 +1,4 @@
-"""Readings to learn a language from: a person says its sentences, with silence, noise or music between.
+"""Readings to learn a language from: a person says its sentences, or words alone, with silence, noise or music between.
 
 Owns who says what when, and the files of such a data set, each made from a number; what is heard of them is distorted
 as conversations are (``sounds.py``). There is no model in them that answers. Knows no loss.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,9 +19,12 @@ import torch
 from moshi.models.compression import MimiModel
 from moshi.utils.compile import no_compile
 
+from lab.pico import phrases
 from lab.speech import espeak
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import codec, dataset, sounds, voices
+from lab.speech.spoken import Spoken, Voice
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
+from training import codec, dataset, manners, sounds, voices
+from training.bank import Bank, Phrase
 from training.checkpoint import load_codec
 from training.conversations import FRAMES, Scene
 from training.tongues import TONGUES
@@ -35,6 +39,15 @@ _DISTURBED: Final = 0.12
 _ENDS: Final = ("", "", ".", "?")
 """What a sentence is written with at its end, which changes its tune."""
 _BATCH: Final = 8
+_PEOPLE: Final = 0.6
+"""Of those who say words alone, the share whose voice was made from a person's."""
+_ALONE: Final = 0.55
+"""Of what they say, the share that is one word; the others are as many as this:"""
+_IN_A_ROW: Final = (2, 5)
+_SUM: Final = 0.2
+"""Of what is several words, the share that is a sum."""
+_GAP_S: Final = (0.0, 0.35)
+"""Between words in a row."""
 
 
 class Reader:
@@ -51,16 +64,15 @@ class Reader:
         scene, random_ = Scene(), self._random
         if random_.random() < _SILENT:
             return scene
-        voice = voices.trained(random_, self._language)
+        speak = self._speaker()
         at = random_.randint(2, 20)
         while at < FRAMES - 8:
             if random_.random() < _ANOTHER:
-                voice = voices.trained(random_, self._language)
+                speak = self._speaker()
             if random_.random() < _DISTURBED:
                 at = self._disturb(scene, at)
                 continue
-            text = self._tongue.trained(random_) + random_.choice(_ENDS)
-            at = scene.say(espeak.speak(text, voice), at, random_) + self._pause()
+            at = scene.say(speak(), at, random_) + self._pause()
         return scene
 
     def heard(self, scene: Scene) -> FloatArray:
@@ -68,6 +80,11 @@ class Reader:
         if not scene.heard:
             return sounds.background(len(scene.person), self._numpy, self._random.uniform(-90, -14))
         return sounds.captured(scene.person, self._numpy)
+
+    def _speaker(self) -> Callable[[], Spoken]:
+        """What the next person says, each time something else."""
+        voice = voices.trained(self._random, self._language)
+        return lambda: espeak.speak(self._tongue.trained(self._random) + self._random.choice(_ENDS), voice)
 
     def _disturb(self, scene: Scene, at: int) -> int:
         """Noise or a tune from frame ``at`` on; the frame at which the person may go on."""
@@ -80,15 +97,71 @@ class Reader:
         return self._random.randint(2, 16) if self._random.random() < 0.9 else self._random.randint(16, 60)
 
 
+class WordReader(Reader):
+    """English words alone, as one answers a question or dictates a list: a model that has heard nothing but sentences
+    takes each for the sentence that it begins. ``bank``: whose people say them, beside espeak-ng's voices."""
+
+    def __init__(self, seed: int, bank: Bank) -> None:
+        super().__init__("en", seed)
+        self._bank = bank
+
+    def _speaker(self) -> Callable[[], Spoken]:
+        random_ = self._random
+        person = self._bank.voice(random_) if self._bank.voices and random_.random() < _PEOPLE else ""
+        voice = voices.trained(random_)
+        return lambda: self._some(person, voice)
+
+    def _some(self, person: str, voice: Voice) -> Spoken:
+        """A word, or several in a row."""
+        random_ = self._random
+        size = Phrase.size(random_)
+        if random_.random() < _ALONE:
+            return self._word(person, voice, size, ())
+        if random_.random() < _SUM:
+            wanted: list[Sequence[str]] = [phrases.NUMBERS, ("plus", "minus"), phrases.NUMBERS]
+        else:
+            among: Sequence[str] = random_.choice((phrases.NUMBERS, phrases.DAYS, ()))
+            wanted = [among] * random_.randint(*_IN_A_ROW)
+        return joined([self._word(person, voice, size, among) for among in wanted], random_)
+
+    def _word(self, person: str, voice: Voice, size: float, among: Sequence[str]) -> Spoken:
+        """One of ``among``, or any; of a person, who has not said them all, by ``voice`` where there is none."""
+        random_ = self._random
+        phrase = self._bank.word(person, among, random_) if person else None
+        if phrase is not None:
+            return phrase.sized(size)
+        return espeak.speak(random_.choice(among) if among else manners.word(random_), voice)
+
+
+def joined(words: Sequence[Spoken], random_: random.Random) -> Spoken:
+    """``words`` one after the other, with gaps between."""
+    parts: list[FloatArray] = []
+    begins: list[tuple[float, str]] = []
+    at = 0
+    for word in words:
+        gap = silence(round(random_.uniform(*_GAP_S) * MODEL_RATE_HZ)) if parts else silence(0)
+        at += len(gap)
+        begins += [(at / MODEL_RATE_HZ + begins_s, one) for begins_s, one in word.words]
+        parts += [gap, word.pcm]
+        at += len(word.pcm)
+    return Spoken(np.concatenate(parts), tuple(begins), ())
+
+
 def make_file(
-    directory: Path, checkpoint: Path, language: Language, seed: int, count: int = dataset.CONVERSATIONS
+    directory: Path,
+    checkpoint: Path,
+    language: Language,
+    seed: int,
+    count: int = dataset.CONVERSATIONS,
+    bank: Path | None = None,
 ) -> Path:
-    """The first ``count`` readings of ``seed``, unless they are there. ``checkpoint``: whose codec hears them."""
+    """The first ``count`` readings of ``seed``, unless they are there. ``checkpoint``: whose codec hears them.
+    ``bank``: English words alone are read, by those whose phrases lie there."""
     path = dataset.path_of(directory, seed)
     if path.exists():
         return path
     directory.mkdir(parents=True, exist_ok=True)
-    reader = Reader(language, seed)
+    reader = Reader(language, seed) if bank is None else WordReader(seed, _bank(bank))
     words = {word: index for index, word in enumerate(TONGUES[language].vocabulary())}
     persons, saids = [], []
     with no_compile():
@@ -108,11 +181,12 @@ def make(
     seeds: range,
     count: int = dataset.CONVERSATIONS,
     processes: int = 0,
+    bank: Path | None = None,
 ) -> None:
-    """The files of ``seeds``, ``count`` readings each, by so many ``processes``; 0: as many as there are
-    processors."""
+    """The files of ``seeds``, ``count`` readings each, as of :func:`make_file`, by so many ``processes``; 0: as many as
+    there are processors."""
     wanted = [
-        (directory, checkpoint, language, seed, count)
+        (directory, checkpoint, language, seed, count, bank)
         for seed in seeds
         if not dataset.path_of(directory, seed).exists()
     ]
@@ -120,6 +194,12 @@ def make(
         return
     with get_context("spawn").Pool(min(len(wanted), processes or os.cpu_count() or 1), dataset.one_thread) as pool:
         pool.starmap(make_file, wanted, chunksize=1)
+
+
+@lru_cache(maxsize=1)
+def _bank(directory: Path) -> Bank:
+    """Once in a process."""
+    return Bank(directory)
 
 
 @lru_cache(maxsize=1)

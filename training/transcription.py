@@ -8,7 +8,7 @@ conversations, and begins with what the language model knows of the person's spe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +80,7 @@ def train(
     directory: Path,
     checkpoint: Path,
     out: Path,
-    data: Path,
+    data: Sequence[Path],
     plan: Plan,
     begin_with: Path | None = None,
     into: Language = "en",
@@ -179,7 +179,7 @@ def _losses(lm: LMModel, codes: torch.Tensor, random: torch.Generator) -> dict[s
 
 
 def _batches(
-    data: Path, plan: Plan, step: int, hears: codec.SemanticCodes, pieces: np.ndarray[Any, Any]
+    data: Sequence[Path], plan: Plan, step: int, hears: codec.SemanticCodes, pieces: np.ndarray[Any, Any]
 ) -> Iterator[torch.Tensor]:
     for chosen, random in dataset.drawn(data, dataset.Readings, plan.batch, plan.seed, step):
         windows = [_window(file, index, plan.frames, pieces, random) for file, index in chosen]
