@@ -18,7 +18,7 @@ from typing import Final, get_args
 import numpy as np
 
 from lab.pico import phrases
-from lab.speech.spoken import Spoken
+from lab.speech.spoken import Spoken, guessed
 from rtc_server.audio import FRAME_MS, FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
 from rtc_server.bundled import PICO_STT, PICO_STT_PT, directory_of
 from rtc_server.engine.model import RowOutput, StreamingModel
@@ -106,6 +106,21 @@ def unknown_words(examiner: str, count: int, seed: int) -> list[tuple[Reading, i
     return made
 
 
+def words_alone(examiner: str, seed: int) -> list[Spoken]:
+    """Each number and each day, by one speaker."""
+    words = (*phrases.NUMBERS, *phrases.DAYS)
+    made = voices.sounds(words, voices.held_out(random.Random(seed), examiner))
+    return [guessed(one, word) for one, word in zip(made, words, strict=True)]
+
+
+def written_alone(
+    model: StreamingModel, said: Sequence[Spoken], condition: Condition, seed: int
+) -> list[tuple[str, ...]]:
+    """What ``model`` writes of each of ``said``, when that is all there is."""
+    readings = [recorded([one], condition, seed + index) for index, one in enumerate(said)]
+    return [tuple(word.text.lower() for word in words) for words in _written_in_turns(model, readings)]
+
+
 def written(model: StreamingModel, readings: Sequence[Reading]) -> list[list[Word]]:
     """What ``model``, with as many rows, writes of ``readings``."""
     info = model.info
@@ -172,6 +187,7 @@ def main() -> None:
             readings = [read_out(arguments.sentences, condition, seed, name, language) for seed in seeds]
             _examine(model, name, condition, readings, arguments.failures)
         if language == "en":
+            _examine_words(model, name, arguments.seed)
             _examine_unknown(model, name, arguments.seed)
     if language != "en":
         print("other voices, words that are not known and recordings are examined in English alone")
@@ -229,15 +245,26 @@ def _written_in_turns(model: StreamingModel, readings: Sequence[Reading]) -> lis
 
 def _examine_recordings(model: StreamingModel, condition: Condition, seed: int, failures: int) -> None:
     """Print how many of a person's words are written rightly when each is alone, and when they are in sentences."""
-    alone = [recorded([one], condition, seed + index) for index, one in enumerate(recordings.words())]
-    wrote = _written_in_turns(model, alone)
-    pairs = zip(alone, wrote, strict=True)
-    right = sum([word for _, word in one.words] == [word.text for word in words] for one, words in pairs)
-    print(f"{recordings.SPEAKER:16}{condition:12}{right} of {len(alone)} numbers and days alone")
+    alone = recordings.words()
+    wrote = written_alone(model, alone, condition, seed)
+    print(f"{recordings.SPEAKER:16}{condition:12}{right_of(alone, wrote)} of {len(alone)} numbers and days alone")
     for one, words in list(zip(alone, wrote, strict=True))[:failures]:
-        print(f"  read:  {one.words[0][1]}\n  wrote: {' '.join(word.text for word in words)}")
+        print(f"  read:  {one.words[0][1]}\n  wrote: {' '.join(words)}")
     together = [recorded([one], condition, seed + index) for index, one in enumerate(recordings.sentences(seed))]
     _examine(model, recordings.SPEAKER, condition, together, failures)
+
+
+def _examine_words(model: StreamingModel, name: str, seed: int) -> None:
+    """Print how many numbers and days are written rightly, each alone, in one voice."""
+    alone = words_alone(name, seed)
+    right = right_of(alone, written_alone(model, alone, "clean", seed))
+    print(f"{name:16}{right} of {len(alone)} numbers and days alone", flush=True)
+
+
+def right_of(said: Sequence[Spoken], wrote: Sequence[Sequence[str]]) -> int:
+    """Of how many of ``said`` exactly that is written."""
+    pairs = zip(said, wrote, strict=True)
+    return sum([word.lower() for _, word in one.words] == list(words) for one, words in pairs)
 
 
 def _examine_unknown(model: StreamingModel, name: str, seed: int) -> None:

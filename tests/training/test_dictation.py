@@ -14,7 +14,10 @@ from rtc_server.models.kyutai import model as kyutai
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
-from training.dictation import Score, read_out, score, written
+from tests.support.missing import skip_but_in_ci
+from tests.training.test_voices import need_voice
+from training import recordings, voices
+from training.dictation import Score, in_disturbance, read_out, right_of, score, words_alone, written, written_alone
 
 READERS = 8
 
@@ -38,3 +41,24 @@ def test_it_writes_what_is_read_out(model: KyutaiModel, condition: str, most: fl
     off = sorted(abs(value) for value in made.starts_s)
     assert off[len(off) // 2] < 0.1, "of the time of a word, the median"
     assert off[int(len(off) * 0.95)] < 0.4
+
+
+@pytest.mark.parametrize("voice", [voices.ESPEAK, "awb", "joe"])
+def test_a_word_alone_is_written_as_one_in_a_sentence(model: KyutaiModel, voice: str) -> None:
+    """A model that has learnt from sentences alone writes one in seven: each is taken for one that begins some."""
+    if voice != voices.ESPEAK:
+        need_voice(voices._NAMES[voice])
+    said = words_alone(voice, 7)
+    assert right_of(said, written_alone(model, said, "clean", 7)) >= 0.6 * len(said)
+
+
+def test_a_persons_recorded_words_are_written(model: KyutaiModel) -> None:
+    if recordings.missing():
+        skip_but_in_ci(f"needs {recordings.missing()}")
+    said = recordings.words()
+    assert right_of(said, written_alone(model, said, "clean", 7)) >= 0.5 * len(said)
+
+
+def test_what_is_not_said_to_it_is_hardly_written(model: KyutaiModel) -> None:
+    """Silence, noise, music and other people's talk."""
+    assert in_disturbance(model, 80.0, 7) <= 8
