@@ -46,7 +46,7 @@ _FURTHER: Final = Recipe(
     adapt=adapt.Plan(steps=2700),
     files=60,
     language=language.Plan(steps=4000, rate=3e-4, warm_up=60),
-    transcription=replace(transcription.PLAN, steps=1200, batch=10, frames=240, rate=4e-4, warm_up=30),
+    transcription=replace(transcription.PLAN, steps=3400, batch=10, frames=240, rate=6e-4, warm_up=40),
 )
 """With ``--begin-with``: what is known already has to be kept, and at a rate of 4e-4 the language model loses some.
 Conversations are many, so that few are read often: what is known by heart teaches no owning up."""
