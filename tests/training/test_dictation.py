@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from rtc_server import bundled
+from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.models.kyutai import model as kyutai
 from rtc_server.models.kyutai.model import KyutaiModel
 from rtc_server.models.kyutai.options import KyutaiOptions
 from tests.conftest import need_commands
 from tests.support.missing import skip_but_in_ci
 from tests.training.test_voices import need_voice
-from training import recordings, voices
-from training.dictation import Score, in_disturbance, read_out, right_of, score, words_alone, written, written_alone
+from training import recordings, sounds, voices
+from training.dictation import Reading, Score, read_out, right_of, score, words_alone, written, written_alone
 
 READERS = 8
 
@@ -59,6 +61,10 @@ def test_a_persons_recorded_words_are_written(model: KyutaiModel) -> None:
     assert right_of(said, written_alone(model, said, "clean", 7)) >= 0.5 * len(said)
 
 
-def test_what_is_not_said_to_it_is_hardly_written(model: KyutaiModel) -> None:
-    """Silence, noise, music and other people's talk."""
-    assert in_disturbance(model, 80.0, 7) <= 8
+def test_noise_and_music_are_hardly_written(model: KyutaiModel) -> None:
+    """Each for ten seconds. Other people's talk is for the examination alone: what espeak-ng says for it depends on
+    what it said before in the same process, and of one talk nothing is written, of another much."""
+    random = np.random.default_rng(7)
+    made = [sounds.noise, sounds.music] * (READERS // 2)
+    heard = [Reading(make(10 * MODEL_RATE_HZ, random) * np.float32(0.03), ()) for make in made]
+    assert sum(map(len, written(model, heard))) <= 3
