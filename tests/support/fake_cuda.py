@@ -240,9 +240,7 @@ class FakeWeights(loaders.CheckpointInfo):
         return made if str(device) == "meta" else _on_device(made)
 
     def get_text_tokenizer(self) -> Any:
-        return (
-            NumberedPieces(loaders._lm_kwargs["text_card"]) if self.tokenizer is None else super().get_text_tokenizer()
-        )
+        return NumberedPieces() if self.tokenizer is None else super().get_text_tokenizer()
 
 
 def _on_device(module: torch.nn.Module) -> torch.nn.Module:
