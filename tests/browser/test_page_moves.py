@@ -18,7 +18,7 @@ from lab.waiting import until
 from rtc_server.app import Server
 from rtc_server.config import Settings
 from tests.browser.conftest import IN_A_BROWSER
-from tests.support.resume_page import HEARD, events_of, session_of, talking
+from tests.support.resume_page import HEARD, counted, events_of, session_of, talking, until_counted
 from tests.support.served import served
 
 pytestmark = [pytest.mark.alone, *IN_A_BROWSER]
@@ -85,17 +85,3 @@ async def test_a_conversation_that_finds_no_other_server_at_once_tries_on(browse
         await asyncio.wait_for(drain, 20)
         await page.wait_for_selector(HEARD)
         assert "reconnecting" not in [event["state"] for event in await events_of(page, "state")]
-
-
-async def counted(page: object) -> list[int]:
-    """The numbers that the model has said."""
-    said: str = await page.evaluate("document.querySelector('[data-testid=transcript]').textContent")  # type: ignore[attr-defined]
-    return [int(word) for word in said.split() if word.isdecimal()]
-
-
-async def until_counted(page: object, number: int) -> None:
-    await page.wait_for_function(  # type: ignore[attr-defined]
-        "(least) => (document.querySelector('[data-testid=transcript]').textContent.match(/\\d+/g) ?? [])"
-        ".some((word) => Number(word) >= least)",
-        arg=number,
-    )

@@ -98,3 +98,19 @@ async def say(page: Page, server: Server, *words: str) -> None:
     call = await call_of(page, server)
     for word in words:
         call.outbox.emit(events.Text(word))
+
+
+async def counted(page: Page) -> list[int]:
+    """The numbers that a model which counts frames has said, as the page shows them."""
+    said: str = await page.evaluate("document.querySelector('[data-testid=transcript]').textContent")
+    return [int(word) for word in said.split() if word.isdecimal()]
+
+
+async def until_counted(page: Page, number: int, timeout_ms: float = BACK_MS) -> None:
+    """Until one of them is this, or more."""
+    await page.wait_for_function(
+        "(least) => (document.querySelector('[data-testid=transcript]').textContent.match(/\\d+/g) ?? [])"
+        ".some((word) => Number(word) >= least)",
+        arg=number,
+        timeout=timeout_ms,
+    )
