@@ -253,7 +253,7 @@ class Settings:
     )
     playout_margin_ms: float = _setting(28.0, "how late a frame of the model's voice may be", 0, 500)
     bitrate_bps: int = _setting(32_000, "outbound Opus bit rate, bits a second", 6_000, 256_000)
-    opus_complexity: int = _setting(3, "how hard Opus is encoded: 0 costs half of 5, a third of 10", 0, 10)
+    opus_complexity: int = _setting(5, "how hard Opus is encoded: 0 costs half of 5, a third of 10", 0, 10)
 
     def __post_init__(self) -> None:
         _check(self)
