@@ -78,7 +78,12 @@ def strangely(random_: random.Random) -> str:
 
 def word(random_: random.Random) -> str:
     """A word alone: every other time a number or a day, else any that a person may say."""
-    return random_.choice((*phrases.NUMBERS, *phrases.DAYS) if random_.random() < 0.5 else phrases.vocabulary())
+    return random_.choice((*phrases.NUMBERS, *phrases.DAYS) if random_.random() < 0.5 else _vocabulary())
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    return tuple(phrases.vocabulary())
 
 
 def garbled(question: str, random_: random.Random) -> str:

@@ -21,8 +21,8 @@ from moshi.utils.compile import no_compile
 
 from lab.pico import phrases
 from lab.speech import espeak
-from lab.speech.spoken import Spoken, Voice
-from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray, silence
+from lab.speech.spoken import Spoken, Voice, joined
+from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
 from training import codec, dataset, manners, sounds, voices
 from training.bank import Bank, Phrase
 from training.checkpoint import load_codec
@@ -122,7 +122,8 @@ class WordReader(Reader):
         else:
             among: Sequence[str] = random_.choice((phrases.NUMBERS, phrases.DAYS, ()))
             wanted = [among] * random_.randint(*_IN_A_ROW)
-        return joined([self._word(person, voice, size, among) for among in wanted], random_)
+        words = [self._word(person, voice, size, among) for among in wanted]
+        return joined(words, [random_.uniform(*_GAP_S) for _ in words[1:]])
 
     def _word(self, person: str, voice: Voice, size: float, among: Sequence[str]) -> Spoken:
         """One of ``among``, or any; of a person, who has not said them all, by ``voice`` where there is none."""
@@ -131,20 +132,6 @@ class WordReader(Reader):
         if phrase is not None:
             return phrase.sized(size)
         return espeak.speak(random_.choice(among) if among else manners.word(random_), voice)
-
-
-def joined(words: Sequence[Spoken], random_: random.Random) -> Spoken:
-    """``words`` one after the other, with gaps between."""
-    parts: list[FloatArray] = []
-    begins: list[tuple[float, str]] = []
-    at = 0
-    for word in words:
-        gap = silence(round(random_.uniform(*_GAP_S) * MODEL_RATE_HZ)) if parts else silence(0)
-        at += len(gap)
-        begins += [(at / MODEL_RATE_HZ + begins_s, one) for begins_s, one in word.words]
-        parts += [gap, word.pcm]
-        at += len(word.pcm)
-    return Spoken(np.concatenate(parts), tuple(begins), ())
 
 
 def make_file(

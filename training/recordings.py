@@ -16,8 +16,8 @@ import numpy as np
 import soxr
 
 from lab.pico.phrases import DAYS, NUMBERS
-from lab.speech.spoken import Spoken, trimmed
-from rtc_server.audio import MODEL_RATE_HZ, FloatArray, from_int16, silence
+from lab.speech.spoken import Spoken, joined, trimmed
+from rtc_server.audio import MODEL_RATE_HZ, from_int16
 
 SPEAKER: Final = "allison"
 _DIRECTORY: Final = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -54,20 +54,12 @@ def sentences(seed: int) -> list[Spoken]:
 
 
 def _together(said: list[str], random_: random.Random) -> Spoken:
-    parts: list[FloatArray] = []
-    begins, at = [], 0
-    for word in said:
-        if parts:
-            parts.append(silence(round(random_.uniform(*_GAP_S) * MODEL_RATE_HZ)))
-            at += len(parts[-1])
-        begins.append((at / MODEL_RATE_HZ, word))
-        parts.append(_recording(word))
-        at += len(parts[-1])
-    return trimmed(np.concatenate(parts), begins)
+    made = joined([_recording(word) for word in said], [random_.uniform(*_GAP_S) for _ in said[1:]])
+    return trimmed(made.pcm, made.words)
 
 
-def _recording(word: str) -> FloatArray:
+def _recording(word: str) -> Spoken:
     with wave.open(str(_DIRECTORY / f"{_FILES[word]}.wav")) as file:
         pcm = from_int16(np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16))
         wide = np.asarray(soxr.resample(pcm, file.getframerate(), MODEL_RATE_HZ), dtype=np.float32)
-    return trimmed(wide).pcm
+    return trimmed(wide, [(0.0, word)])

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from rtc_server.audio import MODEL_RATE_HZ, FloatArray
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray, silence
 
 WORDS_PER_MINUTE: Final = 165
 """Of a voice at its own pace."""
@@ -62,6 +62,20 @@ def guessed(spoken: Spoken, text: str) -> Spoken:
         begins.append((spoken.duration_s * before / letters, word))
         before += len(word)
     return Spoken(spoken.pcm, tuple(begins), ())
+
+
+def joined(words: Sequence[Spoken], gaps_s: Sequence[float]) -> Spoken:
+    """``words`` one after the other, with ``gaps_s`` of silence between, one fewer than they are. Without phonemes."""
+    parts: list[FloatArray] = []
+    begins: list[tuple[float, str]] = []
+    at = 0
+    for gap_s, word in zip((0.0, *gaps_s), words, strict=True):
+        gap = silence(round(gap_s * MODEL_RATE_HZ))
+        at += len(gap)
+        begins += [(at / MODEL_RATE_HZ + begins_s, one) for begins_s, one in word.words]
+        parts += [gap, word.pcm]
+        at += len(word.pcm)
+    return Spoken(np.concatenate(parts), tuple(begins), ())
 
 
 def trimmed(

@@ -261,8 +261,10 @@ class Admission:
         # What it would be with this one; and the median, not the tail: a step costs a part of its own and one for each
         # conversation in it, so one less makes it little shorter. A slow one in twenty is caught up by the next; that
         # every other is slow does not pass by itself.
+        if not engine.slots_used:
+            return
         step_ms = engine.step_with_another_ms
-        if engine.slots_used and step_ms is not None and step_ms > self._settings.max_step_ms:
+        if step_ms is not None and step_ms > self._settings.max_step_ms:
             raise Overloaded
 
     def _check_connecting(self, engine: Engine, visitor: Visitor) -> None:

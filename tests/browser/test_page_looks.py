@@ -31,7 +31,7 @@ from tests.support.looks import (
     TOUCH_PX,
     ZOOMED,
     in_each_scheme,
-    properties,
+    sense_to_the_ear,
 )
 
 pytestmark = IN_A_BROWSER
@@ -132,13 +132,7 @@ async def test_the_page_makes_sense_to_the_ear(browser: Browser, server: Server)
     """Every control and every figure has a name, headings go down step by step, and the landmarks are there."""
     async with visited_page(browser, "about:blank") as page:
         await crowded(page, server)
-        devtools = await page.context.new_cdp_session(page)
-        tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
-        nodes = [
-            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), properties(node))
-            for node in tree
-            if not node["ignored"]
-        ]
+        nodes = await sense_to_the_ear(page)
         named = {
             "button",
             "combobox",

@@ -83,13 +83,7 @@ async def test_the_view_makes_sense_to_the_ear(browser: Browser, writing: Server
     async with listening(browser, writing) as (page, speaker):
         await speaker.say_all(SENTENCES)
         await expect(paragraphs(page)).to_have_count(len(SENTENCES))
-        devtools = await page.context.new_cdp_session(page)
-        tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
-        nodes = [
-            (node["role"]["value"], node.get("name", {}).get("value", "").strip(), looks.properties(node))
-            for node in tree
-            if not node["ignored"]
-        ]
+        nodes = await looks.sense_to_the_ear(page)
         named = {"button", "combobox", "radio", "log", "region", "group", "heading"}
         assert [node for node in nodes if not node[1] and (node[0] in named or node[2].get("focusable"))] == []
         buttons = [name for role, name, _ in nodes if role == "button"]

@@ -43,13 +43,7 @@ async def looks_well(page: Page, name: str) -> None:
 
 async def makes_sense_to_the_ear(page: Page) -> None:
     """Everything that can be reached has a name, and no two buttons have the same."""
-    devtools = await page.context.new_cdp_session(page)
-    tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
-    nodes = [
-        (node["role"]["value"], node.get("name", {}).get("value", "").strip(), looks.properties(node))
-        for node in tree
-        if not node["ignored"]
-    ]
+    nodes = await looks.sense_to_the_ear(page)
     named = {"button", "combobox", "radio", "textbox", "log", "region", "group", "heading"}
     assert [node for node in nodes if not node[1] and (node[0] in named or node[2].get("focusable"))] == []
     buttons = [name for role, name, _ in nodes if role == "button"]

@@ -82,5 +82,16 @@ async def in_each_scheme(page: Page) -> AsyncIterator[str]:
         yield scheme
 
 
-def properties(node: dict[str, Any]) -> dict[str, Any]:
+async def sense_to_the_ear(page: Page) -> list[tuple[str, str, dict[str, Any]]]:
+    """What a screen reader has of the page: role, name and properties of each node."""
+    devtools = await page.context.new_cdp_session(page)
+    tree = (await devtools.send("Accessibility.getFullAXTree"))["nodes"]
+    return [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip(), _properties(node))
+        for node in tree
+        if not node["ignored"]
+    ]
+
+
+def _properties(node: dict[str, Any]) -> dict[str, Any]:
     return {entry["name"]: entry["value"].get("value") for entry in node.get("properties", [])}

@@ -9,9 +9,8 @@ from moshi.utils.compile import no_compile
 
 from rtc_server.audio import FRAME_SAMPLES
 from rtc_server.bundled import PICO, directory_of
-from tests.conftest import need_commands
-from tests.training.test_voices import need_voice
-from training import adapt, bank
+from tests.training.test_voices import few_phrases
+from training import adapt
 from training.adapt import Clips, Plan
 from training.bank import Bank
 from training.checkpoint import load_codec
@@ -21,11 +20,7 @@ PLAN = Plan(batch=12, frames=40)
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    need_commands("espeak-ng")
-    need_voice("flite:rms")
-    directory = tmp_path_factory.mktemp("bank")
-    list(bank.make(directory, ["flite:rms"], 1, count=6))
-    return Clips(Bank(directory), PLAN, 0)
+    return Clips(Bank(few_phrases(tmp_path_factory.mktemp("bank"))), PLAN, 0)
 
 
 def test_each_clip_has_what_it_should_be_heard_as(clips: Clips) -> None:

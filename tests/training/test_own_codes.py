@@ -12,9 +12,8 @@ from moshi.models import loaders
 from moshi.utils.compile import no_compile
 
 from rtc_server.bundled import PICO, directory_of
-from tests.conftest import need_commands
-from tests.training.test_voices import need_voice
-from training import bank, codec, dataset, language
+from tests.training.test_voices import few_phrases
+from training import codec, dataset, language
 from training.checkpoint import PICO_VOICE, load_codec, load_tokenizer, load_weights, voice_of, write_codec
 
 
@@ -32,11 +31,7 @@ def test_another_decoder_has_a_voice_of_its_own(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_commands("espeak-ng")
-    need_voice("flite:rms")
-    directory = tmp_path_factory.mktemp("bank")
-    list(bank.make(directory, ["flite:rms"], 1, count=6))
-    return directory
+    return few_phrases(tmp_path_factory.mktemp("bank"))
 
 
 @pytest.mark.timeout(900)

@@ -9,23 +9,18 @@ import numpy as np
 import pytest
 
 from lab.pico import phrases
-from lab.speech.spoken import Spoken
+from lab.speech.spoken import Spoken, joined
 from rtc_server.audio import MODEL_RATE_HZ
 from rtc_server.bundled import PICO, directory_of
-from tests.conftest import need_commands
-from tests.training.test_voices import need_voice
-from training import bank, dataset, reading
+from tests.training.test_voices import few_phrases
+from training import dataset, reading
 from training.bank import WORD, Bank
 from training.reading import WordReader
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_commands("espeak-ng")
-    need_voice("flite:rms")
-    directory = tmp_path_factory.mktemp("bank")
-    list(bank.make(directory, ["flite:rms"], 1, count=20))
-    return directory
+    return few_phrases(tmp_path_factory.mktemp("bank"), 20)
 
 
 def test_a_bank_has_words_alone(said: Path) -> None:
@@ -59,11 +54,11 @@ def test_words_are_read_alone_and_in_a_row(said: Path) -> None:
 
 def test_words_in_a_row_begin_where_they_are(said: Path) -> None:
     tone = np.full(MODEL_RATE_HZ // 2, 0.5, dtype=np.float32)
-    made = reading.joined([Spoken(tone, ((0.1, word),), ()) for word in ("one", "two", "three")], random.Random(2))
+    made = joined([Spoken(tone, ((0.1, word),), ()) for word in ("one", "two", "three")], [0.2, 0.35])
     begins = [at for at, _ in made.words]
     assert [word for _, word in made.words] == ["one", "two", "three"]
     silences = len(made.pcm) - 3 * len(tone)
-    assert 0 < silences <= 2 * 0.35 * MODEL_RATE_HZ
+    assert silences == round(0.2 * MODEL_RATE_HZ) + round(0.35 * MODEL_RATE_HZ)
     assert begins[0] == pytest.approx(0.1)
     assert begins[2] == pytest.approx(made.duration_s - 0.4)
     assert not made.pcm[int((begins[1] - 0.1) * MODEL_RATE_HZ) - 1]

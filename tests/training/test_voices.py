@@ -33,6 +33,14 @@ def need_voice(name: str) -> None:
         pytest.skip(f"needs {missing}")
 
 
+def few_phrases(directory: Path, count: int = 6) -> Path:
+    """A bank of what one voice says, beside espeak-ng's."""
+    need_commands("espeak-ng")
+    need_voice("flite:rms")
+    list(bank.make(directory, ["flite:rms"], 1, count=count))
+    return directory
+
+
 def test_who_examines_has_neither_been_trained_nor_chosen_by() -> None:
     speakers = [
         {part.rpartition("*")[2] for name in some for part in name.partition(":")[2].split("+")}

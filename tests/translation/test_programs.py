@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,9 +38,11 @@ def test_one_that_writes_without_end_is_cut_off() -> None:
 
 
 class Late(threading.Thread):
-    """In place of a timer: it rings when the program has begun to hang, however long it took to."""
+    """In place of a timer: it rings when the program has begun to hang, however long it took to, and has said into a
+    named pipe who it is."""
 
     pids: Path
+    said = ""
 
     def __init__(self, interval_s: float, ring: Callable[..., None], arguments: tuple[object, ...]) -> None:
         super().__init__()
@@ -48,8 +50,7 @@ class Late(threading.Thread):
         self._ring = partial(ring, *arguments)
 
     def run(self) -> None:
-        while not (self.pids.exists() and self.pids.read_text().endswith("\n")):
-            time.sleep(0.01)
+        Late.said = self.pids.read_text()  # until the program has closed it
         self._ring()
 
     def cancel(self) -> None:
@@ -60,11 +61,13 @@ async def test_one_that_hangs_is_killed_with_what_it_has_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids = tmp_path / "pids"
+    os.mkfifo(pids)
     monkeypatch.setattr(Late, "pids", pids, raising=False)
     monkeypatch.setattr("rtc_server.translation.programs.threading.Timer", Late)
     with pytest.raises(ProgramError, match="sh ended with status -9"):
         run(["sh", "-c", f"sleep 1000 & echo $! $$ > {pids}; cat > /dev/null; wait"], limit_s=2.0)
-    for pid in map(int, pids.read_text().split()):
+    assert len(Late.said.split()) == 2
+    for pid in map(int, Late.said.split()):
         await until(partial(has_ended, pid))
 
 
