@@ -1,4 +1,4 @@
-"""Clients of OpenAI's protocols over WebRTC that send and keep events: a tone goes out, a voice comes back."""
+"""Clients of OpenAI's protocols over WebRTC that send and keep events: a tone or words go out, a voice comes back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from lab.sound.tones import Ear
 from lab.waiting import until
@@ -83,9 +83,11 @@ async def realtime_call(
     session: dict[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     path: str = CALLS,
+    track: MediaStreamTrack | None = None,
 ) -> AsyncIterator[Caller]:
-    """In a call of OpenAI Realtime. ``session``: sent in a form with the offer."""
-    async with _caller() as caller:
+    """In a call of OpenAI Realtime. ``session``: sent in a form with the offer. ``track``: a microphone in place of
+    a tone."""
+    async with _caller(track) as caller:
         sdp = caller.pc.localDescription.sdp
         request: dict[str, Any] = {"data": sdp, "headers": {**SDP, **(headers or {})}}
         if session is not None:
@@ -114,10 +116,10 @@ async def live_call(server: Server, headers: Mapping[str, str] | None = None, **
 
 
 @contextlib.asynccontextmanager
-async def _caller() -> AsyncIterator[Caller]:
-    """With a tone of 440 Hz, and its offer made."""
+async def _caller(track: MediaStreamTrack | None = None) -> AsyncIterator[Caller]:
+    """With a track, or a tone of 440 Hz, and its offer made."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTrack(TapeTrack(440))
+    pc.addTrack(track or TapeTrack(440))
     caller = Caller(pc)
     hearing: list[asyncio.Task[None]] = []
     pc.on("track", lambda track: hearing.append(asyncio.create_task(listen(track, caller.ear))))

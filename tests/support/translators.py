@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from rtc_server.audio import FloatArray
+from rtc_server.audio import MODEL_RATE_HZ, FloatArray
 from rtc_server.errors import ModelLoadError, TranslationFailed
 from rtc_server.metrics import Metrics
 from rtc_server.translation.client import Translator
@@ -24,6 +24,7 @@ from rtc_server.translation.process import TranslatorLink, TranslatorSpec
 FAKES = "tests.support.translators"
 _LOOK_S: Final = 0.01
 _LANGUAGES: Final = ("en", "pt", "de")
+SUNG_HZ: Final = 440.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,17 @@ class Vocal(Obedient):
             return made
         pcm = None if made.pcm is None else np.full(2400, 0.1, np.float32)
         return Translation(made.text, made.original or made.text, pcm)
+
+
+class Tuneful(Vocal):
+    """Sings: a second of :data:`SUNG_HZ`, which codecs let through, and which is in no speech."""
+
+    def _one(self, utterance: Utterance, together: int) -> Outcome:
+        made = super()._one(utterance, together)
+        if not isinstance(made, Translation) or made.pcm is None:
+            return made
+        times = np.arange(MODEL_RATE_HZ) / MODEL_RATE_HZ
+        return Translation(made.text, made.original, (0.25 * np.sin(2 * np.pi * SUNG_HZ * times)).astype(np.float32))
 
 
 def _voice(utterance: Utterance) -> FloatArray | None:
