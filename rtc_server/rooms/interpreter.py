@@ -85,6 +85,7 @@ class Interpreter:
         for it until it is too late; where too much waits already, it fails at once."""
         place = self._places.ask(room.id)
         if place is None:
+            self._count(Overloaded.code)
             room.rendered(message, language, self._clock(), reason=Overloaded.code)
             return
         wanted = Utterance(message.language, language, message.original, pcm, message.voice, speak)
@@ -109,6 +110,7 @@ class Interpreter:
         if key not in self._speaking:
             place = self._places.take(room.id)
             if place is None:
+                self._count(Overloaded.code)
                 raise Overloaded
             task = asyncio.create_task(self._speak(room, message, language), name=f"speak-{message.id}-{language}")
             self._speaking[key] = task
@@ -146,7 +148,7 @@ class Interpreter:
         assert self.translator is not None, "without one nothing is pending"
         try:
             until = asyncio.get_running_loop().time() + DEADLINE_S
-            await _free(place, until)
+            await self._free(place, until)
             made = await self.translator.translate(wanted, until - asyncio.get_running_loop().time())
         except ServerError as error:
             logger.warning("a message was not translated from %s to %s: %s", wanted.source, wanted.target, error.code)
@@ -157,11 +159,15 @@ class Interpreter:
         if wanted.speak:
             self._metrics.room_seconds.observe(now - message.ended_at)
 
+    async def _free(self, place: Place, until: float) -> None:
+        """Wait for it. Raises TranslationLate at ``until``, a time of the event loop's."""
+        try:
+            async with asyncio.timeout_at(until):
+                await place.free
+        except TimeoutError:
+            self._count(TranslationLate.code)
+            raise TranslationLate from None
 
-async def _free(place: Place, until: float) -> None:
-    """Wait for it. Raises TranslationLate at ``until``, a time of the event loop's."""
-    try:
-        async with asyncio.timeout_at(until):
-            await place.free
-    except TimeoutError:
-        raise TranslationLate from None
+    def _count(self, outcome: str) -> None:
+        """Of what the translator, which counts the others, was never given."""
+        self._metrics.translations.labels(outcome).inc()

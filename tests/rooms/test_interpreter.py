@@ -50,6 +50,13 @@ def last(client: Client, message: Message) -> RoomMessage:
     return found
 
 
+def counted(interpreter: Interpreter, outcome: str) -> float:
+    """Translations of that outcome, in one place and the other; a server has one for both."""
+    assert interpreter.translator is not None
+    metrics = interpreter._metrics, interpreter.translator._metrics
+    return sum(count(each, "rtc_translations_total", outcome=outcome) for each in metrics)
+
+
 async def settled(client: Client, message: Message) -> RoomMessage:
     await until(lambda: last(client, message).state != "pending", "what becomes of it")
     return last(client, message)
@@ -160,6 +167,7 @@ async def test_a_room_that_says_more_than_can_be_translated_takes_no_other_rooms
         assert last(ana, messages[-1]).reason == "overloaded"
         with pytest.raises(Overloaded):
             await interpreter.sound_of(room, messages[0], "en")
+        assert counted(interpreter, "overloaded") == 10 + 1
         other = Room("0-0-other", "Hall", False, 0.0)
         other.translated, other.spoken = interpreter.pairs, interpreter.speaks
         ben, _ = seated(other, "Ben", "en")
@@ -181,6 +189,7 @@ async def test_what_waits_for_too_long_is_too_late(monkeypatch: pytest.MonkeyPat
         for message in messages:
             assert (await settled(ana, message)).reason == "translation_late"
         await until(lambda: not interpreter._places.taken, "free places")
+        assert counted(interpreter, "translation_late") == MOST, "each of them once"
 
 
 async def test_a_sound_is_made_once_however_many_ask() -> None:
