@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, LONG, WAIT, Shares
+from tests.support import shares
+from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, HOLDS, LONG, WAIT, Shares, may_run_beside
 
 _INSTRUMENTS = ("lab.sound.card", "lab.sound.likeness")
 SOLO = sorted(ALONE)[:2]
@@ -23,6 +24,7 @@ TESTS = [
     *(f"tests/training/test_long.py::test_{n}" for n in range(9)),
     f"{SOLO[1]}::test_only",
     "tests/models/test_single.py::test_only",
+    *(f"{HOLDS[-1]}::test_{n}" for n in range(5)),
     "tests/browser/test_last.py::test_only",
     *(f"tests/test_{n}.py::test_only" for n in range(6)),
 ]
@@ -139,7 +141,7 @@ def test_everything_runs_once_and_what_hears_a_file_at_a_time(tests: list[str], 
         }
         hears = ALONE & set(running.values())
         assert len(hears) <= 1, running
-        assert not hears or {file.split("/")[1] for file in set(running.values()) - hears} <= set(COMPUTE), running
+        assert not hears or all(map(may_run_beside, set(running.values()) - hears)), running
         gave_way |= {worker for worker, file in running.items() if file not in ALONE}
         assert not any(running.get(worker) in ALONE for worker in gave_way), "it is a nice one by now"
         run.step(dice)
@@ -147,6 +149,22 @@ def test_everything_runs_once_and_what_hears_a_file_at_a_time(tests: list[str], 
     where = {(file_of(test), worker) for test, worker in run.done}
     assert len(where) == len({file_of(test) for test in tests}), "a file is in one worker"
     assert len({worker for _, worker in where}) == workers
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_holds_runs_beside_what_hears_when_nothing_is_left_that_computes(
+    monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Unless that is turned off; and what does neither waits for it."""
+    monkeypatch.setattr(shares, "HOLDS_BESIDE", beside)
+    hears = [f"{SOLO[0]}::test_{n}" for n in range(40)]
+    others = ["tests/usage/test_a.py::test_a", f"{HOLDS[-1]}::test_b", "tests/models/test_c.py::test_c"]
+    run = Run([*others, *hears], 2)
+    first, second = run.workers
+    begun = [file_of(run.tests[index]) for index in second.queue]
+    assert begun == ["tests/models/test_c.py", *([HOLDS[-1]] if beside else [])]
+    assert {file_of(run.tests[index]) for index in first.queue} == {SOLO[0]}
+    assert list(run.shares.workqueue) == ["tests/usage/test_a.py", *([] if beside else [HOLDS[-1]])]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -166,7 +184,7 @@ def test_what_computes_comes_before_what_waits() -> None:
     order = list(dict.fromkeys(file_of(test) for test, _ in run.done))
     assert set(order[:2]) == set(SOLO)
     assert order[2:4] == ["tests/training/test_long.py", "tests/models/test_single.py"]
-    assert order[-1] == "tests/browser/test_last.py"
+    assert order[-2:] == ["tests/browser/test_last.py", HOLDS[-1]]
 
 
 def test_what_takes_long_is_there_and_comes_first_of_its_room() -> None:
@@ -175,6 +193,8 @@ def test_what_takes_long_is_there_and_comes_first_of_its_room() -> None:
     assert all((root / file).is_file() for file in LONG)
     rooms = {*COMPUTE, *WAIT}
     assert all((root / "tests" / room).exists() for room in rooms)
+    assert all((root / beginning).exists() for beginning in HOLDS)
+    assert not [file for file in ALONE if may_run_beside(file)]
     long = LONG[1]
     short = [f"{Path(long).parent.as_posix()}/test_short.py::test_{n}" for n in range(9)]
     run, dice = Run([*short, f"{long}::test_only"], 1), random.Random(0)

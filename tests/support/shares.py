@@ -1,6 +1,6 @@
 """How a run with several workers (``pytest -n 3 --dist loadfile``) is shared out. What hears sound as it comes goes to
-the first worker, a file at a time. What only computes runs beside it and gives way: see :data:`GIVES_WAY`. All else
-comes after these.
+the first worker, a file at a time. What only computes runs beside it and gives way: see :data:`GIVES_WAY`; so does
+what waits for no browser and holds without much of a core. All else comes after these.
 
 Knows files, not tests: the tests of a file run in one worker, in their order.
 """
@@ -38,6 +38,19 @@ COMPUTE: Final = (
 )
 """Rooms, and files at the top, that may give way, those that take longest first: they compute in a worker or in its
 children, and wait for nothing that some slow seconds would change."""
+HOLDS: Final = (
+    *("tests/engine/", "tests/rooms/", "tests/sessions/", "tests/deploy/", "tests/integration/uploads/"),
+    *("tests/integration/test_bad_offers.py", "tests/integration/test_live_misuse.py"),
+    *("tests/integration/test_translate_files.py", "tests/integration/test_asr_model.py"),
+    *("tests/integration/test_captions_off.py", "tests/integration/test_asr_ends.py"),
+    *("tests/integration/test_openai_trouble.py", "tests/integration/test_openai_strangers.py"),
+    *("tests/integration/test_openai_realtime_calls.py", "tests/integration/test_moshi.py"),
+)
+"""How the paths begin of what may run beside what hears too, when nothing is left that computes. It waits with patience
+or by a clock of its own, takes no client for lost that is silent for some seconds, compares no sound that came in time,
+and starts no program in a session of its own (``start_new_session``), which would give way to nothing."""
+HOLDS_BESIDE: Final = True
+"""With False nothing of :data:`HOLDS` runs beside what hears."""
 WAIT: Final = ("browser", "foreign", "integration")
 """Rooms that wait for browsers and programs, each a while at most: they come last, those with the longest files first.
 Browsers are sessions of their own, which give way to nothing."""
@@ -82,13 +95,18 @@ class Shares(LoadFileScheduling):
     def _files_for(self, node: WorkerController) -> list[str]:
         willing = [each for each in self.nodes if not each.shutting_down]
         if node in willing[1:] and self._is_alone:
-            return [file for file in self.workqueue if file not in ALONE and _room(file) in COMPUTE]
+            return [file for file in self.workqueue if may_run_beside(file)]
         return list(self.workqueue) if node in willing else []
 
     @property
     def _is_alone(self) -> bool:
         left = [self.workqueue, *self.assigned_work.values()]
         return any(not all(files.get(file, {}).values()) for files in left for file in ALONE)
+
+
+def may_run_beside(file: str) -> bool:
+    """Whether what hears sound as it comes is not disturbed by it, nor it by that."""
+    return file not in ALONE and (_room(file) in COMPUTE or (HOLDS_BESIDE and file.startswith(HOLDS)))
 
 
 def _room(file: str) -> str:
