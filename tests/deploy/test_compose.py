@@ -109,7 +109,9 @@ def test_a_service_runs_a_command_with_settings_that_exist(name: str) -> None:
 
 def test_media_nodes_differ_in_what_they_must_and_in_nothing_else() -> None:
     a, b = map(environment_of, MEDIA)
-    assert {key for key in a if a[key] != b[key]} == {f"{ENV_PREFIX}{name}" for name in ("NODE", "PORT", "UDP_PORTS")}
+    assert {key for key in a if a[key] != b[key]} == {
+        f"{ENV_PREFIX}{name}" for name in ("NODE", "NODE_URL", "PORT", "UDP_PORTS")
+    }
     relay = environment_of("relay")["RTC_SERVER_TURN_RELAY_PORTS"]
     taken = Counter(
         port for text in (a["RTC_SERVER_UDP_PORTS"], b["RTC_SERVER_UDP_PORTS"], relay) for port in ports(text)
@@ -187,6 +189,7 @@ def test_media_nodes_share_a_redis_and_reach_each_other() -> None:
         settings = settings_of(name)
         assert settings.redis_password_file.removeprefix("/run/secrets/") in SERVICES["redis"]["secrets"]
         assert not settings.redis_password
+        assert settings.node_url == f"http://{settings.host}:{settings.port}"
         _check_node_url(settings)
     redis = SERVICES["redis"]
     assert (redis["read_only"], redis["cap_drop"], redis["user"]) == (True, ["ALL"], "1000:1000")

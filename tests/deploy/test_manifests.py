@@ -107,23 +107,42 @@ def test_media_nodes_listen_where_they_are_looked_for(pod: Pod) -> None:
 
 
 @MEDIA
+def test_media_nodes_that_know_each_other_pass_requests_on(pod: Pod, tmp_path: Path) -> None:
+    """From a pool or a Redis, by the node's own address, at the port where they listen."""
+    settings = settings_of(pod)
+    assert settings.node_url == f"http://192.0.2.7:{settings.port}"
+    know_each_other = bool(pool_address(settings) or settings.redis)
+    assert know_each_other == (pod.overlay not in ("one-node", "gpu"))
+    server = Server(
+        config.from_arguments(_parser().parse_args(["serve"]), pod.settings_environment | local_values(tmp_path))
+    )
+    assert (server.neighbours is not None) == know_each_other
+
+
+def local_values(directory: Path) -> dict[str, str]:
+    """What a media node of the manifests has to be told to be started from ``directory``, where there are no secrets
+    and no such addresses."""
+    (directory / "auth.toml").write_text(f'[[keys]]\nname = "k"\nhash = "{credentials.hash_of("k" * 40)}"\n')
+    secret = str(key_file(directory))
+    return {
+        "RTC_SERVER_PORT": "0",
+        "RTC_SERVER_AUTH": str(directory / "auth.toml"),
+        "RTC_SERVER_CLUSTER_KEY": secret,
+        "RTC_SERVER_INTERFACES": "",
+        "RTC_SERVER_UDP_PORTS": "",
+        "RTC_SERVER_TURN_SECRET_FILE": secret,
+        "RTC_SERVER_DRAIN_S": "0",
+        "RTC_SERVER_REDIS_PASSWORD_FILE": secret,
+    }
+
+
+@MEDIA
 async def test_probes_of_media_nodes_are_answered(pod: Pod, tmp_path: Path) -> None:
     """By a server with the settings of the manifest, but for what a node alone has; its engine is away at first, and
     its Redis, if it has one, for good: that is no reason to take no calls."""
-    (tmp_path / "auth.toml").write_text(f'[[keys]]\nname = "k"\nhash = "{credentials.hash_of("k" * 40)}"\n')
     with served() as engine:
-        here = {
-            "RTC_SERVER_PORT": "0",
-            "RTC_SERVER_AUTH": str(tmp_path / "auth.toml"),
-            "RTC_SERVER_CLUSTER_KEY": str(key_file(tmp_path)),
-            "RTC_SERVER_ENGINE_AT": f"dialogue={engine.address}",
-            "RTC_SERVER_INTERFACES": "",
-            "RTC_SERVER_UDP_PORTS": "",
-            "RTC_SERVER_TURN_SECRET_FILE": str(key_file(tmp_path)),
-            "RTC_SERVER_DRAIN_S": "0",
-            "RTC_SERVER_REDIS_PASSWORD_FILE": str(key_file(tmp_path)),
-        }
-        environment = pod.settings_environment | here
+        engine_at = {"RTC_SERVER_ENGINE_AT": f"dialogue={engine.address}"}
+        environment = pod.settings_environment | local_values(tmp_path) | engine_at
         environment.pop("RTC_SERVER_POOL", None)
         server = Server(config.from_arguments(_parser().parse_args(["serve"]), environment))
         async with started(server), aiohttp.ClientSession() as http:

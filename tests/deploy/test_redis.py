@@ -13,7 +13,6 @@ import pytest
 from lab.servers import free_port
 from lab.waiting import until_told
 from rtc_server import config
-from rtc_server.app import _check_node_url
 from rtc_server.cli.main import _parser
 from rtc_server.config import Settings
 from rtc_server.errors import RoomsPaused
@@ -37,15 +36,13 @@ def test_an_overlay_has_it() -> None:
 
 @OF_EACH
 def test_media_nodes_find_it_and_each_other(pod: Pod, tmp_path: Path) -> None:
-    """By a name that there is; and by the node's own address, which others reach."""
+    """By a name that there is; and each other as :mod:`tests.deploy.test_manifests` holds it."""
     settings = media_settings(pod.overlay)
     (service,) = [each for each in of_kind(pod.overlay, "Service") if each["metadata"]["name"] == "redis"]
     (port,) = service["spec"]["ports"]
     (listened,) = pod.container["ports"]
     assert settings.redis == f"redis://redis:{port['port']}/0"
     assert (port["targetPort"], listened["containerPort"]) == (listened["name"], port["port"])
-    assert settings.node_url == f"http://192.0.2.7:{settings.port}"
-    _check_node_url(settings)
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     assert make_store(config.Settings(redis=settings.redis, redis_password_file=str(secret))) is not None
