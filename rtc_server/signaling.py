@@ -34,6 +34,8 @@ WEBRTC: Final = web.AppKey("webrtc", WebRtc)
 SETTINGS: Final = web.AppKey("settings", Settings)
 _JSON: Final = "application/json"
 _KEEP_ALIVE_S: Final = 15.0
+_STUCK_S: Final = 30.0
+"""After which a client that takes none of what is sent to it follows no more: it counts among those who are there."""
 """Shorter than the patience of the proxies in between."""
 
 routes = Routes()
@@ -145,7 +147,7 @@ async def session_events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)  # not before there is a place: an answer that has begun cannot be a refusal
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(most_s):
-                await send_events(response, stream)
+                await send_events(request, response, stream)
     return response
 
 
@@ -155,9 +157,21 @@ def event_stream() -> web.StreamResponse:
 
 
 async def send_events(
-    response: web.StreamResponse, stream: AsyncGenerator[tuple[int, str, Any] | tuple[int, str], None]
+    request: web.Request,
+    response: web.StreamResponse,
+    stream: AsyncGenerator[tuple[int, str, Any] | tuple[int, str], None],
 ) -> None:
-    """Send each event, a number and a text, as it comes, and signs of life between them."""
+    """Send each event, a number and a text, as it comes, and signs of life between them. Raises TimeoutError for a
+    client that does not read, whose connection is then cut."""
+
+    async def write(raw: bytes) -> None:
+        try:
+            async with asyncio.timeout(_STUCK_S):
+                await response.write(raw)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # else what it has not read would be waited for
+            raise
 
     async def following() -> tuple[int, str, Any] | tuple[int, str] | None:
         return await anext(stream, None)
@@ -167,12 +181,12 @@ async def send_events(
         while True:
             done, _ = await asyncio.wait([waiting], timeout=_KEEP_ALIVE_S)
             if not done:
-                await response.write(b": still here\n\n")
+                await write(b": still here\n\n")
                 continue
             event = waiting.result()
             if event is None:
                 return
-            await response.write(f"id: {event[0]}\ndata: {event[1]}\n\n".encode())
+            await write(f"id: {event[0]}\ndata: {event[1]}\n\n".encode())
             waiting = asyncio.create_task(following(), name="event-stream")
     finally:
         waiting.cancel()

@@ -112,7 +112,7 @@ async def list_rooms(request: web.Request) -> web.Response:
 @routes.add("POST", "/api/rooms", Policy(is_offer=True))
 async def create_room(request: web.Request) -> web.Response:
     body = await _read(request, NewRoom)
-    room = _lobby(request).create(body.name, body.private)
+    room = _lobby(request).create(body.name, body.private, visitor_of(request).address)
     await _lobby(request).settle(room)
     return web.json_response(msgspec.to_builtins(room.title), status=201, headers=NO_STORE)
 
@@ -203,7 +203,7 @@ async def room_events(request: web.Request) -> web.StreamResponse:
         most_s = visitor_of_a_socket(request).principal.max_session_s
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(most_s), contextlib.aclosing(stream):
-                await send_events(response, stream)
+                await send_events(request, response, stream)
     finally:
         member.readers -= 1
         room.look_for(member, lobby.clock())

@@ -146,7 +146,7 @@ def _last_of(room: Room, member: Member) -> int:
 
 @routes.add("POST", "/create-room", Policy(is_offer=True))
 async def create_room(request: web.Request) -> web.Response:
-    room = _door(request).lobby.create(secrets.choice(seamless.ANIMALS), private=False)
+    room = _door(request).lobby.create(secrets.choice(seamless.ANIMALS), False, visitor_of(request).address)
     return web.json_response({"roomId": room.id}, headers=NO_STORE)
 
 

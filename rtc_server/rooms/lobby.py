@@ -42,6 +42,8 @@ KEPT_SOUND_BYTES: Final = 256 << 20
 """Of all rooms' messages, which each keeps a few megabytes of: of 64 rooms in which much is said."""
 _LOOK_S: Final = 1.0
 _WAKE_S: Final = 20.0
+_OTHERS: Final = 4
+"""So many times what one address has, of rooms, is free for others, once half of all are taken."""
 
 
 class Lobby:
@@ -80,6 +82,8 @@ class Lobby:
         """Until when clients wait for what is missing; None before the first has come."""
         self._most = most
         self._rooms: dict[str, Room] = {}
+        self._made_by: dict[str, str] = {}
+        """From which address, by room."""
         self._looking: asyncio.Task[None] | None = None
         metrics.rooms.set_function(lambda: len(self._rooms))
         metrics.rooms_paused.set_function(lambda: self.paused)
@@ -185,14 +189,19 @@ class Lobby:
         if self.paused:
             raise RoomsPaused
 
-    def create(self, name: str | None, private: bool) -> Room:
-        """Raises ServerFull, RoomsPaused."""
+    def create(self, name: str | None, private: bool, address: str | None = None) -> Room:
+        """``address``: the client's; None for a room that is made for a session, and goes with it. Raises ServerFull,
+        RoomsPaused."""
         self.require_unpaused()
         self._require_place()
+        if address is not None:
+            self._require_share(address)
         room_id = f"{self._place}-{secrets.token_urlsafe(12)}"
         journal = self._journal(room_id)
         room = Room(room_id, readable(name or "") or "Room", private, self.clock(), journal)
         self._enter(room, journal)
+        if address is not None:
+            self._made_by[room.id] = address
         return room
 
     async def settle(self, room: Room) -> None:
@@ -293,20 +302,32 @@ class Lobby:
 
     def _end(self, room: Room) -> None:
         room.close(self.clock())
-        self._rooms.pop(room.id, None)
+        self._forget(room)
         journal = self._journals.pop(room.id, None)
         if journal is not None:
             journal.end()
 
     def _let_go(self, room: Room) -> None:
         """Another process is the room's home."""
-        self._rooms.pop(room.id, None)
+        self._forget(room)
         self._journals.pop(room.id, None)
         room.move()
+
+    def _forget(self, room: Room) -> None:
+        self._rooms.pop(room.id, None)
+        self._made_by.pop(room.id, None)
 
     def _require_place(self) -> None:
         if len(self._rooms) >= self._most:
             raise ServerFull("This server has as many rooms as it may.")
+
+    def _require_share(self, address: str) -> None:
+        """Half of all places may be one address's. Of the other half, one has a quarter of what it leaves at most: so
+        it takes some thirty addresses to have all, and not four. Raises ServerFull."""
+        free = self._most - len(self._rooms)
+        held = sum(maker == address for maker in self._made_by.values())
+        if 2 * free <= self._most and _OTHERS * held >= free:
+            raise ServerFull("Too many of this server's rooms are of this address.")
 
     def _journal(self, room_id: str) -> StoredJournal | None:
         """A new room's."""

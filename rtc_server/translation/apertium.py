@@ -32,4 +32,4 @@ def modes() -> dict[tuple[str, str], str]:
 
 def translate(mode: str, text: str) -> str:
     """Raises ProgramError. Words that it does not know stay as they are."""
-    return run([PROGRAM, "-u", "-n", mode], text, limit_s=10.0).decode("utf-8", "replace").strip()
+    return run([PROGRAM, "-u", "-n", mode], text).decode("utf-8", "replace").strip()

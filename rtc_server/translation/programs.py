@@ -10,7 +10,11 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-LIMIT_S: Final = 5.0
+LIMIT_S: Final = 30.0
+"""By the clock, and as long as the longest that a caller waits for an utterance: it is there for a program that hangs.
+One that has its fraction of a second of work to do must not be killed because a busy machine gives it no time: what it
+says too late is the caller's to refuse, and a voice or a pair of languages that is not found at the start is missed for
+good."""
 _PIPE_BYTES: Final = 65_536
 """What a pipe takes without a reader; what is written here is less."""
 

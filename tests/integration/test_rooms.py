@@ -162,6 +162,19 @@ async def test_a_member_of_one_room_is_none_in_another(http: aiohttp.ClientSessi
         assert await error_of(answer) == (403, "unknown_member")
 
 
+@pytest.mark.parametrize("token", [b"\xff", b"\xed\xa0\x80", b"x" * 4000])
+async def test_a_token_that_is_no_text_is_none(server: Server, http: aiohttp.ClientSession, token: bytes) -> None:
+    """As a header may carry it."""
+    room = await create(http)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    lines = (f"DELETE /api/rooms/{room}/members/me HTTP/1.1", "Host: localhost", "Connection: close", "Room-Token: ")
+    writer.write("\r\n".join(lines).encode() + token + b"\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"unknown_member" in answer
+
+
 async def test_one_who_comes_later_reads_what_was_said_last_in_their_language(http: aiohttp.ClientSession) -> None:
     room = await create(http)
     ann = await join(http, room, "Ann", "en")

@@ -95,6 +95,26 @@ async def test_there_are_so_many_rooms() -> None:
         lobby.create(None, False)
 
 
+async def test_some_addresses_that_make_rooms_without_end_leave_some_for_others() -> None:
+    """Rooms that are over count no more."""
+    lobby = a_lobby(Clock(), most=100)
+
+    def make_all(address: str) -> int:
+        for count in range(100):
+            try:
+                lobby.create(None, False, address)
+            except ServerFull:
+                return count
+        return 100
+
+    assert [make_all(f"10.0.0.{number}") for number in range(1, 5)] == [50, 10, 8, 7]
+    assert make_all("10.0.0.1") == 0
+    assert all(make_all(f"10.0.1.{number}") for number in range(8)), "of 25 that were left"
+    for room in lobby:
+        lobby._end(room)
+    assert make_all("10.0.0.1") == 50
+
+
 async def test_a_language_that_is_neither_heard_nor_translated_is_refused() -> None:
     lobby = a_lobby(Clock())
     room = lobby.create(None, False)
