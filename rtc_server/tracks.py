@@ -61,7 +61,7 @@ class OutboundTrack(MediaStreamTrack):
     """The model's voice in pieces of 20 ms, paced on a monotonic clock that starts with the model's first frame, at the
     next tick of ``wheel``.
 
-    That puts packets behind frames at a known distance, within 10 ms: a clock with a phase of its own would cost up to
+    That puts packets behind frames at a known distance, within a tick: a clock with a phase of its own would cost up to
     20 ms of reserve. And all tracks of a process are woken together.
     ``on_voice`` is called once, when the model's first samples leave.
     """
@@ -71,11 +71,11 @@ class OutboundTrack(MediaStreamTrack):
     def __init__(
         self,
         playout: PlayoutBuffer,
+        wheel: Wheel,
         on_voice: Callable[[], None] = lambda: None,
-        wheel: Wheel | None = None,
     ) -> None:
         super().__init__()
-        self._wheel = wheel or Wheel()
+        self._wheel = wheel
         self._playout = playout
         self._on_voice: Callable[[], None] | None = on_voice
         self._clock: PacketClock | None = None
@@ -119,10 +119,10 @@ class EncodedTrack(OutboundTrack):
         playout: PlayoutBuffer,
         encoder: OpusEncoder,
         bitrate: int,
+        wheel: Wheel,
         on_voice: Callable[[], None] = lambda: None,
-        wheel: Wheel | None = None,
     ) -> None:
-        super().__init__(playout, on_voice, wheel)
+        super().__init__(playout, wheel, on_voice)
         self._encoder = encoder
         self._bitrate = bitrate
         self._loss = 0.0

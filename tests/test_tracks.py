@@ -73,7 +73,7 @@ def voice(frames: int = 1) -> PlayoutBuffer:
 
 
 def encoded(playout: PlayoutBuffer) -> EncodedTrack:
-    return EncodedTrack(playout, make_encoder(32_000), 32_000, wheel=Wheel(now))
+    return EncodedTrack(playout, make_encoder(32_000), 32_000, Wheel(now))
 
 
 def started(track: Track) -> Track:
@@ -98,7 +98,7 @@ async def test_encoded_packets_are_paced_and_stamped() -> None:
 @in_virtual_time
 async def test_raw_frames_are_stamped_on_their_own_clock() -> None:
     """For telephone codecs: 480 samples of 24 kHz mono a frame."""
-    track = started(RawTrack(voice(), wheel=Wheel(now)))
+    track = started(RawTrack(voice(), Wheel(now)))
     frames = [await track.recv() for _ in range(8)]
     for number, frame in enumerate(frames):
         assert isinstance(frame, av.AudioFrame)
@@ -112,7 +112,7 @@ async def test_raw_frames_are_stamped_on_their_own_clock() -> None:
 @in_virtual_time
 async def test_an_empty_buffer_sends_silence() -> None:
     """A gap would make the receiver conceal, and keeps no path open."""
-    track = started(RawTrack(PlayoutBuffer(40), wheel=Wheel(now)))
+    track = started(RawTrack(PlayoutBuffer(40), Wheel(now)))
     for _ in range(10):
         frame = await track.recv()
         assert isinstance(frame, av.AudioFrame)
@@ -192,7 +192,7 @@ class NotingEncoder:
 async def test_the_encoder_is_told_once_that_it_may_pause_and_once_that_it_may_not() -> None:
     """After ten packets in which no sample is audible; one sample is, where all the others are zero."""
     encoder, playout = NotingEncoder(), PlayoutBuffer(0)
-    track = started(EncodedTrack(playout, encoder, 32_000, wheel=Wheel(now)))
+    track = started(EncodedTrack(playout, encoder, 32_000, Wheel(now)))
     click = audio.silence(audio.PACKET_SAMPLES)
     told = []
     for number in range(60):
@@ -210,7 +210,7 @@ async def test_the_encoder_is_told_once_that_it_may_pause_and_once_that_it_may_n
 
 def test_the_encoder_follows_reported_loss_up_at_once_and_down_slowly() -> None:
     encoder = NotingEncoder()
-    track = EncodedTrack(PlayoutBuffer(0), encoder, 32_000)
+    track = EncodedTrack(PlayoutBuffer(0), encoder, 32_000, Wheel())
     for fraction in (0.0, 0.2, 0.0, 0.0, 0.0, 0.0):
         track.on_loss_report(fraction)
     assert encoder.loss == [0, 20, 16, 13, 10, 8]
@@ -222,7 +222,7 @@ def test_the_encoder_follows_reported_loss_up_at_once_and_down_slowly() -> None:
 async def test_the_first_voice_is_told_once() -> None:
     told: list[float] = []
     playout = PlayoutBuffer(0)
-    track = started(RawTrack(playout, lambda: told.append(now()), Wheel(now)))
+    track = started(RawTrack(playout, Wheel(now), lambda: told.append(now())))
     for _ in range(5):
         await track.recv()
     assert not told
@@ -236,7 +236,7 @@ async def test_the_first_voice_is_told_once() -> None:
 
 @in_virtual_time
 async def test_a_stopped_track_ends() -> None:
-    track = started(RawTrack(voice(), wheel=Wheel(now)))
+    track = started(RawTrack(voice(), Wheel(now)))
     track.stop()
     with pytest.raises(MediaStreamError):
         await track.recv()

@@ -75,9 +75,10 @@ class PacedTransport(SocketTransport):
 
     async def _feed(self) -> None:
         """What came early is given on as its time comes."""
+        wheel = self.wheel
         try:
             while self._paced.waiting_s and self.owner is not None:
-                await asyncio.sleep(_FEED_S)
-                self._give(self._paced.poll(time.monotonic()))
+                await wheel.sleep_until(wheel.now() + _FEED_S)
+                self._give(self._paced.poll(wheel.now()))
         finally:
             self._feeding = None

@@ -36,6 +36,8 @@ from rtc_server.protocols.events import ServerEvent
 from rtc_server.sessions.session import Session
 from rtc_server.sessions.state import EndReason
 from rtc_server.sessions.transport import TransportFigures, TransportOwner, Unreached
+from rtc_server.signaling import REGISTRY
+from rtc_server.system.wheel import Wheel
 from rtc_server.web.gate import visitor_of_a_socket
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,11 @@ class SocketTransport(abc.ABC):
     @abc.abstractmethod
     def voice(self, pcm: FloatArray) -> Message:
         """A frame of the model's voice as it is sent."""
+
+    @property
+    def wheel(self) -> Wheel:
+        """By which all of this process are woken."""
+        return self._request.app[REGISTRY].wheel
 
     @property
     def channel_open(self) -> bool:
@@ -222,12 +229,12 @@ class SocketTransport(abc.ABC):
 
     async def _write_frame(self) -> None:
         """One frame, when it is due; if more wait, this is called again."""
-        wait_s = self._next_frame_at - time.monotonic()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        wheel = self.wheel
+        if wheel.now() < self._next_frame_at:
+            await wheel.sleep_until(self._next_frame_at)
         if not self._frames:  # cleared meanwhile
             return
-        self._next_frame_at = time.monotonic() + _LEAST_INTERVAL_S
+        self._next_frame_at = wheel.now() + _LEAST_INTERVAL_S
         frame = self._frames.popleft()
         if self._frames or self._texts:
             self._news.set()

@@ -1,4 +1,4 @@
-"""Wakes all that waits for a moment together: one timer, on a grid of 10 ms, for every track and session of a process.
+"""Wakes all that waits for a moment together: one timer, on a grid of 5 ms, for every track and session of a process.
 
 To wake a loop costs more than what most of its sleepers do then. So they wait for a tick instead of a moment of their
 own, and those of a tick are woken at once. Knows nothing of what is done then; the clock is given to it.
@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-TICK_S: Final = 0.010
+TICK_S: Final = 0.005
+"""A quarter of what a packet lasts. At 10 ms a track is woken together with twice as many others, which saves next to
+nothing, and is twice as late for the moment that it wants."""
 EARLY_S: Final = 0.001
 """Event loops count in milliseconds, and by a coarser clock may wake by one too early."""
 _TOLERANCE: Final = 1e-3

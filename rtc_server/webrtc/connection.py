@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from rtc_server import audio
@@ -40,13 +40,13 @@ _LOSS_REPORT_S: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a connection is made of: its peer, a decoder by the name of its codec, an encoder of so many bit/s and such
-    complexity; and the wheel that it is woken by, whose clock it goes by."""
+    """What a connection is made of: the wheel that it is woken by, whose clock it goes by; its peer, a decoder by the
+    name of its codec, an encoder of so many bit/s and such complexity."""
 
+    wheel: Wheel
     make_peer: Callable[..., Peer] = Peer
     make_decoder: Callable[[str], PacketDecoder] = make_decoder
     make_encoder: Callable[[int, int], OpusEncoder] = make_encoder
-    wheel: Wheel = field(default_factory=Wheel)
 
 
 class Connection:
@@ -60,11 +60,11 @@ class Connection:
         settings: Settings,
         addresses: MediaAddresses,
         log_id: str,
+        parts: Parts,
         language: ChannelLanguage | None = None,
-        parts: Parts | None = None,
         voice: OutgoingVoice | None = None,
     ) -> None:
-        self._parts = parts = parts or Parts()
+        self._parts = parts
         self.etag = f'"{secrets.token_hex(8)}"'
         """Of the ICE generation, in the form that HTTP gives it."""
         self.connected = False
@@ -228,9 +228,9 @@ class Connection:
     def _own_voice(self, settings: Settings) -> OwnVoice:
         playout, wheel = PlayoutBuffer(settings.playout_margin_ms), self._parts.wheel
         if self._offer.codec != "OPUS":
-            return OwnVoice(playout, RawTrack(playout, self._on_voice, wheel))
+            return OwnVoice(playout, RawTrack(playout, wheel, self._on_voice))
         encoder = self._parts.make_encoder(settings.bitrate_bps, settings.opus_complexity)
-        return OwnVoice(playout, EncodedTrack(playout, encoder, settings.bitrate_bps, self._on_voice, wheel))
+        return OwnVoice(playout, EncodedTrack(playout, encoder, settings.bitrate_bps, wheel, self._on_voice))
 
     def _on_voice(self) -> None:
         if self._owner is not None:

@@ -118,8 +118,8 @@ class WebRtc:
         voice: OutgoingVoice | None = None,
     ) -> Connection:
         towards = self._addresses.towards(visitor.address)
-        parts = Parts(wheel=self._registry.wheel)
-        return Connection(owner, offer, self._settings, towards, log_id, language, parts, voice)
+        parts = Parts(self._registry.wheel)
+        return Connection(owner, offer, self._settings, towards, log_id, parts, language, voice)
 
     def _shared_voice(self, listeners: Listeners) -> SharedVoice:
         """The one of a session's listeners."""

@@ -113,7 +113,7 @@ class SharedVoice:
         self._losses[track] = 0.0
         if self._source is None:
             self.playout = PlayoutBuffer(self._margin_ms)
-            self._source = EncodedTrack(self.playout, self._make_encoder(), self._bitrate, wheel=self._wheel)
+            self._source = EncodedTrack(self.playout, self._make_encoder(), self._bitrate, self._wheel)
             self._sending = asyncio.create_task(self._send(self._source), name="shared-voice")
 
     def leave(self, track: SharedTrack) -> None:

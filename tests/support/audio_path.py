@@ -248,7 +248,7 @@ class _Run:
         )
         await session.open()
         offer = read_offer(next(iter(RECORDED.values())))
-        parts = Parts(make_peer, lambda _codec: NumberedDecoder(), lambda _bitrate, _complexity: PlainEncoder(), wheel)
+        parts = Parts(wheel, make_peer, lambda _codec: NumberedDecoder(), lambda _bitrate, _complexity: PlainEncoder())
         connection = Connection(session, offer, self._settings, MediaAddresses(), session_id.log_id, parts=parts)
         session.attach(connection)
         session.start()

@@ -18,6 +18,7 @@ from rtc_server.errors import BadSdp, EngineUnavailable, NoAudio, NoCommonCodec
 from rtc_server.media.playout import PlayoutBuffer
 from rtc_server.protocols.offer import read_offer
 from rtc_server.protocols.trickle import SectionCandidate
+from rtc_server.system.wheel import Wheel
 from rtc_server.tracks import RawTrack
 from rtc_server.webrtc import peer as peer_module
 from rtc_server.webrtc.ice import MAX_CANDIDATES, MediaAddresses, parse_candidate
@@ -34,7 +35,7 @@ class Listener:
 @contextlib.asynccontextmanager
 async def peer_for(sdp: str) -> AsyncIterator[Peer]:
     """Raises what reading the offer raises."""
-    voice = RawTrack(PlayoutBuffer(32), lambda: None)
+    voice = RawTrack(PlayoutBuffer(32), Wheel())
     peer = Peer(Listener(), read_offer(sdp), voice, MediaAddresses(interfaces=("127.0.0.1",)), 4.0, "0-0-test", "text")  # type: ignore[arg-type]
     try:
         yield peer
