@@ -56,6 +56,12 @@ GATHERED: Final = (
 WHIP: Final = Door("WHIP", "whip")
 """Its address names a service, the echo's: it is asked nothing."""
 ECHOING: Final = (*DOORS, WHIP, *GATHERED)
+WRITING: Final = (
+    Door("Kyutai's speech-to-text, WebSocket", "asr", 4),
+    Door("OpenAI translation, WebSocket", "translation"),
+)
+"""What is said through these comes back as words, or in another language: of them there is the cost alone, with speech
+for the recogniser."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,14 +94,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 async def _measure(arguments: argparse.Namespace) -> dict[Door, Measured]:
-    measured = {door: Measured() for door in ECHOING}
+    measured = {door: Measured() for door in (*ECHOING, *WRITING)}
     async with running(SYSTEMS[OURS]) as echo, answering() as pico:
         for number in range(arguments.rounds):
             print(f"round {number + 1}", file=sys.stderr)
-            for door in _in_turn([*measured], number):
-                await _echo(echo, door, arguments, measured[door])
+            for door in _in_turn(ECHOING, number):
+                await _call(echo, door, arguments, measured[door])
             for door in _in_turn(DOORS, number) if arguments.questions else ():
                 measured[door].answers_s += await ask(pico.url, door, arguments.questions)
+    async with answering("--stt", "pico-stt", "--stt-slots", str(arguments.sessions)) as writing:
+        for _ in range(arguments.rounds):
+            for door in WRITING:
+                await _call(writing, door, arguments, measured[door], "speech")
     return measured
 
 
@@ -104,10 +114,11 @@ def _in_turn(doors: Sequence[Door], number: int) -> Sequence[Door]:
     return [*doors[first:], *doors[:first]]
 
 
-async def _echo(server: RunningServer, door: Door, arguments: argparse.Namespace, into: Measured) -> None:
-    load = await Load.start(
-        LoadSpec(server.url, door.way, arguments.sessions, arguments.warm, "warble", pieces=door.pieces)
-    )
+async def _call(
+    server: RunningServer, door: Door, arguments: argparse.Namespace, into: Measured, tape: str = "warble"
+) -> None:
+    spec = LoadSpec(server.url, door.way, arguments.sessions, arguments.warm, tape, pieces=door.pieces)
+    load = await Load.start(spec)
     began, cpu_s = time.monotonic(), server.cpu_s(children=False)
     await asyncio.sleep(arguments.seconds)
     used_s, lasted_s = server.cpu_s(children=False) - cpu_s, time.monotonic() - began
@@ -124,12 +135,17 @@ async def ask(url: str, door: Door, questions: int) -> list[float | None]:
 
 @contextlib.asynccontextmanager
 async def answering(*options: str) -> AsyncIterator[RunningServer]:
-    """A server with Pico, loaded. Raises TimeoutError."""
+    """A server with Pico, and all its models loaded. Raises TimeoutError."""
     async with running(SYSTEMS[OURS], (*PICO, *options)) as server, aiohttp.ClientSession() as http:
         async with asyncio.timeout(_READY_S):
-            while (await http.get(f"{server.url}/readyz")).status != 200:  # noqa: ASYNC110 - in another process
+            while not await _all_ready(http, server.url):  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0.2)
         yield server
+
+
+async def _all_ready(http: aiohttp.ClientSession, url: str) -> bool:
+    async with http.get(f"{url}/status") as answer:
+        return all(engine["state"] == "ready" for engine in (await answer.json())["engines"].values())
 
 
 async def _for_long(minutes: float) -> dict[Door, LoadResult]:
@@ -147,11 +163,14 @@ async def _for_long(minutes: float) -> dict[Door, LoadResult]:
 def _publish(measured: dict[Door, Measured], arguments: argparse.Namespace) -> None:
     def row(door: Door, found: Measured) -> list[str]:
         answered = [answer for answer in found.answers_s if answer is not None]
-        return [
-            door.name,
+        delays = [
             spread([echo.p50_s * 1000 for echo in found.echoes], "ms"),
             spread([echo.p99_s * 1000 for echo in found.echoes], "ms"),
             f"{(found.p50_s - measured[OFFER].p50_s) * 1000:+.0f} ms",
+        ]
+        return [
+            door.name,
+            *(("–", "–", "–") if door in WRITING else delays),
             spread([share * 100 for share in found.cpu], "%", 1),
             spread([answer * 1000 for answer in answered], "ms"),
             f"{len(answered)} of {len(found.answers_s)}" if found.answers_s else "–",

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.tape import OPUS_HZ, PACKET_SAMPLES, Decoder, FloatArray, SoundDecoder, Tape
 from rtc_server.media.codecs import opus_ticks
-from rtc_server.protocols import moshi
+from rtc_server.protocols import asr, moshi
 from rtc_server.protocols.ogg import OggReader, OggWriter
 
 Message = str | bytes
@@ -127,8 +127,44 @@ class Moshi:
         return [(packet, opus_ticks(packet)) for packet in packets if not packet.startswith(b"Opus")]
 
 
+class Translation(_Events):
+    """What comes back is no echo: it is in another language, and is left unheard."""
+
+    path = "/v1/realtime/translations?model=gpt-realtime-translate"
+    started, append, voice = "session.created", "session.input_audio_buffer.append", ""
+
+    def opening(self) -> Sequence[Message]:
+        return [json.dumps({"type": "session.update", "session": {"audio": {"output": {"language": "pt"}}}})]
+
+
+class Asr:
+    """Kyutai's streaming speech-to-text: msgpack, with samples in floating point. Words come back, and no sound."""
+
+    path = "/api/asr-streaming"
+    decoder = PcmDecoder
+
+    def __init__(self, tape: Tape) -> None:
+        self._pcm = [np.frombuffer(raw, "<i2").astype(np.float32) / 32768 for raw in tape.pcm]
+
+    def opening(self) -> Sequence[Message]:
+        return []
+
+    def may_speak(self, message: Message) -> bool:
+        assert isinstance(message, bytes)
+        return isinstance(asr.parse_server_message(message), asr.Ready)
+
+    def say(self, pieces: Sequence[int]) -> Message:
+        pcm = np.concatenate([self._pcm[number % len(self._pcm)] for number in pieces])
+        return asr.encode_client_message(asr.Audio(pcm))
+
+    def heard(self, message: Message) -> Sequence[tuple[bytes, int]]:
+        return []
+
+
 WIRES: Final[Mapping[str, Callable[[Tape], Wire]]] = {
     "moshi": Moshi,
     "live-websocket": Live,
     "realtime-websocket": Realtime,
+    "translation": Translation,
+    "asr": Asr,
 }
