@@ -127,7 +127,7 @@ def plan_all(settings: Settings, cuda_devices: int) -> list[EngineSpec]:
         specs.append(beside)
     simultaneous = plan_simultaneous(settings, cuda_devices)
     no_services = [] if simultaneous is None else [simultaneous]
-    _leave_room(specs, [*specs[1:], *no_services])
+    _leave_room(specs, [*specs[1:], *no_services], _translators(settings))
     if ECHO not in remote:
         in_process = settings.engine != "process" or bool(specs)
         specs.append(EngineSpec(ECHO, "rtc_server.models.echo:load", SlotOptions(settings.echo_slots), in_process))
@@ -190,12 +190,21 @@ def _pages(settings: Settings, device: str) -> int | None:
     return int(settings.kv_pages)
 
 
-def _leave_room(specs: list[EngineSpec], others: Iterable[EngineSpec]) -> None:
-    """Have the one that takes what memory is free leave some for the ``others``, which are on the same device."""
+def _translators(settings: Settings) -> tuple[str, ...]:
+    """The models of rooms that are on the device."""
+    name = "" if settings.rooms == "off" else resolve_translator(settings)
+    return () if name in ("", cascade.NAME) else tuple(models_of(name))
+
+
+def _leave_room(specs: list[EngineSpec], others: Iterable[EngineSpec], translators: tuple[str, ...]) -> None:
+    """Have the one that takes what memory is free leave some for the ``others`` and the ``translators``, which are on
+    the same device."""
     for index, spec in enumerate(specs):
         if isinstance(spec.options, KyutaiOptions) and spec.options.pages is None:
             beside = tuple(other.options for other in others if isinstance(other.options, KyutaiOptions))
-            specs[index] = dataclasses.replace(spec, options=dataclasses.replace(spec.options, beside=beside))
+            specs[index] = dataclasses.replace(
+                spec, options=dataclasses.replace(spec.options, beside=beside, translators=translators)
+            )
 
 
 def _cpu_slots(model: str) -> int:

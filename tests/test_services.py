@@ -112,8 +112,25 @@ def test_pages_leave_memory_to_all_models_of_the_device() -> None:
         ("kyutai/stt-1b-en_fr", 64, 0),
         ("kyutai/hibiki-1b-pytorch-bf16", 8, 0),
     ]
+    assert dialogue.translators == ()
     assert unpack(pack(dialogue)) == dialogue
     assert kyutai(plan(dataclasses.replace(settings, device="cpu"), 1)[0]).beside == ()
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ({"translate": "google/madlad400-3b-mt,./opus"}, ("google/madlad400-3b-mt", "./opus")),
+        ({"translate": "google/madlad400-3b-mt", "rooms": "off"}, ()),
+        ({"translate": "cascade"}, ()),
+        ({"translate": "none"}, ()),
+        ({"translate": "google/madlad400-3b-mt", "device": "cpu"}, ()),
+    ],
+)
+def test_pages_leave_memory_to_what_translates_on_the_device(told: dict[str, Any], counted: tuple[str, ...]) -> None:
+    dialogue = kyutai(plan(Settings(model="pico", **told), 1)[0])
+    assert dialogue.translators == counted
+    assert unpack(pack(dialogue)) == dialogue
 
 
 def test_without_a_model_there_is_nothing_to_plan() -> None:

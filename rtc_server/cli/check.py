@@ -40,7 +40,7 @@ from rtc_server.services import (
 from rtc_server.system import hardware, memory
 from rtc_server.system.memory import size_text
 from rtc_server.translation import cascade, fast_translate, pocket_options
-from rtc_server.translation.checkpoint_options import notice_of
+from rtc_server.translation.checkpoint_options import name_of, notice_of
 from rtc_server.translation.routes import reachable
 from rtc_server.translation.simultaneous import describe
 from rtc_server.usage import invocation
@@ -214,6 +214,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
     try:
         import torch  # noqa: PLC0415 - takes seconds, and a broken install must be a finding
 
+        from rtc_server.models.kyutai.beside import weights_bytes  # noqa: PLC0415
         from rtc_server.models.kyutai.estimate import footprint  # noqa: PLC0415
         from rtc_server.models.kyutai.fit import paged_needs  # noqa: PLC0415
     except ImportError:
@@ -223,6 +224,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         usable = torch.cuda.is_available()
         yield Finding(usable, "torch sees the device", "Install a CUDA build of torch that fits the driver.")
     wants: list[Want] = []
+    translators_bytes = 0
     for spec in plan_all(settings, devices):
         if not isinstance(spec.options, KyutaiOptions):
             continue
@@ -239,12 +241,20 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         if needs is not None:
             sizes += f", and {size_text(needs.page_bytes)} for each further {_PAGE_S:.0f} s that it remembers"
         yield Finding(True, f"{spec.service} ({spec.options.model}): {sizes}")
+        for name in spec.options.translators:
+            needed = weights_bytes(name)
+            if needed is None:
+                hint = "Memory is left to it only if its files can be read, or the hub says how large it is."
+                yield Finding(False, f"translator ({name_of(name)}): its size is not known", hint)
+                continue
+            translators_bytes += needed + RESERVE_BYTES
+            yield Finding(True, f"translator ({name_of(name)}): {size_text(needed)} of weights")
     if settings.device == "cpu" or not devices:
         yield from how_many_fit("this machine", memory.free_bytes() or 0, wants)
         return
     for index in range(torch.cuda.device_count()):
         if settings.device in {"auto", "cuda", f"cuda:{index}"}:
-            yield from how_many_fit(f"device {index}", torch.cuda.mem_get_info(index)[0], wants)
+            yield from how_many_fit(f"device {index}", torch.cuda.mem_get_info(index)[0], wants, translators_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,13 +277,13 @@ class Want:
         return self.weights_bytes + self.reserve_bytes + self.slots * self.session_bytes
 
 
-def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want]) -> Iterator[Finding]:
+def how_many_fit(where: str, free_bytes: int, wants: Sequence[Want], beside_bytes: int = 0) -> Iterator[Finding]:
     """Count the sessions of each model that memory has room for, beside the others with the slots that they are to
-    have."""
+    have, and ``beside_bytes`` of what has none."""
     if not free_bytes:
         return
     for want in wants:
-        others = sum(other.in_all_bytes for other in wants if other is not want)
+        others = beside_bytes + sum(other.in_all_bytes for other in wants if other is not want)
         there = f"{where}, {size_text(free_bytes)} free: memory for"
         left = free_bytes - others - want.weights_bytes
         if want.paged is not None and room_for_pages(want.paged, left) >= want.slots:

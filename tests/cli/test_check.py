@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lab.engine_process import key_file
 from rtc_server import bundled
@@ -119,6 +121,25 @@ def test_echo_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_cuda_it_runs_moshi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
     assert reported(Settings()).startswith(f"ok       --model auto runs {DEFAULT_MODEL}")
+
+
+def test_a_translator_on_the_device_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Half of what its weights take in full precision."""
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    save_file({"a": torch.zeros(1000, 1024)}, tmp_path / "model.safetensors")
+    known, unknown = tmp_path, tmp_path / "empty"
+    unknown.mkdir()
+    said, _ = check.report(Settings(model="pico", translate=f"{known},{unknown}"))
+    assert f"ok       translator ({known.name}): 2.0 MiB of weights" in said
+    assert "missing  translator (empty): its size is not known" in said
+    assert "translator (" not in check.report(Settings(model="pico", translate=str(known), device="cpu"))[0]
+
+
+def test_what_is_beside_the_models_is_taken_from_their_memory() -> None:
+    want = check.Want("dialogue", slots=4, weights_bytes=2**30, session_bytes=2**28)
+    free = want.in_all_bytes
+    assert [one.ok for one in check.how_many_fit("device 0", free, [want])] == [True]
+    assert [one.ok for one in check.how_many_fit("device 0", free, [want], 1)] == [False]
 
 
 def test_engines_elsewhere_are_asked(tmp_path: Path) -> None:

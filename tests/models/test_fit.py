@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rtc_server import bundled
 from rtc_server.config import DEFAULT_MODEL
 from rtc_server.errors import ModelLoadError
 from rtc_server.models.kyutai import fit
+from rtc_server.models.kyutai.beside import weights_bytes
 from rtc_server.models.kyutai.checkpoint import open_checkpoint
 from rtc_server.models.kyutai.estimate import footprint
 from rtc_server.models.kyutai.fit import count_pages, load_if_it_fits, paged_needs, require_room
@@ -122,6 +125,32 @@ def test_models_beside_are_left_their_memory(moshi_checkpoint: Path, stt_checkpo
     assert counted(beside, DeviceMemory(free + theirs)) == 10
     nothing = dataclasses.replace(beside, beside=(KyutaiOptions("no/such directory", 1),))
     assert counted(nothing, DeviceMemory(free)) == 10
+
+
+def test_translators_beside_are_left_their_memory(moshi_checkpoint: Path, tmp_path: Path) -> None:
+    """In half precision, although their files have all of it; one that cannot be sized up will not be loaded either."""
+    page = footprint(left_open(moshi_checkpoint)).page_bytes
+    whole, parts, nothing = (tmp_path / name for name in ("whole", "parts", "nothing"))
+    for place, names in ((whole, ["model"]), (parts, ["model-00001-of-00002", "model-00002-of-00002"]), (nothing, [])):
+        place.mkdir()
+        for name in names:
+            save_file({"a": torch.zeros(page // 2), "b": torch.zeros(page // 4, 2)}, place / f"{name}.safetensors")
+    save_file({"a": torch.zeros(page)}, whole / "model-00001-of-00001.safetensors")  # the same again, as some have it
+    alone = left_open(moshi_checkpoint)
+    beside = left_open(moshi_checkpoint, translators=(str(whole), str(parts), str(nothing)))
+    needs = paged_needs(footprint(alone), 3)
+    assert needs is not None
+    free = needs.rest_bytes + reserve_bytes(3) + 10 * page
+    assert counted(alone, DeviceMemory(free)) == 10
+    assert counted(beside, DeviceMemory(free)) == 3
+    assert counted(beside, DeviceMemory(free + 2 * RESERVE_BYTES)) == 4
+    assert counted(beside, DeviceMemory(free + 2 * RESERVE_BYTES + 6 * page)) == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, (5).to_bytes(8, "little") + b"[[[[[", b"\2" + bytes(7) + b"[]"])
+def test_files_that_are_no_weights_take_nothing(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert weights_bytes(str(tmp_path)) is None
 
 
 def test_one_page_a_slot_is_what_a_model_needs_that_takes_what_is_free(

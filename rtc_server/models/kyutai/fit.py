@@ -15,6 +15,7 @@ from moshi.models import loaders
 
 from rtc_server.audio import FRAME_MS
 from rtc_server.errors import ModelLoadError
+from rtc_server.models.kyutai.beside import weights_bytes
 from rtc_server.models.kyutai.checkpoint import checkpoint_directory, checkpoint_name, open_checkpoint
 from rtc_server.models.kyutai.estimate import Footprint, footprint, footprint_of
 from rtc_server.models.kyutai.model import KyutaiModel, load
@@ -83,8 +84,7 @@ def paged_needs(held: Footprint, slots: int) -> PagedNeeds | None:
 def _others_bytes(options: KyutaiOptions) -> int:
     """What the models beside this one take. One that cannot be sized up will not be loaded either."""
     found = 0
-    for other in options.beside:
-        needed = _needed_bytes(other)
+    for needed in (*map(_needed_bytes, options.beside), *map(weights_bytes, options.translators)):
         found += 0 if needed is None else needed + RESERVE_BYTES
     return found
 

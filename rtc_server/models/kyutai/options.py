@@ -26,7 +26,7 @@ class KyutaiOptions:
     ``cfg_coef``: classifier-free guidance of a conditioned model (Hibiki); other than 1 doubles the batch.
     ``pages``: how many pages of attention's memory there are for all slots; 0: each slot has as much as it can fill;
     None: as many as the device has memory for when the weights are there. ``beside``: other models that the same server
-    has on the same device, for which memory is left then.
+    has on the same device, for which memory is left then; ``translators``: those of the transformers package.
     """
 
     model: str
@@ -45,3 +45,4 @@ class KyutaiOptions:
     cfg_coef: float = 1.0
     pages: int | None = 0
     beside: tuple[KyutaiOptions, ...] = ()
+    translators: tuple[str, ...] = ()
