@@ -211,12 +211,13 @@ async def room_events(request: web.Request) -> web.StreamResponse:
 
 
 async def _events_of(room: Room, member: Member, seen: int | None) -> AsyncGenerator[tuple[int, str], None]:
-    """From the beginning, or behind the last that was ``seen``; with their numbers."""
-    if seen is None or seen > member.mailbox.last:  # one that no event here has had
-        seen = member.mailbox.last
+    """From the beginning, or behind the last that was ``seen`` where nothing since is lost; with their numbers."""
+    mailbox = member.mailbox
+    if seen is None or seen > mailbox.last or mailbox.has_lost(seen):
+        seen = mailbox.last
         for event in list(room.greeting(member)):  # as of now: what comes next has a number after these
             yield seen, _text(event)
-    async with contextlib.aclosing(member.mailbox.follow(seen)) as events:
+    async with contextlib.aclosing(mailbox.follow(seen)) as events:
         async for number, event in events:
             yield number, _text(event)
 

@@ -53,6 +53,10 @@ class Mailbox:
         finally:
             self._news.discard(news)
 
+    def has_lost(self, seq: int) -> bool:
+        """Whether some that came after ``seq`` are not kept any more."""
+        return len(self._events) == KEPT and self._events[0][0] > seq + 1
+
     @property
     def last(self) -> int:
         """The number of the newest event; 0 before the first."""

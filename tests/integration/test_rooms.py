@@ -17,6 +17,7 @@ from lab.serving import started
 from rtc_server.app import Server
 from rtc_server.audio import from_int16, level_dbfs
 from rtc_server.config import Settings
+from rtc_server.rooms.mailbox import KEPT
 from rtc_server.rooms.member import VISITS_AT_ONCE
 from tests.support.calls import offering
 from tests.support.rooms import api_of, create, join, require_translator, until_event
@@ -97,6 +98,30 @@ async def test_a_reader_goes_on_behind_the_last_event_seen(http: aiohttp.ClientS
     second = await ann.say("two")
     async with ann.events(seen) as events:
         assert (await until_event(events, "message"))["id"] == second
+
+
+async def test_a_reader_who_has_missed_more_than_is_kept_is_told_of_it_all_the_same(
+    server: Server, http: aiohttp.ClientSession
+) -> None:
+    """As in a room in which many come, go and speak: it begins anew, with what was said last."""
+    assert server.rooms is not None
+    room = await create(http)
+    ann, ana = await join(http, room, "Ann", "en"), await join(http, room, "Ana", "en")
+    async with ana.events() as events:
+        seen = (await until_event(events, "room"))["seen"]
+    message = await ann.say("Good morning")
+    where = server.rooms.lobby.room(room)
+    speaker = where.member(ann.token)
+    for _ in range(KEPT):
+        where.set_speaking(speaker, True)
+        where.set_speaking(speaker, False)
+    async with ana.events(last=seen) as events:
+        assert (await anext(events))["type"] == "room"
+        read = await until_event(events, "message", id=message)
+    assert read["text"] == "Good morning"
+    message = await ann.say("How are you?")
+    async with ana.events(last=read["seen"]) as events:
+        assert (await anext(events))["id"] == message, "nothing was missed"
 
 
 async def test_a_language_is_changed_and_what_is_said_comes_in_it(http: aiohttp.ClientSession) -> None:
