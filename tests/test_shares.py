@@ -18,13 +18,14 @@ from tests.support.shares import ALONE, COMPUTE, GIVES_WAY, HOLDS, LONG, WAIT, S
 
 _INSTRUMENTS = ("lab.sound.card", "lab.sound.likeness")
 SOLO = sorted(ALONE)[:2]
+HOLDING = next(file for file in HOLDS if file.startswith("tests/integration/test_"))
 TESTS = [
     *(f"tests/usage/test_a.py::test_{n}" for n in range(7)),
     *(f"{SOLO[0]}::test_{n}" for n in range(4)),
     *(f"tests/training/test_long.py::test_{n}" for n in range(9)),
     f"{SOLO[1]}::test_only",
     "tests/models/test_single.py::test_only",
-    *(f"{HOLDS[-1]}::test_{n}" for n in range(5)),
+    *(f"{HOLDING}::test_{n}" for n in range(5)),
     "tests/browser/test_last.py::test_only",
     *(f"tests/test_{n}.py::test_only" for n in range(6)),
 ]
@@ -158,13 +159,13 @@ def test_what_holds_runs_beside_what_hears_when_nothing_is_left_that_computes(
     """Unless that is turned off; and what does neither waits for it."""
     monkeypatch.setattr(shares, "HOLDS_BESIDE", beside)
     hears = [f"{SOLO[0]}::test_{n}" for n in range(40)]
-    others = ["tests/usage/test_a.py::test_a", f"{HOLDS[-1]}::test_b", "tests/models/test_c.py::test_c"]
+    others = ["tests/usage/test_a.py::test_a", f"{HOLDING}::test_b", "tests/models/test_c.py::test_c"]
     run = Run([*others, *hears], 2)
     first, second = run.workers
     begun = [file_of(run.tests[index]) for index in second.queue]
-    assert begun == ["tests/models/test_c.py", *([HOLDS[-1]] if beside else [])]
+    assert begun == ["tests/models/test_c.py", *([HOLDING] if beside else [])]
     assert {file_of(run.tests[index]) for index in first.queue} == {SOLO[0]}
-    assert list(run.shares.workqueue) == ["tests/usage/test_a.py", *([] if beside else [HOLDS[-1]])]
+    assert list(run.shares.workqueue) == ["tests/usage/test_a.py", *([] if beside else [HOLDING])]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -184,7 +185,7 @@ def test_what_computes_comes_before_what_waits() -> None:
     order = list(dict.fromkeys(file_of(test) for test, _ in run.done))
     assert set(order[:2]) == set(SOLO)
     assert order[2:4] == ["tests/training/test_long.py", "tests/models/test_single.py"]
-    assert order[-2:] == ["tests/browser/test_last.py", HOLDS[-1]]
+    assert order[-2:] == ["tests/browser/test_last.py", HOLDING]
 
 
 def test_what_takes_long_is_there_and_comes_first_of_its_room() -> None:

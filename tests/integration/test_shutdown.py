@@ -140,7 +140,7 @@ async def test_a_signal_while_the_model_loads_stops_the_server() -> None:
 async def test_a_signal_to_the_whole_group_is_the_servers_to_handle(number: signal.Signals) -> None:
     """A Ctrl-C, or a service manager as it is set up by default: no engine ends under its conversations."""
     ear = Ear()
-    async with server_process(*BOTH_ENGINES, "--drain-s", "60", start_new_session=True) as server:
+    async with server_process(*BOTH_ENGINES, "--drain-s", "60", process_group=0) as server:
         await server.wait_ready()
         engines = engines_of(server.process.pid)
         assert len(engines) == 2
@@ -164,7 +164,7 @@ async def test_a_hangup_of_the_whole_group_reads_files_again_and_no_client_notic
     keys.write_text(KEYS)
     ear = Ear()
     arguments = (*BOTH_ENGINES, "--auth", str(keys))
-    async with server_process(*arguments, start_new_session=True) as server:
+    async with server_process(*arguments, process_group=0) as server:
         await server.wait_ready()
         engines = engines_of(server.process.pid)
         async with VoiceClient(server.url, tone(440), on_voice=ear, token=KEY) as client:
@@ -181,7 +181,7 @@ async def test_a_group_that_gets_signals_while_its_engines_start_has_them(tmp_pa
     """There is no moment in which a signal ends a child that is only just beginning."""
     keys = tmp_path / "auth.toml"
     keys.write_text(KEYS)
-    async with server_process(*BOTH_ENGINES, "--auth", str(keys), start_new_session=True) as server:
+    async with server_process(*BOTH_ENGINES, "--auth", str(keys), process_group=0) as server:
         ready = asyncio.create_task(server.wait_ready())
         await until(lambda: engines_of(server.process.pid), "an engine's process")
         while not ready.done():

@@ -130,7 +130,7 @@ async def test_a_signal_stops_it_and_leaves_no_process(
         *(sys.executable, "-m", "rtc_server", "transcribe", str(path), "--stt", str(checkpoint), "--log-level", "info"),
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
+        process_group=0,
         preexec_fn=before,
     )
     assert process.stderr is not None
