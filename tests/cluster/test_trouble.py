@@ -37,7 +37,7 @@ from tests.support.served import KEY
 from tests.support.server_process import server_process
 from tests.support.trouble import has_failed, url_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300), ON_ONE_LOOP]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), ON_ONE_LOOP]
 HOUR_S: Final = 3600
 ECHO: Final = ("--engine-service", "echo")
 PICO: Final = ("--model", "pico", "--slots", "1", "--allow-slow")

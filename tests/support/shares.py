@@ -50,7 +50,7 @@ HOLDS: Final = (
     *("tests/integration/test_echo_calls.py", "tests/integration/test_data_channel.py"),
     *("tests/integration/test_strangers.py", "tests/integration/test_doors.py"),
     *("tests/integration/test_descriptors.py", "tests/integration/test_full_server.py"),
-    *("tests/integration/test_pool.py", "tests/foreign/test_docs_python_refusals.py"),
+    "tests/foreign/test_docs_python_refusals.py",
     *("tests/cluster/test_pooled.py", "tests/cluster/test_emptying.py", "tests/cluster/test_pool.py"),
 )
 """How the paths begin of what may run beside what hears too, when nothing is left that computes. It waits with patience
