@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -19,8 +20,9 @@ from lab.pico.phrases import Reply
 from lab.speech import espeak
 from lab.speech.spoken import Spoken, Voice
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import apart, manners, sounds, voices
+from training import apart, manners, sounds, talk, voices
 from training.bank import STRANGE, WORD, Bank
+from training.talk import Talk
 
 FRAMES: Final = 400
 """Of one conversation: 32 s."""
@@ -54,13 +56,6 @@ _AT_ONCE: Final = 0.15
 """Of the scenes, the share that begins with the first frame, as a program's does that sends a file."""
 _DISTURBED: Final = 0.16
 """Of the turns, the share that something else than a person takes."""
-_TALKERS: Final = 3
-_TALKS: Final = 4
-"""Of others' talk, how many pieces a playwright has; each as long as a conversation."""
-_TALK_SHARE: Final = 0.4
-"""Of the disturbances, and of the scenes in which the person says nothing."""
-_TALK_DB: Final = (-62.0, -33.0)
-"""Its level, against full scale."""
 _NOT_UNDERSTOOD: Final = Reply("say", (phrases.NOT_UNDERSTOOD,))
 
 
@@ -137,7 +132,7 @@ class Playwright:
         self._bank = bank
         self._random = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
-        self._talks: list[FloatArray] = []
+        self._talk = Talk(self._talker, FRAMES * FRAME_SAMPLES, self._random, self._numpy)
 
     def scene(self) -> Scene:
         """One conversation, with one person in one place."""
@@ -160,8 +155,8 @@ class Playwright:
     def heard(self, scene: Scene) -> FloatArray:
         """What a server gets to hear of it."""
         if not scene.heard and not scene.uttered:
-            if self._random.random() < _TALK_SHARE:
-                return sounds.captured(self._talk(len(scene.person)), self._numpy)
+            if self._random.random() < talk.SHARE:
+                return sounds.captured(self._talk.some(len(scene.person)), self._numpy)
             level = self._random.uniform(-60, -14)
             return sounds.background(len(scene.person), self._numpy, level)
         return sounds.captured(scene.person, self._numpy)
@@ -239,8 +234,8 @@ class Playwright:
     def _disturb(self, scene: Scene, at: int) -> int:
         """A noise, a tune or others' talk, to which the model should say nothing."""
         first = at * FRAME_SAMPLES
-        if self._random.random() < _TALK_SHARE:
-            disturbance = self._talk(int(self._random.uniform(1.0, 6.0) * MODEL_RATE_HZ))
+        if self._random.random() < talk.SHARE:
+            disturbance = self._talk.some(int(self._random.uniform(*talk.LASTS_S) * MODEL_RATE_HZ))
         else:
             count = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
             disturbance = sounds.background(count, self._numpy, self._random.uniform(-40, -14))
@@ -249,26 +244,9 @@ class Playwright:
         pause = self._random.randint(2, 10) if self._random.random() < 0.7 else 0
         return at + max(1, len(disturbance) // FRAME_SAMPLES + pause)
 
-    def _talk(self, count: int) -> FloatArray:
-        """Others who talk with each other, three at a time, across the room."""
-        if not self._talks:
-            self._talks = [self._talked() for _ in range(_TALKS)]
-        talk = self._random.choice(self._talks)
-        first = self._random.randrange(len(talk) - count + 1)
-        return talk[first : first + count] * np.float32(10 ** (self._random.uniform(*_TALK_DB) / 20))
-
-    def _talked(self) -> FloatArray:
-        """With an RMS of one."""
-        pcm = np.zeros(FRAMES * FRAME_SAMPLES, dtype=np.float32)
-        for _ in range(_TALKERS):
-            speaker, at = self._speaker(), int(self._random.uniform(0, 1) * MODEL_RATE_HZ)
-            while at < len(pcm):
-                spoken, _ = self._ask(STRANGE, speaker)
-                room = pcm[at : at + len(spoken.pcm)]
-                room += spoken.pcm[: len(room)]
-                at += len(spoken.pcm) + int(self._random.uniform(0.1, 1.0) * MODEL_RATE_HZ)
-        pcm = sounds.room(pcm, self._numpy)
-        return np.asarray(pcm / np.sqrt(np.mean(pcm**2)), dtype=np.float32)
+    def _talker(self) -> Callable[[], Spoken]:
+        speaker = self._speaker()
+        return lambda: self._ask(STRANGE, speaker)[0]
 
     def _pause(self) -> int:
         return self._random.randint(2, 9) if self._random.random() < 0.85 else self._random.randint(9, 60)

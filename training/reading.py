@@ -1,4 +1,5 @@
-"""Readings to learn a language from: a person says its sentences, or words alone, with silence, noise or music between.
+"""Readings to learn a language from: a person says its sentences, or words alone, with silence, noise, music or others'
+talk between.
 
 Owns who says what when, and the files of such a data set, each made from a number; what is heard of them is distorted
 as conversations are (``sounds.py``). There is no model in them that answers. Knows no loss.
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -22,21 +23,24 @@ from moshi.utils.compile import no_compile
 from lab.speech import espeak
 from lab.speech.spoken import Spoken
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import apart, codec, dataset, sounds, voices
+from training import apart, codec, dataset, sounds, talk, voices
 from training.bank import Bank
 from training.checkpoint import load_codec
 from training.conversations import FRAMES, Scene
+from training.talk import Talk
 from training.tongues import TONGUES
 from training.voices import Language
 
-_SILENT: Final = 0.04
+_SILENT: Final = 0.1
 """Of the readings, the share in which the person says nothing."""
 _ANOTHER: Final = 0.08
 """How often another person says the next sentence."""
-_DISTURBED: Final = 0.12
-"""How often noise or music comes before the next sentence."""
+_DISTURBED: Final = 0.16
+"""How often noise, music or others' talk comes before the next sentence."""
 _ENDS: Final = ("", "", ".", "?")
 """What a sentence is written with at its end, which changes its tune."""
+_WORDS: Final = 0.15
+"""Of what is read of a language, the share that is a word alone."""
 _BATCH: Final = 8
 _PEOPLE: Final = 0.6
 """Of those who say words alone, the share whose voice was made from a person's."""
@@ -50,6 +54,7 @@ class Reader:
         self._tongue = TONGUES[language]
         self._random = random.Random(seed)
         self._numpy = np.random.default_rng(seed)
+        self._talk = Talk(self._talker, FRAMES * FRAME_SAMPLES, self._random, self._numpy)
 
     def scene(self) -> Scene:
         """One reading, in one place."""
@@ -70,20 +75,37 @@ class Reader:
     def heard(self, scene: Scene) -> FloatArray:
         """What a server gets to hear of it."""
         if not scene.heard:
+            if self._random.random() < talk.SHARE:
+                return sounds.captured(self._talk.some(len(scene.person)), self._numpy)
             return sounds.background(len(scene.person), self._numpy, self._random.uniform(-90, -14))
         return sounds.captured(scene.person, self._numpy)
 
     def _speaker(self) -> Callable[[], Spoken]:
         """What the next person says, each time something else."""
         voice = voices.trained(self._random, self._language)
-        return lambda: espeak.speak(self._tongue.trained(self._random) + self._random.choice(_ENDS), voice)
+        return lambda: espeak.speak(self._said() + self._random.choice(_ENDS), voice)
+
+    def _said(self) -> str:
+        if self._random.random() < _WORDS:
+            return self._random.choice(self._tongue.vocabulary())
+        return self._tongue.trained(self._random)
+
+    def _talker(self) -> Callable[[], Spoken]:
+        """What one of the others says: in any of the languages."""
+        language: Language = self._random.choice(get_args(Language))
+        voice, tongue = voices.trained(self._random, language), TONGUES[language]
+        return lambda: espeak.speak(tongue.trained(self._random), voice)
 
     def _disturb(self, scene: Scene, at: int) -> int:
-        """Noise or a tune from frame ``at`` on; the frame at which the person may go on."""
-        count = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
-        room = scene.person[at * FRAME_SAMPLES :][:count]
-        room += sounds.background(count, self._numpy, self._random.uniform(-40, -14))[: len(room)]
-        return at + count // FRAME_SAMPLES + self._random.randint(2, 8)
+        """Noise, a tune or others' talk from frame ``at`` on; the frame at which the person may go on."""
+        if self._random.random() < talk.SHARE:
+            disturbance = self._talk.some(int(self._random.uniform(*talk.LASTS_S) * MODEL_RATE_HZ))
+        else:
+            count = int(self._random.uniform(0.2, 2.5) * MODEL_RATE_HZ)
+            disturbance = sounds.background(count, self._numpy, self._random.uniform(-40, -14))
+        room = scene.person[at * FRAME_SAMPLES :][: len(disturbance)]
+        room += disturbance[: len(room)]
+        return at + len(disturbance) // FRAME_SAMPLES + self._random.randint(2, 8)
 
     def _pause(self) -> int:
         return self._random.randint(2, 16) if self._random.random() < 0.9 else self._random.randint(16, 60)
