@@ -34,9 +34,9 @@ WEBRTC: Final = web.AppKey("webrtc", WebRtc)
 SETTINGS: Final = web.AppKey("settings", Settings)
 _JSON: Final = "application/json"
 _KEEP_ALIVE_S: Final = 15.0
+"""Shorter than the patience of the proxies in between."""
 _STUCK_S: Final = 30.0
 """After which a client that takes none of what is sent to it follows no more: it counts among those who are there."""
-"""Shorter than the patience of the proxies in between."""
 
 routes = Routes()
 
