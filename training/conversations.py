@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Final
 
 import numpy as np
@@ -20,8 +19,8 @@ from lab.pico.phrases import Reply
 from lab.speech import espeak
 from lab.speech.spoken import Spoken, Voice
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import apart, manners, sounds, talk, voices
-from training.bank import STRANGE, WORD, Bank
+from training import manners, sounds, talk, voices
+from training.bank import STRANGE, Bank
 from training.talk import Talk
 
 FRAMES: Final = 400
@@ -45,7 +44,6 @@ _TOPICS: Final = {
     "go on": 4,
     "stop": 4,
     STRANGE: 22,
-    WORD: 24,
 }
 """How often each is asked for, in parts."""
 _PEOPLE: Final = 0.5
@@ -177,23 +175,13 @@ class Playwright:
         return topic
 
     def _ask(self, topic: str, speaker: _Speaker) -> tuple[Spoken, Reply]:
-        """A question about ``topic``, something strange or words alone, and what to reply."""
-        if topic == WORD:
-            return self.words_alone(speaker.person, speaker.voice)
+        """A question about ``topic``, or something strange, and what to reply."""
         if self._bank and speaker.person:
             phrase = self._bank.choose(speaker.person, topic, self._random)
             if phrase is not None:
                 return phrase.spoken(self._random), phrase.question.reply if phrase.question else _NOT_UNDERSTOOD
         text, reply = self._choose(topic)
         return espeak.speak(text, speaker.voice), reply
-
-    def words_alone(self, person: str, voice: Voice) -> tuple[Spoken, Reply]:
-        """One or more, as :func:`training.apart.said`, and what to reply: most are no question."""
-        while True:
-            spoken = apart.said(self._bank, person, voice, self._random)
-            text = " ".join(word for _, word in spoken.words).lower()
-            if text in _replies() or "stop" not in text.split():  # among others that word is no order
-                return spoken, _replies().get(text, _NOT_UNDERSTOOD)
 
     def _choose(self, topic: str) -> tuple[str, Reply]:
         if topic == STRANGE:
@@ -250,12 +238,6 @@ class Playwright:
 
     def _pause(self) -> int:
         return self._random.randint(2, 9) if self._random.random() < 0.85 else self._random.randint(9, 60)
-
-
-@cache
-def _replies() -> dict[str, Reply]:
-    """By each wording of each question."""
-    return {text.lower(): question.reply for question in phrases.questions() for text in question.wordings}
 
 
 class _Count:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,11 +20,12 @@ import torch
 from moshi.models.compression import MimiModel
 from moshi.utils.compile import no_compile
 
+from lab.pico import phrases
 from lab.speech import espeak
-from lab.speech.spoken import Spoken
+from lab.speech.spoken import Spoken, Voice, joined
 from rtc_server.audio import FRAME_SAMPLES, MODEL_RATE_HZ, FloatArray
-from training import apart, codec, dataset, sounds, talk, voices
-from training.bank import Bank
+from training import codec, dataset, manners, sounds, talk, voices
+from training.bank import Bank, Phrase
 from training.checkpoint import load_codec
 from training.conversations import FRAMES, Scene
 from training.talk import Talk
@@ -44,6 +45,13 @@ _WORDS: Final = 0.15
 _BATCH: Final = 8
 _PEOPLE: Final = 0.6
 """Of those who say words alone, the share whose voice was made from a person's."""
+_ALONE: Final = 0.55
+"""Of what they say, the share that is one word; the others are as many as this:"""
+_IN_A_ROW: Final = (2, 5)
+_SUM: Final = 0.2
+"""Of what is several words, the share that is a sum."""
+_GAP_S: Final = (0.0, 0.35)
+"""Between words in a row."""
 
 
 class Reader:
@@ -112,7 +120,8 @@ class Reader:
 
 
 class WordReader(Reader):
-    """English words alone (``apart.py``). ``bank``: whose people say them, beside espeak-ng's voices."""
+    """English words alone, as one answers a question or dictates a list: a model that has heard nothing but sentences
+    takes each for the sentence that it begins. ``bank``: whose people say them, beside espeak-ng's voices."""
 
     def __init__(self, seed: int, bank: Bank) -> None:
         super().__init__("en", seed)
@@ -122,7 +131,29 @@ class WordReader(Reader):
         random_ = self._random
         person = self._bank.voice(random_) if self._bank.voices and random_.random() < _PEOPLE else ""
         voice = voices.trained(random_)
-        return lambda: apart.said(self._bank, person, voice, random_)
+        return lambda: self._some(person, voice)
+
+    def _some(self, person: str, voice: Voice) -> Spoken:
+        """A word, or several in a row."""
+        random_ = self._random
+        size = Phrase.size(random_)
+        if random_.random() < _ALONE:
+            return self._word(person, voice, size, ())
+        if random_.random() < _SUM:
+            wanted: list[Sequence[str]] = [phrases.NUMBERS, ("plus", "minus"), phrases.NUMBERS]
+        else:
+            among: Sequence[str] = random_.choice((phrases.NUMBERS, phrases.DAYS, ()))
+            wanted = [among] * random_.randint(*_IN_A_ROW)
+        words = [self._word(person, voice, size, among) for among in wanted]
+        return joined(words, [random_.uniform(*_GAP_S) for _ in words[1:]])
+
+    def _word(self, person: str, voice: Voice, size: float, among: Sequence[str]) -> Spoken:
+        """One of ``among``, or any; of a person, who has not said them all, by ``voice`` where there is none."""
+        random_ = self._random
+        phrase = self._bank.word(person, among, random_) if person else None
+        if phrase is not None:
+            return phrase.sized(size)
+        return espeak.speak(random_.choice(among) if among else manners.word(random_), voice)
 
 
 def make_file(

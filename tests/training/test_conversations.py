@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lab.pico import own_voice, phrases
-from lab.speech.spoken import Voice
 from rtc_server.audio import FRAME_SAMPLES
 from tests.conftest import need_commands
 from training.conversations import ANSWER_AFTER, FRAMES, STOP_AFTER, Playwright, Scene, Uttered
@@ -39,21 +38,6 @@ def test_an_answer_begins_after_silence_of_the_person(scenes: list[Scene]) -> No
                 quiet = scene.person[(one.frame - ANSWER_AFTER) * FRAME_SAMPLES : (one.frame - 1) * FRAME_SAMPLES]
                 assert np.abs(quiet).max(initial=0.0) < 0.01
     assert answers > 100
-
-
-def test_a_word_alone_is_no_question_unless_it_asks_one() -> None:
-    need_commands("espeak-ng")
-    playwright, voice = Playwright(5), Voice("gmw/en-US", 160)
-    asked = [playwright.words_alone("", voice) for _ in range(300)]
-    said = [(" ".join(word for _, word in spoken.words).lower(), reply) for spoken, reply in asked]
-    replies = {text.lower(): one.reply for one in phrases.questions() for text in one.wordings}
-    for text, reply in said:
-        assert reply.text == replies[text].text if text in replies else reply.parts == (phrases.NOT_UNDERSTOOD,)
-        assert text in replies or "stop" not in text.split()
-    alone = {text for text, _ in said} & {*phrases.NUMBERS, *phrases.DAYS}
-    assert len(alone) > 15
-    assert alone.isdisjoint(replies)
-    assert any(text in replies for text, _ in said)
 
 
 def test_some_begin_with_the_first_frame(scenes: list[Scene]) -> None:
