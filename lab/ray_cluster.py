@@ -41,9 +41,23 @@ class RayCluster(Program):
 
     def head(self) -> list[psutil.Process]:
         """The processes whose end is that of the head: those of a machine that has lost its power."""
+        return [each for each in self._alive() if each.name() == "gcs_server" or "--head" in each.cmdline()]
+
+    def _alive(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        alive = [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
-        return [each for each in alive if each.name() == "gcs_server" or "--head" in each.cmdline()]
+        return [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+
+    def kill_head(self) -> None:
+        for process in self.head():
+            process.kill()
+
+    def machines(self) -> list[psutil.Process]:
+        """Of each node with a GPU the process that is Ray's there."""
+        return [each for each in self._alive() if each.name() == "raylet" and "--head" not in each.cmdline()]
+
+    async def add_machine(self) -> None:
+        """One more node with a GPU."""
+        await self._do("add", "added")
 
     async def clear(self) -> None:
         """End what runs on it."""
@@ -104,13 +118,17 @@ def _run(count: int) -> None:
     small = {"object_store_memory": 80_000_000}
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, **small}
     cluster = importlib.import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
+    node = {"num_cpus": 4, "num_gpus": 1, **small}
     for _ in range(count):
-        cluster.add_node(num_cpus=4, num_gpus=1, **small)
+        cluster.add_node(**node)
     print(f"ready at {cluster.address}", flush=True)  # noqa: T201 - read by the one that started it
     for command in sys.stdin:
         if command.strip() == "clear":
             _clear(ray, cluster.address)
             print("cleared", flush=True)  # noqa: T201
+        elif command.strip() == "add":
+            cluster.add_node(**node)
+            print("added", flush=True)  # noqa: T201
     cluster.shutdown()
 
 

@@ -36,7 +36,10 @@ async def _run(port: int, shows: bool) -> None:
         _announce(made)
         if shows:
             await show(made, _tell)
-            _tell("that was all; the cluster goes on")
+            _tell(
+                "that was all. Without its head Ray starts no engine, and ends its machines within a minute; "
+                "Ctrl-C ends the rest"
+            )
         await asyncio.Event().wait()
 
 
@@ -46,6 +49,8 @@ def _announce(made: Cluster) -> None:
     for name, node in made.nodes.items():
         _tell(f"  media node {name}: process {node.pid}, by itself at {made.urls[name]}")
     _tell(f"  the pool: process {made.pool.pid}; engines: processes {engines}, and the ray::EngineHost of each")
+    machines, head = (", ".join(str(each.pid) for each in found) for found in (made.ray.machines(), made.ray.head()))
+    _tell(f"  Ray's machines: processes {machines}; its head, which is not started again: processes {head}")
 
 
 _began = time.monotonic()

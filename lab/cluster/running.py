@@ -17,8 +17,8 @@ from lab.engine_process import key_file
 from lab.network.front import Front
 from lab.pool_process import hosted_engines
 from lab.program import without_settings
+from lab.ray_cluster import RayCluster, ray_cluster
 from lab.ray_cluster import environment as ray_environment
-from lab.ray_cluster import ray_cluster
 from lab.servers import free_port
 from lab.waiting import until, until_told
 from rtc_server.cluster import probe as pool_probe
@@ -45,6 +45,7 @@ class Cluster:
     urls: dict[str, str]
     pool: Kept
     pool_address: str
+    ray: RayCluster
     directory: Path
     _key: ClusterKey = field(repr=False)
 
@@ -113,9 +114,17 @@ async def cluster(tell: Callable[[str], None], host: str, port: int) -> AsyncIte
         for name, node in nodes.items():
             tell(f"starting media node {name} at {urls[name]}")
             await stack.enter_async_context(node.running())
-        made = Cluster(f"http://localhost:{port}", nodes, urls, pool, pool_address, directory, key)
+        made = Cluster(f"http://localhost:{port}", nodes, urls, pool, pool_address, ray, directory, key)
         await made.wait_engines()
-        yield made
+        async with _machines_kept(ray, tell):
+            yield made
+
+
+def machine_of(engine: psutil.Process) -> list[psutil.Process]:
+    """The processes whose end is that of the pretended machine on which an engine is: Ray's, the actor's, its own."""
+    host = engine.parent()
+    assert host is not None
+    return [psutil.Process(int(engine.environ()["RAY_RAYLET_PID"])), host, engine]
 
 
 def _pool(address: str, secret: Path, ray: str) -> Sequence[str]:
@@ -140,3 +149,22 @@ async def _engines_ended(directory: Path) -> None:
         for engine in hosted_engines(directory):
             with contextlib.suppress(psutil.Error):
                 engine.kill()
+
+
+@contextlib.asynccontextmanager
+async def _machines_kept(ray: RayCluster, tell: Callable[[str], None]) -> AsyncIterator[None]:
+    """A pretended machine that has ended is started again, as long as there is a head."""
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if ray.head() and len(ray.machines()) < MACHINES:
+                tell("a machine with a GPU has ended, and another is started")
+                await ray.add_machine()
+
+    keeping = asyncio.create_task(keep(), name="keep-machines")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)

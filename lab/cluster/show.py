@@ -3,74 +3,95 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
+import importlib.util
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-import av
-import numpy as np
+import psutil
 
-from lab.cluster.running import Cluster
-from lab.coming_back import come_back
+from lab.cluster.by_client import by_client
+from lab.cluster.running import Cluster, machine_of
+from lab.cluster.talker import PATIENCE_S, Talker, node_of
 from lab.pico.phrases import NUMBERS
-from lab.sound.mouth import Mouth
-from lab.sound.tones import Ear
 from lab.waiting import until
-from rtc_server.audio import level_dbfs
-from rtc_server.client import MICROPHONE_HZ, VoiceClient
 
-_QUESTION: Final = Path(__file__).with_name("count.opus")
-"""A voice that says "count to twenty"."""
 _KILL_AT: Final = 4
-_SILENT_S: Final = 4.0
-"""A client that hears nothing of its server for so long comes back, as the page does."""
-_PATIENCE_S: Final = 60.0
+_NEXT: Final = NUMBERS[_KILL_AT + 1]
 _ANSWER_S: Final = 10.0
-_LOOK_S: Final = 0.05
-_AUDIBLE_DBFS: Final = -45.0
+_ASKING_S: Final = 120.0
+"""On a busy machine the question is misheard, and asked again."""
 _FORGOTTEN_S: Final = 3.0
 """A model that says no number for so long does not count on."""
+_NO_BROWSER: Final = (
+    "there is no page in this, for which it takes Chromium and the package playwright ({}): a client for programs talks"
+)
 
 
 async def show(cluster: Cluster, tell: Callable[[str], None]) -> None:
-    """Kill one part after the other under a conversation, and tell what became of it. Raises AssertionError if the
-    conversation does not go on as it has to."""
-    conversation = _Conversation(cluster, tell)
-    async with conversation.client:
-        await conversation.client.wait_for("connected")
-        tell(f'a conversation with Pico, by media node {conversation.node}: it counts, and is broken at "four"')
+    """Break one part after the other under a conversation, and tell what became of it. Ray's head is the last, for
+    nothing starts engines without it. Raises AssertionError if the conversation does not go on as it has to."""
+    async with talking(cluster.url, tell) as talker:
+        conversation = _Conversation(cluster, talker, tell)
+        tell(f'Pico counts, by media node {conversation.node}, and something is broken whenever it says "four"')
         await conversation.leave_node()
         await conversation.lose_node()
-        await conversation.lose_engine("its engine", host=False)
-        await conversation.lose_engine("what runs its engine on its machine", host=True)
-        await conversation.lose_pool()
+        await conversation.leave_engine()
+        await conversation.lose_engine("its engine", lambda engine: [engine])
+        # Not more: under three engines that die within a minute a session ends.
+        await conversation.lose_engine("its engine's machine, with what runs it there,", machine_of)
+        await conversation.lose_unnoticed("the pool", cluster.pool.kill)
+        await cluster.pool.wait_ready()
+        await cluster.wait_engines()
+        tell("the pool is back, and knows both engines again")
+        await conversation.lose_unnoticed("Ray's head", cluster.ray.kill_head)
+        async with by_client(cluster.url):
+            tell("a second client comes, and has a slot of the engines that there are")
+
+
+@contextlib.asynccontextmanager
+async def talking(url: str, tell: Callable[[str], None]) -> AsyncIterator[Talker]:
+    """The page, if it can be shown here."""
+    if importlib.util.find_spec("playwright") is None:
+        tell(_NO_BROWSER.format("pip install playwright"))
+    else:
+        pages = importlib.import_module("lab.cluster.by_page")
+        browser = pages.browser_here()
+        if browser is not None:
+            async with pages.by_page(url, browser) as page:
+                tell(f"the page, in {browser}, talks with Pico: its user says a sentence, all else it does by itself")
+                yield page
+            return
+        tell(_NO_BROWSER.format(f"none of {', '.join(pages.PROGRAMS)} is here"))
+    async with by_client(url) as client:
+        yield client
 
 
 class _Conversation:
-    def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, talker: Talker, tell: Callable[[str], None]) -> None:
         self._cluster = cluster
+        self._talker = talker
         self._tell = tell
-        self._microphone, self._ear = _Question(), Ear()
         self._from = 0
-        self.client = VoiceClient(cluster.url, self._microphone, on_voice=self._ear)
 
     @property
     def node(self) -> str:
-        return str(self.client.session).partition("-")[0]
+        return node_of(self._talker.session)
 
     async def leave_node(self) -> None:
         await self._count_until_broken()
-        left, before, began_at = self.node, len(self.client.events), time.monotonic()
+        left, before, began_at = self.node, len(self._talker.events), time.monotonic()
         self._cluster.nodes[left].stop()
         told_s = await self._event(before, began_at, type="moving")
         left_at = time.monotonic()
-        await until(lambda: self.node != left, "its client goes to the other by itself", _PATIENCE_S)
+        await until(lambda: self.node != left, "it goes to the other by itself", PATIENCE_S)
         silent_s = await self._sound(left_at)
-        await self._goes_on_elsewhere(left)
+        await self._goes_on()
         self._tell(
             f"media node {left} is told to end: its client is told after {told_s:.1f} s, back by node {self.node}, "
-            f'next sound {silent_s:.1f} s later. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
+            f'next sound {silent_s:.1f} s later. The model goes on at "{_NEXT}": memory kept'
         )
         await self._cluster.nodes[left].wait_ready()
 
@@ -78,25 +99,37 @@ class _Conversation:
         await self._count_until_broken()
         lost = self.node
         killed_at = self._kill(self._cluster.nodes[lost].kill)
-        await self._until_silent()
-        noticed_s = time.monotonic() - killed_at
-        await come_back(self.client)
+        await self._talker.come_back()
+        back_s = time.monotonic() - killed_at
         heard_s = await self._sound(killed_at)
-        await self._goes_on_elsewhere(lost)
+        assert self.node != lost
+        await self._goes_on()
         self._tell(
-            f"media node {lost} is killed: noticed by silence after {noticed_s:.1f} s, back by node {self.node}, next "
-            f'sound {heard_s:.1f} s after the kill. The model goes on at "{NUMBERS[_KILL_AT + 1]}": memory kept'
+            f"media node {lost} is killed: back by node {self.node} after {back_s:.1f} s, next sound {heard_s:.1f} s "
+            f'after the kill. The model goes on at "{_NEXT}": memory kept'
         )
         await self._cluster.nodes[lost].wait_ready()
 
-    async def lose_engine(self, named: str, host: bool) -> None:
+    async def leave_engine(self) -> None:
+        """Two that are moved: the engine drains while it counts."""
         await self._cluster.wait_engines()
         await self._count_until_broken()
-        engine = await self._cluster.engine_in_use()
-        victim = engine.parent() if host else engine
-        assert victim is not None
-        before = len(self.client.events)
-        killed_at = self._kill(victim.kill)
+        left, before = await self._cluster.engine_in_use(), len(self._talker.events)
+        left.terminate()
+        await until(lambda: not left.is_running(), "it ends when none is in use", PATIENCE_S)
+        await self._goes_on(_KILL_AT + 3)
+        self._expect_nothing_told(before)
+        self._tell(
+            "its engine is told to end: the conversation is moved to the other one, and notices nothing. The model "
+            f'goes on at "{_NEXT}": memory kept'
+        )
+
+    async def lose_engine(self, named: str, victims: Callable[[psutil.Process], list[psutil.Process]]) -> None:
+        await self._cluster.wait_engines()
+        await self._count_until_broken()
+        killed = victims(await self._cluster.engine_in_use())
+        before = len(self._talker.events)
+        killed_at = self._kill(*(each.kill for each in killed))
         told_s = await self._event(before, killed_at, type="error", code="engine_failed")
         back_s = await self._event(before, killed_at, type="state", reason="restarted")
         said = len(self._said())
@@ -107,85 +140,63 @@ class _Conversation:
             "connection. The model does not count on: memory lost"
         )
 
-    async def lose_pool(self) -> None:
+    async def lose_unnoticed(self, named: str, kill: Callable[[], None]) -> None:
         await self._count_until_broken()
-        before = len(self.client.events)
-        self._kill(self._cluster.pool.kill)
-        await until(lambda: len(self._said()) > _KILL_AT + 3, "the count to go on", _PATIENCE_S)
-        told = [event for event in list(self.client.events)[before:] if event["type"] == "error"]
-        assert not told, f"the client is told {told}"
-        self._tell("the pool is killed: the conversation notices nothing")
-        await self._cluster.pool.wait_ready()
-        await self._cluster.wait_engines()
-        self._tell("the pool is back, and knows both engines again")
+        before = len(self._talker.events)
+        kill()
+        await self._goes_on(_KILL_AT + 4)
+        self._expect_nothing_told(before)
+        self._tell(f"{named} is killed: the conversation notices nothing")
 
-    async def _goes_on_elsewhere(self, before: str) -> None:
-        assert self.node != before
-        await until(lambda: len(self._said()) > _KILL_AT + 1, "the count to go on", _PATIENCE_S)
+    async def _goes_on(self, least: int = _KILL_AT + 1) -> None:
+        await until(lambda: len(self._said()) >= least, "the count to go on", PATIENCE_S)
         assert self._said() == NUMBERS[1 : len(self._said()) + 1], f"it does not count on: {self._said()}"
+
+    def _expect_nothing_told(self, before: int) -> None:
+        told = [event for event in self._talker.events[before:] if event["type"] in ("error", "moving", "connected")]
+        assert not told, f"the client is told {told}"
 
     async def _count_until_broken(self) -> None:
         """Ask it to count, from the beginning, and wait until it is at the number at which it is to be broken."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _ASKING_S
         while not await self._counts():
             assert time.monotonic() < deadline, f"asked to count, it says: {self._said()}"
-        await until(lambda: len(self._said()) >= _KILL_AT, "the number at which it is to be broken", _PATIENCE_S)
+        await until(lambda: len(self._said()) >= _KILL_AT, "the number at which it is to be broken", PATIENCE_S)
         assert self._said()[:_KILL_AT] == NUMBERS[1 : _KILL_AT + 1], f"it does not count: {self._said()}"
 
     async def _counts(self) -> bool:
         """Whether it has begun to count, after it was asked to. On a busy machine it may have misheard."""
-        self.client.send({"type": "reset"})
-        await self._ear.until_level(below=_AUDIBLE_DBFS)
-        self._from = len(self.client.events)
-        self._microphone.say()
+        await self._talker.begin()
+        self._from = len(self._talker.events)
+        await self._talker.ask()
         try:
             await until(self._said, "an answer", _ANSWER_S)
         except AssertionError:
             return False
         return self._said()[0] == NUMBERS[1]
 
-    def _kill(self, kill: Callable[[], None]) -> float:
+    @staticmethod
+    def _kill(*kills: Callable[[], None]) -> float:
         """When."""
-        kill()
+        for kill in kills:
+            kill()
         return time.monotonic()
 
     def _said(self) -> list[str]:
         """What the model has said since it was asked to count."""
-        events = list(self.client.events)[self._from :]
-        return "".join(event["delta"] for event in events if event["type"] == "text").split()
-
-    async def _until_silent(self) -> None:
-        heard, since = len(self.client.events), time.monotonic()
-        while time.monotonic() - since < _SILENT_S:
-            await asyncio.sleep(_LOOK_S)
-            if len(self.client.events) != heard:
-                heard, since = len(self.client.events), time.monotonic()
+        events = self._talker.events[self._from :]
+        return "".join(str(event["delta"]) for event in events if event["type"] == "text").split()
 
     async def _sound(self, since: float) -> float:
         """How long after ``since`` something is heard again: of what comes from now on."""
-        first = self._ear.samples
-        await until(lambda: level_dbfs(self._ear.since(first)) > _AUDIBLE_DBFS, "the voice", _PATIENCE_S)
+        await self._talker.hear()
         return time.monotonic() - since
 
     async def _event(self, after: int, since: float, **fields: str) -> float:
         """How long after ``since`` the client is told."""
 
         def told() -> bool:
-            return any(fields.items() <= event.items() for event in list(self.client.events)[after:])
+            return any(fields.items() <= event.items() for event in self._talker.events[after:])
 
-        await until(told, f"{fields}", _PATIENCE_S)
+        await until(told, f"{fields}", PATIENCE_S)
         return time.monotonic() - since
-
-
-class _Question(Mouth):
-    """A microphone that says the question."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        resampler = av.AudioResampler("flt", "mono", MICROPHONE_HZ)
-        with av.open(str(_QUESTION)) as container:
-            frames = [resampled for frame in container.decode(audio=0) for resampled in resampler.resample(frame)]
-        self._pcm = np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32)
-
-    def say(self) -> None:
-        self.utter(self._pcm)
