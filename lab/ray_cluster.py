@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -111,6 +112,8 @@ async def _cluster_process(nodes: int) -> AsyncIterator[RayCluster]:
             await cluster.wait_exit(60)
         finally:
             await cluster.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what outlives, for half a minute, a machine that was killed
 
 
 def _run(count: int) -> None:
