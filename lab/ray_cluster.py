@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 """Of all that use the cluster, which are started by one program: the token is that one's."""
 _TRIES: Final = 3
+_KNOWN_S: Final = 180.0
+_LOOK_S: Final = 0.2
 
 
 def environment() -> dict[str, str]:
@@ -79,7 +82,7 @@ async def ray_cluster(nodes: int) -> AsyncIterator[RayCluster]:
 
 
 async def _started(nodes: int, stack: contextlib.AsyncExitStack) -> RayCluster:
-    """Ray gives its node 30 s to start, which on a busy machine may not be enough: then once more."""
+    """What Ray waits for it waits for so long and no longer, which on a busy machine may not do: then once more."""
     for _ in range(_TRIES - 1):
         async with contextlib.AsyncExitStack() as attempt:
             cluster = await attempt.enter_async_context(_cluster_process(nodes))
@@ -116,8 +119,27 @@ async def _cluster_process(nodes: int) -> AsyncIterator[RayCluster]:
                 os.killpg(process.pid, signal.SIGKILL)  # what outlives, for half a minute, a machine that was killed
 
 
+def _wait_longer() -> None:
+    """Ray gives a node 30 s to be known to its head, which on a busy machine may not do, and has no setting for it."""
+    services: Any = importlib.import_module("ray._private.services")
+    get_node = services.get_node
+
+    def patient(*arguments: Any) -> Any:
+        deadline = time.monotonic() + _KNOWN_S
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK_S)
+
+    services.get_node = patient
+
+
 def _run(count: int) -> None:
     ray: Any = importlib.import_module("ray")
+    _wait_longer()
     small = {"object_store_memory": 80_000_000}
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, **small}
     cluster = importlib.import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)

@@ -8,7 +8,7 @@ import sys
 import time
 
 from lab.cluster.running import Cluster, cluster
-from lab.cluster.show import show
+from lab.cluster.show import CLIENT, PAGE, show
 from rtc_server.cli.stoppable import StoppedError, until_stopped
 
 _HOST = "127.0.0.1"
@@ -18,7 +18,13 @@ def main() -> int:
     """The exit status: 0 when it was told to end."""
     parser = argparse.ArgumentParser(prog="python -m lab.cluster", description=__doc__)
     parser.add_argument("--port", type=int, default=8080, help="of the address before both media nodes; 0: a free one")
-    parser.add_argument("--show", action="store_true", help="kill one part after the other under a conversation")
+    parser.add_argument(
+        "--show",
+        nargs="?",
+        const=PAGE,
+        choices=(PAGE, CLIENT),
+        help="kill one part after the other under a conversation, of the page in a browser or of a client for programs",
+    )
     arguments = parser.parse_args()
     try:
         asyncio.run(until_stopped(_run(arguments.port, arguments.show)))
@@ -26,16 +32,16 @@ def main() -> int:
         _tell("all of it has ended")
         return 0
     except (OSError, RuntimeError, AssertionError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {str(error) or type(error).__name__}\n")
         return 1
     return 0
 
 
-async def _run(port: int, shows: bool) -> None:
+async def _run(port: int, talker: str | None) -> None:
     async with cluster(_tell, _HOST, port) as made:
         _announce(made)
-        if shows:
-            await show(made, _tell)
+        if talker is not None:
+            await show(made, _tell, talker)
             _tell(
                 "that was all. Without its head Ray starts no engine, and ends its machines within a minute; "
                 "Ctrl-C ends the rest"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 _PAUSE_S: Final = 0.5
@@ -49,25 +50,28 @@ class Kept:
         """As service managers do before they start another one."""
         self._ready.clear()
         assert self._process is not None, "started"
-        self._process.terminate()
+        _send(self._process, signal.SIGTERM)
 
     def kill(self) -> None:
         """As ``kill -9`` does."""
         self._ready.clear()
         assert self._process is not None, "started"
-        self._process.kill()
+        _send(self._process, signal.SIGKILL)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Ready inside; ended after it. Raises RuntimeError, with the end of its log, if it ends before it is ready
-        for the first time."""
+    async def running(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Started inside; ended after it. What it gives waits until it is ready for the first time, and raises
+        RuntimeError, with the end of its log, if it ends before."""
         keeping = asyncio.create_task(self._keep(), name=f"keep-{self.name}")
         ready = asyncio.create_task(self.wait_ready(), name=f"ready-{self.name}")
-        try:
+
+        async def first_ready() -> None:
             await asyncio.wait([keeping, ready], return_when=asyncio.FIRST_COMPLETED)
             if keeping.done():
                 await keeping
-            yield
+
+        try:
+            yield first_ready
         finally:
             for task in (ready, keeping):
                 task.cancel()
@@ -110,7 +114,9 @@ class Kept:
 
     def _on_line(self, line: str) -> None:
         self.log.append(line)
-        if re.search(self._pattern, line):
+        if re.search(self._pattern, line) and not self._ready.is_set():
+            if self._was_ready:
+                self._tell(f"{self.name} is ready again")
             self._was_ready = True
             self._ready.set()
 
@@ -125,11 +131,16 @@ def _named(status: int) -> str:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """As it is told to end, and by force if it does not."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    _send(process, signal.SIGTERM)
     deadline = time.monotonic() + _END_S
     while process.returncode is None:
         await asyncio.sleep(_LOOK_S)
         if time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _send(process, signal.SIGKILL)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Its own ``send_signal`` collects the status of one that has just ended, which asyncio then does not find."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

@@ -99,21 +99,21 @@ async def cluster(tell: Callable[[str], None], host: str, port: int) -> AsyncIte
         urls = {name: f"http://localhost:{own}" for name, own in ports.items()}
         front = Front({name: f"127.0.0.1:{own}" for name, own in ports.items()})
         port = await stack.enter_async_context(front.listening(host, port))
-        tell(f"starting Ray, with {MACHINES} pretended machines of a GPU each")
-        stack.push_async_callback(_engines_ended, directory)
-        ray = await stack.enter_async_context(ray_cluster(MACHINES))
         pool_address = f"127.0.0.1:{free_port()}"
-        tell(f"starting the pool at {pool_address}, and an engine on each machine")
         shared = ("--pool", pool_address, "--cluster-key", str(secret))
-        pool = Kept("the pool", _pool(pool_address, secret, ray.address), ray_environment(), r"A pool at", tell)
         nodes = {
             name: Kept(f"media node {name}", _node(name, ports[name], shared), without_settings(), "http://", tell)
             for name in NODES
         }
-        await stack.enter_async_context(pool.running())
-        for name, node in nodes.items():
-            tell(f"starting media node {name} at {urls[name]}")
-            await stack.enter_async_context(node.running())
+        tell(f"starting {len(NODES)} media nodes, and Ray, with {MACHINES} pretended machines of a GPU each")
+        first_ready = [await stack.enter_async_context(node.running()) for node in nodes.values()]
+        stack.push_async_callback(_engines_ended, directory)
+        ray = await stack.enter_async_context(ray_cluster(MACHINES))
+        tell(f"starting the pool at {pool_address}, and an engine on each machine")
+        pool = Kept("the pool", _pool(pool_address, secret, ray.address), ray_environment(), r"A pool at", tell)
+        first_ready.append(await stack.enter_async_context(pool.running()))
+        for ready in first_ready:
+            await ready()
         made = Cluster(f"http://localhost:{port}", nodes, urls, pool, pool_address, ray, directory, key)
         await made.wait_engines()
         async with _machines_kept(ray, tell):

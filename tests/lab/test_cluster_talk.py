@@ -1,13 +1,16 @@
-"""Who talks in the show of the cluster where there is no browser: a client, and it is said that there is no page."""
+"""Who talks in the show of the cluster: the page in a browser, or a client where there is none, and that is said."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
 from lab.cluster import by_page
 from lab.cluster.show import talking
-from lab.cluster.talker import node_of
-from tests.conftest import running_server
+from lab.cluster.talker import Talker, node_of
+from lab.waiting import until
+from tests.conftest import need_commands, running_server
 
 
 async def test_without_a_browser_a_client_talks_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,9 +21,25 @@ async def test_without_a_browser_a_client_talks_and_it_is_said(monkeypatch: pyte
         talking(f"http://127.0.0.1:{server.port}", said.append) as talker,
     ):
         assert "no page" in said[0]
-        assert node_of(talker.session) == "here"
-        await talker.ask()
-        await talker.hear()
-        before = len(talker.events)
-        await talker.begin()
-        assert any(event.get("reason") == "reset" for event in talker.events[before:])
+        await talk(talker)
+
+
+@pytest.mark.browser
+async def test_the_page_talks_in_a_browser() -> None:
+    need_commands("chromium")
+    said: list[str] = []
+    async with (
+        running_server("--model", "echo", "--node", "here") as server,
+        talking(f"http://localhost:{server.port}", said.append) as talker,
+    ):
+        assert "the page, in " in said[0]
+        await talk(talker)
+
+
+async def talk(talker: Talker) -> None:
+    """With a model that repeats what it hears."""
+    assert node_of(talker.session) == "here"
+    await asyncio.gather(talker.hear(), talker.ask())
+    before = len(talker.events)
+    await talker.begin()
+    await until(lambda: any(event.get("reason") == "reset" for event in talker.events[before:]), "it is told")
