@@ -27,7 +27,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 """Of all that use the cluster, which are started by one program: the token is that one's."""
 _TRIES: Final = 3
-_KNOWN_S: Final = 180.0
+_KNOWN_S: Final = 240.0
 _LOOK_S: Final = 0.2
 
 
@@ -40,7 +40,7 @@ class RayCluster(Program):
 
     address = ""
 
-    async def wait_ready(self, timeout_s: float = 240.0) -> None:
+    async def wait_ready(self, timeout_s: float = 480.0) -> None:
         self.address = (await self.wait_said(r"ready at (\S+)", timeout_s))[1]
 
     def head(self) -> list[psutil.Process]:

@@ -160,7 +160,8 @@ async def restarts_at(url: str) -> bool:
 
 async def test_of_two_nodes_that_claim_one_session_one_has_it(tmp_path: Path) -> None:
     """Two clients come at once with its token: the one that was given it, and one that has stolen it. The engine gives
-    its slot once; the node that had it is told, and the other is refused as if there were no such session."""
+    its slot once; the node that had it is told, and the other is refused as if there were no such session, then and
+    when it comes again with a token that has been used."""
     async with engine_process(tmp_path, *PICO) as engine:
         await engine.wait_ready(120)
         async with contextlib.AsyncExitStack() as stack:
@@ -174,7 +175,7 @@ async def test_of_two_nodes_that_claim_one_session_one_has_it(tmp_path: Path) ->
             await owner.wait_for("connected", 60)
             thief = VoiceClient(url_of(nodes[0]))
             stack.push_async_callback(thief.close)
-            thief.session, thief._resume_token = owner.session, owner._resume_token
+            stolen = thief.session, thief._resume_token = owner.session, owner._resume_token
             claims = await asyncio.gather(
                 owner.resume(url_of(nodes[1])), thief.resume(url_of(nodes[2])), return_exceptions=True
             )
@@ -185,6 +186,14 @@ async def test_of_two_nodes_that_claim_one_session_one_has_it(tmp_path: Path) ->
             await until(lambda: not len(nodes[0].registry), "the end of it where it was")
             assert await slots_used(engine) == 1
             assert sum(len(node.registry) for node in nodes) == 1
+            for node in nodes:
+                late = VoiceClient(url_of(node))
+                late.session, late._resume_token = stolen
+                with pytest.raises(OfferRefused) as again:
+                    await late.resume(url_of(node))
+                assert again.value.code in ("unknown_session", "resume_refused")
+            assert not has_failed(winner)
+            assert await slots_used(engine) == 1
         await until_told(lambda: is_empty(engine), "the slot given back")
 
 
