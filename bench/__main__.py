@@ -21,6 +21,7 @@ _NAMES = (
         "engine",
         "killed",
         "moved",
+        "passed",
         "extent",
         "flame",
         "launches",
