@@ -58,6 +58,8 @@ _ARGUMENTS = [
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
 ]
+_OPENS_MS = 120_000
+"""A page is there as soon as a machine with other work has time for it: Playwright's 30 s are a browser's alone."""
 _POLL_S = 0.05
 _WORKLET_PATH = "static/test-recorder.js"
 
@@ -205,7 +207,7 @@ async def visited_page(
     async with await browser.new_context(**context) as fresh:
         page = await fresh.new_page()
         complaints = watch(page, tolerate)
-        await page.goto(url)
+        await page.goto(url, timeout=_OPENS_MS)
         yield page
     assert not complaints, complaints
 
