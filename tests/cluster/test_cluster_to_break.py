@@ -23,7 +23,7 @@ from tests.support.orphans import alive
 
 if importlib.util.find_spec("ray") is None:
     skip_but_in_ci("needs the package ray: pip install 'rtc-server[cluster]'")
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 START_S = 800.0
 AGAIN_S = 120.0
 
