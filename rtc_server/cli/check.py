@@ -13,7 +13,7 @@ from typing import Final
 from rtc_server import bundled
 from rtc_server.audio import FRAME_MS
 from rtc_server.cluster import probe as pool_probe
-from rtc_server.config import AUTO, DEFAULT_MODEL, Settings
+from rtc_server.config import DEFAULT_MODEL, Settings
 from rtc_server.engine import probe
 from rtc_server.engine.cluster_key import ClusterKey
 from rtc_server.errors import ConfigError, ModelLoadError, NoEngine
@@ -32,7 +32,6 @@ from rtc_server.services import (
     plan_simultaneous,
     pooled_services,
     remote_engines,
-    resolve_device,
     resolve_model,
     resolve_stt,
     resolve_translator,
@@ -96,20 +95,17 @@ def _translation(settings: Settings) -> Iterator[Finding]:
     elif name == cascade.NAME:
         yield from _cascade()
     else:
-        yield _checkpoint(name, settings)
+        yield _checkpoint(name)
     if name and settings.pocket_tts:
         yield _pocket_tts(settings.pocket_tts, name)
 
 
-def _checkpoint(name: str, settings: Settings) -> Finding:
+def _checkpoint(name: str) -> Finding:
     try:
         check_translator(name)
     except ModelLoadError as error:
         return Finding(False, f"--translate {name}: {error.message}", error.hint)
-    uncounted = ""
-    if settings.kv_pages == AUTO and resolve_device(settings, hardware.cuda_devices()) != "cpu":
-        uncounted = "Its memory on the GPU is not counted above: leave it some by a number of --kv-pages."
-    return Finding(True, " ".join(filter(None, (f"--translate {name}.", notice_of(name), uncounted))))
+    return Finding(True, " ".join(filter(None, (f"--translate {name}.", notice_of(name)))))
 
 
 def _pocket_tts(wanted: Sequence[str], translator: str) -> Finding:
@@ -244,7 +240,7 @@ def _fit(settings: Settings) -> Iterator[Finding]:
         for name in spec.options.translators:
             needed = weights_bytes(name)
             if needed is None:
-                hint = "Memory is left to it only if its files can be read, or the hub says how large it is."
+                hint = "None is left to it, for neither its files nor the hub say how much: give --kv-pages a number."
                 yield Finding(False, f"translator ({name_of(name)}): its size is not known", hint)
                 continue
             translators_bytes += needed + RESERVE_BYTES
