@@ -45,13 +45,8 @@ HOLDS: Final = (
     *("tests/integration/test_captions_off.py", "tests/integration/test_asr_ends.py"),
     *("tests/integration/test_openai_trouble.py", "tests/integration/test_openai_strangers.py"),
     *("tests/integration/test_openai_realtime_calls.py", "tests/integration/test_moshi.py"),
-    *("tests/integration/test_openai_realtime.py", "tests/integration/test_openai_realtime_misuse.py"),
     *("tests/integration/test_shutdown.py", "tests/integration/test_transcribe_files.py"),
-    *("tests/integration/test_echo_calls.py", "tests/integration/test_data_channel.py"),
-    *("tests/integration/test_strangers.py", "tests/integration/test_doors.py"),
-    *("tests/integration/test_descriptors.py", "tests/integration/test_full_server.py"),
-    "tests/foreign/test_docs_python_refusals.py",
-    *("tests/cluster/test_pooled.py", "tests/cluster/test_emptying.py", "tests/cluster/test_pool.py"),
+    *("tests/cluster/test_pooled.py", "tests/cluster/test_emptying.py"),
 )
 """How the paths begin of what may run beside what hears too, when nothing is left that computes. It waits with patience
 or by a clock of its own, takes no client for lost that is silent for some seconds, compares no sound that came in time,
