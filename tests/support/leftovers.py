@@ -15,7 +15,11 @@ from rtc_server.app import Server
 
 
 def _open_udp() -> int:
-    return len(psutil.Process().net_connections(kind="udp"))
+    return len(_udp_addresses())
+
+
+def _udp_addresses() -> list[str]:
+    return [f"{one.laddr} {one.raddr}" for one in psutil.Process().net_connections(kind="udp")]
 
 
 def _decoder_threads() -> int:
@@ -33,10 +37,11 @@ def _tasks() -> Counter[str]:
 
 
 @contextlib.asynccontextmanager
-async def leaves_nothing(server: Server, timeout_s: float = 15.0) -> AsyncIterator[None]:
+async def leaves_nothing(server: Server, timeout_s: float = 45.0) -> AsyncIterator[None]:
     """What happens inside leaves no session, slot, task, decoder thread or socket."""
     tasks = _tasks()
     before = _open_udp(), _decoder_threads(), _slots_taken(server), len(server.registry)
+    addresses = _udp_addresses()
     yield
 
     def more() -> Counter[str]:
@@ -54,5 +59,5 @@ async def leaves_nothing(server: Server, timeout_s: float = 15.0) -> AsyncIterat
     except AssertionError as error:
         raise AssertionError(
             f"left behind after {timeout_s} s: (udp sockets, decoder threads, slots, sessions) {before} -> {now()}, "
-            f"tasks {more()}"
+            f"tasks {more()}, new sockets {sorted({*_udp_addresses()} - {*addresses})}"
         ) from error
