@@ -90,7 +90,8 @@ async def test_a_question_at_once_is_heard_whole_and_in_real_time(server: Server
         await until(lambda: client.heard.size >= 2.9 * MODEL_RATE_HZ, "all of the voice")
         assert time.monotonic() - began_at > 2.5
         (session,) = server.registry
-        assert session.user_audio.microphone.dropped == 0
+        microphone = session.user_audio.microphone
+        assert microphone.dropped <= microphone.filled  # of a loop that stood still, silence at most
 
 
 async def test_a_browser_gets_the_subprotocol_that_is_no_key(server: Server) -> None:
