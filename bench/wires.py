@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from bench.tape import OPUS_HZ, PACKET_SAMPLES, Decoder, FloatArray, SoundDecoder, Tape
+from rtc_server.audio import from_int16
 from rtc_server.media.codecs import opus_ticks
 from rtc_server.protocols import asr, moshi
 from rtc_server.protocols.ogg import OggReader, OggWriter
@@ -48,8 +49,11 @@ class PcmDecoder:
     """16 bits at 24 kHz to float32 at 48 kHz: each sample twice, for who looks at no more than 4 kHz of it."""
 
     def decode(self, payload: bytes) -> FloatArray:
-        pcm = np.frombuffer(payload, "<i2").astype(np.float32) / 32768
-        return np.repeat(pcm, _PER_SAMPLE)
+        return np.repeat(_floats(payload), _PER_SAMPLE)
+
+
+def _floats(raw: bytes) -> FloatArray:
+    return from_int16(np.frombuffer(raw, "<i2"))
 
 
 class _Events:
@@ -144,7 +148,7 @@ class Asr:
     decoder = PcmDecoder
 
     def __init__(self, tape: Tape) -> None:
-        self._pcm = [np.frombuffer(raw, "<i2").astype(np.float32) / 32768 for raw in tape.pcm]
+        self._pcm = [_floats(raw) for raw in tape.pcm]
 
     def opening(self) -> Sequence[Message]:
         return []

@@ -193,7 +193,7 @@ def _pages(settings: Settings, device: str) -> int | None:
 def _translators(settings: Settings) -> tuple[str, ...]:
     """The models of rooms that are on the device."""
     name = "" if settings.rooms == "off" else resolve_translator(settings)
-    return () if name in ("", cascade.NAME) else tuple(models_of(name))
+    return () if name == cascade.NAME else tuple(models_of(name))
 
 
 def _leave_room(specs: list[EngineSpec], others: Iterable[EngineSpec], translators: tuple[str, ...]) -> None:

@@ -13,32 +13,30 @@ from lab.cluster.talker import Talker, node_of
 from lab.waiting import until
 from tests.conftest import need_commands, running_server
 
+_SAID_S: Final = 2.0
+"""The question takes as long."""
+
 
 async def test_without_a_browser_a_client_talks_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_page, "PROGRAMS", ("no-such-browser",))
-    said: list[str] = []
-    async with (
-        running_server("--model", "echo", "--node", "here") as server,
-        talking(f"http://127.0.0.1:{server.port}", said.append) as talker,
-    ):
-        assert "no page" in said[0]
-        await talk(talker)
-
-
-_SAID_S: Final = 2.0
-"""The question takes as long."""
+    assert "no page" in await talked("127.0.0.1")
 
 
 @pytest.mark.browser
 async def test_the_page_talks_in_a_browser() -> None:
     need_commands("chromium")
+    assert "the page, in " in await talked("localhost")
+
+
+async def talked(host: str) -> str:
+    """To a server by this name; what was said first of who does."""
     said: list[str] = []
     async with (
         running_server("--model", "echo", "--node", "here") as server,
-        talking(f"http://localhost:{server.port}", said.append) as talker,
+        talking(f"http://{host}:{server.port}", said.append) as talker,
     ):
-        assert "the page, in " in said[0]
         await talk(talker)
+    return said[0]
 
 
 async def talk(talker: Talker) -> None:
